@@ -1,0 +1,20 @@
+"""Basic iterative method, also I-FGSM (Kurakin et al., 2017), https://arxiv.org/abs/1607.02533."""
+
+from dataclasses import dataclass
+
+from robustbench_cli.ascent import Start, Steps
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.attacks.pgd import PGD
+
+
+@ATTACKS.register("bim", aliases=("i-fgsm",), pattern=r"(?:bim|i-fgsm)-?(?P<steps>\d+)")
+@dataclass(frozen=True, kw_only=True)
+class BIM(PGD):
+    """PGD without the random start: 10 steps of eps/4 (2/255 at eps 8/255).
+
+    The paper's own schedule is a step of 1/255 and min(255 eps + 4, 1.25 x 255 eps) steps:
+    ``bim10:step=1/8`` at eps 8/255.
+    """
+
+    steps: Steps = 10
+    start: Start = "clean"

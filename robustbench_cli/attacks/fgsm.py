@@ -1,0 +1,33 @@
+"""Fast gradient sign method (Goodfellow et al., 2015), https://arxiv.org/abs/1412.6572.
+
+With a random start (Wong et al., 2020), https://arxiv.org/abs/2001.03994.
+"""
+
+from dataclasses import dataclass
+
+from robustbench_cli.ascent import Start, Steps, StepSize
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.attacks.pgd import PGD
+
+
+@ATTACKS.register("fgsm")
+@dataclass(frozen=True, kw_only=True)
+class FGSM(PGD):
+    """A single full-size step from the clean image (equation 1 of the paper)."""
+
+    steps: Steps = 1
+    step: StepSize = 1.0
+    start: Start = "clean"
+
+
+@ATTACKS.register("fgsm-rs")
+@dataclass(frozen=True, kw_only=True)
+class RandomFGSM(PGD):
+    """A single step of 1.25 eps from a uniform start, as Fast-AT trains with.
+
+    The start is clipped to the box before the gradient is taken.  Feature Scattering's "FGSM"
+    is ``fgsm-rs:step=1``.
+    """
+
+    steps: Steps = 1
+    step: StepSize = 1.25

@@ -1,0 +1,106 @@
+"""The command line: parse, call, print.  Heavy imports wait until a command runs."""
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from robustbench_cli import __version__
+from robustbench_cli.cli.attack import attack
+from robustbench_cli.cli.evaluate import evaluate
+from robustbench_cli.cli.listing import list_, show
+from robustbench_cli.cli.report import report
+from robustbench_cli.cli.train import train
+from robustbench_cli.errors import RunError, UserError
+
+HELP = """Train, attack and report adversarial robustness.
+
+  advbench train trades --dataset digits      one defense, one command
+  advbench eval --attack pgd20 --attack aa    the latest run under attack
+  advbench report                             everything in one table
+
+`advbench list` names every defense, attack, model, data set and preset; `advbench show NAME`
+explains one. A mistake costs one line; add --debug anywhere for the traceback.
+"""
+
+app = typer.Typer(
+    name="advbench",
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"advbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See HELP: Typer shows that text."""
+
+
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(attack)
+app.command()(report)
+app.command("list")(list_)
+app.command()(show)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; return the exit code: 0, 1 for a failed run, 2 for a user's mistake."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    command = typer.main.get_command(app)
+    _interrupt_on_terminate()
+    try:
+        code = command.main(args, prog_name="advbench", standalone_mode=False)
+    except (UserError, RunError) as error:
+        return _fail(error, debug, code=1 if isinstance(error, RunError) else 2)
+    except BrokenPipeError:  # the reader of a pipe went away: not our failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if type(error).__name__ == "Abort":  # Ctrl-C; the command has said how to go on
+            return 130
+        if hasattr(error, "format_message"):  # what click found wrong with the options
+            typer.echo(f"advbench: {' '.join(error.format_message().split())}", err=True)
+            return 2
+        return _fail(error, debug, code=1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(error: Exception, debug: bool, code: int) -> int:
+    if debug:
+        traceback.print_exception(error)
+    known = isinstance(error, UserError | RunError)
+    what = str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)"
+    typer.echo(f"advbench: {' '.join(what.split())}", err=True)
+    return code
+
+
+def _interrupt_on_terminate() -> None:
+    """A polite kill is an interrupt: the run is marked as such and its files are whole."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # Only the main thread may set handlers; elsewhere (tests, notebooks) the caller's stay.
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        return

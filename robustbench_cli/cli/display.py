@@ -1,0 +1,158 @@
+"""What a person sees while a run goes on: bars on a terminal, plain lines elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from robustbench_cli import records
+from robustbench_cli.engine.train import Row, Watch
+from robustbench_cli.run.display import Display
+
+REFRESH = 0.5
+"""Seconds between looks at the running loss; each look waits for the device."""
+
+
+@contextmanager
+def shown(quiet: bool) -> Iterator[Display]:
+    """The display that fits: none, lines, or live bars on standard error."""
+    console = Console(stderr=True)
+    if quiet:
+        yield Display()
+    elif not console.is_terminal:
+        yield Lines()
+    else:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        with Progress(*columns, console=console, refresh_per_second=2) as progress:
+            yield Live(progress)
+
+
+class Lines(Display):
+    """One plain line per epoch and per attack, for logs."""
+
+    def __init__(self) -> None:
+        self._epochs = 0
+        self._label, self._n = "", 0
+
+    def note(self, text: str) -> None:
+        typer.echo(text, err=True)
+
+    def training(self, epochs: int, done: int) -> None:
+        self._epochs = epochs
+
+    def epoch(self, row: Row) -> None:
+        typer.echo(f"epoch {row['epoch']}/{self._epochs}  {numbers(row)}", err=True)
+
+    def judging(self, label: str, n: int) -> None:
+        self._label, self._n = label, n
+
+    def judged(self, done: int, accuracy: float) -> None:
+        if done == self._n:
+            typer.echo(f"{self._label}: {accuracy:.2%} of {done}", err=True)
+
+
+class Live(Display):
+    """Bars with the time left."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+        self._epochs = self._done = 0
+        self._looked = 0.0
+        self._label = ""
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(escape(text))
+
+    def training(self, epochs: int, done: int) -> None:
+        self._epochs, self._done = epochs, done
+        self._task = self._progress.add_task("training", total=None, numbers="")
+
+    def batch(self, watch: Watch) -> None:
+        assert self._task is not None
+        total = (self._epochs - self._done) * watch.batches
+        self._progress.update(self._task, total=total, advance=1)
+        now = self._progress.get_time()
+        if now - self._looked < REFRESH:
+            return
+        self._looked = now
+        shares = {"clean": watch.accuracy("clean"), "adv": watch.accuracy("adv")}
+        words = [f"loss {watch.loss():.3f}"]
+        words += [f"{name} {share:.1%}" for name, share in shares.items() if share is not None]
+        self._progress.update(self._task, numbers="  ".join(words))
+
+    def epoch(self, row: Row) -> None:
+        self._progress.console.print(
+            f"epoch {row['epoch']}/{self._epochs}  {numbers(row)}", highlight=False
+        )
+
+    def judging(self, label: str, n: int) -> None:
+        self._label = label
+        self._task = self._progress.add_task(escape(label), total=n, numbers="")
+
+    def judged(self, done: int, accuracy: float) -> None:
+        assert self._task is not None
+        word = "accuracy" if self._label == "clean" else "robust accuracy"
+        self._progress.update(self._task, completed=done, numbers=f"{word} so far {accuracy:.2%}")
+
+
+def numbers(row: Row) -> str:
+    """An epoch in words: loss, then clean / robust accuracy in evaluation mode."""
+    words = [f"loss {row['loss']:.4f}"]
+    for name, title in (("train", "train"), ("val", "held out")):
+        clean, robust = row[f"{name}_clean"], row[f"{name}_robust"]
+        if clean is not None and robust is not None:
+            words.append(f"{title} clean {clean:.1%} pgd10 {robust:.1%}")
+    return "  ".join([*words, f"{row['seconds']:.1f}s"])
+
+
+def print_outcomes(folder: Path) -> None:
+    """The accuracies of an evaluation and where its files are."""
+    run = records.read(folder)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("attack", "accuracy", "right", "of", "seconds"):
+        table.add_column(title, justify="left" if title == "attack" else "right")
+    n = run.n or 0
+    clean = run.clean_accuracy or 0.0
+    table.add_row("clean", f"{clean:.2%}", str(round(clean * n)), str(n), "")
+    for label, outcome in run.attacks.items():
+        table.add_row(
+            escape(label),
+            f"{outcome.robust_accuracy:.2%}",
+            str(outcome.correct),
+            str(outcome.n),
+            f"{outcome.seconds:.1f}",
+        )
+    if len(run.attacks) > 1 and run.worst_case_accuracy is not None:
+        worst = run.worst_case_accuracy
+        table.add_row("all of them", f"{worst:.2%}", str(round(worst * n)), str(n), "")
+    console = Console()
+    threat = run.config["threat"]
+    console.print(
+        f"{escape(run.subject)} on {run.config['dataset']['name']}, {threat['norm']} "
+        f"eps {threat['eps']:.6g}",
+        highlight=False,
+    )
+    console.print(table)
+    typer.echo(folder)

@@ -1,0 +1,75 @@
+"""Options that several commands share, with the help that teaches them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robustbench_cli import catalogue
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="digits, mnist, cifar10, ..., folder:PATH, or hf:PATH-or-NAME (default: digits).",
+        autocompletion=catalogue.complete_datasets,
+    ),
+]
+Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
+Eps = Annotated[
+    str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")
+]
+Seed = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")]
+DataDir = Annotated[
+    Path, typer.Option(help="Where data sets are, and are downloaded to.", envvar="ADVBENCH_DATA")
+]
+Out = Annotated[Path, typer.Option(help="Where run folders go.", envvar="ADVBENCH_RESULTS")]
+Name = Annotated[str | None, typer.Option(help="Name of the run's folder (default: made up).")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other setting, e.g. --set train.select=best; repeat."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RunName = Annotated[
+    str | None,
+    typer.Option(
+        help="A training run: its id, a part of it, or its path (default: the latest).",
+        autocompletion=catalogue.complete_runs,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A model instead of a run: file.py:function, torchvision:resnet50, or a "
+        "registered name with --weights."
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="State dict for --model: .safetensors, .pt or .pth.")
+]
+AttackBatch = Annotated[int | None, typer.Option(help="Examples attacked at once.")]
+LastIterate = Annotated[
+    bool,
+    typer.Option(
+        "--last-iterate",
+        help="Count only the last iterate, as old protocols do, instead of any iterate.",
+    ),
+]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Only what was typed: a falsy flag beats a preset, an absent one does not."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@contextmanager
+def interruptible(how: str) -> Iterator[None]:
+    """On Ctrl-C say in one line how to go on, then let the interrupt pass."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nadvbench: interrupted; what is done is kept. {how}", err=True)
+        raise

@@ -1,0 +1,102 @@
+"""``advbench train``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_cli import catalogue
+from robustbench_cli.cli import options
+from robustbench_cli.errors import UserError
+
+
+def train(
+    defense: Annotated[
+        str | None,
+        typer.Argument(
+            help="One objective and any modifiers: trades, trades:beta=1, trades+awp+he.",
+            autocompletion=catalogue.complete_defenses,
+        ),
+    ] = None,
+    dataset: options.Dataset = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="small-cnn, preact-resnet-18, wrn-28-10, torchvision:resnet18, ...",
+            autocompletion=catalogue.complete_models,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A published recipe by name, or a .toml file; flags change single settings.",
+            autocompletion=catalogue.complete_presets,
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes through the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
+    lr: Annotated[str | None, typer.Option(help="Highest learning rate.")] = None,
+    norm: options.Norm = None,
+    eps: options.Eps = None,
+    seed: options.Seed = None,
+    device: options.Device = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="float32, bf16, or auto (bf16 on GPUs made for it).")
+    ] = None,
+    data_dir: options.DataDir = Path("data"),
+    out: options.Out = Path("results"),
+    name: options.Name = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on with this interrupted run, with the settings it was started with.",
+            autocompletion=catalogue.complete_runs,
+        ),
+    ] = None,
+    set_: options.Set = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a model with a defense; print the folder that holds it.
+
+    Settings come from the data set's defaults, then --preset, then the flags.
+
+    \b
+    advbench train trades                                digits, in seconds
+    advbench train pgd-at+awp --dataset cifar10 --model wrn-28-10
+    advbench train --preset trades-mnist --data-dir ~/data
+    """
+    from robustbench_cli.cli.display import shown
+    from robustbench_cli.run import setup
+    from robustbench_cli.run import train as command
+
+    place = setup.Place(out=out, data_dir=data_dir, device=device)
+    section = options.given(epochs=epochs, batch_size=batch_size, lr=lr)
+    threat = options.given(norm=norm, eps=eps)
+    typed = options.given(
+        defense=setup.parts(defense) if defense is not None else None,
+        dataset=setup.component("dataset", dataset) if dataset is not None else None,
+        model=setup.component("model", model) if model is not None else None,
+        train=section or None,
+        threat=threat or None,
+        seed=seed,
+        precision=precision,
+        preset=preset,
+    )
+    if resume is not None:
+        if typed or set_ or name:
+            raise UserError(
+                "--resume goes on with the settings of the run; other settings cannot be given"
+            )
+        with shown(quiet) as display, options.interruptible(f"advbench train --resume {resume}"):
+            folder = command.resume(resume, place, display)
+        typer.echo(folder)
+        return
+    chosen = setup.train_config(typed, set_ or [])
+    run_id = name or command.new_id(chosen)
+    where = "" if out == Path("results") else f" --out {out}"
+    again = f"Go on with: advbench train --resume {run_id}{where}"
+    with shown(quiet) as display, options.interruptible(again):
+        folder = command.train(chosen, place, display, command=sys.argv[1:], run_id=run_id)
+    typer.echo(folder)

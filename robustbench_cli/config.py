@@ -1,0 +1,222 @@
+"""What a run is asked to do: data set's defaults < preset < command line, validated once.
+
+A *component* (model, dataset, optimizer, schedule) is a table ``{"name": ..., parameters}``;
+``defense`` and ``attack`` are tables of such tables, one per part, in the order written.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from robustbench_cli.errors import UserError, hint
+from robustbench_cli.registry import Number, Spec
+from robustbench_cli.threat import Threat
+
+Table = dict[str, Any]
+Positive = Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "float32", "bf16"]
+Config = TypeVar("Config")
+
+MANY = ("defense", "attack")
+"""Sections that hold several components."""
+ONE = ("model", "dataset", "optimizer", "schedule")
+"""Sections that hold one."""
+
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The ``[train]`` section."""
+
+    __pydantic_config__ = _STRICT
+
+    epochs: Positive = 30
+    batch_size: Positive = 128
+    lr: Annotated[Number, Field(gt=0)] = 0.1
+    """The highest learning rate; the schedule multiplies it."""
+    eps_warmup: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Share of the run over which the training radius grows linearly from zero."""
+    select: Literal["last", "best", "epoch", "oracle"] = "last"
+    """Which epoch's weights are kept: last; best on the held-out validation split (robust
+    accuracy); a fixed epoch; or best on the test set, which is an oracle no user has."""
+    select_epoch: Annotated[int, Field(ge=0)] = 0
+    """The epoch that ``select = "epoch"`` keeps, counted from 1."""
+    validation: Annotated[int, Field(ge=0)] = 0
+    """Training examples held out, never trained on."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Train on this many examples only; 0: all."""
+    probe: Annotated[int, Field(ge=0)] = 256
+    """Training examples whose clean and PGD-10 accuracy are measured after each epoch."""
+    deterministic: bool = False
+    """Ask torch for deterministic algorithms only."""
+
+    def __post_init__(self) -> None:
+        if self.select == "best" and not self.validation:
+            raise ValueError("select='best' needs a validation split: train.validation=1000")
+        if self.select == "epoch" and not 1 <= self.select_epoch <= self.epochs:
+            raise ValueError(
+                f"select='epoch' needs select_epoch in 1..{self.epochs}, got {self.select_epoch}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides the outcome of a training run."""
+
+    __pydantic_config__ = _STRICT
+
+    defense: Table
+    dataset: Table
+    model: Table
+    optimizer: Table = field(default_factory=lambda: {"name": "sgd"})
+    schedule: Table = field(default_factory=lambda: {"name": "piecewise"})
+    threat: Threat
+    train: Training = field(default_factory=Training)
+    seed: int = 0
+    precision: Precision = "auto"
+    preset: str | None = None
+    """Where the settings came from; kept for the record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Everything that decides the outcome of an evaluation."""
+
+    __pydantic_config__ = _STRICT
+
+    attack: Table
+    dataset: Table
+    model: Table
+    defense: Table = field(default_factory=dict)
+    threat: Threat
+    n: Annotated[int, Field(ge=0)] = 0
+    """How many test examples, from the first; 0: all."""
+    batch_size: Positive = 256
+    seed: int = 0
+    preset: str | None = None
+
+
+def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """``values`` as a configuration; raise ``UserError`` that names the key and what is wrong."""
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "unexpected_keyword_argument":
+            *parents, leaf = map(str, first["loc"])
+            section = {"train": Training, "threat": Threat}.get(".".join(parents), cls)
+            known = section.__dataclass_fields__  # type: ignore[attr-defined]
+            raise UserError(f"unknown setting {where!r}{hint(leaf, known)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise UserError(f"{where}{': ' if where else ''}{message}{given}") from None
+
+
+def merged(*layers: Mapping[str, Any]) -> Table:
+    """Later layers win, key by key.
+
+    A component that changes its name drops the parameters of the one before; naming the same
+    one keeps them.  For ``defense`` and ``attack`` the last layer that lists parts decides which
+    there are.
+    """
+    result: Table = {}
+    for layer in layers:
+        for section, value in layer.items():
+            before = result.get(section)
+            if section in MANY and isinstance(before, dict):
+                result[section] = {
+                    label: _component(_named(before, part, label), part)
+                    for label, part in value.items()
+                }
+            elif section in ONE and isinstance(before, dict):
+                result[section] = _component(before, value)
+            elif isinstance(value, Mapping) and isinstance(before, dict):
+                result[section] = before | dict(value)
+            else:
+                result[section] = dict(value) if isinstance(value, Mapping) else value
+    return result
+
+
+def refined(values: Table, changes: Mapping[str, Any], where: str = "") -> Table:
+    """``values`` with single settings replaced: what ``--set`` does."""
+    result = dict(values)
+    for key, value in changes.items():
+        path = f"{where}{key}"
+        if isinstance(value, Mapping):
+            inner = result.get(key, {})
+            if where[:-1] in MANY and key not in result:
+                raise UserError(f"--set {path}: no such part{hint(key, result)}")
+            if not isinstance(inner, Mapping):
+                raise UserError(f"--set {path}: {path!r} is a single setting, not a section")
+            result[key] = refined(dict(inner), value, f"{path}.")
+        else:
+            result[key] = value
+    return result
+
+
+def _component(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
+    same = after.get("name", before.get("name")) == before.get("name")
+    return {**before, **after} if same else dict(after)
+
+
+def _named(parts: Mapping[str, Any], wanted: Mapping[str, Any], label: str) -> Table:
+    """The part that ``wanted`` refines: the same component under any label, else nothing."""
+    name = wanted.get("name", label)
+    same = (p for key, p in parts.items() if p.get("name", key) == name)
+    return {"name": name, **next(same, {})}
+
+
+def read_preset(path: Path) -> Table:
+    """A preset's tables; raise ``UserError`` naming the file and the line if it is damaged."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"preset {str(path)!r} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"preset {str(path)!r} is not valid TOML: {error}") from None
+    for section in MANY:
+        for label, part in values.get(section, {}).items():
+            part.setdefault("name", label)
+    return {**values, "preset": path.stem}
+
+
+def settings(pairs: Iterable[str]) -> Table:
+    """``["train.lr=0.05", "seed=1"]`` as nested tables; values stay strings for validation."""
+    values: Table = {}
+    for pair in pairs:
+        key, eq, value = pair.partition("=")
+        if not eq or not key.strip():
+            raise UserError(f"--set {pair!r}: expected key=value, e.g. --set train.lr=0.05")
+        *parents, leaf = key.strip().split(".")
+        table = values
+        for name in parents:
+            table = table.setdefault(name, {})
+        table[leaf] = _literal(value.strip())
+    return values
+
+
+def _literal(text: str) -> Any:
+    """TOML's reading of lists and booleans; everything else stays text."""
+    if text.startswith("[") or text in ("true", "false"):
+        try:
+            return tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            return text
+    return text
+
+
+def spec_of(table: Mapping[str, Any], label: str = "") -> Spec:
+    """A component's table as a spec."""
+    params = {k: v for k, v in table.items() if k != "name"}
+    return Spec(str(table.get("name", label)), params, label)
+
+
+def specs_of(tables: Mapping[str, Mapping[str, Any]]) -> list[Spec]:
+    """The parts of a ``defense`` or ``attack`` section, in order."""
+    return [spec_of(table, label) for label, table in tables.items()]

@@ -1,0 +1,107 @@
+"""Data sets: uint8 images that live on the device, and what is usual for them.
+
+A data-set file registers a frozen dataclass with one method, ``load``.  It also says what a run
+on it starts from when the user says nothing: a model, a radius per norm, a training schedule.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from robustbench_cli.noise import Noise
+from robustbench_cli.registry import Registry
+
+SplitName = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N), and class names."""
+
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same images on another device."""
+        return Split(self.x.to(device), self.y.to(device), self.classes)
+
+    def only(self, rows: Tensor | slice) -> "Split":
+        """Some of the examples."""
+        return Split(self.x[rows], self.y[rows], self.classes)
+
+    def images(self, rows: Tensor | slice) -> Tensor:
+        """float32 images in [0, 1]; the only place where pixels are divided by 255."""
+        return self.x[rows].float() / 255
+
+    def fingerprint(self) -> str:
+        """sha256 over shape, pixels and labels: two runs saw the same data if it is equal."""
+        digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes)).encode())
+        digest.update(self.x.cpu().contiguous().numpy().tobytes())
+        digest.update(self.y.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(ABC):
+    """Where the images come from; class attributes say what is usual for them."""
+
+    augment: Literal["none", "crop", "crop-flip"] = "none"
+    """Random shifts by up to ``pad`` pixels (zero padding), and mirror images."""
+    pad: int = 4
+
+    mean: ClassVar[tuple[float, ...] | None] = None
+    """Published channel statistics; None: measured on the training images."""
+    std: ClassVar[tuple[float, ...] | None] = None
+    eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5}
+    """The radius that the literature uses, per norm."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Configuration that applies when neither a preset nor the command line says otherwise."""
+
+    @abstractmethod
+    def load(self, split: SplitName, root: Path) -> Split:
+        """The images, on the CPU.
+
+        Args:
+            root: the folder that ``--data-dir`` names; downloads go there.
+
+        Raises:
+            UserError: the data is absent and cannot be fetched, or it is empty or damaged.
+        """
+
+    def augmented(self, x: Tensor, noise: Noise) -> Tensor:
+        """Shifted and mirrored copies of images ``x`` (B, C, H, W), keyed by example."""
+        return augment(x, noise, pad=self.pad, flip=self.augment == "crop-flip") if (
+            self.augment != "none"
+        ) else x
+
+
+def augment(x: Tensor, noise: Noise, *, pad: int, flip: bool) -> Tensor:
+    """Random crop after zero padding and, with ``flip``, a mirror image for half of them.
+
+    One gather for the whole batch, on the device of ``x``.
+    """
+    batch, _, height, width = x.shape
+    draw = noise.fork("augment").uniform(x.new_empty(batch, 3, dtype=torch.float32))
+    top, left = (draw[:, :2] * (2 * pad + 1)).long().unbind(1)
+    rows = top[:, None] + torch.arange(height, device=x.device)
+    columns = left[:, None] + torch.arange(width, device=x.device)
+    if flip:
+        mirrored = (draw[:, 2] < 0.5)[:, None]
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = torch.nn.functional.pad(x, (pad, pad, pad, pad))
+    each = torch.arange(batch, device=x.device)[:, None, None]
+    # Advanced indices around a slice put the channels last; put them back.
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+DATASETS: Registry[Dataset] = Registry("dataset", __name__)

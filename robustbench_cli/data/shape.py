@@ -1,0 +1,35 @@
+"""What a data set asks of a model."""
+
+import torch
+
+from robustbench_cli.data import Dataset, Split
+from robustbench_cli.models import Shape
+
+_STD_FLOOR = 1e-3
+"""A constant channel must not be divided by zero."""
+
+
+def shape_of(dataset: Dataset, train: Split) -> Shape:
+    """Image size, classes, and channel statistics: published ones, or measured on ``train``."""
+    _, channels, height, width = train.x.shape
+    if dataset.mean is not None and dataset.std is not None:
+        mean, std = dataset.mean, dataset.std
+    else:
+        mean, std = _statistics(train)
+    return Shape(channels, height, width, len(train.classes), mean, std)
+
+
+def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of every channel, pixels in [0, 1], rounded to four decimals.
+
+    From counts of the 256 values: exact in float64, and no float copy of the images.
+    """
+    value = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in split.x.unbind(1):
+        share = torch.bincount(channel.reshape(-1), minlength=256).cpu().double() / channel.numel()
+        centre = (share * value).sum()
+        spread = (share * (value - centre).square()).sum().sqrt()
+        mean.append(round(float(centre), 4))
+        std.append(max(round(float(spread), 4), _STD_FLOOR))
+    return tuple(mean), tuple(std)

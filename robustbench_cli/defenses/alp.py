@@ -1,0 +1,39 @@
+"""Adversarial logit pairing (Kannan et al., 2018), https://arxiv.org/abs/1803.06373."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.ascent import Start, StepSize
+from robustbench_cli.defenses import DEFENSES, Passes, Step
+from robustbench_cli.defenses.pgd_at import PGDAT
+from robustbench_cli.losses import wide
+from robustbench_cli.modes import Mode
+from robustbench_cli.registry import Number
+
+
+@DEFENSES.register("alp")
+@dataclass(frozen=True, kw_only=True)
+class ALP(PGDAT):
+    """Half clean, half adversarial criterion, and a pull between the two logit vectors.
+
+    Follows Pang et al.'s PyTorch code: untargeted attack in eval mode from a Gaussian start, two
+    BatchNorm batches, squared difference averaged over the classes (the paper's formula sums).
+    With ``he`` the pairing is on cosines, as there.
+    """
+
+    weight: Annotated[Number, Field(ge=0)] = 0.5
+    """Weight of the pairing term, lambda."""
+    step: StepSize = 7 / 31
+    start: Start = "gauss"
+    attack_mode: Mode = "eval"
+
+    branches: ClassVar[int] = 2
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        clean, adversarial = wide(logits["clean"]), wide(logits["adv"])
+        mixed = step.criterion(clean, step.y) + step.criterion(adversarial, step.y)
+        gap = (clean - adversarial) / step.model.logit_scale
+        return 0.5 * mixed + self.weight * gap.square().mean(1)

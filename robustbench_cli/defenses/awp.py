@@ -1,0 +1,71 @@
+"""Adversarial weight perturbation (Wu et al., 2020), https://arxiv.org/abs/2004.05884, eq. 12."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, Step
+from robustbench_cli.errors import UserError
+from robustbench_cli.modes import frozen_batchnorm
+from robustbench_cli.registry import Number
+
+
+@DEFENSES.register("awp")
+@dataclass(frozen=True, kw_only=True)
+class AWP(Modifier):
+    """Take the gradient at weights moved uphill by ``gamma`` times each layer's norm.
+
+    The whole loss is climbed, once, per weight tensor with more than one dimension, from zero in
+    each iteration; weight decay acts at the moved weights.  Official defaults depend on the
+    objective: gamma 0.01 from the first epoch for AT, 0.005 from the tenth for TRADES and MART.
+    """
+
+    gamma: Annotated[Number, Field(ge=0)] | None = None
+    """Size of the move relative to each weight tensor's norm."""
+    warmup: Annotated[int, Field(ge=0)] | None = None
+    """Epochs trained without it."""
+
+    def fit(self, objective: Objective) -> "AWP":
+        gamma, warmup = (0.01, 0) if objective.branches == 1 else (0.005, 9)
+        return replace(
+            self,
+            gamma=gamma if self.gamma is None else self.gamma,
+            warmup=warmup if self.warmup is None else self.warmup,
+        )
+
+    def check(self, recipe: Recipe, epochs: int) -> None:
+        assert self.warmup is not None
+        if self.warmup >= epochs:
+            raise UserError(
+                f"awp would never act: it starts after {self.warmup} epochs and the run has "
+                f"{epochs}; write awp:warmup=0"
+            )
+
+    @contextmanager
+    def weights(self, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
+        assert self.gamma is not None
+        assert self.warmup is not None
+        if step.epoch < self.warmup or self.gamma == 0:
+            yield
+            return
+        params = [
+            p for n, p in step.model.named_parameters() if p.ndim > 1 and n.endswith("weight")
+        ]
+        with frozen_batchnorm(step.model):
+            grads = torch.autograd.grad(loss(), params)
+        with torch.no_grad():
+            moves = [
+                g * (self.gamma * p.norm() / (g.norm() + 1e-20))
+                for p, g in zip(params, grads, strict=True)
+            ]
+            torch._foreach_add_(params, moves)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_sub_(params, moves)

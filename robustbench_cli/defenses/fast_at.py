@@ -1,0 +1,47 @@
+"""Single-step training: FGSM-AT (Goodfellow et al., 2015), https://arxiv.org/abs/1412.6572, and
+Fast-AT (Wong, Rice & Kolter, 2020), https://arxiv.org/abs/2001.03994.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.ascent import Start, Steps, StepSize
+from robustbench_cli.defenses import DEFENSES, Passes, Step
+from robustbench_cli.defenses.pgd_at import PGDAT
+from robustbench_cli.registry import Number
+
+
+@DEFENSES.register("fast-at")
+@dataclass(frozen=True, kw_only=True)
+class FastAT(PGDAT):
+    """PGD-AT with one step of 1.25 eps from a uniform start (10/255 at 8/255), train mode.
+
+    The paper pairs it with a cyclic learning rate; watch for catastrophic overfitting.
+    """
+
+    steps: Steps = 1
+    step: StepSize = 1.25
+
+
+@DEFENSES.register("fgsm-at")
+@dataclass(frozen=True, kw_only=True)
+class FGSMAT(PGDAT):
+    """A mix of the clean criterion and the criterion after one full step, without a start."""
+
+    steps: Steps = 1
+    step: StepSize = 1.0
+    start: Start = "clean"
+    clean_weight: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    """The share of the clean term, alpha; 0 trains on adversarial images alone."""
+
+    branches: ClassVar[int] = 2
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        adversarial = super().loss(step, logits)
+        if self.clean_weight == 0:
+            return adversarial
+        clean = step.criterion(logits["clean"], step.y)
+        return self.clean_weight * clean + (1 - self.clean_weight) * adversarial

@@ -1,0 +1,65 @@
+"""Hypersphere embedding (Pang et al., 2020), https://arxiv.org/abs/2002.08619, equations 4-6."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from robustbench_cli.defenses import DEFENSES, Modifier
+from robustbench_cli.errors import UserError
+from robustbench_cli.losses import Criterion
+from robustbench_cli.models import Classifier
+from robustbench_cli.registry import Number
+
+
+@DEFENSES.register("he")
+@dataclass(frozen=True, kw_only=True)
+class HE(Modifier):
+    """Score by ``scale`` times the cosine, and ask for a ``margin`` in the training criterion.
+
+    The scale is seen by attacks and by KL terms, the margin only by the criterion.  The official
+    code overwrites the weights with their normalised value in each forward pass, which leaves a
+    radial gradient and breaks AWP's restore; here the normalisation is a function.
+    """
+
+    scale: Annotated[Number, Field(gt=0)] = 15.0
+    """What cosines are multiplied by, s."""
+    margin: Annotated[Number, Field(ge=0)] = 0.2
+    """What is taken off the true class's cosine in training, m."""
+    eval_scale: Annotated[Number, Field(ge=0)] = 0.0
+    """The scale at evaluation; 0: the training scale, 1: the paper's, which weakens attacks."""
+
+    def prepare(self, model: Classifier) -> Classifier:
+        if not isinstance(model.head, nn.Linear):
+            raise UserError("he replaces a linear last layer, but another part already did")
+        model.head = CosineHead(model.head, self.scale)
+        model.logit_scale = self.scale
+        return model
+
+    def deploy(self, model: Classifier) -> None:
+        assert isinstance(model.head, CosineHead)
+        model.head.scale = self.eval_scale or self.scale
+
+    def criterion(self, base: Criterion) -> Criterion:
+        def with_margin(logits: Tensor, y: Tensor) -> Tensor:
+            target = F.one_hot(y, logits.shape[1]).to(logits)
+            return base(logits - self.scale * self.margin * target, y)
+
+        return with_margin
+
+
+class CosineHead(nn.Module):
+    """A linear layer with features and class weights on the unit sphere, and no bias."""
+
+    def __init__(self, linear: nn.Linear, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach().clone())
+        if not self.weight.any():
+            # Some nets start their last layer at zero, which has no direction.
+            nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))

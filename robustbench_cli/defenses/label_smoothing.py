@@ -1,0 +1,35 @@
+"""Label smoothing (Szegedy et al., 2016), https://arxiv.org/abs/1512.00567, section 7."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.defenses import DEFENSES, Modifier
+from robustbench_cli.losses import Criterion, wide
+from robustbench_cli.registry import Number
+
+
+@DEFENSES.register("label-smoothing", aliases=("ls",))
+@dataclass(frozen=True, kw_only=True)
+class LabelSmoothing(Modifier):
+    """Share ``amount`` of each label's mass with other classes; attacks keep the hard label.
+
+    Strong smoothing flattens the gradients of cross-entropy attacks: always add a margin attack.
+    """
+
+    amount: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    """The mass taken from the label."""
+    over: Literal["all", "others"] = "all"
+    """Spread over all classes (Szegedy, PyTorch) or over the others (Feature Scattering)."""
+
+    def criterion(self, base: Criterion) -> Criterion:
+        def smoothed(logits: Tensor, y: Tensor) -> Tensor:
+            classes = logits.shape[1]
+            # Over the others by d is over all by d C / (C - 1).
+            share = self.amount * (classes / (classes - 1) if self.over == "others" else 1)
+            uniform = -wide(logits).log_softmax(1).mean(1)
+            return (1 - share) * base(logits, y) + share * uniform
+
+        return smoothed

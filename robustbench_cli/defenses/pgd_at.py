@@ -1,0 +1,31 @@
+"""PGD adversarial training (Madry et al., 2018), https://arxiv.org/abs/1706.06083, equation 2.1."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robustbench_cli.ascent import ascend
+from robustbench_cli.defenses import DEFENSES, Adversarial, Passes, Step
+from robustbench_cli.losses import cross_entropy
+from robustbench_cli.modes import Mode
+
+
+@DEFENSES.register("pgd-at", aliases=("at", "madry"))
+@dataclass(frozen=True, kw_only=True)
+class PGDAT(Adversarial):
+    """The criterion on the inputs that maximise cross-entropy.
+
+    Defaults are Madry's CIFAR-10 configuration and Rice et al.'s: 10 steps of 2/255 at 8/255
+    (the paper's text says 7), uniform start, attacked in train mode, where each inner pass
+    updates BatchNorm's running statistics.
+    """
+
+    attack_mode: Mode = "train"
+
+    def perturb(self, step: Step) -> Tensor:
+        return ascend(
+            step.model, cross_entropy, step.y, step.x, step.threat, step.noise, self.climb
+        )
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        return step.criterion(logits["adv"], step.y)

@@ -1,0 +1,1 @@
+"""The loops that train and judge, and the files they keep."""

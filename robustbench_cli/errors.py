@@ -1,0 +1,22 @@
+"""What may go wrong, in two kinds: a mistake the user can mend, and a run that failed.
+
+Both are shown as one line.  A message says what was wrong, what was given and what is allowed.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A name, value or file that the user can correct: exit code 2."""
+
+
+class RunError(RuntimeError):
+    """A run that started and could not go on: exit code 1."""
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'trades'?`` or, with nothing near, the whole choice."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

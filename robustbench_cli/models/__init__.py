@@ -1,0 +1,91 @@
+"""Classifiers: images in [0, 1] to logits, with the last layer kept apart as ``head``.
+
+A model file registers a frozen dataclass of hyper-parameters with one method, ``build``.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cli.registry import Registry
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a data set asks of a model: image size, classes, and channel statistics."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel, inside the model so that eps keeps its pixel units."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """``head(body(normalize(x)))``: x (B, C, H, W) in [0, 1] to logits (B, classes).
+
+    ``body`` ends in the features (B, F) that ``head`` reads.  ``low_precision`` runs the
+    forward pass in bfloat16; logits come back in float32 all the same.
+    """
+
+    head: nn.Module
+    low_precision: bool = False
+    logit_scale: float = 1.0
+    """What the head multiplies its scores by (hypersphere embedding); 1 for a linear head."""
+
+    def __init__(self, normalize: nn.Module, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.body = body
+        self.head = head
+
+    def features(self, x: Tensor) -> Tensor:
+        """The input of the last layer, (B, F)."""
+        out: Tensor = self.body(self.normalize(x))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.low_precision:
+            logits: Tensor = self.head(self.features(x))
+            return logits
+        # One context per pass: autocast's weight cache must not outlive a weight perturbation.
+        with torch.autocast(x.device.type, torch.bfloat16):
+            logits = self.head(self.features(x))
+        return logits.float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(ABC):
+    """Hyper-parameters of an architecture."""
+
+    normalize: bool = True
+    """Whether the data set's channel mean and std are taken out first, inside the model."""
+
+    @abstractmethod
+    def build(self, shape: Shape) -> Classifier:
+        """A fresh network for images of this shape, in train mode."""
+
+    def normalizer(self, shape: Shape) -> nn.Module:
+        """The first layer, as ``normalize`` asks."""
+        return Normalize(shape.mean, shape.std) if self.normalize else nn.Identity()
+
+
+MODELS: Registry[ModelConfig] = Registry("model", __name__)

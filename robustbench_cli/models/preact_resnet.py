@@ -1,0 +1,75 @@
+"""Pre-activation ResNet-18 (He et al., 2016), https://arxiv.org/abs/1603.05027.
+
+The CIFAR variant that Fast-AT and robust overfitting train (Wong et al., 2020,
+https://arxiv.org/abs/2001.03994; Rice et al., 2020, https://arxiv.org/abs/2002.11569).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+
+
+class PreActBlock(nn.Module):
+    """Two 3x3 convolutions, each after batch norm and ReLU, and a shortcut around them.
+
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.drop = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            if stride != 1 or inputs != outputs
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.bn1(x))
+        around: Tensor = x if self.shortcut is None else self.shortcut(active)
+        inner: Tensor = self.conv2(self.drop(F.relu(self.bn2(self.conv1(active)))))
+        return inner + around
+
+
+def preact_stage(
+    inputs: int, outputs: int, *, stride: int, depth: int, dropout: float = 0.0
+) -> nn.Sequential:
+    """``depth`` blocks; the first one changes the channels and, by ``stride``, the size."""
+    first = PreActBlock(inputs, outputs, stride, dropout)
+    rest = [PreActBlock(outputs, outputs, 1, dropout) for _ in range(depth - 1)]
+    return nn.Sequential(first, *rest)
+
+
+@MODELS.register("preact-resnet-18", aliases=("preactresnet18", "preact-resnet18"))
+@dataclass(frozen=True, kw_only=True)
+class PreActResNet18(ModelConfig):
+    """3x3 stem without batch norm, four stages of two blocks; 11,172,170 parameters on CIFAR-10."""
+
+    width: PositiveInt = 64
+    """Channels of the stem and the first stage; each later stage doubles them."""
+
+    def build(self, shape: Shape) -> Classifier:
+        w = self.width
+        body = nn.Sequential(
+            OrderedDict(
+                stem=nn.Conv2d(shape.channels, w, 3, padding=1, bias=False),
+                stage1=preact_stage(w, w, stride=1, depth=2),
+                stage2=preact_stage(w, 2 * w, stride=2, depth=2),
+                stage3=preact_stage(2 * w, 4 * w, stride=2, depth=2),
+                stage4=preact_stage(4 * w, 8 * w, stride=2, depth=2),
+                bn=nn.BatchNorm2d(8 * w),
+                relu=nn.ReLU(),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+            )
+        )
+        return Classifier(self.normalizer(shape), body, nn.Linear(8 * w, shape.classes))

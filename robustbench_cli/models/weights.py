@@ -1,0 +1,77 @@
+"""Weights from a file that somebody else may have written: read, never run.
+
+Safetensors files (Hugging Face, 2022), https://github.com/huggingface/safetensors, and PyTorch
+files through the restricted unpickler of ``torch.load(weights_only=True)``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from robustbench_cli.errors import UserError
+
+_WRAPPERS = ("state_dict", "model")
+"""Keys under which training scripts put the state dict beside the optimiser's."""
+_SHOWN = 3
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill ``model``, every tensor of it, from a state dict on disk.
+
+    Raises:
+        UserError: the file is absent or damaged, holds code, or does not fit the model.
+    """
+    state = _read(path)
+    prefix = "module."  # what DataParallel puts before every name
+    if all(name.startswith(prefix) for name in state):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    wrong = _mismatches(model.state_dict(), state)
+    if wrong:
+        more = f"; {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise UserError(f"{path} does not fit the model: {'; '.join(wrong[:_SHOWN])}{more}")
+    model.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"no weights at {path}: expected a .safetensors, .pt or .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make the readers raise nearly anything
+        raise UserError(
+            f"{path} is damaged, or holds more than tensors ({type(error).__name__}); "
+            "loading weights never runs code: save model.state_dict() alone"
+        ) from error
+    if isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if key in content), content)
+        # A bare state dict may itself have a tensor called 'model'.
+        content = inner if isinstance(inner, Mapping) else content
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    ):
+        raise UserError(
+            f"{path} holds no state dict: expected names and tensors, bare or under one of "
+            f"{', '.join(map(repr, _WRAPPERS))}"
+        )
+    return dict(content)
+
+
+def _mismatches(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"{name!r} is missing" for name in wanted if name not in given]
+    unexpected = [f"{name!r} is unexpected" for name in given if name not in wanted]
+    misshaped = [
+        f"{name!r} has shape {tuple(given[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    # One of each kind first: a renamed layer shows as a missing and an unexpected name.
+    kinds = [kind for kind in (missing, unexpected, misshaped) if kind]
+    return [kind[0] for kind in kinds] + [text for kind in kinds for text in kind[1:]]

@@ -1,0 +1,34 @@
+"""Where presets and suites live: TOML files shipped with the package, or the user's own."""
+
+from pathlib import Path
+
+from robustbench_cli.config import Table, read_preset
+from robustbench_cli.errors import UserError, hint
+
+
+def folder() -> Path:
+    """The shipped presets: inside an installed package, beside it in a checkout."""
+    inside = Path(__file__).parent / "presets"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "presets"
+
+
+def names(kind: str = "") -> list[str]:
+    """The shipped presets, or with ``kind="suites"`` the evaluation suites."""
+    return sorted(path.stem for path in (folder() / kind).glob("*.toml"))
+
+
+def load(name: str, kind: str = "") -> Table:
+    """A preset by name, or by the path of a TOML file; raise ``UserError`` if there is none."""
+    if name.endswith(".toml"):
+        return read_preset(Path(name))
+    path = folder() / kind / f"{name}.toml"
+    if not path.is_file():
+        what = "suite" if kind else "preset"
+        raise UserError(f"unknown {what} {name!r}{hint(name, names(kind))}, or a path to a .toml")
+    return read_preset(path)
+
+
+def summary(name: str, kind: str = "") -> str:
+    """The first comment line of a preset: what it is and where it comes from."""
+    first = (folder() / kind / f"{name}.toml").read_text().splitlines()[0]
+    return first.removeprefix("#").strip()

@@ -1,0 +1,303 @@
+"""What a run leaves behind: ``results/<id>/run.json``, replaced whole at every change.
+
+No torch in here: reports must start fast.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from robustbench_cli import __version__
+from robustbench_cli.errors import UserError, hint
+
+SCHEMA = 1
+
+Kind = Literal["train", "eval", "attack"]
+Status = Literal["started", "interrupted", "failed", "ok"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The weights a training run kept."""
+
+    file: str
+    sha256: str
+    epoch: int
+    rule: str
+    """How the epoch was chosen: last, best (held-out validation), epoch, oracle (test set)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one attack did to all examples of an evaluation."""
+
+    params: dict[str, Any]
+    n: int
+    correct: int
+    """Examples that are classified correctly before and after."""
+    robust_accuracy: float
+    forwards: int
+    """Images pushed forward through the model, the verdict's own passes included."""
+    backwards: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One command, as it was asked and as it went.  Fields are only ever added."""
+
+    schema: int = SCHEMA
+    id: str
+    kind: Kind
+    status: Status = "started"
+    created: datetime
+    updated: datetime | None = None
+    command: list[str]
+    config: dict[str, Any]
+    """Every setting that decides the outcome, defaults included."""
+    seed: int = 0
+    parent: str | None = None
+    """The training run that was evaluated."""
+    subject: str = ""
+    """What a table's row calls it: ``trades+awp``, or the user's own model."""
+    dataset: dict[str, Any] = field(default_factory=dict)
+    """Name, sizes and sha256 fingerprints of the data that was used."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float | int | None]] = field(default_factory=list)
+    """One row per epoch."""
+    checkpoint: Checkpoint | None = None
+    weights: str = ""
+    """sha256 of the weights that were evaluated."""
+    clean_accuracy: float | None = None
+    worst_case_accuracy: float | None = None
+    """Examples that no attack of this evaluation broke, per example."""
+    n: int | None = None
+    attacks: dict[str, Outcome] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of the file with one verdict per example."""
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    error: str | None = None
+
+
+_RUN = TypeAdapter(Run)
+
+
+def write(run: Run, folder: Path) -> Path:
+    """Replace ``run.json`` whole, so a reader never sees half of one."""
+    return write_bytes(folder / "run.json", _RUN.dump_json(run, indent=2) + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write to a temporary name, flush to the disk, rename."""
+    return written(path, lambda part: part.write_bytes(content))
+
+
+def written(path: Path, save: Callable[[Path], object]) -> Path:
+    """Let ``save`` write a temporary file beside ``path``, flush it to the disk, rename it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save(part)
+        with part.open("rb") as handle:
+            os.fsync(handle.fileno())
+        return part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Run:
+    """The record in ``path`` (a run's folder or its ``run.json``).
+
+    Raises:
+        UserError: it is absent, damaged, or of a newer schema.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        run = _RUN.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"no run at {str(path)!r}: {file.name} is missing") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{file} is damaged: {where or 'file'}: {first['msg']}") from None
+    if run.schema > SCHEMA:
+        raise UserError(
+            f"{file} has schema {run.schema}, this advbench reads up to {SCHEMA}: upgrade advbench"
+        )
+    return run
+
+
+def every(results: Path) -> list[Run]:
+    """All runs below ``results``, oldest first; a damaged one is an error that names it."""
+    return sorted(
+        (read(file) for file in results.glob("**/run.json")),
+        key=lambda run: run.created,
+    )
+
+
+def folder_of(name: str | None, results: Path, kind: Kind) -> Path:
+    """The folder of the run that ``name`` (an id, an unambiguous part of one, or a path) means.
+
+    Without a name: the latest finished run of this kind.
+    """
+    if name is not None and (Path(name) / "run.json").is_file():
+        return Path(name)
+    if name is not None and Path(name).name == "run.json" and Path(name).is_file():
+        return Path(name).parent
+    found = {
+        file.parent.name: file.parent
+        for file in sorted(results.glob("**/run.json"))
+        if read(file).kind == kind
+    }
+    if name is None:
+        done = [f for f in found.values() if read(f).status == "ok"]
+        if not done:
+            raise UserError(
+                f"no finished {kind} run in {str(results)!r}; train one first, "
+                "e.g. advbench train trades, or name one with --run"
+            )
+        return max(done, key=lambda folder: read(folder).created)
+    matches = [folder for key, folder in found.items() if name == key] or [
+        folder for key, folder in found.items() if name in key
+    ]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        choice = ", ".join(folder.name for folder in matches[:4])
+        raise UserError(f"run {name!r} is ambiguous in {str(results)!r}: {choice}")
+    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, found)}")
+
+
+def new_folder(results: Path, run_id: str) -> Path:
+    """A fresh folder for a run; raise ``UserError`` if it exists or cannot be written."""
+    folder = results / run_id
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except FileExistsError:
+        raise UserError(
+            f"{str(folder)!r} exists: choose another --name, or go on with it by --resume {run_id}"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"results folder {str(results)!r} is not writable ({error.strerror}); choose another "
+            "with --out"
+        ) from None
+    return folder
+
+
+def new_id(subject: str, data: str, seed: int) -> str:
+    """``trades-digits-s0-20261120-1832-4f1a``: what it is first, then when, then a random tail."""
+    text = f"{subject}-{data}-s{seed}"
+    plain = "".join(c if c.isalnum() or c in "+-." else "-" for c in text)
+    return f"{plain}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process from writing into the same run; the lock dies with the process."""
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"run {folder.name!r} is being written by another process") from None
+        yield
+
+
+@dataclass
+class Recorder:
+    """A run's record while it is being made."""
+
+    run: Run
+    folder: Path
+
+    def update(self, **changes: Any) -> None:
+        """Change fields and write the record."""
+        self.run = replace(self.run, **changes, updated=now())
+        write(self.run, self.folder)
+
+
+@contextmanager
+def recording(run: Run, folder: Path) -> Iterator[Recorder]:
+    """A record that says how the run went, even when it fails or is interrupted."""
+    with locked(folder):
+        recorder = Recorder(run, folder)
+        recorder.update(status="started", error=None)
+        try:
+            yield recorder
+        except KeyboardInterrupt:
+            recorder.update(status="interrupted")
+            raise
+        except Exception as error:
+            recorder.update(status="failed", error=f"{type(error).__name__}: {error}")
+            raise
+        recorder.update(status="ok")
+
+
+def now() -> datetime:
+    """The time, with its zone."""
+    return datetime.now(UTC)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """Versions, platform and commit, with whatever the caller knows of the device."""
+    found: dict[str, Any] = {
+        "advbench": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    for package in ("torch", "torchvision", "pyautoattack", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    commit = _commit()
+    return found | ({"commit": commit} if commit else {}) | more
+
+
+def _commit() -> str | None:
+    """The commit of this package's own checkout, with ``-dirty`` where it has local changes."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    tracked = subprocess.run(
+        ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+        cwd=here,
+        capture_output=True,
+        check=False,
+    )
+    # An installed copy inside somebody else's repository must not record their commit.
+    return done.stdout.strip() if done.returncode == 0 and tracked.returncode == 0 else None
+
+
+def same_but_seed(config: Mapping[str, Any]) -> str:
+    """A key that is equal for runs which differ only in their seed."""
+    rest = {key: value for key, value in config.items() if key != "seed"}
+    return hashlib.sha256(TypeAdapter(dict[str, Any]).dump_json(rest)).hexdigest()

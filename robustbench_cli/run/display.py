@@ -1,0 +1,25 @@
+"""What a run tells whoever watches it.  The default says nothing."""
+
+from robustbench_cli.engine.train import Row, Watch
+
+
+class Display:
+    """Override what you show; a run calls these as it goes."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def training(self, epochs: int, done: int) -> None:
+        """Training starts, ``done`` epochs having been finished by an earlier process."""
+
+    def batch(self, watch: Watch) -> None:
+        """A training batch is done."""
+
+    def epoch(self, row: Row) -> None:
+        """An epoch is done."""
+
+    def judging(self, label: str, n: int) -> None:
+        """An attack (or ``clean``) starts on ``n`` examples."""
+
+    def judged(self, done: int, accuracy: float) -> None:
+        """``done`` examples have their verdict, with this accuracy so far."""

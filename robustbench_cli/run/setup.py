@@ -1,0 +1,257 @@
+"""From names and settings to objects: configuration, device, data, model."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_cli import presets, records
+from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.config import (
+    EvalConfig,
+    Table,
+    TrainConfig,
+    merged,
+    refined,
+    settings,
+    spec_of,
+    specs_of,
+    validated,
+)
+from robustbench_cli.data import DATASETS, Dataset
+from robustbench_cli.defenses import DEFENSES, Recipe, parse
+from robustbench_cli.errors import UserError
+from robustbench_cli.models import MODELS, Classifier, Shape
+from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
+from robustbench_cli.registry import Registry, Spec
+from robustbench_cli.threat import Norm, Threat
+
+COMPONENTS: Mapping[str, Registry[Any]] = {
+    "dataset": DATASETS,
+    "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "defense": DEFENSES,
+    "attack": ATTACKS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a command reads and writes."""
+
+    out: Path = Path("results")
+    data_dir: Path = Path("data")
+    device: str = "auto"
+
+
+def component(kind: str, text: str) -> Table:
+    """``wrn-28-10`` or ``folder:PATH`` as a configuration table."""
+    spec = COMPONENTS[kind].resolve(Spec.parse(text))
+    return {"name": spec.name, **spec.params}
+
+
+def parts(text: str) -> Table:
+    """``trades:beta=1+awp`` as the ``defense`` section."""
+    tables: Table = {}
+    for spec in map(DEFENSES.resolve, parse(text)):
+        if spec.name in tables:
+            raise UserError(f"{spec.name!r} is given twice in {text!r}; once is enough")
+        tables[spec.name] = {"name": spec.name, **spec.params}
+    return tables
+
+
+def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
+    """The whole configuration: data set's defaults < preset < flags < ``--set``.
+
+    Args:
+        typed: what flags said, by section; ``preset`` may name one.
+        pairs: what ``--set`` said, as ``key=value``.
+
+    Raises:
+        UserError: an unknown name, a bad value, or a combination that makes no sense.
+    """
+    name = typed.get("preset")
+    preset = _known(presets.load(name)) if name else {}
+    layers = [preset, typed]
+    changes = settings(pairs)
+    chosen = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
+    dataset = DATASETS.build(spec_of(chosen))
+    values = refined(merged(dataset.defaults, *layers), changes)
+    values["dataset"] = DATASETS.describe(dataset)
+    if name:
+        values["preset"] = preset["preset"]
+    if not values.get("defense"):
+        raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
+    for kind in ("model", "optimizer", "schedule"):
+        if kind in values:
+            values[kind] = COMPONENTS[kind].describe(COMPONENTS[kind].build(spec_of(values[kind])))
+    values["threat"] = _radius(values.get("threat", {}), dataset)
+    recipe = Recipe.build(specs_of(values["defense"]))
+    described = [DEFENSES.describe(part) for part in recipe.parts]
+    values["defense"] = {table["name"]: table for table in described}
+    config = validated(TrainConfig, values)
+    for kind in ("optimizer", "schedule"):
+        built = COMPONENTS[kind].build(spec_of(getattr(config, kind)))
+        config = replace(config, **{kind: COMPONENTS[kind].describe(built)})
+    recipe.check(config.train.epochs)
+    return config
+
+
+def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
+    """An evaluation's configuration: the trained run's < flags < ``--set``."""
+    values = refined(merged(base, typed), settings(pairs))
+    if typed.get("threat", {}).get("norm") and "eps" not in typed["threat"]:
+        values["threat"].pop("eps", None)  # a radius means nothing in another norm
+    dataset = DATASETS.build(spec_of(values["dataset"]))
+    values["dataset"] = DATASETS.describe(dataset)
+    values["threat"] = _radius(values.get("threat", {}), dataset)
+    attacks = (ATTACKS.build(spec) for spec in specs_of(values["attack"]))
+    values["attack"] = {
+        label: ATTACKS.describe(attack)
+        for label, attack in zip(values["attack"], attacks, strict=True)
+    }
+    return validated(EvalConfig, values)
+
+
+def chosen_attacks(
+    texts: list[str], suite: str | None, last_iterate: bool, restarts: int | None
+) -> Table:
+    """``--attack`` and ``--suite`` as the ``attack`` section, labelled as written.
+
+    Raises:
+        UserError: no attack, an unknown one, one given twice, or ``--last-iterate`` or
+            ``--restarts`` where none of them takes it.
+    """
+    tables: Table = dict(_known(presets.load(suite, "suites"))["attack"]) if suite else {}
+    for text in texts:
+        spec, label = ATTACKS.resolve(Spec.parse(text)), text.strip().lower()
+        if label in tables:
+            raise UserError(f"attack {label!r} is given twice; once is enough")
+        tables[label] = {"name": spec.name, **spec.params}
+    if not tables:
+        raise UserError("name an attack, e.g. --attack pgd20 --attack cw20, or --suite paper")
+    if last_iterate:
+        tables = _with_option(tables, "last_iterate", True)
+    if restarts is not None:
+        tables = _with_option(tables, "restarts", restarts)
+    return tables
+
+
+def _with_option(tables: Table, option: str, value: object) -> Table:
+    """One option for every attack that has it, shown in the label: it changes the protocol."""
+    result: Table = {}
+    for label, table in tables.items():
+        if option in ATTACKS.entry(table["name"]).cls.__dataclass_fields__:
+            shown = f"{label}{',' if ':' in label else ':'}{option}={str(value).lower()}"
+            result[shown] = {**table, option: value}
+        else:
+            result[label] = table
+    if list(result) == list(tables):
+        raise UserError(f"--{option.replace('_', '-')}: none of these attacks takes it")
+    return result
+
+
+def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
+    """The attacks by label; raise ``UserError`` if one needs more classes than there are."""
+    attacks = {spec.label: ATTACKS.build(spec) for spec in specs_of(config.attack)}
+    for label, attack in attacks.items():
+        if classes < attack.min_classes:
+            raise UserError(
+                f"attack {label!r} uses the DLR loss, which needs at least "
+                f"{attack.min_classes} classes; the data set has {classes}"
+            )
+    return attacks
+
+
+def device(name: str) -> torch.device:
+    """The device that ``--device`` means; raise ``UserError`` if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; use cpu, cuda, cuda:1 or auto") from None
+    if found.type == "cuda" and not (found.index or 0) < torch.cuda.device_count():
+        raise UserError(
+            f"no CUDA device {name!r} (torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()}); use --device cpu"
+        )
+    if found.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device {name!r} is not supported; use cpu, cuda or auto")
+    return found
+
+
+def environment(where: torch.device) -> dict[str, Any]:
+    """Software and hardware, for the record."""
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor()
+    return records.environment(
+        device=str(where), device_name=name, threads=torch.get_num_threads()
+    )
+
+
+def low_precision(config: TrainConfig, where: torch.device) -> bool:
+    """Whether training runs in bfloat16: as asked, or where the GPU is made for it."""
+    auto = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return {"auto": auto, "bf16": True, "float32": False}[config.precision]
+
+
+def build_model(config: Mapping[str, Any], shape: Shape) -> Classifier:
+    """A fresh network as the model's table and the defense's parts want it."""
+    model = MODELS.build(spec_of(config["model"])).build(shape)
+    return Recipe.build(specs_of(config["defense"])).prepare(model)
+
+
+def shape_from(table: Mapping[str, Any]) -> Shape:
+    """A recorded shape."""
+    lists = {key: tuple(table[key]) for key in ("mean", "std")}
+    return Shape(**{**table, **lists})
+
+
+def subject(defense: Mapping[str, Mapping[str, Any]]) -> str:
+    """``trades:beta=1.0+awp``: a recipe with the parameters that are not its defaults."""
+    names = []
+    objective = next(iter(defense), "")
+    for label, table in defense.items():
+        plain = Recipe.build([Spec(objective), *([Spec(label)] if label != objective else [])])
+        usual = next(
+            d for d in map(DEFENSES.describe, plain.parts) if d["name"] == table["name"]
+        )
+        odd = ",".join(f"{k}={_short(v)}" for k, v in table.items() if usual[k] != v)
+        names.append(f"{label}:{odd}" if odd else label)
+    return "+".join(names)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _radius(threat: Mapping[str, Any], dataset: Dataset) -> Table:
+    """The threat with the data set's usual radius where none is given."""
+    norm = validated(_OnlyNorm, {"norm": threat.get("norm", "Linf")}).norm
+    return asdict(validated(Threat, {"eps": dataset.eps[norm], **threat, "norm": norm}))
+
+
+@dataclass(frozen=True)
+class _OnlyNorm:
+    norm: Norm
+
+
+def _known(preset: Table) -> Table:
+    """A preset with its components' names resolved, so that layers can be compared."""
+    result = dict(preset)
+    for kind, registry in COMPONENTS.items():
+        tables = preset.get(kind)
+        if kind in ("defense", "attack") and tables:
+            resolved = {label: registry.resolve(spec_of(t, label)) for label, t in tables.items()}
+            result[kind] = {
+                (spec.name if kind == "defense" else label): {"name": spec.name, **spec.params}
+                for label, spec in resolved.items()
+            }
+        elif tables:
+            spec = registry.resolve(spec_of(tables))
+            result[kind] = {"name": spec.name, **spec.params}
+    return result

@@ -1,0 +1,109 @@
+"""Which model is evaluated: a training run's, or one of the user's own."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from robustbench_cli import records
+from robustbench_cli.config import Table, spec_of, specs_of
+from robustbench_cli.data import DATASETS
+from robustbench_cli.data.shape import shape_of
+from robustbench_cli.defenses import Recipe
+from robustbench_cli.errors import UserError
+from robustbench_cli.models import MODELS, Classifier
+from robustbench_cli.models.foreign import load_foreign
+from robustbench_cli.models.weights import load_weights
+from robustbench_cli.run import setup
+from robustbench_cli.run.evaluate import Subject
+from robustbench_cli.run.setup import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the command line said about the model."""
+
+    run: str | None = None
+    model: str | None = None
+    weights: Path | None = None
+    dataset: str | None = None
+
+
+def find(choice: Choice, place: Place) -> tuple[Subject, Table]:
+    """The model, and the configuration that an evaluation of it starts from.
+
+    Raises:
+        UserError: no such run or model, or weights that are damaged or do not fit.
+    """
+    if choice.model is None:
+        if choice.weights is not None:
+            raise UserError("--weights goes with --model; a run has weights of its own")
+        return _from_run(records.folder_of(choice.run, place.out, "train"))
+    if choice.run is not None:
+        raise UserError("--run and --model name two models; give one of them")
+    return _foreign(choice.model, choice, place)
+
+
+def _from_run(folder: Path) -> tuple[Subject, Table]:
+    run = records.read(folder)
+    if run.kind != "train":
+        raise UserError(f"run {run.id!r} is of kind {run.kind!r}; --run takes a training run")
+    model = restore(run, folder)
+    assert run.checkpoint is not None
+    subject = Subject(
+        model=model,
+        name=run.subject,
+        weights=run.checkpoint.sha256,
+        parent=run.id,
+        seed=run.seed,
+    )
+    kept = ("dataset", "model", "defense", "threat")
+    return subject, {key: run.config[key] for key in kept}
+
+
+def restore(run: records.Run, folder: Path) -> Classifier:
+    """The network that a training run kept, in evaluation trim.
+
+    Raises:
+        UserError: the checkpoint is missing, damaged, not the recorded one, or of another
+            architecture.
+    """
+    if run.checkpoint is None:
+        raise UserError(f"run {run.id!r} has kept no weights yet (status: {run.status})")
+    path = folder / run.checkpoint.file
+    if not path.is_file():
+        raise UserError(f"checkpoint {str(path)!r} is missing: train the run again")
+    if records.sha256(path) != run.checkpoint.sha256:
+        raise UserError(
+            f"checkpoint {str(path)!r} is damaged or was replaced: its sha256 is not the recorded "
+            "one"
+        )
+    model = setup.build_model(run.config, setup.shape_from(run.dataset["shape"]))
+    load_weights(model, path)
+    Recipe.build(specs_of(run.config["defense"])).deploy(model)
+    return model
+
+
+def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, Table]:
+    if choice.dataset is None:
+        raise UserError("--model needs --dataset: say on which images to attack it")
+    dataset_table = setup.component("dataset", choice.dataset)
+    dataset = DATASETS.build(spec_of(dataset_table))
+    base: Table = {"dataset": dataset_table, "defense": {}}
+    if ".py:" in text:
+        model = load_foreign(text, None, choice.weights)
+        digest = records.sha256(choice.weights or Path(text.rpartition(":")[0]).expanduser())
+        return Subject(model=model, name=text, weights=digest), base | {"model": {"name": text}}
+    table = setup.component("model", text)
+    config = MODELS.build(spec_of(table))
+    if choice.weights is None:
+        if not hasattr(config, "pretrained"):
+            raise UserError(f"--model {text} has no weights of its own: add --weights FILE")
+        config = replace(config, pretrained=True)
+    # Channel statistics are part of a registered model; its weights file holds them, too.
+    shape = shape_of(dataset, dataset.load("train", place.data_dir))
+    network = config.build(shape)
+    if choice.weights is not None:
+        load_weights(network, choice.weights)
+    digest = records.sha256(choice.weights) if choice.weights else "pretrained"
+    named = {"name": table["name"], **asdict(config)}
+    return Subject(model=network, name=text, weights=digest), base | {"model": named}
+

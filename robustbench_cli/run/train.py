@@ -1,0 +1,216 @@
+"""``advbench train``: one model, one recipe, one folder."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_cli import records
+from robustbench_cli.config import TrainConfig, spec_of, specs_of, validated
+from robustbench_cli.data import DATASETS, Dataset, Split
+from robustbench_cli.data.shape import shape_of
+from robustbench_cli.defenses import Recipe
+from robustbench_cli.engine import checkpoint
+from robustbench_cli.engine.evaluate import examine
+from robustbench_cli.engine.train import Row, Trainer
+from robustbench_cli.errors import UserError
+from robustbench_cli.models import Shape
+from robustbench_cli.noise import generator, key
+from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
+from robustbench_cli.records import Checkpoint, Recorder, Run
+from robustbench_cli.run import setup
+from robustbench_cli.run.display import Display
+from robustbench_cli.run.setup import Place
+
+STATE = "state.safetensors"
+"""Everything needed to go on; removed when the run is finished."""
+MODEL = "model.safetensors"
+"""The weights that the selection rule keeps."""
+
+
+def train(
+    config: TrainConfig, place: Place, display: Display, *, command: list[str], run_id: str
+) -> Path:
+    """Train from the beginning; return the run's folder.
+
+    Raises:
+        UserError: something asked for cannot be had; no folder is left behind.
+        RunError: training failed; what was finished is kept.
+    """
+    prepared = _prepare(config, place)
+    folder = records.new_folder(place.out, run_id)
+    run = Run(
+        id=run_id,
+        kind="train",
+        created=records.now(),
+        command=command,
+        config=asdict(config),
+        seed=config.seed,
+        subject=setup.subject(config.defense),
+        dataset=prepared.describe(),
+        environment=setup.environment(prepared.trainer.data.y.device),
+    )
+    return _carry_on(run, folder, prepared, display)
+
+
+def new_id(config: TrainConfig) -> str:
+    """A folder name for a run with this configuration."""
+    return records.new_id("+".join(config.defense), config.dataset["name"], config.seed)
+
+
+def resume(name: str, place: Place, display: Display) -> Path:
+    """Go on with an interrupted run, with the configuration it was started with.
+
+    Raises:
+        UserError: no such run, it is finished, or its data or state are not what they were.
+    """
+    folder = records.folder_of(name, place.out, "train")
+    run = records.read(folder)
+    if run.status == "ok":
+        raise UserError(f"run {run.id!r} is finished; to train anew, leave --resume out")
+    prepared = _prepare(validated(TrainConfig, run.config), place)
+    if prepared.describe() != run.dataset:
+        raise UserError(
+            f"run {run.id!r} was started on other data than {run.config['dataset']['name']!r} "
+            f"holds now (fingerprints differ)"
+        )
+    return _carry_on(run, folder, prepared, display)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A run that is ready to go: nothing of it is on disk yet."""
+
+    config: TrainConfig
+    trainer: Trainer
+    train: Split
+    test: Split
+    shape: Shape
+
+    def describe(self) -> dict[str, Any]:
+        """The data set as the record keeps it."""
+        return {
+            "name": self.config.dataset["name"],
+            "train": len(self.train),
+            "test": len(self.test),
+            "train_sha256": self.train.fingerprint(),
+            "test_sha256": self.test.fingerprint(),
+            "shape": {
+                **asdict(self.shape),
+                "mean": list(self.shape.mean),
+                "std": list(self.shape.std),
+            },
+            "classes": list(self.train.classes),
+        }
+
+
+def _prepare(config: TrainConfig, place: Place) -> _Prepared:
+    where = setup.device(place.device)
+    torch.use_deterministic_algorithms(config.train.deterministic)
+    dataset = DATASETS.build(spec_of(config.dataset))
+    train, test = dataset.load("train", place.data_dir), dataset.load("test", place.data_dir)
+    if config.train.limit:
+        train = train.only(slice(config.train.limit))
+    shape = shape_of(dataset, train)
+    torch.manual_seed(key(config.seed, "weights"))
+    model = setup.build_model(asdict(config), shape)
+    model = model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    examine(model, test.images(slice(2)).to(where), shape.classes)
+    model.low_precision = setup.low_precision(config, where)
+    data, held_out = _split(config, train, test)
+    optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
+    trainer = Trainer(
+        model=model,
+        recipe=Recipe.build(specs_of(config.defense)),
+        optimizer=optimizer,
+        schedule=SCHEDULES.build(spec_of(config.schedule)),
+        threat=config.threat,
+        options=config.train,
+        dataset=dataset,
+        data=data.to(where),
+        held_out=held_out.to(where) if held_out else None,
+        seed=config.seed,
+    )
+    return _Prepared(config, trainer, train, test, shape)
+
+
+def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split | None]:
+    """What is trained on, and what selection looks at: never the test set, but for the oracle."""
+    held = config.train.validation
+    if held >= len(train):
+        raise UserError(f"train.validation={held} leaves nothing of {len(train)} examples")
+    if held:
+        # One fixed permutation: the same examples are held out under every seed.
+        order = torch.randperm(len(train), generator=generator("validation split"))
+        return train.only(order[held:]), train.only(order[:held])
+    return train, test if config.train.select == "oracle" else None
+
+
+def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> Path:
+    trainer, config = prepared.trainer, prepared.config
+    with records.recording(run, folder) as recorder:
+        history, kept = _restore(folder, trainer)
+        display.training(config.train.epochs, len(history))
+        for epoch in range(len(history), config.train.epochs):
+            row = trainer.epoch(epoch, display.batch)
+            history.append(row)
+            kept = _keep(recorder, trainer, config, history, kept)
+            display.epoch(row)
+        recorder.update(
+            checkpoint=Checkpoint(
+                file=MODEL,
+                sha256=records.sha256(folder / MODEL),
+                epoch=kept,
+                rule=config.train.select,
+            )
+        )
+    (folder / STATE).unlink(missing_ok=True)
+    return folder
+
+
+def _keep(
+    recorder: Recorder, trainer: Trainer, config: TrainConfig, history: list[Row], kept: int
+) -> int:
+    """Write what this epoch leaves: chosen weights first, then the state that refers to them."""
+    folder, epoch = recorder.folder, len(history)
+    if _chosen(config, history, kept):
+        kept = epoch
+        checkpoint.save(folder / MODEL, trainer.model.state_dict(), {"epoch": epoch})
+    state = checkpoint.training_state(trainer.model, trainer.optimizer)
+    checkpoint.save(folder / STATE, state, {"history": history, "kept": kept})
+    spent = sum(float(row["seconds"] or 0) for row in history)
+    recorder.update(history=history, seconds=spent)
+    return kept
+
+
+def _chosen(config: TrainConfig, history: list[Row], kept: int) -> bool:
+    """Whether the last epoch's weights are the ones to keep so far."""
+
+    def best() -> bool:
+        now, before = history[-1]["val_robust"], history[kept - 1]["val_robust"]
+        return kept == 0 or float(now or 0) > float(before or 0)
+
+    rules = {
+        "last": lambda: True,
+        "epoch": lambda: len(history) == config.train.select_epoch,
+        "best": best,
+        "oracle": best,
+    }
+    return rules[config.train.select]()
+
+
+def _restore(folder: Path, trainer: Trainer) -> tuple[list[Row], int]:
+    """The history and the kept epoch of an earlier process; nothing where there was none."""
+    if not (folder / STATE).is_file():
+        return [], 0
+    tensors, note = checkpoint.load(folder / STATE)
+    checkpoint.restore_training(tensors, trainer.model, trainer.optimizer)
+    history: list[Row] = [dict(row) for row in _rows(note)]
+    return history, int(note["kept"])
+
+
+def _rows(note: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    rows: list[Mapping[str, Any]] = note["history"]
+    return rows

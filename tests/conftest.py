@@ -1,0 +1,52 @@
+"""Real small things that most tests need."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustbench_cli.models import MODELS, Classifier, Shape
+from robustbench_cli.noise import Noise
+from robustbench_cli.registry import Spec
+
+# Small nets on busy cores: two threads that wait for each other are many times slower than one.
+torch.set_num_threads(1)
+
+SHAPE = Shape(channels=1, height=8, width=8, classes=4, mean=(0.2,), std=(0.7,))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def model() -> Classifier:
+    """A small net in float64, so that oracles can be exact; BatchNorm has seen some data."""
+    net = MODELS.build(Spec("digits-cnn", {"width": 4})).build(SHAPE).double()
+    net.train()
+    for _ in range(3):
+        net(torch.rand(32, 1, 8, 8).double())
+    return net
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    return torch.rand(6, 1, 8, 8).double(), torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+@pytest.fixture
+def noise() -> Noise:
+    return Noise(0, torch.arange(6))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Where MNIST and the CIFAR-10 JPEGs are; tests skip where they are not."""
+    named = os.environ.get("ADVBENCH_DATA")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if not (folder / "MNIST" / "raw").is_dir():
+        pytest.skip(f"no MNIST at {folder}; set ADVBENCH_DATA")
+    return folder

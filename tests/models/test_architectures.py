@@ -1,0 +1,188 @@
+"""The networks are the published ones: their tensors, their counts, their first weights."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from robustbench_cli.errors import UserError
+from robustbench_cli.models import MODELS, Classifier, Shape
+from robustbench_cli.registry import Spec
+
+MNIST = Shape(1, 28, 28, 10, (0.0,), (1.0,))
+CIFAR = Shape(3, 32, 32, 10, (0.5,) * 3, (0.2,) * 3)
+
+
+def build(text: str, shape: Shape, device: str = "cpu") -> Classifier:
+    with torch.device(device):
+        return MODELS.build(Spec.parse(text)).build(shape)
+
+
+def shapes(model: nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(p.shape) for p in model.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "count"),
+    [
+        ("small-cnn", MNIST, 312_202),
+        ("preact-resnet-18", CIFAR, 11_172_170),
+        ("resnet-18", CIFAR, 11_173_962),
+        ("resnet18", CIFAR, 11_173_962),
+        ("wrn-28-10", CIFAR, 36_479_194),
+        ("wrn-34-10", CIFAR, 46_160_474),
+        ("wide-resnet-34-10", CIFAR, 46_160_474),
+        ("wideresnet-16-4", CIFAR, 2_748_890),
+        ("wrn:depth=40,width=2", CIFAR, 2_243_546),
+        ("digits-cnn", Shape(1, 8, 8, 10, (0.0,), (1.0,)), 66_154),
+    ],
+)
+def test_parameter_counts(text: str, shape: Shape, count: int) -> None:
+    assert sum(math.prod(each) for each in shapes(build(text, shape, "meta"))) == count
+
+
+def test_small_cnn_tensors() -> None:
+    convs = [(32, 1), (32, 32), (64, 32), (64, 64)]
+    expected: list[tuple[int, ...]] = []
+    for outputs, inputs in convs:
+        expected += [(outputs, inputs, 3, 3), (outputs,)]
+    for outputs, inputs in [(200, 1024), (200, 200), (10, 200)]:
+        expected += [(outputs, inputs), (outputs,)]
+    assert shapes(build("small-cnn", MNIST)) == expected
+
+
+def preact_block(inputs: int, outputs: int) -> list[tuple[int, ...]]:
+    norm: list[tuple[int, ...]] = [(inputs,), (inputs,), (outputs, inputs, 3, 3)]
+    norm += [(outputs,), (outputs,), (outputs, outputs, 3, 3)]
+    return norm + ([(outputs, inputs, 1, 1)] if inputs != outputs else [])
+
+
+def preact_net(stem: int, widths: list[int], depth: int) -> list[tuple[int, ...]]:
+    expected: list[tuple[int, ...]] = [(stem, 3, 3, 3)]
+    inputs = stem
+    for width in widths:
+        for _ in range(depth):
+            expected += preact_block(inputs, width)
+            inputs = width
+    return [*expected, (inputs,), (inputs,), (10, inputs), (10,)]
+
+
+def test_preact_resnet_tensors() -> None:
+    expected = preact_net(64, [64, 128, 256, 512], 2)
+    assert shapes(build("preact-resnet-18", CIFAR, "meta")) == expected
+
+
+@pytest.mark.parametrize("width", [1, 10])
+def test_wide_resnet_tensors(width: int) -> None:
+    expected = preact_net(16, [16 * width, 32 * width, 64 * width], 4)
+    assert shapes(build(f"wrn-28-{width}", CIFAR, "meta")) == expected
+
+
+def test_resnet_tensors() -> None:
+    expected: list[tuple[int, ...]] = [(64, 3, 3, 3), (64,), (64,)]
+    inputs = 64
+    for width in [64, 64, 128, 128, 256, 256, 512, 512]:
+        expected += [(width, inputs, 3, 3), (width,), (width,)]
+        expected += [(width, width, 3, 3), (width,), (width,)]
+        if inputs != width:
+            expected += [(width, inputs, 1, 1), (width,), (width,)]
+        inputs = width
+    assert shapes(build("resnet-18", CIFAR, "meta")) == [*expected, (10, 512), (10,)]
+
+
+def test_preact_shortcut_starts_from_the_activated_input() -> None:
+    # With the inner branch silenced, a block is its shortcut: a projection of relu(bn(x)) where
+    # the shape changes, the untouched x where it does not.
+    model = build("preact-resnet-18:width=4", CIFAR).eval()
+    same, halved = model.body.stage1[0], model.body.stage2[0]
+    x = torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        for block in (same, halved):
+            block.conv2.weight.zero_()
+            block.bn1.bias.fill_(-0.3)
+        assert torch.equal(same(x), x)
+        activated = (x / math.sqrt(1 + halved.bn1.eps) - 0.3).clamp_min(0)
+        projected = nn.functional.conv2d(activated, halved.shortcut.weight, stride=2)
+        torch.testing.assert_close(halved(x), projected)
+
+
+def test_resnet_adds_before_the_last_activation() -> None:
+    block = build("resnet-18:width=4", CIFAR).eval().body.stage1[0]
+    x = torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        block.conv2.weight.zero_()
+        torch.testing.assert_close(block(x), x.clamp_min(0))
+
+
+def test_average_pooling_is_the_published_one() -> None:
+    model = build("wrn-10-1", CIFAR).eval()
+    x = torch.rand(2, 3, 32, 32)
+    maps: list[torch.Tensor] = []
+    model.body.relu.register_forward_hook(lambda _m, _i, out: maps.append(out))
+    with torch.no_grad():
+        features = model.features(x)
+    assert maps[0].shape == (2, 64, 8, 8)
+    torch.testing.assert_close(features, nn.functional.avg_pool2d(maps[0], 8).flatten(1))
+
+
+def test_small_cnn_starts_undecided() -> None:
+    model = build("small-cnn", MNIST).eval()
+    assert not model(torch.rand(3, 1, 28, 28)).any()
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert not any(conv.bias.any() for conv in convs)
+    # Kaiming: std sqrt(2 / fan_in).
+    assert convs[-1].weight.std().item() == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.03)
+
+
+def test_wide_resnet_starts_as_in_trades() -> None:
+    model = build("wrn-16-2", CIFAR)
+    assert not model.head.bias.any()
+    for conv in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
+        fan_out = conv.out_channels * math.prod(conv.kernel_size)
+        assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.15)
+
+
+def test_dropout_is_where_the_paper_puts_it() -> None:
+    model = build("wrn-10-1:dropout=0.3", CIFAR)
+    rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+    assert rates == [0.3] * 3
+    x = torch.rand(2, 3, 32, 32)
+    assert not torch.equal(model(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
+
+
+@pytest.mark.parametrize("side", [16, 17, 28, 33])
+def test_small_cnn_takes_any_size(side: int) -> None:
+    shape = Shape(3, side, side + 1, 5, (0.0,) * 3, (1.0,) * 3)
+    assert build("small-cnn", shape)(torch.rand(2, 3, side, side + 1)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("side", [8, 28, 33])
+@pytest.mark.parametrize(
+    "text", ["digits-cnn:width=4", "resnet-18:width=4", "preact-resnet-18:width=4", "wrn-10-1"]
+)
+def test_others_take_any_size(text: str, side: int) -> None:
+    shape = Shape(1, side, side, 5, (0.0,), (1.0,))
+    assert build(text, shape)(torch.rand(2, 1, side, side)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "message"),
+    [
+        ("small-cnn", Shape(1, 15, 28, 10, (0.0,), (1.0,)), "15x28 are too small.*at least 16"),
+        ("digits-cnn", Shape(1, 1, 8, 10, (0.0,), (1.0,)), "1x8 are too small.*at least 2"),
+        ("wrn-30-10", CIFAR, "depth must be 6n [+] 4, such as 28 or 34, got 30"),
+        ("wrn-12-1", CIFAR, "such as 10 or 16, got 12"),
+        ("wrn-4-1", CIFAR, "such as 10, got 4"),
+        ("wrn-28-0", CIFAR, "width"),
+        ("wrn-28-10:dropout=1", CIFAR, "dropout"),
+        ("small-cnn:dropout=-1", MNIST, "dropout"),
+        ("resnet-18:width=0", CIFAR, "width"),
+        ("resnet-19", CIFAR, "did you mean"),
+    ],
+)
+def test_mistakes_are_one_line(text: str, shape: Shape, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        build(text, shape)
+    assert "\n" not in str(caught.value)
