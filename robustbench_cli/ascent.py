@@ -104,9 +104,7 @@ def hunt(
             break
         source = noise.only(left).fork(f"restart {restart}")
         begun, y_left, x_left = climb.begin(x[left], threat, source), y[left], x[left]
-        run = _hunt_once(
-            model, loss, y_left, x_left, begun, threat, climb, last_iterate, transform
-        )
+        run = _hunt_once(model, loss, y_left, x_left, begun, threat, climb, last_iterate, transform)
         # Misclassified first, then the loss: a broken start never loses to a higher loss.
         better = (run.step >= 0) | (run.loss > highest[left])
         rows = left[better]

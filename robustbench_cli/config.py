@@ -73,8 +73,8 @@ class TrainConfig:
     defense: Table
     dataset: Table
     model: Table
-    optimizer: Table = field(default_factory=lambda: {"name": "sgd"})
-    schedule: Table = field(default_factory=lambda: {"name": "piecewise"})
+    optimizer: Table
+    schedule: Table
     threat: Threat
     train: Training = field(default_factory=Training)
     seed: int = 0

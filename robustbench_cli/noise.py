@@ -41,7 +41,7 @@ class Noise:
         """An independent source for one purpose, e.g. ``fork("start")``."""
         return replace(self, stream=f"{self.stream}/{purpose}")
 
-    def only(self, rows: Tensor) -> "Noise":
+    def only(self, rows: Tensor | slice) -> "Noise":
         """The same source for the examples that ``rows`` (a mask or indices) selects."""
         return replace(self, ids=self.ids[rows])
 

@@ -110,11 +110,18 @@ def written(path: Path, save: Callable[[Path], object]) -> Path:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save(part)
+        part.chmod(0o666 & ~_umask())  # some writers make private files
         with part.open("rb") as handle:
             os.fsync(handle.fileno())
         return part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read(path: Path) -> Run:
@@ -152,10 +159,11 @@ def folder_of(name: str | None, results: Path, kind: Kind) -> Path:
 
     Without a name: the latest finished run of this kind.
     """
-    if name is not None and (Path(name) / "run.json").is_file():
-        return Path(name)
-    if name is not None and Path(name).name == "run.json" and Path(name).is_file():
-        return Path(name).parent
+    given = Path(name) if name is not None else None
+    if given and (given / "run.json").is_file():
+        return given
+    if given and given.is_file():  # the path of a run.json itself
+        return given.parent
     found = {
         file.parent.name: file.parent
         for file in sorted(results.glob("**/run.json"))

@@ -103,9 +103,10 @@ class Registry(Generic[T]):
         """
 
         def add(cls: C) -> C:
+            taken = {n: e.cls for known, e in self._entries.items() for n in (known, *e.aliases)}
             for each in (name, *aliases):
-                if each in self._entries:
-                    raise ValueError(f"{self.kind} {each!r} is already {self._entries[each].cls!r}")
+                if each in taken:
+                    raise ValueError(f"{self.kind} {each!r} is already {taken[each]!r}")
             cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
             self._entries[name] = Entry(cls, aliases, pattern, positional)
             return cls
@@ -120,6 +121,10 @@ class Registry(Generic[T]):
     def entry(self, name: str) -> Entry:
         """What ``name`` stands for; raise ``UserError`` with the nearest match if nothing."""
         return self._find(name)[1]
+
+    def accepts(self, name: str, parameter: str) -> bool:
+        """Whether the component called ``name`` has this parameter."""
+        return parameter in [f.name for f in fields(self.entry(name).cls)]
 
     def resolve(self, spec: Spec) -> Spec:
         """The same component under its registered name, with pattern and position read out."""

@@ -50,3 +50,26 @@ def data_dir() -> Path:
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"no MNIST at {folder}; set ADVBENCH_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits_model() -> tuple[Classifier, Tensor, Tensor]:
+    """A net trained for a few seconds on the digits, with 24 test images and their labels."""
+    from robustbench_cli.data import DATASETS
+
+    torch.manual_seed(0)
+    digits = DATASETS.build(Spec("digits"))
+    train, test = (digits.load(split, Path()) for split in ("train", "test"))
+    shape = Shape(1, 8, 8, 10, (0.0,), (1.0,))
+    net = MODELS.build(Spec("digits-cnn", {"width": 8})).build(shape)
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    for epoch in range(8):
+        for rows in torch.randperm(len(train)).split(64):
+            x = train.images(rows)
+            # A little adversarial training by noise, so that attacks have something to do.
+            x = (x + 0.2 * torch.randn_like(x)).clamp(0, 1) if epoch % 2 else x
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(x), train.y[rows]).backward()
+            optimizer.step()
+    net.eval().requires_grad_(False)
+    return net, test.images(slice(24)), test.y[:24]

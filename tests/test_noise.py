@@ -50,9 +50,7 @@ def test_numbers_are_the_same_on_every_machine():
 
 
 def test_generators_for_whole_runs_follow_their_key():
-    a, b, c = (
-        torch.randperm(20, generator=generator(*k)) for k in ((0, "x"), (0, "x"), (1, "x"))
-    )
+    a, b, c = (torch.randperm(20, generator=generator(*k)) for k in ((0, "x"), (0, "x"), (1, "x")))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 

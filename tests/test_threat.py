@@ -68,9 +68,9 @@ def test_radii_that_make_no_sense_are_refused(eps, norm, message):
 def test_fractions_are_read_and_others_named():
     assert validated(Threat, {"eps": "8/255"}).eps == 8 / 255
     assert validated(Threat, {"norm": "linf"}).norm == "Linf"
-    with pytest.raises(UserError, match="eps.*'eight'"):
+    with pytest.raises(UserError, match=r"eps.*'eight'"):
         validated(Threat, {"eps": "eight"})
-    with pytest.raises(UserError, match="norm.*'Linf' or 'L2'"):
+    with pytest.raises(UserError, match=r"norm.*'Linf' or 'L2'"):
         validated(Threat, {"norm": "l3"})
 
 

@@ -31,9 +31,7 @@ class AutoAttack(Attack):
 
     min_classes: ClassVar[int] = 4  # the targeted DLR loss reads the fourth largest logit
 
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise
-    ) -> Crafted:
+    def __call__(self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Crafted:
         import pyautoattack
 
         # It reseeds torch's global generators; the caller's must not notice.

@@ -5,11 +5,9 @@ Madry et al. (2018), https://arxiv.org/abs/1706.06083, with kappa = 50.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from robustbench_cli.ascent import Loss
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.losses import margin
@@ -31,4 +29,5 @@ class CW(PGD):
     AWP is this one.  Steps default to eps/4.
     """
 
-    loss: ClassVar[Loss] = staticmethod(cw_margin)
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        return cw_margin(logits, y)

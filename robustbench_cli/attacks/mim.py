@@ -33,9 +33,7 @@ class MIM(Iterated):
             object.__setattr__(self, "step", 1 / self.steps)
         super().__post_init__()
 
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise
-    ) -> Crafted:
+    def __call__(self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Crafted:
         def momentum(grad: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
             size = grad.abs().flatten(1).mean(1).view(-1, *[1] * (grad.ndim - 1))
             # The 1e-12 matters: without it one all-zero gradient makes the sum NaN for good.

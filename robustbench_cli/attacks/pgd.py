@@ -1,11 +1,10 @@
 """Projected gradient descent (Madry et al., 2018), https://arxiv.org/abs/1706.06083."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from robustbench_cli.ascent import Crafted, Loss, Model, hunt
+from robustbench_cli.ascent import Crafted, Model, hunt
 from robustbench_cli.attacks import ATTACKS, Iterated
 from robustbench_cli.losses import cross_entropy
 from robustbench_cli.noise import Noise
@@ -21,11 +20,11 @@ class PGD(Iterated):
     Madry's CIFAR-10 evaluation.  TRADES' own evaluation is ``pgd20:step=3/31`` at eps 0.031.
     """
 
-    loss: ClassVar[Loss] = staticmethod(cross_entropy)
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """What is climbed, one number per example; attacks of this family differ here."""
+        return cross_entropy(logits, y)
 
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise
-    ) -> Crafted:
+    def __call__(self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Crafted:
         return hunt(
             model,
             self.loss,

@@ -80,7 +80,5 @@ def evaluate(
     )
     again = "Run the same command again to go on."
     with shown(quiet) as display, options.interruptible(again):
-        folder = command.evaluate(
-            subject, chosen, place, display, command=sys.argv[1:], name=name
-        )
+        folder = command.evaluate(subject, chosen, place, display, command=sys.argv[1:], name=name)
     print_outcomes(folder)

@@ -17,9 +17,7 @@ Dataset = Annotated[
     ),
 ]
 Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
-Eps = Annotated[
-    str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")
-]
+Eps = Annotated[str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")]
 Seed = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")]
 DataDir = Annotated[

@@ -80,9 +80,11 @@ class Dataset(ABC):
 
     def augmented(self, x: Tensor, noise: Noise) -> Tensor:
         """Shifted and mirrored copies of images ``x`` (B, C, H, W), keyed by example."""
-        return augment(x, noise, pad=self.pad, flip=self.augment == "crop-flip") if (
-            self.augment != "none"
-        ) else x
+        return (
+            augment(x, noise, pad=self.pad, flip=self.augment == "crop-flip")
+            if (self.augment != "none")
+            else x
+        )
 
 
 def augment(x: Tensor, noise: Noise, *, pad: int, flip: bool) -> Tensor:

@@ -65,7 +65,7 @@ class Trained(NamedTuple):
     correct: dict[str, Tensor]
 
 
-class Defense(ABC):  # noqa: B024 - abstract as an idea; objectives and modifiers differ
+class Defense(ABC):
     """What objectives and modifiers share."""
 
     def prepare(self, model: Classifier) -> Classifier:

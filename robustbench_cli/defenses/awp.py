@@ -53,7 +53,7 @@ class AWP(Modifier):
         if step.epoch < self.warmup or self.gamma == 0:
             yield
             return
-        params = [
+        params: list[Tensor] = [
             p for n, p in step.model.named_parameters() if p.ndim > 1 and n.endswith("weight")
         ]
         with frozen_batchnorm(step.model):

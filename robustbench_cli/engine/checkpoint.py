@@ -53,8 +53,8 @@ def restore_training(
     slots: dict[int, dict[str, Tensor]] = {}
     weights: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "model":
+        owner, _, rest = name.partition(".")
+        if owner == "model":
             weights[rest] = value
         else:
             index, _, key = rest.partition(".")

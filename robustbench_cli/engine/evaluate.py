@@ -32,7 +32,7 @@ class Meter:
         logits = self._model(x)
         self.forwards += len(x)
         if logits.requires_grad:
-            logits.register_hook(lambda _: self._count(len(x)))
+            logits.register_hook(lambda _: self._count(len(x)))  # type: ignore[no-untyped-call]
         return logits
 
     def _count(self, images: int) -> None:
@@ -93,9 +93,7 @@ def examine(model: nn.Module, x: Tensor, classes: int) -> None:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model must return logits (B, {classes}), it returned {got}")
     if logits.shape[1] != classes:
-        raise UserError(
-            f"the model returns {logits.shape[1]} classes, the data set has {classes}"
-        )
+        raise UserError(f"the model returns {logits.shape[1]} classes, the data set has {classes}")
     if not logits.isfinite().all():
         raise UserError("the model returns NaN or infinite logits on clean images")
 
@@ -164,11 +162,14 @@ def evaluate(
             prediction = predict(meter, x_adv)
         # A step that a float32 look at the stored image does not confirm is no success.
         step = torch.where(prediction != y, step, -1)
-        yield rows, Verdicts(
-            prediction=prediction.cpu(),
-            norm=threat.distance(x_adv, x).cpu(),
-            step=step.cpu(),
-            forwards=meter.forwards,
-            backwards=meter.backwards,
-            seconds=time.perf_counter() - began,
+        yield (
+            rows,
+            Verdicts(
+                prediction=prediction.cpu(),
+                norm=threat.distance(x_adv, x).cpu(),
+                step=step.cpu(),
+                forwards=meter.forwards,
+                backwards=meter.backwards,
+                seconds=time.perf_counter() - began,
+            ),
         )

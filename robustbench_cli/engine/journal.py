@@ -99,14 +99,17 @@ class Journal:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """A compressed .npz, complete or absent."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(arrays))
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, np.asanyarray(values), allow_pickle=False)
     return write_bytes(path, buffer.getvalue())
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays in ``path``; raise ``UserError`` naming it if it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged: {error}; delete it to judge its batch again") from None

@@ -74,7 +74,7 @@ class Trainer:
         torch.manual_seed(key(self.seed, "epoch", epoch))
         order = torch.randperm(len(self.data), generator=generator(self.seed, "order", epoch))
         # A single leftover image has no batch statistics.
-        batches = [rows for rows in order.split(self.options.batch_size) if len(rows) > 1]
+        batches = [rows for rows in torch.split(order, self.options.batch_size) if len(rows) > 1]
         device = self.data.y.device
         losses = torch.zeros((), device=device, dtype=torch.float64)
         correct: dict[str, Tensor] = {}
@@ -148,7 +148,7 @@ def accuracies(
     """Clean and PGD-10 accuracy of a model in training, measured in evaluation mode."""
     clean = robust = 0
     with evaluating(model):
-        for rows in torch.arange(len(split), device=split.y.device).split(batch_size):
+        for rows in torch.split(torch.arange(len(split), device=split.y.device), batch_size):
             x, y = split.images(rows), split.y[rows]
             with torch.no_grad():
                 right = model(x).argmax(1) == y

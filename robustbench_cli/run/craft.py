@@ -66,12 +66,10 @@ def attack(
     with records.recording(run, folder) as recorder, judging(model):
         display.judging(label, len(data))
         right = 0
-        for rows in torch.arange(len(data), device=where).split(config.batch_size):
+        for rows in torch.split(torch.arange(len(data), device=where), config.batch_size):
             x, y = data.images(rows), data.y[rows]
             clean = predict(meter, x)
-            x_adv, step = craft(
-                meter, x, y, clean == y, chosen, config.threat, source.only(rows)
-            )
+            x_adv, step = craft(meter, x, y, clean == y, chosen, config.threat, source.only(rows))
             found = predict(meter, x_adv)
             norm = config.threat.distance(x_adv, x)
             kept.append([t.cpu() for t in (x, x_adv, y, clean, found, norm, step)])

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
     "defense": DEFENSES,
     "attack": ATTACKS,
 }
+
+
+USUAL: Table = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
+"""What holds where not even the data set says otherwise (Rice et al., 2020)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,23 +84,19 @@ def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
     changes = settings(pairs)
     chosen = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
     dataset = DATASETS.build(spec_of(chosen))
-    values = refined(merged(dataset.defaults, *layers), changes)
+    values = refined(merged(USUAL, dataset.defaults, *layers), changes)
     values["dataset"] = DATASETS.describe(dataset)
     if name:
         values["preset"] = preset["preset"]
     if not values.get("defense"):
         raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
     for kind in ("model", "optimizer", "schedule"):
-        if kind in values:
-            values[kind] = COMPONENTS[kind].describe(COMPONENTS[kind].build(spec_of(values[kind])))
+        values[kind] = COMPONENTS[kind].describe(COMPONENTS[kind].build(spec_of(values[kind])))
     values["threat"] = _radius(values.get("threat", {}), dataset)
     recipe = Recipe.build(specs_of(values["defense"]))
     described = [DEFENSES.describe(part) for part in recipe.parts]
     values["defense"] = {table["name"]: table for table in described}
     config = validated(TrainConfig, values)
-    for kind in ("optimizer", "schedule"):
-        built = COMPONENTS[kind].build(spec_of(getattr(config, kind)))
-        config = replace(config, **{kind: COMPONENTS[kind].describe(built)})
     recipe.check(config.train.epochs)
     return config
 
@@ -145,7 +145,7 @@ def _with_option(tables: Table, option: str, value: object) -> Table:
     """One option for every attack that has it, shown in the label: it changes the protocol."""
     result: Table = {}
     for label, table in tables.items():
-        if option in ATTACKS.entry(table["name"]).cls.__dataclass_fields__:
+        if ATTACKS.accepts(table["name"], option):
             shown = f"{label}{',' if ':' in label else ':'}{option}={str(value).lower()}"
             result[shown] = {**table, option: value}
         else:
@@ -188,9 +188,7 @@ def device(name: str) -> torch.device:
 def environment(where: torch.device) -> dict[str, Any]:
     """Software and hardware, for the record."""
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor()
-    return records.environment(
-        device=str(where), device_name=name, threads=torch.get_num_threads()
-    )
+    return records.environment(device=str(where), device_name=name, threads=torch.get_num_threads())
 
 
 def low_precision(config: TrainConfig, where: torch.device) -> bool:
@@ -217,9 +215,7 @@ def subject(defense: Mapping[str, Mapping[str, Any]]) -> str:
     objective = next(iter(defense), "")
     for label, table in defense.items():
         plain = Recipe.build([Spec(objective), *([Spec(label)] if label != objective else [])])
-        usual = next(
-            d for d in map(DEFENSES.describe, plain.parts) if d["name"] == table["name"]
-        )
+        usual = next(d for d in map(DEFENSES.describe, plain.parts) if d["name"] == table["name"])
         odd = ",".join(f"{k}={_short(v)}" for k, v in table.items() if usual[k] != v)
         names.append(f"{label}:{odd}" if odd else label)
     return "+".join(names)

@@ -1,6 +1,6 @@
 """Which model is evaluated: a training run's, or one of the user's own."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_cli import records
@@ -93,17 +93,16 @@ def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, Table]:
         digest = records.sha256(choice.weights or Path(text.rpartition(":")[0]).expanduser())
         return Subject(model=model, name=text, weights=digest), base | {"model": {"name": text}}
     table = setup.component("model", text)
-    config = MODELS.build(spec_of(table))
     if choice.weights is None:
-        if not hasattr(config, "pretrained"):
+        if not MODELS.accepts(table["name"], "pretrained"):
             raise UserError(f"--model {text} has no weights of its own: add --weights FILE")
-        config = replace(config, pretrained=True)
+        table["pretrained"] = True
+    config = MODELS.build(spec_of(table))
     # Channel statistics are part of a registered model; its weights file holds them, too.
     shape = shape_of(dataset, dataset.load("train", place.data_dir))
     network = config.build(shape)
     if choice.weights is not None:
         load_weights(network, choice.weights)
     digest = records.sha256(choice.weights) if choice.weights else "pretrained"
-    named = {"name": table["name"], **asdict(config)}
-    return Subject(model=network, name=text, weights=digest), base | {"model": named}
-
+    described = MODELS.describe(config)
+    return Subject(model=network, name=text, weights=digest), base | {"model": described}

@@ -9,7 +9,7 @@ import torch
 
 from robustbench_cli import records
 from robustbench_cli.config import TrainConfig, spec_of, specs_of, validated
-from robustbench_cli.data import DATASETS, Dataset, Split
+from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.engine import checkpoint

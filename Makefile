@@ -1,0 +1,55 @@
+# Two commands do all set-up: make demo, make test. Both make .venv and install into it.
+PYTHON ?= python3
+VENV ?= .venv
+# On a Linux machine without a GPU, set TORCH_INDEX=https://download.pytorch.org/whl/cpu to save
+# the download of the CUDA libraries that the default torch brings.
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+DEMO := results/demo
+
+.PHONY: demo test lint format types clean help
+
+help:
+	@echo "make demo   install, train and attack three models on the digits, print the table"
+	@echo "make test   install what the tests need and run them"
+	@echo "make lint   ruff and mypy"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "advbench needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(if $(TORCH_INDEX),$(BIN)/pip install -q --index-url $(TORCH_INDEX) torch torchvision)
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+$(VENV)/.tools: pyproject.toml | $(VENV)/.installed
+	$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@rm -rf $(DEMO)
+	@for defense in standard pgd-at trades; do \
+	  echo "== advbench train $$defense" && \
+	  $(BIN)/advbench train $$defense --out $(DEMO) --name $$defense && \
+	  echo "== advbench eval --suite paper --run $$defense" && \
+	  $(BIN)/advbench eval --suite paper --run $$defense --n 200 --out $(DEMO) || exit $$?; \
+	done
+	@$(BIN)/advbench report --results $(DEMO) --format md --out $(DEMO)/table.md
+	@$(BIN)/advbench report --results $(DEMO)
+
+test: $(VENV)/.tools
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.tools
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(DEMO)

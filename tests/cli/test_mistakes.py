@@ -1,0 +1,283 @@
+"""Every mistake costs one line and exit code 2, and leaves nothing behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from robustbench_cli import records
+from robustbench_cli.cli import main
+
+SMALL = ["--set", "train.limit=150", "--set", "train.probe=20", "--set", "model.width=4"]
+
+
+@pytest.fixture
+def advbench(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        code = main([str(a) for a in args])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    results = folder / "results"
+    args = ["train", "standard", "--epochs", "1", "--out", str(results), "--name", "net", *SMALL]
+    assert main(args) == 0
+    return results
+
+
+def images(root, split, counts, size=8):
+    for name, count in counts.items():
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            shade = (hash((name, i)) % 200, 30, 60)
+            Image.new("RGB", (size, size), shade).save(folder / f"{i}.png")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "tradse"], "unknown defense 'tradse'; did you mean 'trades'?"),
+        (["train", "trades", "--dataset", "cifar11"], "did you mean 'cifar10'"),
+        (["train", "trades", "--model", "resnet-81"], "unknown model 'resnet-81'; did you mean"),
+        (["train", "--preset", "trades-minst"], "unknown preset 'trades-minst'; did you mean"),
+        (["train"], "name a defense"),
+        (["train", "trades+pgd-at"], "exactly one objective, 'trades+pgd-at' has 2"),
+        (["train", "awp"], "exactly one objective, 'awp' has 0"),
+        (["train", "trades:btea=1"], "did you mean 'beta'"),
+        (["train", "trades:beta=-1"], "greater than or equal to 0"),
+        (["train", "trades:steps=-3"], "greater than or equal to 1"),
+        (["train", "trades", "--eps", "0"], "eps must be positive"),
+        (["train", "trades", "--eps", "-8/255"], "eps must be positive"),
+        (["train", "trades", "--eps", "8"], "did you mean '8/255'"),
+        (["train", "trades", "--eps", "eight"], "'eight'"),
+        (["train", "trades", "--norm", "L3"], "'Linf' or 'L2'"),
+        (["train", "trades", "--epochs", "0"], "greater than or equal to 1"),
+        (["train", "trades", "--lr", "-1"], "greater than 0"),
+        (["train", "trades", "--set", "train.epoch=3"], "'train.epoch'; did you mean 'epochs'"),
+        (["train", "trades", "--set", "epochs"], "expected key=value"),
+        (["train", "trades", "--set", "model.widht=3"], "did you mean 'width'"),
+        (["train", "trades", "--precision", "fp8"], "'auto', 'float32' or 'bf16'"),
+        (["train", "trades", "--device", "quantum"], "unknown device 'quantum'"),
+        (["train", "trades", "--set", "train.select=best"], "needs a validation split"),
+        (["train", "trades", "--set", "train.validation=1297"], "leaves nothing"),
+        (["train", "trades", "--resume", "x"], "--resume goes on with the settings of the run"),
+        (["train", "--resume", "x"], "no train run 'x'"),
+        (["train", "trades", "--epoch", "3"], "No such option: --epoch"),
+        (["train", "trades+awp", "--epochs", "4"], "awp would never act"),
+        (["eval"], "name an attack"),
+        (["eval", "--attack", "pgd20"], "no finished train run"),
+        (["eval", "--attack", "pgd-20-"], "unknown attack 'pgd-20-'; did you mean 'pgd'"),
+        (["eval", "--suite", "papers"], "unknown suite 'papers'; did you mean 'paper'"),
+        (["eval", "--attack", "pgd20", "--model", "a.py:f"], "--model needs --dataset"),
+        (["eval", "--attack", "pgd20", "--weights", "w.pt"], "--weights goes with --model"),
+        (["report"], "no finished evaluation"),
+        (["trian"], "No such command 'trian'"),
+        (["list", "atacks"], "attacks"),
+        (["show", "tradse"], "did you mean 'trades'"),
+    ],
+)
+def test_one_line_exit_two_and_nothing_left(args, message, advbench, tmp_path):
+    code, out, err = advbench(*args)
+    assert code == 2
+    assert message in err
+    assert err.startswith("advbench: ")
+    assert err.count("\n") == 1
+    assert not out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_no_cuda_device(advbench, tmp_path):
+    code, _, err = advbench("train", "trades", "--device", "cuda")
+    assert code == 2
+    assert "no CUDA device 'cuda'" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_that_is_absent_and_cannot_be_fetched(advbench, tmp_path):
+    blocked = tmp_path / "data"
+    blocked.write_text("a file where the folder should go")
+    code, _, err = advbench("train", "trades", "--dataset", "cifar10", "--data-dir", blocked)
+    assert code == 2
+    assert "cifar10" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_empty_class_folder(advbench, tmp_path):
+    images(tmp_path / "set", "train", {"cat": 3, "dog": 3})
+    images(tmp_path / "set", "test", {"cat": 3, "dog": 0})
+    code, _, err = advbench("train", "standard", "--dataset", "folder:set")
+    assert code == 2
+    assert "dog" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_dlr_needs_four_classes(advbench, tmp_path):
+    for split in ("train", "test"):
+        images(tmp_path / "set", split, {"cat": 12, "dog": 12})
+    code, *_ = advbench(
+        "train",
+        "standard",
+        "--dataset",
+        "folder:set",
+        "--model",
+        "digits-cnn:width=2",
+        "--epochs",
+        1,
+    )
+    assert code == 0
+    code, _, err = advbench("eval", "--attack", "autoattack")
+    assert code == 2
+    assert "needs at least 4 classes; the data set has 2" in err
+    assert len(list((tmp_path / "results").iterdir())) == 1
+
+
+def test_resume_of_a_finished_run(advbench, trained):
+    code, _, err = advbench("train", "--resume", "net", "--out", trained)
+    assert code == 2
+    assert "run 'net' is finished" in err
+
+
+def test_a_name_that_is_taken(advbench, trained):
+    code, _, err = advbench("train", "standard", "--name", "net", "--out", trained, *SMALL)
+    assert code == 2
+    assert "choose another --name" in err
+
+
+def test_a_results_folder_that_is_not_writable(advbench, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = advbench("train", "standard", "--out", "file/results", *SMALL)
+    assert code == 2
+    assert "not writable" in err
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return torch.full((len(x), 10), float('nan'))", "NaN or infinite logits"),
+        ("return torch.zeros(len(x), 7)", "7"),
+        ("raise RuntimeError('shapes')", "shapes"),
+    ],
+)
+def test_a_model_of_the_user_s_own_that_cannot_be_judged(body, message, advbench, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n"
+        f"    def forward(self, x):\n        {body}\ndef make():\n    return Net()\n"
+    )
+    code, _, err = advbench(
+        "eval", "--model", "net.py:make", "--dataset", "digits", "--attack", "fgsm"
+    )
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_weights_of_another_architecture(advbench, trained):
+    weights = trained / "net" / "model.safetensors"
+    code, _, err = advbench(
+        "eval",
+        "--model",
+        "digits-cnn:width=8",
+        "--weights",
+        weights,
+        "--dataset",
+        "digits",
+        "--attack",
+        "fgsm",
+    )
+    assert code == 2
+    assert "does not fit the model" in err
+    assert "shape" in err
+
+
+def test_weights_that_hold_code_are_not_run(advbench, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "boom",))
+
+    torch.save({"weight": Bomb()}, tmp_path / "w.pt")
+    code, _, err = advbench(
+        "eval",
+        "--model",
+        "digits-cnn",
+        "--weights",
+        "w.pt",
+        "--dataset",
+        "digits",
+        "--attack",
+        "fgsm",
+    )
+    assert code == 2
+    assert "never runs code" in err
+    assert not (tmp_path / "boom").exists()
+
+
+def test_damaged_records_and_checkpoints(advbench, trained, tmp_path):
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "results")
+    file = tmp_path / "results" / "net" / "run.json"
+    whole = file.read_text()
+    file.write_text(whole[:200])
+    code, _, err = advbench("eval", "--attack", "fgsm")
+    assert code == 2
+    assert "run.json is damaged" in err
+    file.write_text(whole)
+    (tmp_path / "results" / "net" / "model.safetensors").write_bytes(b"\0" * 50)
+    code, _, err = advbench("eval", "--attack", "fgsm")
+    assert code == 2
+    assert "model.safetensors' is damaged" in err
+
+
+def test_too_many_examples_asked_for(advbench, trained):
+    code, _, err = advbench("eval", "--attack", "fgsm", "--n", 501, "--out", trained)
+    assert code == 2
+    assert "the test split has 500" in err
+
+
+def test_debug_shows_the_traceback(advbench):
+    code, _, err = advbench("train", "tradse", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.endswith("did you mean 'trades'?\n")
+
+
+def test_a_failed_run_is_exit_code_one(advbench, tmp_path):
+    code, _, err = advbench(
+        "train", "standard", "--name", "x", "--set", "optimizer.name=sgd", "--lr", "1e30", *SMALL
+    )
+    assert code == 1
+    assert "not finite" in err.splitlines()[-1]
+    assert json.loads((tmp_path / "results" / "x" / "run.json").read_text())["status"] == "failed"
+
+
+def test_ctrl_c_says_how_to_go_on(advbench, tmp_path, monkeypatch):
+    from robustbench_cli.engine.train import Trainer
+
+    def interrupted(self, epoch, on_batch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "epoch", interrupted)
+    code, _, err = advbench("train", "standard", "--name", "x", *SMALL)
+    assert code == 130
+    assert "Go on with: advbench train --resume x" in err
+    assert records.read(tmp_path / "results" / "x").status == "interrupted"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = advbench("train", "--resume", "x")
+    assert code == 0
+    assert out.strip() == "results/x"

@@ -1,0 +1,137 @@
+"""The contract of every registered defense, alone and composed."""
+
+import copy
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, Step, parse
+from robustbench_cli.errors import UserError
+from robustbench_cli.losses import cross_entropy, kl
+from robustbench_cli.noise import Noise
+from robustbench_cli.registry import Spec
+from robustbench_cli.threat import Threat
+
+OBJECTIVES = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Objective)]
+MODIFIERS = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Modifier)]
+RECIPES = OBJECTIVES + [f"pgd-at+{m}" for m in MODIFIERS] + ["trades+awp+he", "mart+ls+awp"]
+
+
+def step_of(model, batch, norm="Linf", epoch=1000):
+    x, y = batch
+    noise = Noise(0, torch.arange(len(x)))
+    return Step(model=model, x=x, y=y, threat=Threat(norm, 0.1), noise=noise, epoch=epoch)
+
+
+def one_step(recipe, net, step, optimizer=None):
+    with ExitStack() as moved:
+        trained = recipe.backward(step, moved)
+        if optimizer:
+            optimizer.step()
+    return trained
+
+
+@pytest.mark.parametrize("text", RECIPES)
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_a_step_trains_every_weight_and_gives_the_model_back(text, norm, model, batch):
+    recipe = Recipe.build(parse(text))
+    net = recipe.prepare(model).train()
+    before = copy.deepcopy(list(net.parameters()))
+    x_before = batch[0].clone()
+    trained = one_step(recipe, net, step_of(net, batch, norm))
+    assert torch.isfinite(trained.loss)
+    assert net.training
+    assert all(m.training for m in net.modules())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+    assert set(trained.correct) <= {"clean", "adv"}
+    assert torch.equal(batch[0], x_before)  # no attack may write into the clean batch
+    torch.testing.assert_close(list(net.parameters()), before, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in OBJECTIVES if n != "standard"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_inner_attacks_stay_inside_and_climb(name, norm, model, batch):
+    """Every inner loss is a divergence from the clean prediction or the label."""
+    objective = DEFENSES.build(Spec(name))
+    step = step_of(model.eval(), batch, norm)
+    x_adv = objective.perturb(step)
+    assert step.threat.inside(x_adv, step.x).all()
+    assert not x_adv.requires_grad
+    assert not torch.equal(x_adv, step.x)
+    clean, adversarial = model(step.x).detach(), model(x_adv).detach()
+    rise = cross_entropy(adversarial, step.y) - cross_entropy(clean, step.y)
+    step_away = kl(adversarial, clean) - kl(
+        model(objective.climb.begin(step.x, step.threat, step.noise)).detach(), clean
+    )
+    assert (step_away if name == "trades" else rise).sum() > 0
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_inner_attack_s_batchnorm_is_what_the_method_says(name, model, batch):
+    """eval and frozen leave the running statistics alone; train lets every pass in."""
+    objective = DEFENSES.build(Spec(name))
+    net = model.train()
+    counts = {"eval": 0, "frozen": 0, "train": getattr(objective, "steps", 0)}
+    norm = next(m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    before = int(norm.num_batches_tracked)
+    trained = one_step(Recipe(objective), net, step_of(net, batch))
+    outer = len(trained.correct)
+    assert int(norm.num_batches_tracked) - before == counts[objective.attack_mode] + outer
+
+
+def test_order_of_modifiers_does_not_change_the_gradient(model, batch):
+    gradients = []
+    for text in ("trades+awp+he", "trades+he+awp", "he+awp+trades"):
+        recipe = Recipe.build(parse(text))
+        torch.manual_seed(1)
+        net = recipe.prepare(copy.deepcopy(model)).train()
+        one_step(recipe, net, step_of(net, batch))
+        gradients.append([p.grad for p in net.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[0], gradients[2])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("awp+he", r"exactly one objective, 'awp\+he' has 0 \(objectives: alp, fast-at"),
+        ("pgd-at+trades", r"exactly one objective, 'pgd-at\+trades' has 2"),
+        ("trades+awp+awp", "'awp' is given twice"),
+        ("tradse", "did you mean 'trades'"),
+        ("trades:btea=6", "no parameter 'btea'; did you mean 'beta'"),
+        ("trades:steps=ten", "'steps'.*integer.*'ten'"),
+    ],
+)
+def test_mistakes_are_named(text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Recipe.build(parse(text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs", "message"),
+    [
+        ("trades:start=clean", 10, "zero KL gradient"),
+        ("trades+awp", 5, "awp would never act"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused_with_the_reason(text, epochs, message):
+    with pytest.raises(UserError, match=message):
+        Recipe.build(parse(text)).check(epochs)
+
+
+def test_two_heads_are_refused(model):
+    recipe = Recipe.build(parse("trades+he"))
+    with pytest.raises(UserError, match="linear last layer"):
+        recipe.prepare(recipe.prepare(model))
+
+
+def test_awp_s_defaults_follow_the_objective():
+    at, trades, typed = (
+        Recipe.build(parse(t)).modifiers[0]
+        for t in ("pgd-at+awp", "trades+awp", "trades+awp:gamma=0.02,warmup=0")
+    )
+    assert (at.gamma, at.warmup) == (0.01, 0)
+    assert (trades.gamma, trades.warmup) == (0.005, 9)  # the official 10 counts from one
+    assert (typed.gamma, typed.warmup) == (0.02, 0)

@@ -1,0 +1,102 @@
+"""Who may import whom; what starting up may cost; what a method's file must say."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import robustbench_cli
+
+PACKAGE = Path(robustbench_cli.__file__).parent
+ROOT = PACKAGE.parent
+LAYERS = [
+    {"errors"},
+    {"registry", "losses", "modes", "noise", "records"},
+    {"threat", "optim", "picture", "catalogue"},
+    {"ascent", "config", "models", "data"},
+    {"report", "presets"},
+    {"attacks", "defenses"},
+    {"engine"},
+    {"run"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def imported(path):
+    """Top-level parts of this package that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robustbench_cli"):
+            _, _, rest = node.module.partition(".")
+            names |= {rest.split(".")[0]} if rest else {a.name for a in node.names}
+    return names - {"__version__"}
+
+
+def test_no_import_runs_upward():
+    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    for path in PACKAGE.rglob("*.py"):
+        top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if top == "__init__":
+            continue
+        for name in imported(path) - {top}:
+            where = f"{path.relative_to(PACKAGE)} may not import {name}"
+            assert level[name] <= level[top], where
+            assert level[name] < level[top] or {name, top} <= ALLOWED_BESIDE, where
+
+
+# Within a layer nobody imports a neighbour, but for these.
+ALLOWED_BESIDE = {"report", "presets", "catalogue", "models", "data", "config"}
+
+
+def test_no_file_is_too_long():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 320, path
+
+
+def test_a_method_is_a_file_of_at_most_eighty_lines_that_names_its_source():
+    for kind in ("attacks", "defenses"):
+        for path in (PACKAGE / kind).glob("[!_]*.py"):
+            text = path.read_text()
+            docstring = ast.get_docstring(ast.parse(text))
+            assert docstring, path
+            assert "https://" in docstring or path.stem == "standard", path
+            assert len(text.splitlines()) <= 90, path
+
+
+def test_no_method_is_named_in_a_condition():
+    """if/elif on names is how the field's code grew; a member must know for itself."""
+    branch = re.compile(r"\b(el)?if .*\b(name|defense|attack|kind)\b *== *['\"]")
+    for path in PACKAGE.rglob("*.py"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not branch.search(line), f"{path}:{number}: {line.strip()}"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["report", "--help"]])
+def test_starting_up_does_not_import_torch(command):
+    code = (
+        "import sys; from robustbench_cli.cli import main; main(sys.argv[1:]);"
+        "heavy = {'torch', 'pandas', 'numpy', 'sklearn', 'rich.progress'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_public_functions_and_classes_are_documented():
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path}: {node.name}"

@@ -1,0 +1,92 @@
+"""Adding an attack or a defense takes one new file and no other edit."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ATTACK = '''"""Signs at random (Nobody, 2026), https://example.org/signs."""
+
+from dataclasses import dataclass
+
+import torch
+
+from robustbench_cli.ascent import Crafted
+from robustbench_cli.attacks import ATTACKS, Attack
+
+
+@ATTACKS.register("random-signs", pattern=r"random-signs-?(?P<tries>\\d+)")
+@dataclass(frozen=True, kw_only=True)
+class RandomSigns(Attack):
+    """Corners of the ball, one after the other."""
+
+    tries: int = 3
+
+    def __call__(self, model, x, y, threat, noise):
+        best, step = x.clone(), torch.full_like(y, -1)
+        for n in range(self.tries):
+            signs = (noise.fork(n).uniform(x) - 0.5).sign()
+            tried = threat.project(x + threat.eps * signs, x)
+            fell = (model(tried).argmax(1) != y) & (step < 0)
+            best[fell], step[fell] = tried[fell], n + 1
+        return Crafted(best, step)
+'''
+
+DEFENSE = '''"""Training on noise (Nobody, 2026), https://example.org/noise."""
+
+from dataclasses import dataclass
+
+from robustbench_cli.defenses import DEFENSES, Objective
+
+
+@DEFENSES.register("noise-training")
+@dataclass(frozen=True, kw_only=True)
+class NoiseTraining(Objective):
+    """The criterion on uniform noise in the ball."""
+
+    def perturb(self, step):
+        return step.threat.random_start(step.x, step.noise)
+
+    def loss(self, step, logits):
+        return step.criterion(logits["adv"], step.y)
+'''
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    for name in ("robustbench_cli", "presets"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "robustbench_cli/attacks/random_signs.py").write_text(ATTACK)
+    (tmp_path / "robustbench_cli/defenses/noise_training.py").write_text(DEFENSE)
+    return tmp_path
+
+
+def advbench(folder, *args):
+    done = subprocess.run(
+        [sys.executable, "-m", "robustbench_cli", *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_new_file_each_is_listed_explained_trained_and_run(checkout):
+    assert "noise-training" in advbench(checkout, "list", "defenses")
+    assert "random-signs" in advbench(checkout, "list", "attacks")
+    assert "tries" in advbench(checkout, "show", "random-signs")
+    trained = advbench(
+        checkout, "train", "noise-training+awp", "--epochs", "2", "--set", "train.limit=300"
+    )
+    folder = Path(trained.strip().splitlines()[-1])
+    assert (checkout / folder / "model.safetensors").is_file()
+    out = advbench(checkout, "eval", "--attack", "random-signs7", "--n", "50")
+    assert "random-signs7" in out
+    assert "noise-training+awp" in advbench(checkout, "report")
