@@ -16,6 +16,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from robustbench_cli import presets
 from robustbench_cli.errors import UserError, hint
 
 PACKAGE = Path(__file__).parent
@@ -142,9 +143,7 @@ def _sentence(text: str) -> str:
 
 def _presets(folder: str, kind: str, package: Path) -> Iterator[Item]:
     """TOML files inside an installed package, or beside it in a checkout."""
-    inside = package / "presets"
-    top = inside if inside.is_dir() else package.parent / "presets"
-    for file in (top / folder).glob("*.toml"):
+    for file in (presets.folder(package) / folder).glob("*.toml"):
         try:
             first = file.read_text().partition("\n")[0]
         except (OSError, UnicodeDecodeError) as error:

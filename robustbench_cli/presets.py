@@ -1,15 +1,15 @@
 """Where presets and suites live: TOML files shipped with the package, or the user's own."""
 
 from pathlib import Path
+from typing import Any
 
-from robustbench_cli.config import Table, read_preset
 from robustbench_cli.errors import UserError, hint
 
 
-def folder() -> Path:
+def folder(package: Path = Path(__file__).parent) -> Path:
     """The shipped presets: inside an installed package, beside it in a checkout."""
-    inside = Path(__file__).parent / "presets"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "presets"
+    inside = package / "presets"
+    return inside if inside.is_dir() else package.parent / "presets"
 
 
 def names(kind: str = "") -> list[str]:
@@ -17,8 +17,10 @@ def names(kind: str = "") -> list[str]:
     return sorted(path.stem for path in (folder() / kind).glob("*.toml"))
 
 
-def load(name: str, kind: str = "") -> Table:
+def load(name: str, kind: str = "") -> dict[str, Any]:
     """A preset by name, or by the path of a TOML file; raise ``UserError`` if there is none."""
+    from robustbench_cli.config import read_preset  # brings torch in; names do without
+
     if name.endswith(".toml"):
         return read_preset(Path(name))
     path = folder() / kind / f"{name}.toml"

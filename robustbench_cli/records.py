@@ -307,5 +307,6 @@ def _commit() -> str | None:
 
 def same_but_seed(config: Mapping[str, Any]) -> str:
     """A key that is equal for runs which differ only in their seed."""
-    rest = {key: value for key, value in config.items() if key != "seed"}
+    # A preset and the same settings typed by hand are one configuration.
+    rest = {key: value for key, value in config.items() if key not in ("seed", "preset")}
     return hashlib.sha256(TypeAdapter(dict[str, Any]).dump_json(rest)).hexdigest()

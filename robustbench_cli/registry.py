@@ -33,6 +33,13 @@ Number = Annotated[float, BeforeValidator(_number)]
 """A float that may be written as a fraction: ``8/255``."""
 
 
+def radius(eps: float) -> str:
+    """``8/255`` where that is what was meant, else the number: 0.031, 0.2 and 1 stay."""
+    levels = eps * 255
+    fraction = abs(levels - round(levels)) < 1e-6 and round(eps, 3) != eps
+    return f"{round(levels)}/255" if fraction else f"{eps:g}"
+
+
 @dataclass(frozen=True)
 class Spec:
     """A component by name with the parameters that were given, e.g. ``pgd:steps=50``.

@@ -17,6 +17,7 @@ from robustbench_cli import records
 from robustbench_cli.catalogue import typed
 from robustbench_cli.errors import UserError
 from robustbench_cli.records import Run
+from robustbench_cli.registry import radius
 
 CLEAN, WORST = "clean", "worst"
 _Z = NormalDist().inv_cdf(0.975)
@@ -32,13 +33,6 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     low, high = ((share + weight / 2 + side * half) / (1 + weight) for side in (-1, 1))
     # Rounding must not move the ends where nothing or everything is right.
     return (low if correct else 0.0), (high if correct < n else 1.0)
-
-
-def radius(eps: float) -> str:
-    """``8/255`` where that is what was meant, else the number: 0.031, 0.2 and 1 stay."""
-    levels = eps * 255
-    fraction = abs(levels - round(levels)) < 1e-6 and round(eps, 3) != eps
-    return f"{round(levels)}/255" if fraction else f"{eps:g}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Number
+from robustbench_cli.registry import Number, radius
 
 Norm = Annotated[
     Literal["Linf", "L2"],
@@ -77,12 +77,6 @@ class Threat:
         if self.norm == "Linf":
             return grad.sign()
         return grad / _over(_length(grad) + 1e-10, grad)
-
-
-def radius(eps: float) -> str:
-    """``8/255`` where that is what was meant, else the number: 0.031 stays 0.031."""
-    levels = eps * 255
-    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-9 * 255 else f"{eps:g}"
 
 
 def _length(delta: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import pytest
 
 from robustbench_cli.errors import UserError
 from robustbench_cli.records import Checkpoint, Outcome, Run
-from robustbench_cli.report import radius, rows, wilson
+from robustbench_cli.registry import radius
+from robustbench_cli.report import rows, wilson
 
 PGD20 = {"name": "pgd", "steps": 20, "step": 0.25, "last_iterate": False}
 FGSM = {"name": "fgsm", "steps": 1, "step": 1.0, "last_iterate": False}

@@ -6,7 +6,8 @@ import torch
 from robustbench_cli.config import validated
 from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
-from robustbench_cli.threat import Threat, radius
+from robustbench_cli.registry import radius
+from robustbench_cli.threat import Threat
 
 NORMS = ["Linf", "L2"]
 

@@ -273,7 +273,7 @@ def _run(folder: Path) -> "Parts":
 
 def _settings(value: object) -> str:
     """Nested settings in one line: ``trades: steps=10, step=0.25; awp: gamma=0.005``."""
-    from robustbench_cli.report import radius
+    from robustbench_cli.registry import radius
 
     if not isinstance(value, Mapping):
         return radius(value) if isinstance(value, float) else catalogue.typed(value)

@@ -40,7 +40,9 @@ def report(
     ] = Path("results"),
     dataset: Annotated[
         str | None,
-        typer.Option(help="This one only.", autocompletion=catalogue.complete_datasets),
+        typer.Option(
+            help="Rows on this data set only.", autocompletion=catalogue.complete_datasets
+        ),
     ] = None,
     columns: Annotated[
         str | None,

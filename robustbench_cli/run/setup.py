@@ -11,6 +11,8 @@ import torch
 from robustbench_cli import presets, records
 from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.config import (
+    MANY,
+    ONE,
     EvalConfig,
     Table,
     TrainConfig,
@@ -169,10 +171,9 @@ def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
 
 def device(name: str) -> torch.device:
     """The device that ``--device`` means; raise ``UserError`` if it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    usual = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}
     try:
-        found = torch.device(name)
+        found = torch.device(usual.get(name, name))
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; use cpu, cuda, cuda:1 or auto") from None
     if found.type == "cuda" and not (found.index or 0) < torch.cuda.device_count():
@@ -239,15 +240,16 @@ class _OnlyNorm:
 def _known(preset: Table) -> Table:
     """A preset with its components' names resolved, so that layers can be compared."""
     result = dict(preset)
-    for kind, registry in COMPONENTS.items():
-        tables = preset.get(kind)
-        if kind in ("defense", "attack") and tables:
-            resolved = {label: registry.resolve(spec_of(t, label)) for label, t in tables.items()}
-            result[kind] = {
-                (spec.name if kind == "defense" else label): {"name": spec.name, **spec.params}
-                for label, spec in resolved.items()
-            }
-        elif tables:
-            spec = registry.resolve(spec_of(tables))
-            result[kind] = {"name": spec.name, **spec.params}
+    for kind in {*ONE} & {*preset}:
+        result[kind] = _resolved(kind, preset[kind])
+    for kind in {*MANY} & {*preset}:
+        parts = {label: _resolved(kind, t, label) for label, t in preset[kind].items()}
+        result[kind] = parts
+    if "defense" in preset:  # its parts are told apart by name: there is one of each
+        result["defense"] = {table["name"]: table for table in result["defense"].values()}
     return result
+
+
+def _resolved(kind: str, table: Mapping[str, Any], label: str = "") -> Table:
+    spec = COMPONENTS[kind].resolve(spec_of(table, label))
+    return {"name": spec.name, **spec.params}
