@@ -48,7 +48,9 @@ class SGD(OptimizerConfig):
 
     weight_decay: Annotated[Number, Field(ge=0)] = 5e-4
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    """Share of the last step that the next one keeps."""
     nesterov: bool = False
+    """Look ahead along the momentum (Nesterov, 1983)."""
 
     def over(self, groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
@@ -60,7 +62,9 @@ class Adam(OptimizerConfig):
     """Adam (Kingma & Ba, 2015), https://arxiv.org/abs/1412.6980."""
 
     beta1: Fraction = 0.9
+    """Decay of the running mean of gradients."""
     beta2: Fraction = 0.999
+    """Decay of the running mean of their squares."""
 
     def over(self, groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:
         return torch.optim.Adam(groups, lr=lr, betas=(self.beta1, self.beta2))
@@ -103,6 +107,7 @@ class Piecewise(Schedule):
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     """Shares of the run, e.g. ``[0.5, 0.75]``."""
     gamma: Annotated[Number, Field(gt=0)] = 0.1
+    """The factor at each milestone."""
 
     def factor(self, t: float) -> float:
         # A hair of tolerance: 75/76 of a run in floating point must still fall on its epoch.

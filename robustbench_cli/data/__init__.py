@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.noise import Noise
@@ -57,7 +58,8 @@ class Dataset(ABC):
 
     augment: Literal["none", "crop", "crop-flip"] = "none"
     """Random shifts by up to ``pad`` pixels (zero padding), and mirror images."""
-    pad: int = 4
+    pad: Annotated[int, Field(ge=0)] = 4
+    """How far ``augment`` shifts an image, in pixels."""
 
     mean: ClassVar[tuple[float, ...] | None] = None
     """Published channel statistics; None: measured on the training images."""

@@ -188,8 +188,16 @@ def device(name: str) -> torch.device:
 
 def environment(where: torch.device) -> dict[str, Any]:
     """Software and hardware, for the record."""
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor()
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else _processor()
     return records.environment(device=str(where), device_name=name, threads=torch.get_num_threads())
+
+
+def _processor() -> str:
+    """The processor's name; Linux keeps it out of the platform module's reach."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
 
 
 def low_precision(config: TrainConfig, where: torch.device) -> bool:
