@@ -39,6 +39,15 @@ class Crafted(NamedTuple):
     step: Tensor
 
 
+def check_reach(steps: int, step: float) -> None:
+    """Raise ``ValueError`` for a step that was surely meant in pixels, not as a share of eps."""
+    if steps * step < 0.99 and step < 0.05:
+        raise ValueError(
+            f"{steps} steps of {step:g} x eps cannot reach the border of the ball; step is a "
+            "fraction of eps (2/255 at eps 8/255 is step=1/4)"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ascent:
     """How to climb: ``steps`` of size ``step`` x eps from ``start``."""

@@ -5,7 +5,7 @@ A *component* (model, dataset, optimizer, schedule) is a table ``{"name": ..., p
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -36,7 +36,7 @@ class Training:
     __pydantic_config__ = _STRICT
 
     epochs: Positive = 30
-    batch_size: Positive = 128
+    batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Annotated[Number, Field(gt=0)] = 0.1
     """The highest learning rate; the schedule multiplies it."""
     eps_warmup: Annotated[Number, Field(ge=0, le=1)] = 0.0
@@ -56,6 +56,8 @@ class Training:
     """Ask torch for deterministic algorithms only."""
 
     def __post_init__(self) -> None:
+        if self.select == "oracle" and self.validation:
+            raise ValueError("select='oracle' looks at the test set; leave validation out")
         if self.select == "best" and not self.validation:
             raise ValueError("select='best' needs a validation split: train.validation=1000")
         if self.select == "epoch" and not 1 <= self.select_epoch <= self.epochs:
@@ -123,46 +125,49 @@ def merged(*layers: Mapping[str, Any]) -> Table:
 
     A component that changes its name drops the parameters of the one before; naming the same
     one keeps them.  For ``defense`` and ``attack`` the last layer that lists parts decides which
-    there are.
+    there are.  A radius goes with its norm: a layer that changes the norm drops it.
     """
     result: Table = {}
     for layer in layers:
         for section, value in layer.items():
-            before = result.get(section)
-            if section in MANY and isinstance(before, dict):
+            before = result.get(section, {})
+            if section in MANY:
                 result[section] = {
                     label: _component(_named(before, part, label), part)
                     for label, part in value.items()
                 }
-            elif section in ONE and isinstance(before, dict):
-                result[section] = _component(before, value)
-            elif isinstance(value, Mapping) and isinstance(before, dict):
-                result[section] = before | dict(value)
+            elif section in COMBINE:
+                result[section] = COMBINE[section](before, value)
             else:
-                result[section] = dict(value) if isinstance(value, Mapping) else value
+                result[section] = value
     return result
 
 
-def refined(values: Table, changes: Mapping[str, Any], where: str = "") -> Table:
-    """``values`` with single settings replaced: what ``--set`` does."""
-    result = dict(values)
-    for key, value in changes.items():
-        path = f"{where}{key}"
-        if isinstance(value, Mapping):
-            inner = result.get(key, {})
-            if where[:-1] in MANY and key not in result:
-                raise UserError(f"--set {path}: no such part{hint(key, result)}")
-            if not isinstance(inner, Mapping):
-                raise UserError(f"--set {path}: {path!r} is a single setting, not a section")
-            result[key] = refined(dict(inner), value, f"{path}.")
-        else:
-            result[key] = value
+def refined(values: Table, changes: Mapping[str, Any]) -> Table:
+    """``values`` with single settings replaced: what ``--set`` does.
+
+    Raises:
+        UserError: it names a part of a defense that is not there.
+    """
+    result = merged(values, {k: v for k, v in changes.items() if k not in MANY})
+    for section in {*MANY} & {*changes}:
+        known = result.get(section, {})
+        for label, part in changes[section].items():
+            if label not in known:
+                raise UserError(f"--set {section}.{label}: no such part{hint(label, known)}")
+            known[label] = {**known[label], **part}
     return result
 
 
 def _component(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
     same = after.get("name", before.get("name")) == before.get("name")
     return {**before, **after} if same else dict(after)
+
+
+def _threat(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
+    norms = [str(table.get("norm", "Linf")).lower() for table in (before, after)]
+    changed = "norm" in after and "eps" not in after and norms[0] != norms[1]
+    return {**{k: v for k, v in before.items() if not (changed and k == "eps")}, **after}
 
 
 def _named(parts: Mapping[str, Any], wanted: Mapping[str, Any], label: str) -> Table:
@@ -172,14 +177,47 @@ def _named(parts: Mapping[str, Any], wanted: Mapping[str, Any], label: str) -> T
     return {"name": name, **next(same, {})}
 
 
+COMBINE: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Table]] = {
+    **dict.fromkeys(ONE, _component),
+    "threat": _threat,
+    "train": lambda before, after: {**before, **after},
+}
+"""How a later layer's table goes over an earlier one's."""
+
+
+def _shaped(values: Table, where: str) -> Table:
+    """The same values; raise ``UserError`` where a section is no table or a setting is one."""
+    for section, value in values.items():
+        table = isinstance(value, Mapping)
+        parts = value.values() if section in MANY and table else ()
+        if section in (*MANY, *COMBINE) and not (table and all(map(_is_table, parts))):
+            raise UserError(
+                f"{where}: {section!r} holds settings, got {value!r}; write {section}.KEY=VALUE "
+                f"or a table [{section}]"
+            )
+        if table and section not in (*MANY, *COMBINE):
+            raise UserError(f"{where}: there is no section {section!r}{hint(section, SECTIONS)}")
+    return values
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+SECTIONS = (*MANY, *COMBINE)
+
+
 def read_preset(path: Path) -> Table:
     """A preset's tables; raise ``UserError`` naming the file and the line if it is damaged."""
     try:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"preset {str(path)!r} does not exist") from None
+    except OSError as error:
+        raise UserError(f"preset {str(path)!r} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"preset {str(path)!r} is not valid TOML: {error}") from None
+    _shaped(values, f"preset {str(path)!r}")
     for section in MANY:
         for label, part in values.get(section, {}).items():
             part.setdefault("name", label)
@@ -197,8 +235,10 @@ def settings(pairs: Iterable[str]) -> Table:
         table = values
         for name in parents:
             table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise UserError(f"--set {pair}: {name!r} was given a value before")
         table[leaf] = _literal(value.strip())
-    return values
+    return _shaped(values, "--set")
 
 
 def _literal(text: str) -> Any:

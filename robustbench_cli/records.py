@@ -6,20 +6,17 @@ No torch in here: reports must start fast.
 import fcntl
 import hashlib
 import os
-import platform
+import re
 import secrets
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustbench_cli import __version__
 from robustbench_cli.errors import UserError, hint
 
 SCHEMA = 1
@@ -75,6 +72,8 @@ class Run:
     dataset: dict[str, Any] = field(default_factory=dict)
     """Name, sizes and sha256 fingerprints of the data that was used."""
     environment: dict[str, Any] = field(default_factory=dict)
+    resumed: list[dict[str, Any]] = field(default_factory=list)
+    """The environment of each later process that went on with the run."""
     history: list[dict[str, float | int | None]] = field(default_factory=list)
     """One row per epoch."""
     checkpoint: Checkpoint | None = None
@@ -148,10 +147,13 @@ def read(path: Path) -> Run:
 
 def every(results: Path) -> list[Run]:
     """All runs below ``results``, oldest first; a damaged one is an error that names it."""
-    return sorted(
-        (read(file) for file in results.glob("**/run.json")),
-        key=lambda run: run.created,
-    )
+    return [run for _, run in folders(results)]
+
+
+def folders(results: Path) -> list[tuple[Path, Run]]:
+    """All runs with the folders they are in, oldest first."""
+    found = ((file.parent, read(file)) for file in results.glob("**/run.json"))
+    return sorted(found, key=lambda pair: pair[1].created)
 
 
 def folder_of(name: str | None, results: Path, kind: Kind) -> Path:
@@ -164,51 +166,59 @@ def folder_of(name: str | None, results: Path, kind: Kind) -> Path:
         return given
     if given and given.is_file():  # the path of a run.json itself
         return given.parent
-    found = {
-        file.parent.name: file.parent
-        for file in sorted(results.glob("**/run.json"))
-        if read(file).kind == kind
-    }
+    if name is not None and (results / name / "run.json").is_file():
+        return results / name
+    runs = [(folder, run) for folder, run in folders(results) if run.kind == kind]
     if name is None:
-        done = [f for f in found.values() if read(f).status == "ok"]
+        done = [folder for folder, run in runs if run.status == "ok"]
         if not done:
             raise UserError(
                 f"no finished {kind} run in {str(results)!r}; train one first, "
                 "e.g. advbench train trades, or name one with --run"
             )
-        return max(done, key=lambda folder: read(folder).created)
-    matches = [folder for key, folder in found.items() if name == key] or [
-        folder for key, folder in found.items() if name in key
-    ]
+        return done[-1]
+    matches = [folder for folder, _ in runs if name in folder.name]
     if len(matches) == 1:
         return matches[0]
     if matches:
         choice = ", ".join(folder.name for folder in matches[:4])
         raise UserError(f"run {name!r} is ambiguous in {str(results)!r}: {choice}")
-    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, found)}")
+    known = [folder.name for folder, _ in runs]
+    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, known)}")
 
 
 def new_folder(results: Path, run_id: str) -> Path:
     """A fresh folder for a run; raise ``UserError`` if it exists or cannot be written."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", run_id):
+        raise UserError(f"--name {run_id!r}: use letters, digits and . _ + - only")
     folder = results / run_id
     try:
         results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(results, error) from None
+    try:
         folder.mkdir()
     except FileExistsError:
         raise UserError(
-            f"{str(folder)!r} exists: choose another --name, or go on with it by --resume {run_id}"
+            f"{str(folder)!r} exists: choose another --name (an interrupted training run goes on "
+            f"with: advbench train --resume {run_id})"
         ) from None
     except OSError as error:
-        raise UserError(
-            f"results folder {str(results)!r} is not writable ({error.strerror}); choose another "
-            "with --out"
-        ) from None
+        raise _not_writable(results, error) from None
     return folder
+
+
+def _not_writable(results: Path, error: OSError) -> UserError:
+    return UserError(
+        f"results folder {str(results)!r} is not writable ({error.strerror}); choose another with "
+        "--out"
+    )
 
 
 def new_id(subject: str, data: str, seed: int) -> str:
     """``trades-digits-s0-20261120-1832-4f1a``: what it is first, then when, then a random tail."""
-    text = f"{subject}-{data}-s{seed}"
+    names = re.sub(r":[^+]*", "", subject)  # parameters are in the record
+    text = f"{names}-{data}-s{seed}"
     plain = "".join(c if c.isalnum() or c in "+-." else "-" for c in text)
     return f"{plain}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
@@ -263,46 +273,6 @@ def sha256(path: Path) -> str:
     """The hash of a file's content."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def environment(**more: Any) -> dict[str, Any]:
-    """Versions, platform and commit, with whatever the caller knows of the device."""
-    found: dict[str, Any] = {
-        "advbench": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-    for package in ("torch", "torchvision", "pyautoattack", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    commit = _commit()
-    return found | ({"commit": commit} if commit else {}) | more
-
-
-def _commit() -> str | None:
-    """The commit of this package's own checkout, with ``-dirty`` where it has local changes."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    tracked = subprocess.run(
-        ["git", "ls-files", "--error-unmatch", Path(__file__).name],
-        cwd=here,
-        capture_output=True,
-        check=False,
-    )
-    # An installed copy inside somebody else's repository must not record their commit.
-    return done.stdout.strip() if done.returncode == 0 and tracked.returncode == 0 else None
 
 
 def same_but_seed(config: Mapping[str, Any]) -> str:

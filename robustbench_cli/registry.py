@@ -146,6 +146,9 @@ class Registry(Generic[T]):
                     f"it has {wanted}"
                 )
             given[entry.positional] = value
+        twice = sorted({*read} & {*given})
+        if twice:
+            raise UserError(f"{self.kind} {spec.label!r} gives {twice[0]!r} twice")
         return Spec(name, {**read, **given}, spec.label)
 
     def build(self, spec: Spec) -> T:

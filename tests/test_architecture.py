@@ -14,7 +14,7 @@ PACKAGE = Path(robustbench_cli.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = [
     {"errors"},
-    {"registry", "losses", "modes", "noise", "records"},
+    {"registry", "losses", "modes", "noise", "records", "environment"},
     {"threat", "optim", "picture"},
     {"ascent", "config", "models", "data"},
     {"presets"},

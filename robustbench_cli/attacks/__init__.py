@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Ascent, Crafted, Model, Start, Steps, StepSize
+from robustbench_cli.ascent import Ascent, Crafted, Model, Start, Steps, StepSize, check_reach
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Registry
 from robustbench_cli.threat import Threat
@@ -48,11 +48,7 @@ class Iterated(Attack):
     """Count only the last iterate, as old protocols do, instead of any iterate."""
 
     def __post_init__(self) -> None:
-        if self.steps * self.step < 0.99 and self.step < 0.02:
-            raise ValueError(
-                f"{self.steps} steps of {self.step:g} x eps cannot reach the border of the ball; "
-                "step is a fraction of eps (2/255 at eps 8/255 is step=1/4)"
-            )
+        check_reach(self.steps, self.step)
 
     @property
     def climb(self) -> Ascent:

@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    args = args or ["--help"]
     command = typer.main.get_command(app)
     _interrupt_on_terminate()
     try:

@@ -68,6 +68,6 @@ def attack(
         ),
         set_ or [],
     )
-    with shown(quiet) as display, options.interruptible("Run the command again."):
+    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
         folder = command.attack(subject, chosen, place, display, command=sys.argv[1:], name=name)
     print_outcomes(folder)

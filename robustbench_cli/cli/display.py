@@ -120,8 +120,8 @@ class Live(Display):
 def numbers(row: Row) -> str:
     """An epoch in words: loss, then clean / robust accuracy in evaluation mode."""
     words = [f"loss {row['loss']:.4f}"]
-    for name, title in (("train", "train"), ("val", "held out")):
-        clean, robust = row[f"{name}_clean"], row[f"{name}_robust"]
+    for name, title in (("train", "train"), ("val", "held out"), ("test", "TEST (oracle)")):
+        clean, robust = row.get(f"{name}_clean"), row.get(f"{name}_robust")
         if clean is not None and robust is not None:
             words.append(f"{title} clean {clean:.1%} pgd10 {robust:.1%}")
     return "  ".join([*words, f"{row['seconds']:.1f}s"])

@@ -78,7 +78,7 @@ def evaluate(
         ),
         set_ or [],
     )
-    again = "Run the same command again to go on."
+    again = "what is done is kept. Run the same command again to go on."
     with shown(quiet) as display, options.interruptible(again):
         folder = command.evaluate(subject, chosen, place, display, command=sys.argv[1:], name=name)
     print_outcomes(folder)

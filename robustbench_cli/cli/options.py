@@ -65,9 +65,9 @@ def given(**values: Any) -> dict[str, Any]:
 
 @contextmanager
 def interruptible(how: str) -> Iterator[None]:
-    """On Ctrl-C say in one line how to go on, then let the interrupt pass."""
+    """On Ctrl-C say in one line what is kept and how to go on, then let the interrupt pass."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nadvbench: interrupted; what is done is kept. {how}", err=True)
+        typer.echo(f"\nadvbench: interrupted; {how}", err=True)
         raise

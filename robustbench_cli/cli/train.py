@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_cli import catalogue
 from robustbench_cli.cli import options
 from robustbench_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from robustbench_cli.run.setup import Place
 
 
 def train(
@@ -89,14 +92,20 @@ def train(
             raise UserError(
                 "--resume goes on with the settings of the run; other settings cannot be given"
             )
-        with shown(quiet) as display, options.interruptible(f"advbench train --resume {resume}"):
+        with shown(quiet) as display, options.interruptible(_again(resume, place)):
             folder = command.resume(resume, place, display)
         typer.echo(folder)
         return
     chosen = setup.train_config(typed, set_ or [])
     run_id = name or command.new_id(chosen)
-    where = "" if out == Path("results") else f" --out {out}"
-    again = f"Go on with: advbench train --resume {run_id}{where}"
-    with shown(quiet) as display, options.interruptible(again):
+    with shown(quiet) as display, options.interruptible(_again(run_id, place)):
         folder = command.train(chosen, place, display, command=sys.argv[1:], run_id=run_id)
     typer.echo(folder)
+
+
+def _again(run: str, place: "Place") -> str:
+    """How to go on with an interrupted run, with the folders that are not the usual ones."""
+    usual = {"out": Path("results"), "data-dir": Path("data")}
+    given = {"out": place.out, "data-dir": place.data_dir}
+    more = "".join(f" --{key} {path}" for key, path in given.items() if path != usual[key])
+    return f"what is done is kept. Go on with: advbench train --resume {run}{more}"

@@ -6,10 +6,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -21,7 +22,7 @@ from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
 class Digits(Dataset):
     """1,297 training and 500 test scans, the same share of every digit in both."""
 
-    pad: int = 1
+    pad: Annotated[int, Field(ge=0)] = 1
     """How far ``augment`` shifts an image; the usual 4 pixels are half of one here."""
 
     mean: ClassVar[tuple[float, ...] | None] = (0.0,)

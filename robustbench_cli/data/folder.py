@@ -15,6 +15,7 @@ from pydantic import PositiveInt
 from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
 from robustbench_cli.data.decode import Encoded, checked, decode, layout
 from robustbench_cli.errors import UserError
+from robustbench_cli.noise import generator
 
 ENDINGS = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -26,8 +27,8 @@ ENDINGS = frozenset(
 class Folder(Dataset):
     """Images in ``train`` and ``test``, in a folder for each class; colour unless all are grey.
 
-    Classes are numbered in the order of their sorted names.  Files that are no images by their
-    ending are passed over.
+    Classes are numbered in the order of their sorted names, and the images are shuffled once, in
+    the same way for every run.  Files that are no images by their ending are passed over.
     """
 
     path: str
@@ -59,7 +60,10 @@ class Folder(Dataset):
         labels = torch.repeat_interleave(torch.arange(len(classes)), counts)
         # Checked before the images, which take longer.
         found = checked(name, Split(torch.empty(len(labels), 0), labels, classes))
-        return Split(decode(name, images, wanted), found.y, found.classes)
+        # Read in the order of the classes; "the first N" must mean some of each.
+        order = torch.randperm(len(found.y), generator=generator("folder", split))
+        pixels = decode(name, [images[i] for i in order], wanted)
+        return Split(pixels, found.y[order], found.classes)
 
 
 def _files(name: str, top: Path, split: str) -> dict[str, list[Encoded]]:

@@ -21,6 +21,7 @@ from pydantic import PositiveInt
 from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
 from robustbench_cli.data.decode import Encoded, checked, decode, layout
 from robustbench_cli.errors import UserError, hint
+from robustbench_cli.noise import generator
 
 IMAGE_NAMES = ("img", "image")
 LABEL_NAMES = ("label", "labels", "fine_label")
@@ -88,8 +89,11 @@ class HuggingFace(Dataset):
         # Both splits are looked at, so that they come out alike.
         everything = chain(_encoded(parts["train"], image), _encoded(parts["test"], image))
         wanted = layout(name, everything, self.size)
-        pixels = decode(name, list(_encoded(parts[split], image)), wanted)
-        return Split(pixels, found.y, found.classes)
+        images, y = list(_encoded(parts[split], image)), found.y
+        if bool((y.diff() >= 0).all()):  # sorted by class: "the first N" must mean some of each
+            order = torch.randperm(len(y), generator=generator("hf", split))
+            images, y = [images[i] for i in order], y[order]
+        return Split(decode(name, images, wanted), y, found.classes)
 
 
 def _local(name: str, place: Path, test: str) -> dict[str, list[Part]]:

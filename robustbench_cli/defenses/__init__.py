@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
-from robustbench_cli.ascent import Ascent, Start, Steps, StepSize
+from robustbench_cli.ascent import Ascent, Start, Steps, StepSize, check_reach
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import Criterion, cross_entropy
 from robustbench_cli.models import Classifier
@@ -134,7 +134,11 @@ class Adversarial(Objective):
     start: Start = "uniform"
     """Where the inner attack begins: clean, uniform (in the ball), or gauss (0.001 N(0, 1))."""
     attack_mode: Mode = "eval"
-    """BatchNorm in the inner attack: eval, train (running statistics follow), or frozen."""
+    """The net in the inner attack: eval; train (BatchNorm's running statistics follow, dropout is
+    on); or frozen (as train, but the running statistics are left alone)."""
+
+    def __post_init__(self) -> None:
+        check_reach(self.steps, self.step)
 
     @property
     def climb(self) -> Ascent:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from robustbench_cli.defenses import DEFENSES, Modifier
+from robustbench_cli.defenses import DEFENSES, Modifier, Recipe
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import Criterion
 from robustbench_cli.models import Classifier
@@ -30,6 +30,13 @@ class HE(Modifier):
     """What is taken off the true class's cosine in training, m."""
     eval_scale: Annotated[Number, Field(ge=0)] = 0.0
     """The scale at evaluation; 0: the training scale, 1: the paper's, which weakens attacks."""
+
+    def check(self, recipe: Recipe, epochs: int) -> None:
+        later = recipe.modifiers[recipe.modifiers.index(self) + 1 :]
+        if any(type(part).criterion is not Modifier.criterion for part in later):
+            raise UserError(
+                "write he after label-smoothing: the margin belongs inside the smoothed criterion"
+            )
 
     def prepare(self, model: Classifier) -> Classifier:
         if not isinstance(model.head, nn.Linear):

@@ -23,6 +23,7 @@ class Trades(Adversarial):
     outer gradient differs: the KL is followed.  The code's inner steps are 0.007 at eps 0.031;
     it makes three training passes (clean, adversarial, clean), here the clean one is shared:
     without dropout the gradient is the same, BatchNorm sees one clean batch instead of two.
+    In L2 the code steps 2 eps / steps: ``trades:step=1/5`` with its ten.
     """
 
     beta: Annotated[Number, Field(ge=0)] = 6.0

@@ -81,13 +81,14 @@ def examine(model: nn.Module, x: Tensor, classes: int) -> None:
         x: a few images (B, C, H, W) in [0, 1].
         classes: how many classes the data set has.
     """
-    with judging(model), torch.no_grad():
+    with judging(model):
         try:
-            logits = model(x)
-        except RuntimeError as error:
-            first = str(error).splitlines()[0]
+            logits = model(x.requires_grad_())
+        except Exception as error:  # it may be the user's code: anything can come out of it
+            first = (str(error).splitlines() or [""])[0]
             raise UserError(
-                f"the model cannot take images of shape {tuple(x.shape[1:])}: {first}"
+                f"the model cannot take images of shape {tuple(x.shape[1:])}: "
+                f"{type(error).__name__}: {first}"
             ) from None
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -96,6 +97,11 @@ def examine(model: nn.Module, x: Tensor, classes: int) -> None:
         raise UserError(f"the model returns {logits.shape[1]} classes, the data set has {classes}")
     if not logits.isfinite().all():
         raise UserError("the model returns NaN or infinite logits on clean images")
+    if not logits.requires_grad:
+        raise UserError(
+            "the model's logits have no gradient with respect to the images (detached?); "
+            "gradient attacks cannot work on it"
+        )
 
 
 def predict(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -90,10 +90,13 @@ class Journal:
         )
 
     def close(self, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-        """Write ``examples.npz``, drop the batch files, and say the file's name and sha256."""
+        """Write ``examples.npz`` and say its name and sha256; the batch files stay for now."""
         path = write_arrays(self._folder.parent / "examples.npz", arrays)
-        shutil.rmtree(self._folder, ignore_errors=True)
         return {"file": path.name, "sha256": sha256(path)}
+
+    def drop(self) -> None:
+        """Remove the batch files, once the record says that the evaluation is finished."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:

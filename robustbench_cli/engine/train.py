@@ -61,6 +61,8 @@ class Trainer:
     """Training images on the device, the held-out ones excluded."""
     held_out: Split | None = None
     """What selection looks at: the validation split, or the test set under the rule oracle."""
+    held_out_is: str = "val"
+    """How the history calls it: ``val``, or ``test`` where selection is an oracle."""
     seed: int = 0
 
     def epoch(self, epoch: int, on_batch: Callable[[Watch], None] = lambda _: None) -> Row:
@@ -73,8 +75,9 @@ class Trainer:
         # Dropout draws from torch's own generators: restart them where this epoch begins.
         torch.manual_seed(key(self.seed, "epoch", epoch))
         order = torch.randperm(len(self.data), generator=generator(self.seed, "order", epoch))
-        # A single leftover image has no batch statistics.
-        batches = [rows for rows in torch.split(order, self.options.batch_size) if len(rows) > 1]
+        batches = list(torch.split(order, self.options.batch_size))
+        if len(batches[-1]) == 1:  # a single leftover image has no batch statistics
+            batches.pop()
         device = self.data.y.device
         losses = torch.zeros((), device=device, dtype=torch.float64)
         correct: dict[str, Tensor] = {}
@@ -101,7 +104,8 @@ class Trainer:
         row["train_seconds"] = time.perf_counter() - began
         probe = self.data.only(slice(self.options.probe)) if self.options.probe else None
         row["train_clean"], row["train_robust"] = self._measure(probe)
-        row["val_clean"], row["val_robust"] = self._measure(self.held_out)
+        name = self.held_out_is
+        row[f"{name}_clean"], row[f"{name}_robust"] = self._measure(self.held_out)
         row["seconds"] = time.perf_counter() - began
         return row
 
@@ -147,6 +151,7 @@ def accuracies(
 ) -> tuple[float, float]:
     """Clean and PGD-10 accuracy of a model in training, measured in evaluation mode."""
     clean = robust = 0
+    narrow, model.low_precision = model.low_precision, False  # what selects must be float32
     with evaluating(model):
         for rows in torch.split(torch.arange(len(split), device=split.y.device), batch_size):
             x, y = split.images(rows), split.y[rows]
@@ -156,6 +161,7 @@ def accuracies(
             found = hunt(model, cross_entropy, y[right], x[right], threat, noise, PROBE)
             clean += int(right.sum())
             robust += int((found.step < 0).sum())
+    model.low_precision = narrow
     return clean / len(split), robust / len(split)
 
 

@@ -5,10 +5,12 @@ A model file registers a frozen dataclass of hyper-parameters with one method, `
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli.models.weights import load_weights
 from robustbench_cli.registry import Registry
 
 
@@ -82,6 +84,14 @@ class ModelConfig(ABC):
     @abstractmethod
     def build(self, shape: Shape) -> Classifier:
         """A fresh network for images of this shape, in train mode."""
+
+    def read(self, model: Classifier, path: Path) -> None:
+        """Fill a network that this configuration built from a weights file.
+
+        Raises:
+            UserError: the file is absent or damaged, holds code, or does not fit.
+        """
+        load_weights(model, path)
 
     def normalizer(self, shape: Shape) -> nn.Module:
         """The first layer, as ``normalize`` asks."""

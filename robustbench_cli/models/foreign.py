@@ -8,20 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from robustbench_cli.errors import UserError, hint
-from robustbench_cli.models import Shape
 from robustbench_cli.models.weights import load_weights
 
 
-def load_foreign(text: str, shape: Shape | None, weights: Path | None) -> nn.Module:
+def load_foreign(text: str, weights: Path | None) -> nn.Module:
     """Import the file, call the function without arguments, and fill in ``weights``.
 
     Args:
         text: ``path/to/file.py:function``.
-        shape: the images and classes that the model must handle; None: not checked.
         weights: a state dict for the model, or None to take the model as it comes.
 
     Raises:
@@ -50,8 +47,6 @@ def load_foreign(text: str, shape: Shape | None, weights: Path | None) -> nn.Mod
         )
     if weights is not None:
         load_weights(model, weights)
-    if shape is not None:
-        _probe(text, model, shape)
     return model
 
 
@@ -80,28 +75,6 @@ def _import(path: Path) -> ModuleType:
         del sys.modules[name]
         raise UserError(f"{path} cannot be imported: {_one_line(error)}") from error
     return module
-
-
-def _probe(text: str, model: nn.Module, shape: Shape) -> None:
-    size = (shape.channels, shape.height, shape.width)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits = model(torch.zeros(2, *size, device=device))
-    except Exception as error:
-        raise UserError(
-            f"model {text!r} does not take images of {'x'.join(map(str, size))}: {_one_line(error)}"
-        ) from error
-    model.train(training)
-    if not isinstance(logits, Tensor):
-        raise UserError(f"model {text!r} must return logits, got {type(logits).__name__}")
-    if tuple(logits.shape) != (2, shape.classes):
-        raise UserError(
-            f"model {text!r} must return {shape.classes} logits an image, "
-            f"got shape {tuple(logits.shape)} for 2 images"
-        )
 
 
 def _is_own(value: object, module: ModuleType) -> bool:

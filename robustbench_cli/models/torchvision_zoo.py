@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from robustbench_cli.errors import UserError, hint
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Normalize, Shape
+from robustbench_cli.models.weights import fill, read_state
 
 
 @MODELS.register("torchvision", positional="arch")
@@ -21,10 +23,9 @@ class TorchvisionModel(ModelConfig):
     arch: str
     """Its name there, e.g. ``resnet50``."""
     pretrained: bool = False
-    """Start from torchvision's default weights, with the mean and std they were trained on.
-
-    The head is kept where the data set has as many classes as the weights.
-    """
+    """Start from torchvision's default weights, with the mean and std they were trained on."""
+    new_head: bool = True
+    """Replace the head where those weights have another number of classes, for fine-tuning."""
 
     def build(self, shape: Shape) -> Classifier:
         # Imported here: it takes a second that no other model should pay.
@@ -44,10 +45,27 @@ class TorchvisionModel(ModelConfig):
             body = zoo.get_model(self.arch, weights=None, num_classes=shape.classes)
         _drop_auxiliary(body)
         head = self._detach_head(body)
-        if head.out_features != shape.classes:
+        if head.out_features != shape.classes and self.new_head:
             head = nn.Linear(head.in_features, shape.classes, bias=head.bias is not None)
         self._probe(body, head, shape)
         return Classifier(normalize, body, head)
+
+    def read(self, model: Classifier, path: Path) -> None:
+        state = read_state(path)
+        if any(name.startswith("body.") for name in state):  # a file of ours
+            fill(model, state, path)
+            return
+        from torchvision import models as zoo
+
+        # torchvision's own file: its names, and images normalised as its weights expect.
+        plain = zoo.get_model(self.arch, weights=None, num_classes=model.head.out_features)
+        fill(plain, state, path)
+        _drop_auxiliary(plain)
+        model.head = self._detach_head(plain)
+        model.body = plain
+        if self.normalize:
+            published = zoo.get_model_weights(self.arch).DEFAULT.transforms()
+            model.normalize = Normalize(tuple(published.mean), tuple(published.std))
 
     def _download(self, zoo: Any, weights: Any) -> nn.Module:
         try:

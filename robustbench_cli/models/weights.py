@@ -4,6 +4,7 @@ Safetensors files (Hugging Face, 2022), https://github.com/huggingface/safetenso
 files through the restricted unpickler of ``torch.load(weights_only=True)``.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +25,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: the file is absent or damaged, holds code, or does not fit the model.
     """
-    state = _read(path)
+    fill(model, read_state(path), path)
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Fill ``model`` from a state dict that was read from ``path``; strict."""
     prefix = "module."  # what DataParallel puts before every name
     if all(name.startswith(prefix) for name in state):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -32,10 +37,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if wrong:
         more = f"; {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(f"{path} does not fit the model: {'; '.join(wrong[:_SHOWN])}{more}")
-    model.load_state_dict(state)
+    model.load_state_dict(dict(state))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def digest(model: nn.Module) -> str:
+    """sha256 over the names and values of all tensors."""
+    found = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file; raise ``UserError`` if it is absent, damaged, or more than that."""
     if not path.is_file():
         raise UserError(f"no weights at {path}: expected a .safetensors, .pt or .pth file")
     try:

@@ -46,7 +46,7 @@ def attack(
     model = subject.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     examine(model, data.images(slice(2)), len(test.classes))
     run = Run(
-        id=name or records.new_id(f"attack-{subject.name}", config.dataset["name"], config.seed),
+        id=name or records.new_id(f"attack-{subject.name}", config.dataset["name"], subject.seed),
         kind="attack",
         created=records.now(),
         command=command,
@@ -72,6 +72,7 @@ def attack(
             x_adv, step = craft(meter, x, y, clean == y, chosen, config.threat, source.only(rows))
             found = predict(meter, x_adv)
             norm = config.threat.distance(x_adv, x)
+            step = torch.where(found != y, step, -1)
             kept.append([t.cpu() for t in (x, x_adv, y, clean, found, norm, step)])
             right += int(((clean == y) & (found == y)).sum())
             done = sum(len(batch[0]) for batch in kept)

@@ -67,7 +67,7 @@ def evaluate(
     examine(model, data.images(slice(2)), len(test.classes))
 
     run = Run(
-        id=name or records.new_id(f"eval-{subject.name}", config.dataset["name"], config.seed),
+        id=name or records.new_id(f"eval-{subject.name}", config.dataset["name"], subject.seed),
         kind="eval",
         created=records.now(),
         command=command,
@@ -84,39 +84,46 @@ def evaluate(
         weights=subject.weights,
         n=len(data),
     )
-    unfinished = _unfinished(run, place.out) if name is None else None
+    unfinished = _unfinished(run, place.out, name)
     folder = unfinished or records.new_folder(place.out, run.id)
     if unfinished:
         display.note(f"going on with {unfinished.name}")
         run = records.read(unfinished)
     with records.recording(run, folder) as recorder:
-        _judge_all(recorder, model, data, attacks, config, display)
+        journal = Journal(folder, len(data))
+        _judge_all(recorder, journal, model, data, attacks, config, display)
+    journal.drop()
     return folder
 
 
-def _unfinished(run: Run, results: Path) -> Path | None:
+def _unfinished(run: Run, results: Path, name: str | None) -> Path | None:
     """The folder of an evaluation that asks the same of the same weights and is not done."""
-    for other in reversed(records.every(results)):
-        same = (other.kind, other.config, other.weights, other.dataset) == (
+    for folder, other in reversed(records.folders(results)):
+        same = name in (None, other.id) and (
+            other.kind,
+            other.config,
+            other.weights,
+            other.dataset,
+        ) == (
             run.kind,
             run.config,
             run.weights,
             run.dataset,
         )
         if same and other.status in ("started", "interrupted", "failed"):
-            return next(results.glob(f"**/{other.id}"))
+            return folder
     return None
 
 
 def _judge_all(
     recorder: Recorder,
+    journal: Journal,
     model: nn.Module,
     data: Split,
     attacks: Mapping[str, Attack],
     config: EvalConfig,
     display: Display,
 ) -> None:
-    journal = Journal(recorder.folder, len(data))
     noise = Noise(config.seed, torch.arange(len(data), device=data.y.device))
     labels = data.y.cpu().numpy()
     columns: dict[str, Column] = {}

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from robustbench_cli import presets, records
+from robustbench_cli import environment as software
+from robustbench_cli import presets
 from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.config import (
     MANY,
     ONE,
     EvalConfig,
+    Precision,
     Table,
     TrainConfig,
     merged,
@@ -43,6 +45,10 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
 
 USUAL: Table = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
 """What holds where not even the data set says otherwise (Rice et al., 2020)."""
+
+
+EVALUATION = ("threat", "dataset", "n", "batch_size", "seed")
+"""What ``--set`` may reach in an evaluation: the model is what it is, attacks have --attack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +86,12 @@ def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
     Raises:
         UserError: an unknown name, a bad value, or a combination that makes no sense.
     """
+    changes = settings(pairs)
+    if "preset" in changes:
+        raise UserError("--set preset=...: a preset is named by --preset")
     name = typed.get("preset")
     preset = _known(presets.load(name)) if name else {}
     layers = [preset, typed]
-    changes = settings(pairs)
     chosen = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
     dataset = DATASETS.build(spec_of(chosen))
     values = refined(merged(USUAL, dataset.defaults, *layers), changes)
@@ -104,10 +112,18 @@ def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
 
 
 def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
-    """An evaluation's configuration: the trained run's < flags < ``--set``."""
-    values = refined(merged(base, typed), settings(pairs))
-    if typed.get("threat", {}).get("norm") and "eps" not in typed["threat"]:
-        values["threat"].pop("eps", None)  # a radius means nothing in another norm
+    """An evaluation's configuration: the trained run's < flags < ``--set``.
+
+    Raises:
+        UserError: a bad value, or a setting that is not an evaluation's to change.
+    """
+    changes = settings(pairs)
+    odd = [section for section in changes if section not in EVALUATION]
+    if odd:
+        raise UserError(
+            f"--set {odd[0]}: an evaluation cannot change that; it takes {', '.join(EVALUATION)}"
+        )
+    values = refined(merged(base, typed), changes)
     dataset = DATASETS.build(spec_of(values["dataset"]))
     values["dataset"] = DATASETS.describe(dataset)
     values["threat"] = _radius(values.get("threat", {}), dataset)
@@ -128,7 +144,7 @@ def chosen_attacks(
         UserError: no attack, an unknown one, one given twice, or ``--last-iterate`` or
             ``--restarts`` where none of them takes it.
     """
-    tables: Table = dict(_known(presets.load(suite, "suites"))["attack"]) if suite else {}
+    tables = _suite(suite) if suite else {}
     for text in texts:
         spec, label = ATTACKS.resolve(Spec.parse(text)), text.strip().lower()
         if label in tables:
@@ -141,6 +157,17 @@ def chosen_attacks(
     if restarts is not None:
         tables = _with_option(tables, "restarts", restarts)
     return tables
+
+
+def _suite(name: str) -> Table:
+    """The attacks of a suite, which names nothing else: radius and n belong to the command."""
+    found = presets.load(name, "suites")
+    odd = sorted({*found} - {"attack", "preset"})
+    if odd or "attack" not in found:
+        what = f"sets {odd[0]!r}" if odd else "names no attack"
+        raise UserError(f"suite {name!r} {what}; a suite holds [attack.NAME] tables and no more")
+    attacks: Table = _known(found)["attack"]
+    return attacks
 
 
 def _with_option(tables: Table, option: str, value: object) -> Table:
@@ -181,7 +208,8 @@ def device(name: str) -> torch.device:
             f"no CUDA device {name!r} (torch {torch.__version__} sees "
             f"{torch.cuda.device_count()}); use --device cpu"
         )
-    if found.type not in ("cpu", "cuda", "mps"):
+    gone = found.type == "mps" and not torch.backends.mps.is_available()
+    if gone or found.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"device {name!r} is not supported; use cpu, cuda or auto")
     return found
 
@@ -189,7 +217,7 @@ def device(name: str) -> torch.device:
 def environment(where: torch.device) -> dict[str, Any]:
     """Software and hardware, for the record."""
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else _processor()
-    return records.environment(device=str(where), device_name=name, threads=torch.get_num_threads())
+    return software.describe(device=str(where), device_name=name, threads=torch.get_num_threads())
 
 
 def _processor() -> str:
@@ -200,10 +228,11 @@ def _processor() -> str:
     return next(named, platform.processor())
 
 
-def low_precision(config: TrainConfig, where: torch.device) -> bool:
-    """Whether training runs in bfloat16: as asked, or where the GPU is made for it."""
-    auto = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return {"auto": auto, "bf16": True, "float32": False}[config.precision]
+def precision(config: TrainConfig, where: torch.device) -> Precision:
+    """What training runs in: as asked, or bfloat16 where the GPU is made for it."""
+    fit = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    usual: dict[str, Precision] = {"auto": "bf16" if fit else "float32"}
+    return usual.get(config.precision, config.precision)
 
 
 def build_model(config: Mapping[str, Any], shape: Shape) -> Classifier:

@@ -11,7 +11,7 @@ from robustbench_cli.defenses import Recipe
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Classifier
 from robustbench_cli.models.foreign import load_foreign
-from robustbench_cli.models.weights import load_weights
+from robustbench_cli.models.weights import digest, load_weights
 from robustbench_cli.run import setup
 from robustbench_cli.run.evaluate import Subject
 from robustbench_cli.run.setup import Place
@@ -89,20 +89,21 @@ def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, Table]:
     dataset = DATASETS.build(spec_of(dataset_table))
     base: Table = {"dataset": dataset_table, "defense": {}}
     if ".py:" in text:
-        model = load_foreign(text, None, choice.weights)
-        digest = records.sha256(choice.weights or Path(text.rpartition(":")[0]).expanduser())
-        return Subject(model=model, name=text, weights=digest), base | {"model": {"name": text}}
+        model = load_foreign(text, choice.weights)
+        # The file decides what the tensors do, the tensors whether it is the same net again.
+        source = records.sha256(Path(text.rpartition(":")[0]).expanduser())
+        known = f"{digest(model)}+{source}"
+        return Subject(model=model, name=text, weights=known), base | {"model": {"name": text}}
     table = setup.component("model", text)
     if choice.weights is None:
         if not MODELS.accepts(table["name"], "pretrained"):
             raise UserError(f"--model {text} has no weights of its own: add --weights FILE")
-        table["pretrained"] = True
+        table |= {"pretrained": True, "new_head": False}
     config = MODELS.build(spec_of(table))
     # Channel statistics are part of a registered model; its weights file holds them, too.
     shape = shape_of(dataset, dataset.load("train", place.data_dir))
     network = config.build(shape)
     if choice.weights is not None:
-        load_weights(network, choice.weights)
-    digest = records.sha256(choice.weights) if choice.weights else "pretrained"
+        config.read(network, choice.weights)
     described = MODELS.describe(config)
-    return Subject(model=network, name=text, weights=digest), base | {"model": described}
+    return Subject(model=network, name=text, weights=digest(network)), base | {"model": described}

@@ -1,7 +1,7 @@
 """``advbench train``: one model, one recipe, one folder."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ def train(
         UserError: something asked for cannot be had; no folder is left behind.
         RunError: training failed; what was finished is kept.
     """
-    prepared = _prepare(config, place)
+    where = setup.device(place.device)
+    config = replace(config, precision=setup.precision(config, where))
+    prepared = _prepare(config, place, where)
     folder = records.new_folder(place.out, run_id)
     run = Run(
         id=run_id,
@@ -50,7 +52,7 @@ def train(
         seed=config.seed,
         subject=setup.subject(config.defense),
         dataset=prepared.describe(),
-        environment=setup.environment(prepared.trainer.data.y.device),
+        environment=setup.environment(where),
     )
     return _carry_on(run, folder, prepared, display)
 
@@ -70,12 +72,15 @@ def resume(name: str, place: Place, display: Display) -> Path:
     run = records.read(folder)
     if run.status == "ok":
         raise UserError(f"run {run.id!r} is finished; to train anew, leave --resume out")
-    prepared = _prepare(validated(TrainConfig, run.config), place)
+    where = setup.device(place.device)
+    prepared = _prepare(validated(TrainConfig, run.config), place, where)
     if prepared.describe() != run.dataset:
         raise UserError(
             f"run {run.id!r} was started on other data than {run.config['dataset']['name']!r} "
             f"holds now (fingerprints differ)"
         )
+    again = {"from_epoch": len(run.history) + 1, **setup.environment(where)}
+    run = replace(run, resumed=[*run.resumed, again])
     return _carry_on(run, folder, prepared, display)
 
 
@@ -106,8 +111,7 @@ class _Prepared:
         }
 
 
-def _prepare(config: TrainConfig, place: Place) -> _Prepared:
-    where = setup.device(place.device)
+def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepared:
     torch.use_deterministic_algorithms(config.train.deterministic)
     dataset = DATASETS.build(spec_of(config.dataset))
     train, test = dataset.load("train", place.data_dir), dataset.load("test", place.data_dir)
@@ -118,8 +122,10 @@ def _prepare(config: TrainConfig, place: Place) -> _Prepared:
     model = setup.build_model(asdict(config), shape)
     model = model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     examine(model, test.images(slice(2)).to(where), shape.classes)
-    model.low_precision = setup.low_precision(config, where)
+    model.low_precision = config.precision == "bf16"
     data, held_out = _split(config, train, test)
+    if len(data) < 2:
+        raise UserError(f"training needs at least 2 examples, {len(data)} are left")
     optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
     trainer = Trainer(
         model=model,
@@ -131,6 +137,7 @@ def _prepare(config: TrainConfig, place: Place) -> _Prepared:
         dataset=dataset,
         data=data.to(where),
         held_out=held_out.to(where) if held_out else None,
+        held_out_is="test" if config.train.select == "oracle" else "val",
         seed=config.seed,
     )
     return _Prepared(config, trainer, train, test, shape)
@@ -189,7 +196,8 @@ def _chosen(config: TrainConfig, history: list[Row], kept: int) -> bool:
     """Whether the last epoch's weights are the ones to keep so far."""
 
     def best() -> bool:
-        now, before = history[-1]["val_robust"], history[kept - 1]["val_robust"]
+        column = "test_robust" if config.train.select == "oracle" else "val_robust"
+        now, before = history[-1][column], history[kept - 1][column]
         return kept == 0 or float(now or 0) > float(before or 0)
 
     rules = {
@@ -205,8 +213,15 @@ def _restore(folder: Path, trainer: Trainer) -> tuple[list[Row], int]:
     """The history and the kept epoch of an earlier process; nothing where there was none."""
     if not (folder / STATE).is_file():
         return [], 0
-    tensors, note = checkpoint.load(folder / STATE)
-    checkpoint.restore_training(tensors, trainer.model, trainer.optimizer)
+    try:
+        tensors, note = checkpoint.load(folder / STATE)
+        checkpoint.restore_training(tensors, trainer.model, trainer.optimizer)
+    except (UserError, RuntimeError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"training state {str(folder / STATE)!r} cannot be used ({first}); delete it to train "
+            "this run from the beginning"
+        ) from None
     history: list[Row] = [dict(row) for row in _rows(note)]
     return history, int(note["kept"])
 

@@ -11,13 +11,30 @@ from PIL import Image
 
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.errors import UserError
+from robustbench_cli.noise import generator
 from robustbench_cli.registry import Spec
 
 Picture = Callable[..., bytes]
 
 
 def load(text: str, split: str = "train") -> Split:
-    return DATASETS.build(Spec.parse(text)).load(split, Path("/nonexistent"))
+    """The split with its fixed shuffle undone: the order of the sorted files."""
+    found = DATASETS.build(Spec.parse(text)).load(split, Path("/nonexistent"))
+    order = torch.randperm(len(found), generator=generator("folder", split))
+    return found.only(order.argsort())
+
+
+def test_the_first_examples_are_of_all_classes(tmp_path: Path, picture: Picture) -> None:
+    """`--n 30` of a set sorted by class would attack one class."""
+    for split in ("train", "test"):
+        for name in ("ant", "bee", "cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(30):
+                (tmp_path / split / name / f"{i}.png").write_bytes(picture(i))
+    dataset = DATASETS.build(Spec.parse(f"folder:{tmp_path}"))
+    first = dataset.load("test", Path()).y[:30]
+    assert first.bincount(minlength=4).min() >= 3
+    assert torch.equal(dataset.load("test", Path()).y[:30], first)
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ def test_closing_leaves_one_file_and_its_hash(tmp_path):
     journal = Journal(tmp_path, 4)
     journal.append("0", slice(0, 4), batch(4, 0))
     said = journal.close({"pgd40:step=1/30/prediction": np.arange(4)})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["examples.npz", "journal"]
+    journal.drop()
     assert [p.name for p in tmp_path.iterdir()] == ["examples.npz"]
     assert len(said["sha256"]) == 64
     loaded = read_arrays(tmp_path / "examples.npz")

@@ -110,3 +110,22 @@ def test_mistakes_are_one_line(text: str, of: Shape, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build(text, of)
     assert "\n" not in str(caught.value)
+
+
+def test_torchvision_s_own_weights_file_is_read_by_its_names(tmp_path: Path) -> None:
+    """What a user downloads elsewhere; and the file that a run of ours leaves."""
+    from torchvision.models import get_model
+
+    plain = get_model(TINY, weights=None, num_classes=5).eval()
+    torch.save(plain.state_dict(), tmp_path / "theirs.pt")
+    config = MODELS.build(Spec.parse(f"torchvision:{TINY}"))
+    ours = config.build(shape(5, side=64))
+    config.read(ours, tmp_path / "theirs.pt")
+    x = torch.rand(2, 3, 64, 64)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    expected = plain((x - IMAGENET_MEAN) / std)
+    torch.testing.assert_close(ours.eval()(x), expected)
+    torch.save(ours.state_dict(), tmp_path / "ours.pt")
+    again = config.build(shape(5, side=64))
+    config.read(again, tmp_path / "ours.pt")
+    torch.testing.assert_close(again.eval()(x), expected)

@@ -145,7 +145,7 @@ def test_the_held_out_split_is_disjoint_and_the_same_for_every_seed(tmp_path):
     held = []
     for seed in (0, 1):
         chosen = config("standard", "train.validation=50", seed=seed)
-        trainer = train_command._prepare(chosen, place).trainer
+        trainer = train_command._prepare(chosen, place, torch.device("cpu")).trainer
         assert len(trainer.data) == 150
         assert len(trainer.held_out) == 50
         held.append(trainer.held_out.fingerprint())
@@ -184,6 +184,22 @@ def test_verdicts_are_recorded_per_example_and_add_up(trained):
     )
     assert run.worst_case_accuracy == pytest.approx(worst.mean())
     assert not (folder / "journal").exists()
+
+
+def test_a_named_evaluation_goes_on_under_its_name(trained, tmp_path):
+    place = setup.Place(out=tmp_path, device="cpu")
+    subject, base = find(Choice(run=str(trained)), place)
+    typed = {"attack": setup.chosen_attacks(["pgd4"], None, False, None), "batch_size": 20, "n": 60}
+    chosen = setup.eval_config(base, typed, [])
+
+    def judge(display):
+        return eval_command.evaluate(subject, chosen, place, display, command=[], name="mine")
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(Stop(batches=4))
+    assert records.read(judge(Display())).status == "ok"
+    with pytest.raises(UserError, match="choose another --name"):
+        judge(Display())
 
 
 @pytest.mark.parametrize("after", [0, 1, 4, 7])
