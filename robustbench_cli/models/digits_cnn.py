@@ -18,7 +18,7 @@ from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 class DigitsCNN(ModelConfig):
     """Three 3x3 convolutions and one pooling; every pixel left is a feature."""
 
-    width: PositiveInt = 32
+    width: PositiveInt = 16
     """Channels of the first layer; the other two have twice as many."""
 
     def build(self, shape: Shape) -> Classifier:
