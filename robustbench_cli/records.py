@@ -156,6 +156,12 @@ def folders(results: Path) -> list[tuple[Path, Run]]:
     return sorted(found, key=lambda pair: pair[1].created)
 
 
+def data_name(run: Run) -> str:
+    """What tables call the data set: its name, or ``folder:NAME`` without where that is."""
+    path = run.config["dataset"].get("path")
+    return f"{run.dataset['name']}:{Path(path).name}" if path else str(run.dataset["name"])
+
+
 def folder_of(name: str | None, results: Path, kind: Kind) -> Path:
     """The folder of the run that ``name`` (an id, an unambiguous part of one, or a path) means.
 

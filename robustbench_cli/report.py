@@ -9,7 +9,6 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import sqrt
-from pathlib import PurePath
 from statistics import NormalDist, stdev
 from typing import Any
 
@@ -225,11 +224,10 @@ def _right(accuracy: float | None, run: Run) -> int:
 
 
 def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
-    threat, data = run.config["threat"], run.config["dataset"]
-    path = PurePath(data["path"]).name if "path" in data else ""
+    threat = run.config["threat"]
     names = {
         "defense": run.subject,
-        "dataset": f"{run.dataset['name']}:{path}" if path else run.dataset["name"],
+        "dataset": records.data_name(run),
         "model": run.config["model"]["name"],
     }
     counts = {"n": run.n or 0, "seeds": seeds}

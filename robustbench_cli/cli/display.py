@@ -20,6 +20,7 @@ from rich.table import Table
 
 from robustbench_cli import records
 from robustbench_cli.engine.train import Row, Watch
+from robustbench_cli.registry import radius
 from robustbench_cli.run.display import Display
 
 REFRESH = 0.5
@@ -150,8 +151,8 @@ def print_outcomes(folder: Path) -> None:
     console = Console()
     threat = run.config["threat"]
     console.print(
-        f"{escape(run.subject)} on {run.config['dataset']['name']}, {threat['norm']} "
-        f"eps {threat['eps']:.6g}",
+        f"{escape(run.subject)} on {escape(records.data_name(run))}, {threat['norm']} eps "
+        f"{radius(threat['eps'])}",
         highlight=False,
     )
     console.print(table)

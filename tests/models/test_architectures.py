@@ -35,7 +35,7 @@ def shapes(model: nn.Module) -> list[tuple[int, ...]]:
         ("wide-resnet-34-10", CIFAR, 46_160_474),
         ("wideresnet-16-4", CIFAR, 2_748_890),
         ("wrn:depth=40,width=2", CIFAR, 2_243_546),
-        ("digits-cnn", Shape(1, 8, 8, 10, (0.0,), (1.0,)), 66_154),
+        ("digits-cnn:width=32", Shape(1, 8, 8, 10, (0.0,), (1.0,)), 66_154),
     ],
 )
 def test_parameter_counts(text: str, shape: Shape, count: int) -> None:
