@@ -12,6 +12,9 @@ from torch import Tensor
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """(logits, labels) to one loss per example."""
 
+KAPPA = 50.0
+"""How far past the boundary the papers' "CW-k" still climbs."""
+
 
 def wide(logits: Tensor) -> Tensor:
     """At least float32; float64 stays as it is, so that oracles can be exact."""
@@ -32,7 +35,37 @@ def kl(logits: Tensor, target: Tensor) -> Tensor:
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Largest wrong logit minus the true one: positive when misclassified."""
     logits = wide(logits)
-    true = logits.gather(1, y[:, None])
     # -inf, not -1000 or -1e4 as in several codes: those are wrong for large logits.
-    other = logits.scatter(1, y[:, None], float("-inf")).amax(1, keepdim=True)
-    return (other - true).squeeze(1)
+    other = logits.scatter(1, y[:, None], float("-inf")).amax(1)
+    return other - picked(logits, y)
+
+
+def cw_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """-max(z_y - max_wrong z + kappa, 0): climbing stops only 50 logits past the boundary.
+
+    Carlini & Wagner (2017), https://arxiv.org/abs/1608.04644, equation f6.
+    """
+    return margin(logits, y).clamp(max=KAPPA)
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio, -(z_y - max_wrong z) / (z_(1) - z_(3)); three classes at least.
+
+    Croce & Hein (2020), https://arxiv.org/abs/2003.01690, equation 6.
+    """
+    logits = wide(logits)
+    top = logits.topk(3, dim=1).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2); needs four classes (equation 7 there)."""
+    logits = wide(logits)
+    top = logits.topk(4, dim=1).values
+    gap = picked(logits, target) - picked(logits, y)
+    return gap / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+def picked(logits: Tensor, classes: Tensor) -> Tensor:
+    """The logit of one class per example."""
+    return logits.gather(1, classes[:, None]).squeeze(1)

@@ -36,6 +36,8 @@ class Noise:
     seed: int
     ids: Tensor
     stream: str = ""
+    turn: Tensor | None = None
+    """Which draw of the stream each example is at (int64, like ``ids``); None: the only one."""
 
     def fork(self, purpose: object) -> "Noise":
         """An independent source for one purpose, e.g. ``fork("start")``."""
@@ -43,7 +45,16 @@ class Noise:
 
     def only(self, rows: Tensor | slice) -> "Noise":
         """The same source for the examples that ``rows`` (a mask or indices) selects."""
-        return replace(self, ids=self.ids[rows])
+        return replace(
+            self, ids=self.ids[rows], turn=None if self.turn is None else self.turn[rows]
+        )
+
+    def at(self, turn: Tensor) -> "Noise":
+        """An independent source for each example's ``turn``, e.g. how many steps it has taken.
+
+        Examples side by side in a batch may be at different steps; a fork is the same for all.
+        """
+        return replace(self, turn=turn)
 
     def uniform(self, like: Tensor) -> Tensor:
         """Numbers in [0, 1) with the shape, type and place of ``like`` (B, ...)."""
@@ -59,6 +70,8 @@ class Noise:
         ids = self.ids.to(like.device)
         count = like[0].numel() if len(like) else 0
         rows = _mix(_mix(ids + key(self.seed, self.stream, purpose)) + _GAMMA)
+        if self.turn is not None:
+            rows = _mix(rows + (self.turn.to(like.device) + 1) * _GAMMA)
         counter = torch.arange(1, count + 1, device=like.device) * _GAMMA
         bits = _mix(rows[:, None] + counter)
         # The top 24 bits fill a float32 significand exactly.

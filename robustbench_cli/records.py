@@ -23,6 +23,7 @@ SCHEMA = 1
 
 Kind = Literal["train", "eval", "attack"]
 Status = Literal["started", "interrupted", "failed", "ok"]
+UNFINISHED: tuple[Status, ...] = ("started", "interrupted", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,16 @@ class Outcome:
     """Images pushed forward through the model, the verdict's own passes included."""
     backwards: int
     seconds: float
+    eps: float | None = None
+    """The radius, where it is not the evaluation's own (a sweep)."""
+    broken_by: dict[str, int] = field(default_factory=dict)
+    """How many examples each member of an ensemble broke."""
+    median_norm: float | None = None
+    """Of attacks for the nearest image: the median distance; None where half were not reached."""
+    majority_accuracy: float | None = None
+    """Of a randomised model: examples whose most frequent prediction is right."""
+    spread: tuple[float, float] | None = None
+    """Of a randomised model: the 5 % and 95 % points of the accuracy over single draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,11 +257,14 @@ class Recorder:
 
     run: Run
     folder: Path
+    silent: bool = False
+    """Whether another process writes the record."""
 
     def update(self, **changes: Any) -> None:
         """Change fields and write the record."""
         self.run = replace(self.run, **changes, updated=now())
-        write(self.run, self.folder)
+        if not self.silent:
+            write(self.run, self.folder)
 
 
 @contextmanager

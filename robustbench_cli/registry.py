@@ -160,10 +160,14 @@ class Registry(Generic[T]):
         except ValidationError as error:
             raise UserError(_explain(self.kind, spec.name, cls, error)) from None
 
+    def name_of(self, component: Any) -> str:
+        """The name that a component's class is registered under, else the class's own."""
+        names = (n for n, entry in self._entries.items() if entry.cls is type(component))
+        return next(names, type(component).__name__)
+
     def describe(self, component: Any) -> dict[str, Any]:
         """The name and every parameter, defaults included: what a record stores."""
-        name = next(n for n, entry in self._entries.items() if entry.cls is type(component))
-        return {"name": name, **asdict(component)}
+        return {"name": self.name_of(component), **asdict(component)}
 
     def _find(self, name: str) -> tuple[str, Entry, dict[str, str]]:
         self._load()

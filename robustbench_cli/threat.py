@@ -14,12 +14,19 @@ from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Number, radius
 
 Norm = Annotated[
-    Literal["Linf", "L2"],
+    Literal["Linf", "L2", "L1"],
     BeforeValidator(lambda v: v.capitalize() if isinstance(v, str) else v),
 ]
 
-_LARGEST = {"Linf": 1.0, "L2": 50.0}
+_LARGEST = {"Linf": 1.0, "L2": 50.0, "L1": 1000.0}
 """No image in [0, 1] needs more; 8 or 128 were meant for pixels in [0, 255]."""
+
+_ORDER = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
+_DUAL = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
+
+SPARSE = 0.05
+"""Share of the coordinates that a step moves under L1 (SLIDE, Tramer & Boneh, 2019,
+https://arxiv.org/abs/1904.13000)."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,14 @@ class Threat:
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """How far each example went (B), in this norm."""
-        order = float("inf") if self.norm == "Linf" else 2.0
-        norms: Tensor = torch.linalg.vector_norm((x_adv - x).flatten(1), ord=order, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(
+            (x_adv - x).flatten(1), ord=_ORDER[self.norm], dim=1
+        )
+        return norms
+
+    def dual(self, grad: Tensor) -> Tensor:
+        """The dual norm (B, ...) over the last axis: how fast a linear function can change."""
+        norms: Tensor = torch.linalg.vector_norm(grad, ord=_DUAL[self.norm], dim=-1)
         return norms
 
     def inside(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -56,27 +69,57 @@ class Threat:
         return boxed & (self.distance(x_adv, x) <= self.eps + slack)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Back to the ball, then to the box (clamping towards x cannot leave the ball)."""
+        """Back to the ball, then to the box (clamping towards x cannot leave the ball).
+
+        Under L1 this is the nearest point of both at once (Croce & Hein, 2021,
+        https://arxiv.org/abs/2103.01208): shrinking along the ray would be far too weak.
+        """
         if self.norm == "Linf":
             low, high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
             return torch.minimum(torch.maximum(x_adv, low), high)
         delta = x_adv - x
+        if self.norm == "L1":
+            return onto_l1(x_adv, x, self.eps)
         scale = (self.eps / _length(delta).clamp_min(1e-12)).clamp(max=1)
-        return (x + delta * _over(scale, x)).clamp(0, 1)
+        return (x + delta * over(scale, x)).clamp(0, 1)
+
+    def stored(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The image as it is kept: as it is where it is allowed, else brought back."""
+        return torch.where(over(self.inside(x_adv, x), x), x_adv, self.project(x_adv, x))
 
     def random_start(self, x: Tensor, noise: Noise) -> Tensor:
         """Uniform in the ball (by volume), clipped to the box."""
         if self.norm == "Linf":
             return self.project(x + self.eps * (2 * noise.uniform(x) - 1), x)
-        direction = self.steepest(noise.fork("direction").normal(x))
         share = noise.fork("share").uniform(x.flatten(1)[:, :1]).squeeze(1)
-        return self.project(x + _over(self.eps * share ** (1 / x[0].numel()), x) * direction, x)
+        size = over(self.eps * share ** (1 / x[0].numel()), x)
+        if self.norm == "L2":
+            direction = self.steepest(noise.fork("direction").normal(x))
+            return self.project(x + size * direction, x)
+        # Exponential magnitudes with random signs, scaled to the sphere, are uniform on it.
+        sign = (noise.fork("sign").uniform(x) < 0.5).to(x) * 2 - 1
+        direction = sign * -torch.log1p(-noise.fork("direction").uniform(x))
+        return self.project(x + size * direction / over(direction.abs().flatten(1).sum(1), x), x)
 
     def steepest(self, grad: Tensor) -> Tensor:
-        """The unit step that increases a linear function with this gradient the most."""
+        """The unit step that increases a linear function with this gradient the most.
+
+        Under L1 that would be a single coordinate; ``SPARSE`` of them move together instead.
+        """
         if self.norm == "Linf":
             return grad.sign()
-        return grad / _over(_length(grad) + 1e-10, grad)
+        if self.norm == "L2":
+            return grad / over(_length(grad) + 1e-10, grad)
+        flat = grad.abs().flatten(1)
+        kept = max(1, round(SPARSE * flat.shape[1]))
+        least = flat.topk(kept, dim=1).values[:, -1:]
+        signs = torch.where(flat >= least, grad.flatten(1).sign(), 0)
+        return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).view_as(grad)
+
+
+def over(values: Tensor, x: Tensor) -> Tensor:
+    """One value per example, shaped to broadcast over ``x``."""
+    return values.view(-1, *[1] * (x.ndim - 1))
 
 
 def _length(delta: Tensor) -> Tensor:
@@ -84,6 +127,21 @@ def _length(delta: Tensor) -> Tensor:
     return norms
 
 
-def _over(values: Tensor, x: Tensor) -> Tensor:
-    """One value per example, shaped to broadcast over ``x``."""
-    return values.view(-1, *[1] * (x.ndim - 1))
+def onto_l1(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
+    """The nearest point that is in the box and at most ``eps`` (one, or one each) from ``x`` in L1.
+
+    Its change is sign * min(max(|delta_i| - t, 0), room_i) for the smallest t >= 0 that fits; the
+    sum is monotone in t, so bisection finds it.
+    """
+    delta = (x_adv - x).flatten(1)
+    size = delta.abs()
+    room = torch.where(delta > 0, 1 - x.flatten(1), x.flatten(1))
+    low, high = torch.zeros_like(size[:, 0]), size.amax(1)
+    for _ in range(32):  # halvings until the interval is below float32's resolution
+        middle = (low + high) / 2
+        fits = torch.minimum((size - middle[:, None]).clamp_min(0), room).sum(1) <= eps
+        low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
+    free = torch.minimum(size, room).sum(1) <= eps
+    shift = torch.where(free, 0, high)[:, None]
+    z = delta.sign() * torch.minimum((size - shift).clamp_min(0), room)
+    return (x + z.view_as(x)).clamp(0, 1)

@@ -1,21 +1,119 @@
 """Attacks: one file each, found by name.
 
-An attack proposes; ``engine.evaluate`` judges.  It is a frozen dataclass of hyper-parameters,
-called with a model in evaluation mode and the examples that are still standing.  It need not be
-exact about the ball: the judge projects, stores in float32 and classifies again.
+An attack is a frozen dataclass of hyper-parameters that says where to begin and, shown what the
+model answered, where to look next.  It knows its examples only as rows of tensors: which rows are
+side by side, in what precision the model runs, when an example is done, and what is resumed
+belongs to ``engine``.  It proposes; the engine judges.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Ascent, Crafted, Model, Start, Steps, StepSize, check_reach
+from robustbench_cli.ascent import Ascent, Start, Steps, StepSize, check_reach
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Registry
 from robustbench_cli.threat import Threat
+
+State = dict[str, Tensor]
+"""What an attack remembers, one row per example; ``x`` is the image to be looked at next.
+
+``probes`` (B, Q, C, H, W), where present, are further images that are only classified.
+"""
+
+
+class Examples(Protocol):
+    """Where images come from: a data split, or tensors that a test made."""
+
+    @property
+    def y(self) -> Tensor: ...
+
+    def images(self, rows: Tensor | slice) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The examples that an attack works on, one row each."""
+
+    x: Tensor
+    """Clean images (B, C, H, W) in [0, 1]."""
+    y: Tensor
+    """True classes (B)."""
+    clean: Tensor
+    """Logits (B, K) of the clean images, in float32."""
+    threat: Threat
+    noise: Noise
+    """Keyed by example, for this attack and this lane only."""
+    lane: int
+    """Which of the attack's ``lanes`` this is: a restart, or the rank of a target class."""
+    data: Examples
+    """All examples of the evaluation, for attacks that look at other images."""
+
+    def only(self, rows: Tensor) -> "Task":
+        """Some of the rows."""
+        return replace(
+            self,
+            x=self.x[rows],
+            y=self.y[rows],
+            clean=self.clean[rows],
+            noise=self.noise.only(rows),
+        )
+
+    def joined(self, other: "Task") -> "Task":
+        """These rows, then those."""
+        return replace(
+            self,
+            x=torch.cat([self.x, other.x]),
+            y=torch.cat([self.y, other.y]),
+            clean=torch.cat([self.clean, other.clean]),
+            noise=replace(self.noise, ids=torch.cat([self.noise.ids, other.noise.ids])),
+        )
+
+    def ranked(self, rank: int) -> Tensor:
+        """The class with the ``rank``-th largest clean logit; 1 is the predicted one."""
+        return self.clean.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
+
+
+class Output(NamedTuple):
+    """What the model made of images: logits (B, K) and, if it was asked for, features (B, F)."""
+
+    logits: Tensor
+    features: Tensor | None
+
+
+class Look(NamedTuple):
+    """What a pass of the model showed at ``state["x"]``; all in float32 or wider."""
+
+    logits: Tensor
+    """(B, K); averaged over the draws for a randomised model."""
+    loss: Tensor
+    """(B); what the gradient is of.  Not a number where the attack sees logits only."""
+    grad: Tensor
+    """(B, C, H, W); for ``sees = "jacobian"`` (B, K, C, H, W), of each logit."""
+    probes: Tensor
+    """(B, Q, K); logits of the probes."""
+    features: Tensor
+    """(B, F); what the last layer reads.  Not a number, (B), unless the attack ``taps`` it."""
+    taken: Tensor
+    """How many looks each example has had before this one (B, int64)."""
+
+
+class Stage(NamedTuple):
+    """One lane of one member of an attack."""
+
+    member: str
+    attack: "Attack"
+    lane: int
+
+    @property
+    def key(self) -> str:
+        """What its noise is keyed by: not the label, so that pgd100 begins where pgd20 does."""
+        return ATTACKS.name_of(self.attack)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +122,81 @@ class Attack(ABC):
 
     min_classes: ClassVar[int] = 2
     """How many classes its losses need; fewer is refused before anything runs."""
+    norms: ClassVar[tuple[str, ...]] = ("Linf", "L2", "L1")
+    """The threats it can work under; any other is refused."""
+    sees: ClassVar[Literal["gradient", "logits", "jacobian"]] = "gradient"
+    """What it needs to know of the model at each look."""
+    taps: ClassVar[bool] = False
+    """Whether its loss reads the features in front of the last layer."""
+    roams: ClassVar[bool] = False
+    """Whether its iterates leave the ball, so that a success must be checked for its distance."""
+
+    @property
+    def minimal(self) -> bool:
+        """Whether it looks for the nearest adversarial image, whatever the radius."""
+        return False
+
+    @property
+    def draws(self) -> int:
+        """Passes that are averaged for one look (expectation over transformation)."""
+        return 1
+
+    @property
+    def probes(self) -> int:
+        """Images per example that are classified beside the iterate."""
+        return 0
+
+    def members(self, threat: Threat) -> Mapping[str, "Attack"]:
+        """The attacks it consists of, by the name under which records count what each broke."""
+        return {ATTACKS.name_of(self): self}
+
+    def lanes(self, classes: int) -> int:
+        """How often it is begun anew, each time on what is still standing."""
+        return 1
+
+    def begin(self, task: Task) -> State:
+        """Where to look first."""
+        raise NotImplementedError
+
+    def seen(self, x: Tensor, state: State, task: Task, taken: Tensor) -> Tensor:
+        """The image as the model is shown it where a gradient is taken (input diversity)."""
+        return x
+
+    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+        """What the gradient is taken of, (B); an attack that sees logits only has none."""
+        raise NotImplementedError
+
+    def move(self, state: State, look: Look, task: Task) -> State:
+        """Where to look next."""
+        raise NotImplementedError
 
     @abstractmethod
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise, /
-    ) -> Crafted:
-        """Adversarial images for ``x`` (B, C, H, W) in [0, 1] with labels ``y`` (B)."""
+    def over(self, state: State, taken: Tensor) -> Tensor:
+        """Whether look number ``taken`` (from 0) is each example's last one, (B)."""
+
+    def counts(self, state: State, taken: Tensor) -> Tensor:
+        """Whether a misclassification at this look counts, (B)."""
+        return torch.ones_like(taken, dtype=torch.bool)
+
+    def stages(self, threat: Threat, classes: int) -> list[Stage]:
+        """Every lane of every member, in the order in which they are run."""
+        return [
+            Stage(name, member, lane)
+            for name, member in self.members(threat).items()
+            for lane in range(member.lanes(classes))
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Attack):
+    """An attack that runs by itself on a batch, for codes that are not ours."""
+
+    @abstractmethod
+    def craft(self, model: Any, task: Task) -> Tensor:
+        """Adversarial images (B, C, H, W); where there is none, anything."""
+
+    def over(self, state: State, taken: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +213,8 @@ class Iterated(Attack):
     """Independent starts; each works on what the ones before it left standing."""
     last_iterate: bool = False
     """Count only the last iterate, as old protocols do, instead of any iterate."""
+    eot: Annotated[int, Field(ge=1)] = 1
+    """Gradients averaged per step, for randomised models (Athalye et al., 2018)."""
 
     def __post_init__(self) -> None:
         check_reach(self.steps, self.step)
@@ -54,6 +223,32 @@ class Iterated(Attack):
     def climb(self) -> Ascent:
         """The walk itself, without what only an attack needs."""
         return Ascent(steps=self.steps, step=self.step, start=self.start)
+
+    @property
+    def draws(self) -> int:
+        return self.eot
+
+    def lanes(self, classes: int) -> int:
+        return self.restarts
+
+    def begin(self, task: Task) -> State:
+        return {"x": self.climb.begin(task.x, task.threat, task.noise)}
+
+    def direction(self, grad: Tensor, state: State, task: Task) -> tuple[Tensor, State]:
+        """What to follow instead of the gradient, and what to remember for the next step."""
+        return grad, {}
+
+    def move(self, state: State, look: Look, task: Task) -> State:
+        threat = task.threat
+        along, kept = self.direction(look.grad, state, task)
+        x = state["x"] + self.step * threat.eps * threat.steepest(along)
+        return {**state, **kept, "x": threat.project(x, task.x)}
+
+    def over(self, state: State, taken: Tensor) -> Tensor:
+        return taken >= self.steps
+
+    def counts(self, state: State, taken: Tensor) -> Tensor:
+        return taken >= self.steps if self.last_iterate else super().counts(state, taken)
 
 
 ATTACKS: Registry[Attack] = Registry("attack", __name__)

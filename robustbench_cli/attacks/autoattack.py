@@ -1,20 +1,23 @@
-"""AutoAttack (Croce & Hein, 2020), https://arxiv.org/abs/2003.01690, through ``pyautoattack``.
+"""AutoAttack (Croce & Hein, 2020), https://arxiv.org/abs/2003.01690.
 
-The package holds the official code; its attack mathematics are untouched here.  It seeds every
-batch alike and draws per batch, so its verdicts depend on the batch size: keep that fixed when
-comparing runs.
+L1 composition: Croce & Hein (2021), https://arxiv.org/abs/2103.01208.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from robustbench_cli.ascent import Crafted, Model
-from robustbench_cli.attacks import ATTACKS, Attack
-from robustbench_cli.noise import Noise
+from robustbench_cli.attacks import ATTACKS, Attack, State
+from robustbench_cli.attacks.apgd import CrossEntropy, LogitRatio
+from robustbench_cli.attacks.apgd import Targeted as APGDTargeted
+from robustbench_cli.attacks.fab import FAB
+from robustbench_cli.attacks.fab import Targeted as FABTargeted
+from robustbench_cli.attacks.square import Square
 from robustbench_cli.threat import Threat
+
+Version = Literal["standard", "plus", "rand"]
 
 
 @ATTACKS.register("autoattack", aliases=("aa",))
@@ -22,32 +25,38 @@ from robustbench_cli.threat import Threat
 class AutoAttack(Attack):
     """The official ensemble: APGD-CE, APGD-T, FAB-T and Square, each on what is left.
 
-    ``plus`` adds untargeted APGD-DLR and FAB with five restarts; ``rand`` is for randomised
-    models (gradients averaged over 20 passes).
+    Same attacks and parameters as the official code (``autoattack-reference``), but every example
+    draws numbers of its own and leaves as soon as it is broken.
     """
 
-    version: Literal["standard", "plus", "rand"] = "standard"
-    """Which official composition to run."""
+    version: Version = "standard"
+    """standard; plus, which adds untargeted APGD-DLR and FAB with five restarts; or rand, for
+    randomised models: APGD on gradients averaged over 20 passes."""
 
-    min_classes: ClassVar[int] = 4  # the targeted DLR loss reads the fourth largest logit
+    min_classes: ClassVar[int] = 4  # the targeted logit ratio reads the fourth largest logit
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Crafted:
-        import pyautoattack
+    def members(self, threat: Threat) -> Mapping[str, Attack]:
+        sparse = threat.norm == "L1"
+        targeted: dict[str, Attack] = {
+            "apgd-t": APGDTargeted(targets=5 if sparse else 9),
+            "fab-t": FABTargeted(within=True),
+        }
+        compositions: dict[str, dict[str, Attack]] = {
+            "standard": {
+                "apgd-ce": CrossEntropy(restarts=5 if sparse else 1),
+                **targeted,
+                "square": Square(),
+            },
+            "plus": {
+                "apgd-ce": CrossEntropy(restarts=5),
+                "apgd-dlr": LogitRatio(restarts=5),
+                "fab": FAB(restarts=5, within=True),
+                "square": Square(),
+                **targeted,
+            },
+            "rand": {"apgd-ce": CrossEntropy(eot=20), "apgd-dlr": LogitRatio(eot=20)},
+        }
+        return compositions[self.version]
 
-        # It reseeds torch's global generators; the caller's must not notice.
-        with torch.random.fork_rng(), torch.no_grad():
-            classes = model(x[:1]).shape[1]
-            ensemble = pyautoattack.AutoAttack(
-                model,
-                norm=threat.norm,
-                eps=threat.eps,
-                seed=noise.seed,
-                version=self.version,
-                device=x.device,
-            )
-            ensemble.verbose = False
-            # The official nine targets index out of range with fewer than ten classes.
-            targets = min(9, classes - 1)
-            ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = targets
-            x_adv, _ = ensemble.run_standard_evaluation(x, y, batch_size=len(x))
-        return Crafted(x_adv, torch.full_like(y, -1))
+    def over(self, state: State, taken: Tensor) -> Tensor:
+        raise NotImplementedError

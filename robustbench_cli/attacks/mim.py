@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Crafted, Model, Start, Steps, hunt
-from robustbench_cli.attacks import ATTACKS, Iterated
+from robustbench_cli.ascent import Start, Steps
+from robustbench_cli.attacks import ATTACKS, Iterated, Output, State, Task
 from robustbench_cli.losses import cross_entropy
-from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Number
-from robustbench_cli.threat import Threat
+from robustbench_cli.threat import over
 
 
 @ATTACKS.register("mim", aliases=("mi-fgsm",), pattern=r"(?:mim|mi-fgsm)-?(?P<steps>\d+)")
@@ -33,22 +33,14 @@ class MIM(Iterated):
             object.__setattr__(self, "step", 1 / self.steps)
         super().__post_init__()
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Crafted:
-        def momentum(grad: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
-            size = grad.abs().flatten(1).mean(1).view(-1, *[1] * (grad.ndim - 1))
-            # The 1e-12 matters: without it one all-zero gradient makes the sum NaN for good.
-            velocity = self.decay * velocity + grad / (size + 1e-12)
-            return velocity, velocity
+    def begin(self, task: Task) -> State:
+        return {**super().begin(task), "velocity": torch.zeros_like(task.x)}
 
-        return hunt(
-            model,
-            cross_entropy,
-            y,
-            x,
-            threat,
-            noise,
-            self.climb,
-            restarts=self.restarts,
-            last_iterate=self.last_iterate,
-            transform=momentum,
-        )
+    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+        return cross_entropy(out.logits, task.y)
+
+    def direction(self, grad: Tensor, state: State, task: Task) -> tuple[Tensor, State]:
+        size = grad.abs().flatten(1).mean(1)
+        # The 1e-12 matters: without it one all-zero gradient makes the sum NaN for good.
+        velocity = self.decay * state["velocity"] + grad / over(size + 1e-12, grad)
+        return velocity, {"velocity": velocity}

@@ -1,6 +1,5 @@
 """``advbench attack``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from robustbench_cli import catalogue
 from robustbench_cli.cli import options
+from robustbench_cli.cli.evaluating import Asked, request
 
 
 def attack(
@@ -26,8 +26,10 @@ def attack(
     n: Annotated[int, typer.Option("--n", help="First N test examples; 0: all.")] = 64,
     norm: options.Norm = None,
     eps: options.Eps = None,
-    restarts: Annotated[int | None, typer.Option(help="Independent starts.")] = None,
+    restarts: options.Restarts = None,
+    eot: options.Eot = None,
     last_iterate: options.LastIterate = False,
+    precision: options.Precision = None,
     batch_size: options.AttackBatch = None,
     seed: options.Seed = None,
     device: options.Device = "auto",
@@ -48,26 +50,29 @@ def attack(
     advbench attack cw100 --run trades --eps 4/255 --n 256
     """
     from robustbench_cli.cli.display import print_outcomes, shown
-    from robustbench_cli.run import craft as command
-    from robustbench_cli.run import setup
-    from robustbench_cli.run.subject import Choice, find
+    from robustbench_cli.run.craft import attack as craft
 
-    place = setup.Place(out=out, data_dir=data_dir, device=device)
-    attacks = setup.chosen_attacks([name_], None, last_iterate, restarts)
-    choice = Choice(run=run, model=model, weights=weights, dataset=dataset)
-    subject, base = find(choice, place)
-    chosen = setup.eval_config(
-        base,
-        options.given(
-            attack=attacks,
-            dataset=setup.component("dataset", dataset) if dataset is not None else None,
-            threat=options.given(norm=norm, eps=eps) or None,
-            n=n,
-            batch_size=batch_size,
-            seed=seed,
-        ),
-        set_ or [],
+    asked = Asked(
+        attacks=[name_],
+        run=run,
+        model=model,
+        weights=weights,
+        dataset=dataset,
+        n=n,
+        norm=norm,
+        eps=eps,
+        restarts=restarts,
+        eot=eot,
+        last_iterate=last_iterate,
+        precision=precision,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        data_dir=data_dir,
+        out=out,
+        name=name,
+        changes=set_ or [],
     )
     with shown(quiet) as display, options.interruptible("nothing is kept of it."):
-        folder = command.attack(subject, chosen, place, display, command=sys.argv[1:], name=name)
+        folder = craft(request(asked, "attack"), display)
     print_outcomes(folder)

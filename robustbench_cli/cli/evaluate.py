@@ -1,6 +1,5 @@
 """``advbench eval``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from robustbench_cli import catalogue
 from robustbench_cli.cli import options
+from robustbench_cli.cli.evaluating import Asked, request
 
 
 def evaluate(
@@ -34,10 +34,21 @@ def evaluate(
     ),
     norm: options.Norm = None,
     eps: options.Eps = None,
-    restarts: Annotated[
-        int | None, typer.Option(help="Restarts of every attack that takes them.")
+    sweep: Annotated[
+        str | None,
+        typer.Option(help="Every attack at several radii or lengths: eps=0,2/255,...,16/255."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Craft the images on another run and try them on this one (transfer).",
+            autocompletion=catalogue.complete_runs,
+        ),
+    ] = None,
+    restarts: options.Restarts = None,
+    eot: options.Eot = None,
     last_iterate: options.LastIterate = False,
+    precision: options.Precision = None,
     batch_size: options.AttackBatch = None,
     seed: options.Seed = None,
     device: options.Device = "auto",
@@ -55,30 +66,39 @@ def evaluate(
     \b
     advbench eval --attack pgd100 --attack cw20          the latest run
     advbench eval --suite paper --run trades --n 1000
+    advbench eval --attack pgd20 --sweep eps=0,2/255,...,16/255
+    advbench eval --attack pgd20 --run trades --source standard
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
     """
     from robustbench_cli.cli.display import print_outcomes, shown
-    from robustbench_cli.run import evaluate as command
-    from robustbench_cli.run import setup
-    from robustbench_cli.run.subject import Choice, find
+    from robustbench_cli.run.evaluate import run as evaluation
 
-    place = setup.Place(out=out, data_dir=data_dir, device=device)
-    attacks = setup.chosen_attacks(attack or [], suite, last_iterate, restarts)
-    choice = Choice(run=run, model=model, weights=weights, dataset=dataset)
-    subject, base = find(choice, place)
-    chosen = setup.eval_config(
-        base,
-        options.given(
-            attack=attacks,
-            dataset=setup.component("dataset", dataset) if dataset is not None else None,
-            threat=options.given(norm=norm, eps=eps) or None,
-            n=n,
-            batch_size=batch_size,
-            seed=seed,
-        ),
-        set_ or [],
+    asked = Asked(
+        attacks=attack or [],
+        suite=suite,
+        run=run,
+        model=model,
+        weights=weights,
+        dataset=dataset,
+        source=source,
+        n=n,
+        norm=norm,
+        eps=eps,
+        sweep=sweep,
+        restarts=restarts,
+        eot=eot,
+        last_iterate=last_iterate,
+        precision=precision,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        data_dir=data_dir,
+        out=out,
+        name=name,
+        changes=set_ or [],
     )
     again = "what is done is kept. Run the same command again to go on."
     with shown(quiet) as display, options.interruptible(again):
-        folder = command.evaluate(subject, chosen, place, display, command=sys.argv[1:], name=name)
-    print_outcomes(folder)
+        folder = evaluation(request(asked, "eval"), display)
+    if folder is not None:
+        print_outcomes(folder)

@@ -16,7 +16,7 @@ Dataset = Annotated[
         autocompletion=catalogue.complete_datasets,
     ),
 ]
-Norm = Annotated[str | None, typer.Option(help="Linf or L2.")]
+Norm = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
 Eps = Annotated[str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")]
 Seed = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")]
@@ -47,6 +47,18 @@ Model = Annotated[
 ]
 Weights = Annotated[
     Path | None, typer.Option(help="State dict for --model: .safetensors, .pt or .pth.")
+]
+Restarts = Annotated[int | None, typer.Option(help="Restarts of every attack that takes them.")]
+Eot = Annotated[
+    int | None,
+    typer.Option(help="Gradients averaged per step, for randomised models, e.g. 20."),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="auto: search with the fastest model that can be vouched for; exact: with the model "
+        "itself, in float32. The verdict is always float32 (default: auto)."
+    ),
 ]
 AttackBatch = Annotated[int | None, typer.Option(help="Examples attacked at once.")]
 LastIterate = Annotated[

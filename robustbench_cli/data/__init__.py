@@ -64,7 +64,7 @@ class Dataset(ABC):
     mean: ClassVar[tuple[float, ...] | None] = None
     """Published channel statistics; None: measured on the training images."""
     std: ClassVar[tuple[float, ...] | None] = None
-    eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5}
+    eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5, "L1": 12.0}
     """The radius that the literature uses, per norm."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Configuration that applies when neither a preset nor the command line says otherwise."""

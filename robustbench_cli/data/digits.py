@@ -27,7 +27,7 @@ class Digits(Dataset):
 
     mean: ClassVar[tuple[float, ...] | None] = (0.0,)
     std: ClassVar[tuple[float, ...] | None] = (1.0,)
-    eps: ClassVar[Mapping[str, float]] = {"Linf": 0.15, "L2": 1.0}
+    eps: ClassVar[Mapping[str, float]] = {"Linf": 0.15, "L2": 1.0, "L1": 4.0}
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": {"name": "digits-cnn"},
         "optimizer": {"name": "adam"},

@@ -85,7 +85,7 @@ class MNIST(TorchvisionSet):
     folder: ClassVar[str] = "MNIST/raw"
     mean: ClassVar[tuple[float, ...] | None] = (0.0,)
     std: ClassVar[tuple[float, ...] | None] = (1.0,)
-    eps: ClassVar[Mapping[str, float]] = {"Linf": 0.3, "L2": 2.0}
+    eps: ClassVar[Mapping[str, float]] = {"Linf": 0.3, "L2": 2.0, "L1": 10.0}
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": {"name": "small-cnn"},
         "optimizer": {"name": "adam"},
@@ -106,7 +106,7 @@ class FashionMNIST(TorchvisionSet):
     folder: ClassVar[str] = "FashionMNIST/raw"
     mean: ClassVar[tuple[float, ...] | None] = (0.0,)
     std: ClassVar[tuple[float, ...] | None] = (1.0,)
-    eps: ClassVar[Mapping[str, float]] = {"Linf": 0.1, "L2": 1.5}
+    eps: ClassVar[Mapping[str, float]] = {"Linf": 0.1, "L2": 1.5, "L1": 10.0}
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": {"name": "small-cnn"},
         "optimizer": {"name": "adam"},
@@ -133,7 +133,7 @@ class CIFAR10(TorchvisionSet):
     folder: ClassVar[str] = "cifar-10-batches-py"
     mean: ClassVar[tuple[float, ...] | None] = (0.4914, 0.4822, 0.4465)
     std: ClassVar[tuple[float, ...] | None] = (0.2471, 0.2435, 0.2616)
-    eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5}
+    eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5, "L1": 12.0}
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": {"name": "preact-resnet-18"},
         # Rice et al. (2020): 200 epochs, a tenth of the rate at each half of what is left.
@@ -167,7 +167,7 @@ class SVHN(TorchvisionSet):
     title: ClassVar[str] = "SVHN"
     mean: ClassVar[tuple[float, ...] | None] = (0.5, 0.5, 0.5)
     std: ClassVar[tuple[float, ...] | None] = (0.5, 0.5, 0.5)
-    eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5}
+    eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5, "L1": 12.0}
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": {"name": "preact-resnet-18"},
         # Rice et al. (2020): 200 epochs, a tenth of the rate at each half of what is left.

@@ -1,181 +1,237 @@
-"""Judge a model under attacks: one verdict per example, batch after batch.
+"""A model under an attack, stage by stage: what is still standing goes on to the next stage."""
 
-Attacks propose; this file decides.  What counts is a float32 forward pass of the image as it is
-stored, inside the ball and the box.
-"""
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.attacks import Attack
-from robustbench_cli.data import Split
-from robustbench_cli.errors import RunError, UserError
-from robustbench_cli.modes import evaluating
+from robustbench_cli.attacks import Attack, Stage
+from robustbench_cli.engine.judge import Judge, judging
+from robustbench_cli.engine.lens import Lens, exact
+from robustbench_cli.engine.slots import Field, Found, run
 from robustbench_cli.noise import Noise
 from robustbench_cli.threat import Threat
 
-
-class Meter:
-    """A model that counts the images pushed through it, forward and backward."""
-
-    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
-        self.forwards = 0
-        self.backwards = 0
-        self._model = model
-
-    def __call__(self, x: Tensor) -> Tensor:
-        logits = self._model(x)
-        self.forwards += len(x)
-        if logits.requires_grad:
-            logits.register_hook(lambda _: self._count(len(x)))  # type: ignore[no-untyped-call]
-        return logits
-
-    def _count(self, images: int) -> None:
-        self.backwards += images
+COLUMNS = {
+    "prediction": (np.int32, -1),
+    "share": (np.float32, 0.0),
+    "margin": (np.float32, -np.inf),
+    "norm": (np.float32, 0.0),
+    "step": (np.int32, -1),
+    "by": (np.int16, -1),
+    "stages": (np.int16, 0),
+    "forwards": (np.int64, 0),
+    "backwards": (np.int64, 0),
+}
+"""What is kept per example, and what it is before anything is known."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdicts:
-    """What became of a batch of examples, each tensor (B) on the CPU."""
+@dataclass(frozen=True)
+class Column:
+    """The verdicts of one attack, one entry per example.
 
-    prediction: Tensor
-    """The class the model gives to the stored image."""
-    norm: Tensor
-    """How far it went; 0 where nothing was tried because the clean image is wrong already."""
-    step: Tensor
-    """Gradient steps until the first misclassification; -1: never, or not known."""
-    forwards: int
-    backwards: int
-    seconds: float
-
-
-@contextmanager
-def judging(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, weights frozen, float32 throughout, and nothing changed afterwards."""
-    wanted = [p.requires_grad for p in model.parameters()]
-    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    with evaluating(model), torch.autocast(_device(model).type, enabled=False):
-        model.requires_grad_(False)
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
-            for p, flag in zip(model.parameters(), wanted, strict=True):
-                p.requires_grad_(flag)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def examine(model: nn.Module, x: Tensor, classes: int) -> None:
-    """Refuse a model that cannot be judged; raise ``UserError`` with what it returned.
-
-    Args:
-        x: a few images (B, C, H, W) in [0, 1].
-        classes: how many classes the data set has.
+    ``prediction`` and ``norm`` are of the adversarial image, else of the one that came closest to
+    being wrong; ``by`` is the stage that broke the example (-1: none), ``stages`` how many it has
+    been through, ``share`` how often the prediction is right (0 or 1 unless the model is random).
     """
-    with judging(model):
-        try:
-            logits = model(x.requires_grad_())
-        except Exception as error:  # it may be the user's code: anything can come out of it
-            first = (str(error).splitlines() or [""])[0]
-            raise UserError(
-                f"the model cannot take images of shape {tuple(x.shape[1:])}: "
-                f"{type(error).__name__}: {first}"
-            ) from None
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the model must return logits (B, {classes}), it returned {got}")
-    if logits.shape[1] != classes:
-        raise UserError(f"the model returns {logits.shape[1]} classes, the data set has {classes}")
-    if not logits.isfinite().all():
-        raise UserError("the model returns NaN or infinite logits on clean images")
-    if not logits.requires_grad:
-        raise UserError(
-            "the model's logits have no gradient with respect to the images (detached?); "
-            "gradient attacks cannot work on it"
+
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def empty(cls, n: int) -> "Column":
+        """Nothing is known yet of ``n`` examples."""
+        return cls({name: np.full(n, void, kind) for name, (kind, void) in COLUMNS.items()})
+
+    @property
+    def broken(self) -> np.ndarray:
+        """Which examples a stage has broken."""
+        return np.asarray(self.arrays["by"] >= 0)
+
+    def waiting(self, stage: int, minimal: bool) -> np.ndarray:
+        """Which examples are for this stage; the nearest image is wanted of all of them."""
+        return (~self.broken | minimal) & (self.arrays["stages"] <= stage)
+
+    def put(self, stage: int, found: Found, minimal: bool) -> np.ndarray:
+        """Take in what a stage found; say which of its images are the ones to keep."""
+        rows, a = found.rows.numpy(), self.arrays
+        # The image that counts is the broken one, else the one with the highest margin.
+        better = found.margin.numpy() >= a["margin"][rows]
+        better = better if minimal else better | found.broken.numpy()
+        for name in ("prediction", "share", "margin", "norm", "step"):
+            a[name][rows[better]] = getattr(found, name).numpy()[better]
+        a["by"][rows[found.broken.numpy() & better]] = stage
+        a["stages"][rows] = stage + 1
+        a["forwards"][rows] += found.forwards.numpy()
+        a["backwards"][rows] += found.backwards.numpy()
+        return np.asarray(better)
+
+
+class Progress(NamedTuple):
+    """A stage of an attack, and some examples that are through with it."""
+
+    number: int
+    stage: Stage
+    found: Found
+    kept: np.ndarray
+    """Which of its images are the best so far."""
+
+
+def clean(field: Field, rows: Tensor) -> Iterator[Found]:
+    """The verdicts on the images as they are, batch by batch."""
+    for part in torch.split(rows, field.slots):
+        x, y = field.data.images(part), field.data.y[part]
+        verdict = field.judge.verdict(x, x, y)
+        none = torch.zeros_like(y).cpu()
+        yield Found(
+            rows=part.cpu(),
+            broken=verdict.broken.cpu(),
+            x=x.cpu(),
+            prediction=verdict.prediction.cpu(),
+            share=verdict.share.cpu(),
+            margin=none.float(),
+            norm=none.float(),
+            step=none - 1,
+            forwards=none + verdict.forwards,
+            backwards=none,
         )
-
-
-def predict(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Classes (B) for images; raise ``RunError`` on logits that are not finite."""
-    with torch.no_grad():
-        logits = model(x)
-    # argmax of NaN is an index like any other and would count as a success.
-    if not logits.isfinite().all():
-        raise RunError("the model returned NaN or infinite logits; no verdict is possible")
-    return logits.argmax(1)
-
-
-def craft(
-    model: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    standing: Tensor,
-    attack: Attack,
-    threat: Threat,
-    noise: Noise,
-) -> tuple[Tensor, Tensor]:
-    """Images inside the threat, float32 as stored, and first success steps.
-
-    Only ``standing`` examples (a mask) are attacked; the others come back as they are.
-    """
-    x_adv, step = x.clone(), torch.full_like(y, -1)
-    if standing.any():
-        found = attack(model, x[standing], y[standing], threat, noise.only(standing))
-        x_adv[standing] = threat.project(found.x.detach().float(), x[standing])
-        step[standing] = found.step
-    if not threat.inside(x_adv, x).all():
-        raise RunError(f"the attack left the ball or the box, or made NaN pixels ({threat})")
-    return x_adv, step
 
 
 def evaluate(
-    model: nn.Module,
-    data: Split,
-    attack: Attack | None,
-    threat: Threat,
-    *,
-    noise: Noise,
-    clean: Tensor | None,
-    batches: list[slice],
-) -> Iterator[tuple[slice, Verdicts]]:
-    """Verdicts for each batch, as soon as it is judged.
+    stages: list[Stage], column: Column, standing: np.ndarray, field: Field, itself: Lens
+) -> Iterator[Progress]:
+    """Run every stage on what the ones before it left; yield what is found, and keep it.
 
     Args:
-        data: all examples, on the model's device.
-        attack: None for the clean predictions.
-        noise: the source for all examples, forked for this attack.
-        clean: predicted classes (N) on clean images; None while they are being made.
-        batches: which examples to judge, in this order.
+        column: what is known already; it is filled in as the stages go.
+        standing: which examples are to be attacked at all (N): those that are right when clean.
+        field: what the stages work on.
+        itself: the model as it is, for minimal attacks and for whatever was too close to call.
     """
-    for rows in batches:
-        began, meter = time.perf_counter(), Meter(model)
-        with judging(model):
-            x, y = data.images(rows), data.y[rows]
-            step = torch.full_like(y, -1)
-            x_adv = x
-            if attack is not None and clean is not None:
-                standing = clean[rows].to(y.device) == y
-                x_adv, step = craft(meter, x, y, standing, attack, threat, noise.only(rows))
-            prediction = predict(meter, x_adv)
-        # A step that a float32 look at the stored image does not confirm is no success.
-        step = torch.where(prediction != y, step, -1)
-        yield (
-            rows,
-            Verdicts(
-                prediction=prediction.cpu(),
-                norm=threat.distance(x_adv, x).cpu(),
-                step=step.cpu(),
-                forwards=meter.forwards,
-                backwards=meter.backwards,
-                seconds=time.perf_counter() - began,
-            ),
+    for index, stage in enumerate(stages):
+        waiting = torch.from_numpy(
+            (standing & column.waiting(index, stage.attack.minimal)).nonzero()[0]
         )
+        rows = waiting.to(field.data.y.device)
+        # A nearest adversarial image lies on the boundary, and differences between probes are
+        # small: for both only the model itself will do.
+        fine = stage.attack.minimal or stage.attack.probes > 0
+        lens = itself if fine else field.lens
+        unsure: list[Found] = []
+        for found in run(stage, rows, replace(field, lens=lens)):
+            close = ~found.broken & (found.margin > -lens.doubt) & bool(lens.doubt)
+            if close.any():
+                unsure.append(_part(found, close))
+                found = _part(found, ~close)
+            yield from _kept(column, index, stage, found, field)
+        if unsure:
+            again = torch.cat([found.rows for found in unsure])
+            for name in ("forwards", "backwards"):
+                spent = torch.cat([getattr(found, name) for found in unsure])
+                column.arrays[name][again.numpy()] += spent.numpy()
+            for found in run(stage, again.to(rows.device), replace(field, lens=itself)):
+                yield from _kept(column, index, stage, found, field)
+
+
+def _kept(
+    column: Column, index: int, stage: Stage, found: Found, field: Field
+) -> Iterator[Progress]:
+    if len(found.rows):
+        found = _handed(found, field) if field.target else found
+        kept = column.put(index, found, stage.attack.minimal)
+        yield Progress(index, stage, found, kept)
+
+
+def _handed(found: Found, field: Field) -> Found:
+    """The target's verdict on images that were crafted on another model."""
+    assert field.target is not None
+    rows = found.rows.to(field.data.y.device)
+    x, y = field.data.images(rows), field.data.y[rows]
+    verdict = field.target.verdict(found.x.to(x), x, y)
+    return replace(
+        found,
+        broken=verdict.broken.cpu(),
+        prediction=verdict.prediction.cpu(),
+        share=verdict.share.cpu(),
+        step=torch.full_like(found.step, -1),
+        forwards=found.forwards + verdict.forwards,
+    )
+
+
+def _part(found: Found, which: Tensor) -> Found:
+    return Found(**{f.name: getattr(found, f.name)[which] for f in fields(found)})
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Images and labels as attacks want them."""
+
+    x: Tensor
+    y: Tensor
+
+    def images(self, rows: Tensor | slice) -> Tensor:
+        """The images of these rows."""
+        return self.x[rows]
+
+
+class Attacked(NamedTuple):
+    """What an attack made of a batch, row by row."""
+
+    x: Tensor
+    """(B, C, H, W): broken, else what came closest."""
+    broken: Tensor
+    norm: Tensor
+    step: Tensor
+    by: Tensor
+    """The stage that broke it; -1: none."""
+    forwards: Tensor
+    backwards: Tensor
+
+
+def attacked(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack,
+    threat: Threat,
+    noise: Noise,
+    *,
+    slots: int = 512,
+    stop: bool = True,
+) -> Attacked:
+    """Run an attack on a batch in memory, without records; every row is attacked.
+
+    Args:
+        x: images (B, C, H, W) in [0, 1].
+        y: labels (B).
+        noise: keyed by example, B of them.
+        stop: whether an example is done once it is broken (see ``Field.stop``).
+    """
+    column, kept = Column.empty(len(y)), x.clone()
+    with judging(model):
+        itself = exact(model)
+        field = Field(
+            data=Tensors(x, y),
+            judge=Judge(model, threat),
+            lens=itself,
+            noise=noise,
+            slots=slots,
+            stop=stop,
+        )
+        with torch.no_grad():
+            classes = model(x[:1]).shape[1] if len(x) else 2
+        stages = attack.stages(threat, classes)
+        for _, _, found, best in evaluate(stages, column, np.ones(len(y), bool), field, itself):
+            kept[found.rows[best].to(x.device)] = found.x[best].to(kept)
+    arrays = {name: torch.from_numpy(values) for name, values in column.arrays.items()}
+    return Attacked(
+        kept,
+        arrays["by"] >= 0,
+        arrays["norm"],
+        arrays["step"],
+        arrays["by"],
+        arrays["forwards"],
+        arrays["backwards"],
+    )

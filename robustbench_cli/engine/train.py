@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_cli.ascent import Ascent, hunt
+from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.config import Training
 from robustbench_cli.data import Dataset, Split
 from robustbench_cli.defenses import Recipe, Step, Trained
+from robustbench_cli.engine.evaluate import attacked
 from robustbench_cli.errors import RunError
-from robustbench_cli.losses import cross_entropy
 from robustbench_cli.models import Classifier
 from robustbench_cli.modes import evaluating
 from robustbench_cli.noise import Noise, generator, key
@@ -24,7 +24,7 @@ from robustbench_cli.threat import Threat
 Row = dict[str, float | int | None]
 """One epoch of a run's history."""
 
-PROBE = Ascent(steps=10, step=0.25)
+PROBE = PGD(steps=10, step=0.25)
 """The attack behind the robust accuracies of a history: PGD-10, any iterate."""
 
 CHECK_EVERY = 50
@@ -158,9 +158,9 @@ def accuracies(
             with torch.no_grad():
                 right = model(x).argmax(1) == y
             noise = Noise(seed, rows[right], "measure")
-            found = hunt(model, cross_entropy, y[right], x[right], threat, noise, PROBE)
+            found = attacked(model, x[right], y[right], PROBE, threat, noise)
             clean += int(right.sum())
-            robust += int((found.step < 0).sum())
+            robust += int((~found.broken).sum())
     model.low_precision = narrow
     return clean / len(split), robust / len(split)
 

@@ -1,7 +1,8 @@
-"""``advbench eval``: a model under attacks, one folder per evaluation."""
+"""``advbench eval`` and ``advbench attack``: a model under attacks, one folder per evaluation."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,27 @@ import torch
 from torch import nn
 
 from robustbench_cli import records
-from robustbench_cli.attacks import Attack
 from robustbench_cli.config import EvalConfig, spec_of
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.engine.evaluate import evaluate as verdicts_of
-from robustbench_cli.engine.evaluate import examine
-from robustbench_cli.engine.journal import Column, Journal
+from robustbench_cli.engine import checks, lens
+from robustbench_cli.engine.evaluate import Column, Progress, clean, evaluate
+from robustbench_cli.engine.journal import Journal
+from robustbench_cli.engine.judge import Judge, examine, judging
+from robustbench_cli.engine.slots import Field
 from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
-from robustbench_cli.records import Outcome, Recorder, Run
+from robustbench_cli.records import Recorder, Run
 from robustbench_cli.run import setup
+from robustbench_cli.run.asked import build_attacks
 from robustbench_cli.run.display import Display
+from robustbench_cli.run.outcomes import arrays_of, fill, outcome, robust
+from robustbench_cli.run.points import Point, cut, inherit, points
 from robustbench_cli.run.setup import Place
+from robustbench_cli.run.shard import Shard, joined, local
 
 CLEAN = "clean"
+SHOWN = 64
+"""Images on which a model is examined before it is attacked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,39 +46,89 @@ class Subject:
     """The seed of the training run, so that tables can join seeds."""
 
 
-def evaluate(
-    subject: Subject,
-    config: EvalConfig,
-    place: Place,
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one command asks for."""
+
+    subject: Subject
+    source: Subject | None = None
+    """The model that images are crafted on, if it is not the subject."""
+    config: EvalConfig
+    place: Place
+    command: list[str]
+    name: str | None = None
+    kind: records.Kind = "eval"
+
+
+Keep = Callable[[Progress], None]
+"""What to do with the images that attacks find."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What an evaluation leaves in memory."""
+
+    folder: Path
+    data: Split
+    columns: dict[str, Column]
+    recorder: Recorder
+
+
+def run(
+    request: Request,
     display: Display,
     *,
-    command: list[str],
-    name: str | None,
+    keep: Keep | None = None,
+    then: Callable[[Judged], None] | None = None,
 ) -> Path:
     """Judge every example under every attack; return the evaluation's folder.
 
     An unfinished evaluation of the same weights with the same settings is taken up again where
-    it stopped.
+    it stopped, unless its images are kept (``keep``), which no journal holds.
 
     Raises:
         UserError: something asked for cannot be had; no folder is left behind.
         RunError: a verdict is not possible; what was judged is kept.
     """
-    where = setup.device(place.device)
+    config, place, subject = request.config, request.place, request.subject
+    where = setup.device(local(place.device))
     dataset = DATASETS.build(spec_of(config.dataset))
     test = dataset.load("test", place.data_dir)
     if config.n > len(test):
         raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
     data = test.only(slice(config.n or len(test))).to(where)
-    attacks = setup.build_attacks(config, len(test.classes))
-    model = subject.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    examine(model, data.images(slice(2)), len(test.classes))
+    attacks = build_attacks(config, len(test.classes))
+    for each in filter(None, (subject, request.source)):
+        each.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        examine(each.model, data.images(slice(2)), len(test.classes))
+    with joined(where) as shard, ExitStack() as stack:
+        run_ = _described(request, data, test, where)
+        folder, run_, taken_up = shard.agreed(lambda: _folder(run_, place.out, request, keep))
+        if taken_up and shard.first:
+            display.note(f"going on with {folder.name}")
+        if shard.first:
+            recorder = stack.enter_context(records.recording(run_, folder))
+        else:
+            recorder, display = Recorder(run_, folder, silent=True), Display()
+        for each in filter(None, (subject, request.source)):
+            stack.enter_context(judging(each.model))
+        session = _Session(request, data, shard, recorder, display)
+        columns = session.judge(points(attacks, config), keep or (lambda _progress: None))
+        if then and shard.first:
+            then(Judged(folder=folder, data=data, columns=columns, recorder=recorder))
+    if shard.first:
+        session.journal.drop()
+    return folder
 
-    run = Run(
-        id=name or records.new_id(f"eval-{subject.name}", config.dataset["name"], subject.seed),
-        kind="eval",
+
+def _described(request: Request, data: Split, test: Split, where: torch.device) -> Run:
+    config, subject = request.config, request.subject
+    made_up = records.new_id(f"{request.kind}-{subject.name}", config.dataset["name"], subject.seed)
+    return Run(
+        id=request.name or made_up,
+        kind=request.kind,
         created=records.now(),
-        command=command,
+        command=request.command,
         config=asdict(config),
         seed=subject.seed,
         parent=subject.parent,
@@ -84,92 +142,173 @@ def evaluate(
         weights=subject.weights,
         n=len(data),
     )
-    unfinished = _unfinished(run, place.out, name)
-    folder = unfinished or records.new_folder(place.out, run.id)
+
+
+def _folder(run: Run, results: Path, request: Request, keep: Keep | None) -> tuple[Path, Run, bool]:
+    """A fresh folder, or that of an unfinished evaluation that asks the same."""
+    unfinished = None if keep else _unfinished(run, results, request.name)
     if unfinished:
-        display.note(f"going on with {unfinished.name}")
-        run = records.read(unfinished)
-    with records.recording(run, folder) as recorder:
-        journal = Journal(folder, len(data))
-        _judge_all(recorder, journal, model, data, attacks, config, display)
-    journal.drop()
-    return folder
+        return unfinished, records.read(unfinished), True
+    return records.new_folder(results, run.id), run, False
 
 
 def _unfinished(run: Run, results: Path, name: str | None) -> Path | None:
     """The folder of an evaluation that asks the same of the same weights and is not done."""
+    asked = (run.kind, run.config, run.weights, run.dataset)
     for folder, other in reversed(records.folders(results)):
-        same = name in (None, other.id) and (
-            other.kind,
-            other.config,
-            other.weights,
-            other.dataset,
-        ) == (
-            run.kind,
-            run.config,
-            run.weights,
-            run.dataset,
-        )
-        if same and other.status in ("started", "interrupted", "failed"):
+        same = (other.kind, other.config, other.weights, other.dataset) == asked
+        if same and name in (None, other.id) and other.status in records.UNFINISHED:
             return folder
     return None
 
 
-def _judge_all(
-    recorder: Recorder,
-    journal: Journal,
-    model: nn.Module,
-    data: Split,
-    attacks: Mapping[str, Attack],
-    config: EvalConfig,
-    display: Display,
-) -> None:
-    noise = Noise(config.seed, torch.arange(len(data), device=data.y.device))
-    labels = data.y.cpu().numpy()
-    columns: dict[str, Column] = {}
-    outcomes: dict[str, Outcome] = {}
-    right = np.ones(len(data), bool)  # every example counts in the clean column
-    for position, (label, attack) in enumerate([(CLEAN, None), *attacks.items()]):
-        # Keyed by the attack, not its label: pgd100 begins where pgd20 does.
-        source = noise.fork(config.attack[label]["name"] if attack else CLEAN)
-        column = columns[label] = journal.column(str(position))
-        clean = torch.from_numpy(columns[CLEAN].arrays["prediction"]) if attack else None
-        display.judging(label, len(data))
-        todo = [rows for rows in _batches(len(data), config) if rows.start not in column.done]
-        for rows, verdicts in verdicts_of(
-            model, data, attack, config.threat, noise=source, clean=clean, batches=todo
-        ):
-            journal.append(str(position), rows, verdicts)
-            column.put(rows, verdicts)
-            hits = column.arrays["prediction"] == labels
-            judged = column.arrays["prediction"] >= 0
-            display.judged(int(judged.sum()), float((hits & right)[judged].mean()))
-        correct = right & (column.arrays["prediction"] == labels)
-        if attack is None:
-            right = correct
-            recorder.update(clean_accuracy=float(correct.mean()))
-            continue
-        outcomes[label] = Outcome(
-            params=config.attack[label],
-            n=len(data),
-            correct=int(correct.sum()),
-            robust_accuracy=float(correct.mean()),
-            forwards=column.forwards,
-            backwards=column.backwards,
-            seconds=column.seconds,
+class _Session:
+    """One process's part of an evaluation."""
+
+    def __init__(
+        self, request: Request, data: Split, shard: Shard, recorder: Recorder, display: Display
+    ) -> None:
+        self.config, self.data, self.shard = request.config, data, shard
+        self.journal = Journal(recorder.folder, len(data))
+        self._recorder, self._display = recorder, display
+        self._labels = data.y.cpu().numpy()
+        model = request.subject.model
+        few, labels = data.images(slice(SHOWN)), data.y[:SHOWN]
+        for note in checks.before(model, few, labels):
+            self.note(note)
+        self._judge = Judge(model, self.config.threat, checks.randomised(model, few))
+        on = request.source.model if request.source else model
+        self._itself = self._search = lens.exact(on)
+        if self.config.precision == "auto" and request.source is None:
+            self._search, given_up = lens.quick(model, few)
+            for note in given_up:
+                self.note(note)
+        self._field = Field(
+            data=data,
+            judge=replace(self._judge, model=on, random=self._judge.random and on is model),
+            lens=self._search,
+            noise=Noise(self.config.seed, torch.arange(len(data), device=data.y.device)),
+            slots=self.config.batch_size,
+            # An image for another model is the better the surer this one is wrong about it.
+            stop=request.source is None,
+            target=self._judge if request.source else None,
+            note=self.note,
         )
-        recorder.update(attacks=dict(outcomes))
-    standing = np.logical_and.reduce([c.arrays["prediction"] == labels for c in columns.values()])
-    arrays = {"index": np.arange(len(data), dtype=np.int32), "label": labels.astype(np.int32)}
-    for label, column in columns.items():
-        arrays |= {f"{label}/{key}": values for key, values in column.arrays.items()}
-    recorder.update(
-        worst_case_accuracy=float(standing.mean()),
-        examples=journal.close(arrays),
-        seconds=sum(column.seconds for column in columns.values()),
-    )
+
+    def judge(self, todo: list[Point], keep: Keep) -> dict[str, Column]:
+        """Fill every column; the record is written after each."""
+        columns = {CLEAN: self._clean()}
+        filled: list[Column] = []
+        outcomes: dict[str, records.Outcome] = {}
+        for position, point in enumerate(todo, 1):
+            column, seconds = self._column(position, point, filled, columns[CLEAN], keep)
+            filled.append(column)
+            columns[point.label] = column
+            stages = point.attack.stages(point.threat, len(self.data.classes))
+            outcomes[point.label] = outcome(point, stages, column, columns[CLEAN], seconds)
+            for note in checks.after(stages, column, len(self.data)):
+                self.note(f"{point.label}: {note}")
+            self._recorder.update(attacks=dict(outcomes))
+        self._close(todo, columns)
+        return columns
+
+    def note(self, text: str) -> None:
+        """Say it once, on the screen and in the record."""
+        if text not in self._recorder.run.notes:
+            self._display.note(text)
+            self._recorder.update(notes=[*self._recorder.run.notes, text])
+
+    def _clean(self) -> Column:
+        column, _ = self.journal.column("0")
+        mine = self.shard.mine(len(self.data)) & (column.arrays["stages"] == 0)
+        self._display.judging(CLEAN, int(mine.sum()))
+        done = 0
+        for found in clean(replace(self._field, judge=self._judge), self._rows(mine)):
+            column.put(0, found, minimal=False)
+            self.journal.moved("0", column, found.rows.numpy())
+            done += len(found.rows)
+            judged = column.arrays["stages"] > 0
+            self._display.judged(done, float(column.arrays["share"][judged].mean(dtype=float)))
+        self.journal.flush("0", column)
+        self._share(column)
+        self._recorder.update(clean_accuracy=float(column.arrays["share"].mean(dtype=float)))
+        return column
+
+    def _column(
+        self, position: int, point: Point, filled: list[Column], clean_: Column, keep: Keep
+    ) -> tuple[Column, float]:
+        """One attack's verdicts, and the seconds they took."""
+        name = str(position)
+        column, seconds = self.journal.column(name)
+        if point.within is not None:
+            cut(column, filled[point.within], self._labels, point.until)
+            return column, 0.0
+        if point.weaker is not None:
+            inherit(column, filled[point.weaker])
+        right = clean_.arrays["share"] > 0
+        standing = self.shard.mine(len(self.data)) & right & (point.eps != 0)
+        field = replace(
+            self._field,
+            judge=replace(self._field.judge, threat=point.threat),
+            target=self._field.target and replace(self._field.target, threat=point.threat),
+        )
+        stages = point.attack.stages(point.threat, len(self.data.classes))
+        self.journal.flush(name, column)  # what passed until now is no attack's time
+        watched = _Watched(self._display, point, column, standing, len(stages))
+        for progress in evaluate(stages, column, standing, field, self._itself):
+            keep(progress)
+            self.journal.moved(name, column, progress.found.rows.numpy())
+            watched.see(progress)
+        seconds += self.journal.flush(name, column)
+        fill(column, right, clean_, self._labels)
+        return column, self._share(column, seconds)
+
+    def _rows(self, mask: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(mask.nonzero()[0]).to(self.data.y.device)
+
+    def _share(self, column: Column, seconds: float = 0.0) -> float:
+        """Put everyone's examples together; the time is that of the slowest."""
+        mine = self.shard.mine(len(self.data)).nonzero()[0]
+        part = {key: values[mine] for key, values in column.arrays.items()}
+        everyone = self.shard.gathered((mine, part, seconds))
+        for rows, arrays, _ in everyone:
+            for key, values in arrays.items():
+                column.arrays[key][rows] = values
+        return max(spent for _, _, spent in everyone)
+
+    def _close(self, todo: list[Point], columns: dict[str, Column]) -> None:
+        clean_ = columns[CLEAN]
+        standing = robust(None, clean_, clean_)
+        for point in todo:
+            standing = np.minimum(standing, robust(point, columns[point.label], clean_))
+        run_ = self._recorder.run
+        changes: dict[str, object] = {"worst_case_accuracy": float(standing.mean(dtype=float))}
+        if self.shard.first:
+            changes["examples"] = self.journal.close(arrays_of(columns, self._labels))
+        changes["seconds"] = sum(each.seconds for each in run_.attacks.values())
+        self._recorder.update(**changes)
 
 
-def _batches(n: int, config: EvalConfig) -> list[slice]:
-    size = config.batch_size
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+class _Watched:
+    """Tells the display about a column as it fills."""
+
+    def __init__(
+        self, display: Display, point: Point, column: Column, standing: np.ndarray, stages: int
+    ) -> None:
+        self._display, self._point, self._column = display, point, column
+        self._standing, self._stages = standing, stages
+        self._index = self._done = self._todo = -1
+
+    def see(self, progress: Progress) -> None:
+        """Some examples are through with a stage."""
+        if progress.number != self._index:
+            self._index, self._done = progress.number, 0
+            stage = progress.stage
+            waiting = self._standing & self._column.waiting(self._index, stage.attack.minimal)
+            # Those of this batch are through already.
+            self._todo = int(waiting.sum()) + len(progress.found.rows)
+            several = f" {stage.member} {self._index + 1}/{self._stages}" * (self._stages > 1)
+            self._display.judging(f"{self._point.label}{several}", self._todo)
+        self._done += len(progress.found.rows)
+        left = self._standing & ~self._column.broken
+        self._display.judged(self._done, float(left.sum() / max(1, len(left))))

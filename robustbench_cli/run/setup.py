@@ -10,11 +10,10 @@ import torch
 
 from robustbench_cli import environment as software
 from robustbench_cli import presets
-from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.config import (
     MANY,
     ONE,
-    EvalConfig,
     Precision,
     Table,
     TrainConfig,
@@ -45,10 +44,6 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
 
 USUAL: Table = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
 """What holds where not even the data set says otherwise (Rice et al., 2020)."""
-
-
-EVALUATION = ("threat", "dataset", "n", "batch_size", "seed")
-"""What ``--set`` may reach in an evaluation: the model is what it is, attacks have --attack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +85,7 @@ def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
     if "preset" in changes:
         raise UserError("--set preset=...: a preset is named by --preset")
     name = typed.get("preset")
-    preset = _known(presets.load(name)) if name else {}
+    preset = known(presets.load(name)) if name else {}
     layers = [preset, typed]
     chosen = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
     dataset = DATASETS.build(spec_of(chosen))
@@ -102,98 +97,13 @@ def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
         raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
     for kind in ("model", "optimizer", "schedule"):
         values[kind] = COMPONENTS[kind].describe(COMPONENTS[kind].build(spec_of(values[kind])))
-    values["threat"] = _radius(values.get("threat", {}), dataset)
+    values["threat"] = radius_of(values.get("threat", {}), dataset)
     recipe = Recipe.build(specs_of(values["defense"]))
     described = [DEFENSES.describe(part) for part in recipe.parts]
     values["defense"] = {table["name"]: table for table in described}
     config = validated(TrainConfig, values)
     recipe.check(config.train.epochs)
     return config
-
-
-def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
-    """An evaluation's configuration: the trained run's < flags < ``--set``.
-
-    Raises:
-        UserError: a bad value, or a setting that is not an evaluation's to change.
-    """
-    changes = settings(pairs)
-    odd = [section for section in changes if section not in EVALUATION]
-    if odd:
-        raise UserError(
-            f"--set {odd[0]}: an evaluation cannot change that; it takes {', '.join(EVALUATION)}"
-        )
-    values = refined(merged(base, typed), changes)
-    dataset = DATASETS.build(spec_of(values["dataset"]))
-    values["dataset"] = DATASETS.describe(dataset)
-    values["threat"] = _radius(values.get("threat", {}), dataset)
-    attacks = (ATTACKS.build(spec) for spec in specs_of(values["attack"]))
-    values["attack"] = {
-        label: ATTACKS.describe(attack)
-        for label, attack in zip(values["attack"], attacks, strict=True)
-    }
-    return validated(EvalConfig, values)
-
-
-def chosen_attacks(
-    texts: list[str], suite: str | None, last_iterate: bool, restarts: int | None
-) -> Table:
-    """``--attack`` and ``--suite`` as the ``attack`` section, labelled as written.
-
-    Raises:
-        UserError: no attack, an unknown one, one given twice, or ``--last-iterate`` or
-            ``--restarts`` where none of them takes it.
-    """
-    tables = _suite(suite) if suite else {}
-    for text in texts:
-        spec, label = ATTACKS.resolve(Spec.parse(text)), text.strip().lower()
-        if label in tables:
-            raise UserError(f"attack {label!r} is given twice; once is enough")
-        tables[label] = {"name": spec.name, **spec.params}
-    if not tables:
-        raise UserError("name an attack, e.g. --attack pgd20 --attack cw20, or --suite paper")
-    if last_iterate:
-        tables = _with_option(tables, "last_iterate", True)
-    if restarts is not None:
-        tables = _with_option(tables, "restarts", restarts)
-    return tables
-
-
-def _suite(name: str) -> Table:
-    """The attacks of a suite, which names nothing else: radius and n belong to the command."""
-    found = presets.load(name, "suites")
-    odd = sorted({*found} - {"attack", "preset"})
-    if odd or "attack" not in found:
-        what = f"sets {odd[0]!r}" if odd else "names no attack"
-        raise UserError(f"suite {name!r} {what}; a suite holds [attack.NAME] tables and no more")
-    attacks: Table = _known(found)["attack"]
-    return attacks
-
-
-def _with_option(tables: Table, option: str, value: object) -> Table:
-    """One option for every attack that has it, shown in the label: it changes the protocol."""
-    result: Table = {}
-    for label, table in tables.items():
-        if ATTACKS.accepts(table["name"], option):
-            shown = f"{label}{',' if ':' in label else ':'}{option}={str(value).lower()}"
-            result[shown] = {**table, option: value}
-        else:
-            result[label] = table
-    if list(result) == list(tables):
-        raise UserError(f"--{option.replace('_', '-')}: none of these attacks takes it")
-    return result
-
-
-def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
-    """The attacks by label; raise ``UserError`` if one needs more classes than there are."""
-    attacks = {spec.label: ATTACKS.build(spec) for spec in specs_of(config.attack)}
-    for label, attack in attacks.items():
-        if classes < attack.min_classes:
-            raise UserError(
-                f"attack {label!r} uses the DLR loss, which needs at least "
-                f"{attack.min_classes} classes; the data set has {classes}"
-            )
-    return attacks
 
 
 def device(name: str) -> torch.device:
@@ -263,7 +173,7 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _radius(threat: Mapping[str, Any], dataset: Dataset) -> Table:
+def radius_of(threat: Mapping[str, Any], dataset: Dataset) -> Table:
     """The threat with the data set's usual radius where none is given."""
     norm = validated(_OnlyNorm, {"norm": threat.get("norm", "Linf")}).norm
     return asdict(validated(Threat, {"eps": dataset.eps[norm], **threat, "norm": norm}))
@@ -274,7 +184,7 @@ class _OnlyNorm:
     norm: Norm
 
 
-def _known(preset: Table) -> Table:
+def known(preset: Table) -> Table:
     """A preset with its components' names resolved, so that layers can be compared."""
     result = dict(preset)
     for kind in {*ONE} & {*preset}:

@@ -13,7 +13,7 @@ from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.engine import checkpoint
-from robustbench_cli.engine.evaluate import examine
+from robustbench_cli.engine.judge import examine
 from robustbench_cli.engine.train import Row, Trainer
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import Shape

@@ -1,0 +1,71 @@
+"""The minimal-norm attack of Carlini & Wagner (2017) in Linf, https://arxiv.org/abs/1608.04644."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli import losses
+from robustbench_cli.ascent import Steps
+from robustbench_cli.attacks import ATTACKS, Attack, Look, Output, State, Task
+from robustbench_cli.attacks.cw_l2 import adam, opened
+from robustbench_cli.registry import Number
+from robustbench_cli.threat import over
+
+
+@ATTACKS.register("cw-linf", aliases=("cwlinf",), pattern=r"cw-?linf-?(?P<steps>\d+)")
+@dataclass(frozen=True, kw_only=True)
+class CWLinf(Attack):
+    """Adam on sum(max(|x' - x| - tau, 0)) + c max(z_y - max z, 0), for ever smaller tau.
+
+    A round that succeeds shrinks tau, one that fails doubles c; each begins where the last one
+    ended.  The authors attack one image at a time and run a failing round to its end.
+    """
+
+    steps: Steps = 1000
+    """At most so many steps per round."""
+    rate: Annotated[Number, Field(gt=0)] = 5e-3
+    """Adam's learning rate."""
+    decay: Annotated[Number, Field(gt=0, lt=1)] = 0.9
+    """The next tau as a share of the distance reached; nearer to 1 is more accurate."""
+    c: Annotated[Number, Field(gt=0)] = 1e-5
+    """The first c."""
+    largest: Annotated[Number, Field(gt=0)] = 20.0
+    """The example is given up when c grows beyond this."""
+    least: Annotated[Number, Field(gt=0)] = 1 / 256
+    """The example is done when tau is no more than this."""
+
+    norms: ClassVar[tuple[str, ...]] = ("Linf",)
+
+    @property
+    def minimal(self) -> bool:
+        return True
+
+    def begin(self, task: Task) -> State:
+        w, each = opened(task.x), task.x.new_ones(task.y.shape)
+        state = {"w": w, "m": w * 0, "v": w * 0, "turn": torch.zeros_like(task.y)}
+        return {**state, "x": (w.tanh() + 1) / 2, "c": each * self.c, "tau": each}
+
+    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+        return losses.margin(out.logits, task.y).clamp(max=0)
+
+    def move(self, state: State, look: Look, task: Task) -> State:
+        c, tau = state["c"], state["tau"]
+        away = state["x"] - task.x
+        excess = away.abs() - over(tau, away)
+        cost = excess.clamp_min(0).flatten(1).sum(1) - c * look.loss
+        wrong = look.logits.argmax(1) != task.y
+        won = wrong & (cost < 1e-4 * c)
+        lost = ~won & (state["turn"] + 1 >= self.steps)
+        moved = adam(state, away.sign() * (excess > 0) - over(c, away) * look.grad, self.rate)
+        for name in ("m", "v", "turn"):
+            moved[name] = torch.where(over(won | lost, moved[name]), 0, moved[name])
+        for name in ("w", "x"):  # the next round begins at the image that won this one
+            moved[name] = torch.where(over(won, moved[name]), state[name], moved[name])
+        reached = self.decay * torch.minimum(tau, task.threat.distance(state["x"], task.x))
+        return {**moved, "c": torch.where(lost, 2 * c, c), "tau": torch.where(won, reached, tau)}
+
+    def over(self, state: State, taken: Tensor) -> Tensor:
+        return (state["tau"] <= self.least) | (state["c"] > self.largest)

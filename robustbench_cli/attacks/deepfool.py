@@ -1,0 +1,67 @@
+"""DeepFool (Moosavi-Dezfooli et al., 2016), https://arxiv.org/abs/1511.04599.
+
+It steps onto the nearest boundary of the linearised model until the class changes.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli import losses
+from robustbench_cli.ascent import Steps
+from robustbench_cli.attacks import ATTACKS, Attack, Look, State, Task
+from robustbench_cli.registry import Number
+from robustbench_cli.threat import over
+
+BEYOND = 1e-4
+"""Added to the length of every step, so that none ends on the boundary itself."""
+
+
+@ATTACKS.register("deepfool", aliases=("df",), pattern=r"deepfool-?(?P<steps>\d+)")
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(Attack):
+    """Onto the nearest linearised boundary, again and again; one gradient per class and step.
+
+    The authors' code leaves the box [0, 1]; here every iterate is clipped to it, as in Foolbox,
+    while the sum of the steps is not.  It also goes away from the predicted class, which for an
+    example that is worth attacking is the true one.
+    """
+
+    steps: Steps = 50
+    """At most so many steps; two or three are common."""
+    overshoot: Annotated[Number, Field(ge=0)] = 0.02
+    """The sum of the steps is stretched by this share, so norms come out that much longer."""
+    candidates: Annotated[int, Field(ge=2)] = 10
+    """Only the boundaries with so many classes (by clean logit, the true one included) count."""
+
+    norms: ClassVar[tuple[str, ...]] = ("Linf", "L2")
+    sees: ClassVar[Literal["gradient", "logits", "jacobian"]] = "jacobian"
+
+    @property
+    def minimal(self) -> bool:
+        return True
+
+    def begin(self, task: Task) -> State:
+        nowhere = torch.zeros_like(task.x)
+        return {"x": task.x.clone(), "total": nowhere, "fooled": task.y < 0}
+
+    def move(self, state: State, look: Look, task: Task) -> State:
+        x, y, grad = state["x"], task.y, look.grad
+        each = torch.arange(len(y), device=y.device)
+        away = grad - grad[each, y][:, None]
+        gap = (look.logits - losses.picked(look.logits, y)[:, None]).abs()
+        reach = gap / task.threat.dual(away.flatten(2)).clamp_min(1e-12)
+        rank = task.clean.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        reach = torch.where(rank < self.candidates, reach, torch.inf)
+        reach, nearest = reach.scatter(1, y[:, None], torch.inf).min(1)
+        step = over(reach + BEYOND, x) * task.threat.steepest(away[each, nearest])
+        total = state["total"] + step.to(x)
+        fooled = state["fooled"] | (look.logits.argmax(1) != y)
+        there = (task.x + (1 + self.overshoot) * total).clamp(0, 1)
+        return {"x": torch.where(over(fooled, x), x, there), "total": total, "fooled": fooled}
+
+    def over(self, state: State, taken: Tensor) -> Tensor:
+        return state["fooled"] | (taken >= self.steps)

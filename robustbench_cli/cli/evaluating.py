@@ -1,0 +1,81 @@
+"""From options to a request: what ``eval`` and ``attack`` have in common."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustbench_cli.cli.options import given
+
+if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
+    from robustbench_cli.run.evaluate import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options that both commands take, as they were typed."""
+
+    attacks: list[str]
+    suite: str | None = None
+    run: str | None
+    model: str | None
+    weights: Path | None
+    dataset: str | None
+    source: str | None = None
+    n: int | None
+    norm: str | None
+    eps: str | None
+    sweep: str | None = None
+    restarts: int | None
+    eot: int | None
+    last_iterate: bool
+    precision: str | None
+    batch_size: int | None
+    seed: int | None
+    device: str
+    data_dir: Path
+    out: Path
+    name: str | None
+    changes: list[str]
+
+
+def request(asked: Asked, kind: str) -> "Request":
+    """Names resolved, model loaded, configuration validated.
+
+    Raises:
+        UserError: something that was asked for is unknown, damaged or makes no sense.
+    """
+    from robustbench_cli.run import setup
+    from robustbench_cli.run.asked import chosen_attacks, eval_config
+    from robustbench_cli.run.evaluate import Request
+    from robustbench_cli.run.subject import Choice, find
+
+    place = setup.Place(out=asked.out, data_dir=asked.data_dir, device=asked.device)
+    options: dict[str, Any] = given(
+        restarts=asked.restarts, eot=asked.eot, last_iterate=asked.last_iterate or None
+    )
+    attacks = chosen_attacks(asked.attacks, asked.suite, options)
+    choice = Choice(run=asked.run, model=asked.model, weights=asked.weights, dataset=asked.dataset)
+    subject, base = find(choice, place)
+    source = find(Choice(run=asked.source), place)[0] if asked.source is not None else None
+    dataset = asked.dataset
+    typed = given(
+        attack=attacks,
+        dataset=setup.component("dataset", dataset) if dataset is not None else None,
+        threat=given(norm=asked.norm, eps=asked.eps) or None,
+        source={"id": source.parent, "weights": source.weights} if source else None,
+        sweep=asked.sweep,
+        n=asked.n,
+        precision=asked.precision,
+        batch_size=asked.batch_size,
+        seed=asked.seed,
+    )
+    return Request(
+        subject=subject,
+        source=source,
+        config=eval_config(base, typed, asked.changes),
+        place=place,
+        command=sys.argv[1:],
+        name=asked.name,
+        kind=kind,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,153 @@
+"""Who decides: a float32 forward pass of the model as it is, on the image as it is stored.
+
+Attacks and the fast models they search with only propose.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cli.errors import RunError, UserError
+from robustbench_cli.modes import evaluating
+from robustbench_cli.threat import Threat
+
+DROP = 10
+"""Fresh draws that must all be wrong before an example counts as broken for good."""
+SHARE = 100
+"""Fresh draws over which a randomised model's accuracy is measured."""
+
+
+@contextmanager
+def judging(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, weights frozen, float32 throughout, and nothing changed afterwards.
+
+    Raises:
+        RunError: the model changed its own buffers (running statistics that follow attacks).
+    """
+    wanted = [p.requires_grad for p in model.parameters()]
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    # Versions count in-place writes: comparing them costs nothing, hashing would.
+    buffers = {name: (b, b._version) for name, b in model.named_buffers()}
+    with evaluating(model), torch.autocast(device_of(model).type, enabled=False):
+        model.requires_grad_(False)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+            for p, flag in zip(model.parameters(), wanted, strict=True):
+                p.requires_grad_(flag)
+    for name, now in model.named_buffers():
+        was, version = buffers.get(name, (now, now._version))
+        if now is not was or now._version != version:
+            raise RunError(
+                f"the model changed its buffer {name!r} while it was evaluated; it is not the "
+                "same model from one image to the next"
+            )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are; the CPU if it has none."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def examine(model: nn.Module, x: Tensor, classes: int) -> None:
+    """Refuse a model that cannot be judged; raise ``UserError`` with what it returned.
+
+    Args:
+        x: a few images (B, C, H, W) in [0, 1].
+        classes: how many classes the data set has.
+    """
+    with judging(model):
+        try:
+            logits = model(x.requires_grad_())
+        except Exception as error:  # it may be the user's code: anything can come out of it
+            first = (str(error).splitlines() or [""])[0]
+            raise UserError(
+                f"the model cannot take images of shape {tuple(x.shape[1:])}: "
+                f"{type(error).__name__}: {first}"
+            ) from None
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"the model must return logits (B, {classes}), it returned {got}")
+    if logits.shape[1] != classes:
+        raise UserError(f"the model returns {logits.shape[1]} classes, the data set has {classes}")
+    if not logits.isfinite().all():
+        raise UserError("the model returns NaN or infinite logits on clean images")
+    if not logits.requires_grad:
+        raise UserError(
+            "the model's logits have no gradient with respect to the images (detached?); "
+            "gradient attacks cannot work on it"
+        )
+
+
+def predict(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Logits (B, K); raise ``RunError`` if they are not finite."""
+    with torch.no_grad():
+        logits = model(x)
+    # argmax of NaN is an index like any other and would count as a success.
+    if not logits.isfinite().all():
+        raise RunError("the model returned NaN or infinite logits; no verdict is possible")
+    return logits
+
+
+class Verdict(NamedTuple):
+    """What the judge saw of some images, each tensor (B)."""
+
+    prediction: Tensor
+    """The predicted class; a randomised model's most frequent one."""
+    share: Tensor
+    """How often the prediction is right: 0 or 1, but for a randomised model."""
+    broken: Tensor
+    """Whether the example is done with: wrong, and at every draw if there are several."""
+    forwards: int
+    """Passes per image."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The deciding model under one threat."""
+
+    model: nn.Module
+    threat: Threat
+    random: bool = False
+    """Whether the model is randomised, so that one pass decides nothing."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """One float32 pass, (B, K)."""
+        return predict(self.model, x)
+
+    def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, *, bounded: bool = True) -> Verdict:
+        """Decide about stored images; raise ``RunError`` if they are not where they must be."""
+        box = (x_adv >= 0) & (x_adv <= 1)  # False for NaN, too
+        if not bool(box.all()) or (bounded and not bool(self.threat.inside(x_adv, x).all())):
+            raise RunError(
+                f"the attack left the ball or the box, or made NaN pixels ({self.threat})"
+            )
+        if not self.random:
+            prediction = self.logits(x_adv).argmax(1)
+            right = prediction == y
+            return Verdict(prediction, right.float(), ~right, 1)
+        votes = torch.zeros_like(self.logits(x_adv), dtype=torch.long)
+        every = torch.arange(len(x_adv), device=x_adv.device)
+        for _ in range(SHARE):
+            votes[every, self.logits(x_adv).argmax(1)] += 1
+        share = votes[every, y].float() / SHARE
+        # Never "any draw was wrong": that would count luck as an attack.
+        return Verdict(votes.argmax(1), share, share < 1 / SHARE, SHARE + 1)
+
+    def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
+        """Whether a success is one for good: wrong, at every one of ``passes`` fresh draws."""
+        wrong = torch.ones_like(y, dtype=torch.bool)
+        for _ in range(self.passes):
+            wrong &= self.logits(x_adv).argmax(1) != y
+        return wrong
+
+    @property
+    def passes(self) -> int:
+        """Forward passes per decision about a success."""
+        return DROP if self.random else 1

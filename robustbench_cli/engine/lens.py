@@ -1,0 +1,238 @@
+"""What a search looks through: the model itself, or a faster one that answers almost the same.
+
+A search proposes only, so its model may be rounded (bfloat16) or rewritten (BatchNorm folded into
+the convolutions before it); the judge has the last word, and what was close is tried again with
+the model itself.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental import optimization
+
+from robustbench_cli.attacks import Attack, Look, Output, State, Task
+from robustbench_cli.engine.judge import device_of
+from robustbench_cli.errors import UserError
+from robustbench_cli.losses import wide
+
+Precision = Literal["exact", "auto"]
+
+STEEP = 1e-2
+"""How far its gradients may be off: max-pooling may pick another of two equal pixels."""
+TOLERANCE = 1e-3
+"""How far a folded model's logits may be off, relative to their own spread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """A model as a search sees it."""
+
+    model: Callable[[Tensor], Tensor]
+    patience: int = 1
+    """Looks between two checks of who is done: a check makes a GPU wait."""
+    compact: float = 1.0
+    """The batch is cut down when no more than this share of it is still under attack."""
+    doubt: float = 0.0
+    """Logit margins below this are too small to trust: float32 must look again."""
+    about: str = "float32"
+
+    def look(
+        self, attack: Attack, state: State, task: Task, taken: Tensor
+    ) -> tuple[Look, int, int]:
+        """One look at every row, averaged over ``attack.draws`` passes, and its price.
+
+        Returns:
+            What was seen, and the forward and backward passes that it took per example.
+        """
+        looks = [self._once(attack, state, task, taken) for _ in range(attack.draws)]
+        backwards = {"gradient": 1, "logits": 0, "jacobian": looks[0].logits.shape[1]}[attack.sees]
+        price = attack.draws * (1 + attack.probes), attack.draws * backwards
+        if len(looks) == 1:
+            return looks[0], *price
+        parts = list(zip(*(look[:-1] for look in looks), strict=True))
+        means = {
+            name: torch.stack(part).mean(0)
+            for name, part in zip(Look._fields[:-1], parts, strict=True)
+        }
+        return Look(**means, taken=taken), *price
+
+    def _once(self, attack: Attack, state: State, task: Task, taken: Tensor) -> Look:
+        x = state["x"].detach()
+        none = x.new_full((len(x),), torch.nan)
+        seen = self._classified(state["probes"]) if attack.probes else none
+        if attack.sees == "logits":
+            with torch.no_grad():
+                return Look(wide(self.model(x)), none, none, seen, none, taken)
+        x.requires_grad_()
+        with torch.enable_grad():
+            out = self._output(attack.seen(x, state, task, taken), attack.taps)
+            logits = wide(out.logits)
+            features = none if out.features is None else out.features.detach()
+            if attack.sees == "jacobian":
+                count = logits.shape[1]
+                rows = [
+                    torch.autograd.grad(logits[:, k].sum(), x, retain_graph=k < count - 1)[0]
+                    for k in range(count)
+                ]
+                return Look(logits.detach(), none, torch.stack(rows, 1), seen, features, taken)
+            loss = attack.loss(Output(logits, out.features), state, task)
+            # The sum, never the mean: a mean divides small gradients towards zero.
+            (grad,) = torch.autograd.grad(loss.sum(), x)
+        return Look(logits.detach(), loss.detach(), grad, seen, features, taken)
+
+    def _classified(self, probes: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = wide(self.model(probes.flatten(0, 1)))
+        return logits.view(*probes.shape[:2], -1)
+
+    def _output(self, x: Tensor, taps: bool) -> Output:
+        if not taps:
+            return Output(self.model(x), None)
+        caught: list[Tensor] = []
+        hook = last_layer(self.model).register_forward_pre_hook(
+            lambda _module, inputs: caught.append(inputs[0])
+        )
+        try:
+            logits = self.model(x)
+        finally:
+            hook.remove()
+        return Output(logits, wide(caught[-1].flatten(1)))
+
+
+class Meter:
+    """A model that counts the images pushed through it, forward and backward."""
+
+    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
+        self.forwards = 0
+        self.backwards = 0
+        self._model = model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self._model(x)
+        self.forwards += len(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self._count(len(x)))  # type: ignore[no-untyped-call]
+        return logits
+
+    def _count(self, images: int) -> None:
+        self.backwards += images
+
+
+def last_layer(model: Any) -> nn.Module:
+    """The layer whose input are the features: ``head``, else the last linear one.
+
+    Raises:
+        UserError: the model has neither.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    linear = [m for m in modules if isinstance(m, nn.Linear)]
+    found = getattr(model, "head", None) or (linear[-1] if linear else None)
+    if not isinstance(found, nn.Module):
+        raise UserError("this attack reads features, but the model has no last linear layer")
+    return found
+
+
+def exact(model: nn.Module) -> Lens:
+    """The model itself, in float32."""
+    return _on(device_of(model), model=model)
+
+
+def quick(model: nn.Module, x: Tensor) -> tuple[Lens, list[str]]:
+    """The fastest model that can be vouched for, and notes on what was given up.
+
+    Args:
+        x: images (B, C, H, W) on which the fast model is compared with the original.
+    """
+    where = device_of(model)
+    fast, notes = _folded(model, x)
+    folded = fast is not model
+    narrow = _has_bf16(where)
+    doubt = 10 * _apart(model, fast, x)
+    if narrow:
+        fast = _in_bf16(fast, where)
+        doubt = 10 * _apart(model, fast, x)
+    about = ("bfloat16" if narrow else "float32") + ", BatchNorm folded" * folded
+    return _on(where, model=fast, doubt=doubt, about=about), notes
+
+
+def _on(where: torch.device, **rest: Any) -> Lens:
+    if where.type == "cuda":
+        return Lens(patience=4, compact=0.5, **rest)
+    return Lens(**rest)
+
+
+def _has_bf16(where: torch.device) -> bool:
+    """Whether bfloat16 is fast here, not merely possible."""
+    if where.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # torch has no public name for it, and older ones none at all.
+    known: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return known()
+
+
+class _Narrow(nn.Module):
+    """A model whose forward pass runs in bfloat16."""
+
+    def __init__(self, model: nn.Module, where: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self.where = where
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(self.where.type, torch.bfloat16):
+            logits: Tensor = self.model(x)
+        return logits.float()
+
+
+def _in_bf16(model: nn.Module, where: torch.device) -> nn.Module:
+    return _Narrow(model, where).eval()
+
+
+def _folded(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str]]:
+    """The model with every BatchNorm that directly follows a convolution folded into it."""
+    hooks = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    if hooks:
+        return model, ["BatchNorm was not folded: the model has forward hooks"]
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        return model, []
+    try:
+        folded: nn.Module = optimization.fuse(copy.deepcopy(model).eval())
+    except Exception as error:  # tracing runs the user's code: anything can come out of it
+        first = (str(error).splitlines() or [""])[0]
+        return model, [f"BatchNorm was not folded: {type(error).__name__}: {first}"]
+    folded = folded.to(memory_format=torch.channels_last).requires_grad_(False)
+    spread = float(_shown(model, x).std())
+    if not isinstance(folded, fx.GraphModule) or not _apart(model, folded, x) <= TOLERANCE * spread:
+        return model, ["BatchNorm was not folded: the folded model answers differently"]
+    mine, theirs = (_slope(each, x) for each in (model, folded))
+    if not float((mine - theirs).norm()) <= STEEP * float(mine.norm()):
+        # A backward pass of the user's own (a straight-through estimator) is lost in tracing.
+        return model, ["BatchNorm was not folded: the folded model has other gradients"]
+    return folded, []
+
+
+def _slope(model: nn.Module, x: Tensor) -> Tensor:
+    """The gradient of the images' largest logits."""
+    leaf = x.clone().requires_grad_()
+    with torch.enable_grad():
+        (grad,) = torch.autograd.grad(model(leaf).amax(1).sum(), leaf, allow_unused=True)
+    return torch.zeros_like(x) if grad is None else grad
+
+
+def _apart(model: nn.Module, other: nn.Module, x: Tensor) -> float:
+    """How much two models' logits differ at most."""
+    return float((_shown(model, x) - _shown(other, x)).abs().max())
+
+
+def _shown(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits on the images, their negatives and blends of them.
+
+    A difference that hides on clean images would mislead the search exactly where it goes.
+    """
+    with torch.no_grad():
+        logits: Tensor = model(torch.cat([x, 1 - x, x.roll(1, 0) / 2 + x / 2]))
+    return logits

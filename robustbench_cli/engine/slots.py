@@ -1,0 +1,349 @@
+"""The one loop that drives every attack: slots that are refilled as examples are done with.
+
+A fixed number of examples is under attack at a time.  One that is broken, or has had its last
+look, makes room for the next, so that the model always sees full batches.  What an example goes
+through depends on nothing but itself: its noise is keyed, its loss is summed, its verdict alone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robustbench_cli.attacks import Attack, Examples, Stage, State, Task, Whole
+from robustbench_cli.engine.judge import Judge
+from robustbench_cli.engine.lens import Lens, Meter
+from robustbench_cli.errors import RunError
+from robustbench_cli.losses import margin
+from robustbench_cli.noise import Noise
+from robustbench_cli.threat import over
+
+REFILL = 8
+"""Slots are refilled when one in so many is free: beginning an attack has a price of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a stage found for examples that are done with it; each tensor (B), on the CPU."""
+
+    rows: Tensor
+    """Which examples of the data these are."""
+    broken: Tensor
+    """Whether the judge confirmed a success."""
+    x: Tensor
+    """(B, C, H, W): the adversarial image, else the one that came closest to being wrong."""
+    prediction: Tensor
+    share: Tensor
+    margin: Tensor
+    """Largest wrong logit minus the true one at ``x``; of minimal attacks, minus the norm."""
+    norm: Tensor
+    """How far ``x`` is from the clean image; infinite where a minimal attack found nothing."""
+    step: Tensor
+    """Looks before the first success (gradient steps taken); -1: never."""
+    forwards: Tensor
+    backwards: Tensor
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The slots: one row per example under attack."""
+
+    task: Task
+    state: State
+    rows: Tensor
+    taken: Tensor
+    """Looks so far."""
+    alive: Tensor
+    """False once a row has had its last look."""
+    here: Tensor
+    """False once a row has been reported and only fills the batch."""
+    peak: Tensor
+    """How good the best image so far is (see ``_score``)."""
+    peak_x: Tensor
+    peak_step: Tensor
+    tried: Tensor
+    """How good the best image was that the judge has refused."""
+    forwards: Tensor
+    backwards: Tensor
+
+    def only(self, rows: Tensor) -> "_Table":
+        """Some of the rows."""
+        rest = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        state = {name: values[rows] for name, values in self.state.items()}
+        return _Table(self.task.only(rows), state, **rest)
+
+    def joined(self, other: "_Table") -> "_Table":
+        """These rows, then those."""
+        rest = {n: torch.cat([getattr(self, n), getattr(other, n)]) for n in _COLUMNS}
+        state = {n: torch.cat([values, other.state[n]]) for n, values in self.state.items()}
+        return _Table(self.task.joined(other.task), state, **rest)
+
+
+_COLUMNS = (
+    "rows",
+    "taken",
+    "alive",
+    "here",
+    "peak",
+    "peak_x",
+    "peak_step",
+    "tried",
+    "forwards",
+    "backwards",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """Everything a stage works on."""
+
+    data: Examples
+    judge: Judge
+    lens: Lens
+    """The model the search looks through."""
+    noise: Noise
+    """For all examples: ``noise.ids`` counts them."""
+    slots: int = 256
+    stop: bool = True
+    """Whether an example is done when it is broken; False: go on for the highest margin, as an
+    attack that will be tried on another model must."""
+    target: Judge | None = None
+    """Who decides about the images in the end, if they are crafted on another model."""
+    note: Callable[[str], None] = lambda _text: None
+
+
+def run(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
+    """Attack the examples ``rows``; yield what became of them, in whatever order they are done.
+
+    When memory runs out the slots are halved and the examples in them begin again.
+
+    Raises:
+        RunError: logits that are not finite, or an attack that breaks its contract.
+    """
+    size, left = field.slots, rows
+    while len(left):
+        done: list[Tensor] = []
+        try:
+            for found in _stream(stage, left, replace(field, slots=size)):
+                done.append(found.rows)
+                yield found
+            return
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_memory(error) or size == 1:
+                raise
+        size = max(1, size // 2)
+        field.note(f"out of memory: going on with {size} examples at a time")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        gone = torch.cat(done).to(left.device) if done else left[:0]
+        left = left[~torch.isin(left, gone)]
+
+
+def _is_memory(error: BaseException) -> bool:
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _stream(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
+    if isinstance(stage.attack, Whole):
+        for part in torch.split(rows, field.slots):
+            yield _at_once(stage.attack, part, _task(stage, part, field), field)
+        return
+    attack = stage.attack
+    room = max(1, field.slots // (1 + attack.probes))
+    table = _begin(stage, rows[:room], field)
+    queue, turn = rows[room:], 0
+    while True:
+        table, turn = _looked(attack, table, field), turn + 1
+        if turn % field.lens.patience and bool(table.alive.any()):
+            continue
+        table, found = _leaving(attack, table, field)
+        if found is not None:
+            yield found
+        alive = int(table.alive.sum())
+        if not alive and not len(queue):
+            return
+        free = room - alive
+        refill = len(queue) > 0 and (free >= max(1, room // REFILL) or not alive)
+        # Dead rows keep the batch's shape where that matters, until there is something to save.
+        if refill or alive <= field.lens.compact * len(table.alive):
+            table = table.only(table.alive)
+        if refill:
+            fresh = _begin(stage, queue[:free], field)
+            table, queue = (table.joined(fresh) if alive else fresh), queue[free:]
+
+
+def _task(stage: Stage, rows: Tensor, field: Field) -> Task:
+    x, y = field.data.images(rows), field.data.y[rows]
+    source = field.noise.only(rows).fork(stage.key).fork(f"restart {stage.lane}")
+    return Task(
+        x=x,
+        y=y,
+        clean=field.judge.logits(x),
+        threat=field.judge.threat,
+        noise=source,
+        lane=stage.lane,
+        data=field.data,
+    )
+
+
+def _begin(stage: Stage, rows: Tensor, field: Field) -> _Table:
+    task = _task(stage, rows, field)
+    none = torch.zeros_like(task.y)
+    return _Table(
+        task=task,
+        state=stage.attack.begin(task),
+        rows=rows,
+        taken=none,
+        alive=torch.ones_like(none, dtype=torch.bool),
+        here=torch.ones_like(none, dtype=torch.bool),
+        peak=torch.full_like(task.clean[:, 0], -torch.inf),
+        peak_x=task.x.clone(),
+        peak_step=none - 1,
+        tried=torch.zeros_like(task.clean[:, 0]),
+        forwards=none + 1,  # the clean logits
+        backwards=none,
+    )
+
+
+def _looked(attack: Attack, table: _Table, field: Field) -> _Table:
+    """One pass of the model over all slots, what is to be remembered of it, and the next step."""
+    task, state, taken = table.task, table.state, table.taken
+    look, forwards, backwards = field.lens.look(attack, state, task, taken)
+    x = state["x"]
+    score, wrong = _score(attack, look.logits, x, task, final=field.stop and not field.judge.random)
+    # Not-a-number logits must stop the run at the next check, whoever is shown them.
+    score = torch.where(look.logits.isfinite().all(1), score, torch.nan)
+    better = table.alive & attack.counts(state, taken) & ~(score <= table.peak)
+    last = attack.over(state, taken)
+    first = better & wrong & ((table.peak_step < 0) | attack.minimal)
+    return replace(
+        table,
+        state=attack.move(state, look, task),
+        taken=taken + 1,
+        alive=table.alive & ~last & ~(better & (score == torch.inf)),
+        peak=torch.where(better, score, table.peak),
+        peak_x=torch.where(over(better, x), x, table.peak_x),
+        peak_step=torch.where(first, taken, table.peak_step),
+        forwards=table.forwards + forwards * table.alive,
+        backwards=table.backwards + backwards * table.alive,
+    )
+
+
+def _score(
+    attack: Attack, logits: Tensor, x: Tensor, task: Task, *, final: bool
+) -> tuple[Tensor, Tensor]:
+    """How good an image is, the higher the better; with ``final``, infinite where it is wrong."""
+    wrong = logits.argmax(1) != task.y
+    if attack.minimal:
+        return torch.where(wrong, -task.threat.distance(x, task.x).to(logits), -torch.inf), wrong
+    gap = margin(logits, task.y)
+    if attack.roams:
+        inside = task.threat.inside(x, task.x)
+        gap, wrong = torch.where(inside, gap, -torch.inf), wrong & inside
+    return (torch.where(wrong, torch.inf, gap) if final else gap), wrong
+
+
+def _leaving(attack: Attack, table: _Table, field: Field) -> tuple[_Table, Found | None]:
+    """Take the finished rows out, after the judge has looked at what they claim."""
+    if bool(table.peak.isnan().any()):
+        raise RunError("the model returned NaN or infinite logits; no verdict is possible")
+    table = _confirmed(attack, table, field)
+    rows = (table.here & ~table.alive).nonzero().squeeze(1)
+    if not len(rows):
+        return table, None
+    gone = table.only(rows)
+    found = _verdicts(attack, gone, field)
+    return replace(table, here=table.here & table.alive), found
+
+
+def _confirmed(attack: Attack, table: _Table, field: Field) -> _Table:
+    """Rows whose success the judge denies go on; those of a randomised model that it grants end."""
+    if attack.minimal or not field.stop:
+        return table
+    claims = (table.here & (table.peak > table.tried)).nonzero().squeeze(1)
+    if not len(claims):
+        return table
+    task = table.task
+    stored = task.threat.stored(table.peak_x[claims], task.x[claims])
+    granted = field.judge.broken(stored, task.y[claims])
+    table.forwards[claims] += field.judge.passes
+    denied = claims[~granted]
+    if field.judge.random:
+        table.alive[claims[granted]] = False
+        table.tried[denied] = table.peak[denied]
+    else:
+        # On the boundary, as far as anyone can tell; ``over`` ends it if its time has come.
+        table.peak[denied] = 0
+        table.peak_step[denied] = -1
+        table.alive[denied] = ~attack.over(table.state, table.taken - 1)[denied]
+    return table
+
+
+def _verdicts(attack: Attack, table: _Table, field: Field) -> Found:
+    task, judge = table.task, field.judge
+    hit = table.peak > -torch.inf
+    if attack.minimal:
+        x = _nudged(table.peak_x, task, hit, judge)
+    else:
+        x = task.threat.stored(table.peak_x, task.x)
+    verdict = judge.verdict(x, task.x, task.y, bounded=not attack.minimal)
+    broken = verdict.broken & hit if attack.minimal else verdict.broken
+    norm = task.threat.distance(x, task.x)
+    if attack.minimal:
+        norm = torch.where(broken, norm, torch.inf)
+    return Found(
+        rows=table.rows.cpu(),
+        broken=broken.cpu(),
+        x=x.cpu(),
+        prediction=verdict.prediction.cpu(),
+        share=verdict.share.cpu(),
+        margin=table.peak.float().cpu(),
+        norm=norm.float().cpu(),
+        step=torch.where(broken, table.peak_step, -1).cpu(),
+        forwards=(table.forwards + verdict.forwards).cpu(),
+        backwards=table.backwards.cpu(),
+    )
+
+
+def _nudged(x: Tensor, task: Task, hit: Tensor, judge: Judge) -> Tensor:
+    """Move images that rounding keeps from being wrong a hair further out.
+
+    The nearest adversarial image lies on the boundary; another batch size may round it back.
+    """
+    for share in (1e-6, 1e-5, 1e-4, 1e-3):
+        right = hit & (judge.logits(x).argmax(1) == task.y)
+        if not bool(right.any()):
+            break
+        further = (task.x + (1 + share) * (x - task.x)).clamp(0, 1)
+        x = torch.where(over(right, x), further, x)
+    return x
+
+
+def _at_once(attack: Whole, rows: Tensor, task: Task, field: Field) -> Found:
+    """A foreign attack runs its batch to the end; only the judge is ours."""
+    meter = Meter(field.judge.model)
+    crafted = attack.craft(meter, task).detach().to(task.x)
+    each = torch.ones_like(task.y)  # the batch's price, shared out evenly
+    if attack.minimal:
+        x = _nudged(crafted, task, each > 0, field.judge)
+    else:
+        x = task.threat.stored(crafted, task.x)
+    verdict = field.judge.verdict(x, task.x, task.y, bounded=not attack.minimal)
+    norm = task.threat.distance(x, task.x)
+    if attack.minimal:
+        norm = torch.where(verdict.broken, norm, torch.inf)
+    gap = -norm if attack.minimal else margin(field.judge.logits(x), task.y)
+    return Found(
+        rows=rows.cpu(),
+        broken=verdict.broken.cpu(),
+        x=x.cpu(),
+        prediction=verdict.prediction.cpu(),
+        share=verdict.share.cpu(),
+        margin=gap.float().cpu(),
+        norm=norm.float().cpu(),
+        step=torch.full_like(task.y, -1).cpu(),
+        forwards=(each * -(-meter.forwards // len(each)) + verdict.forwards).cpu(),
+        backwards=(each * -(-meter.backwards // len(each))).cpu(),
+    )

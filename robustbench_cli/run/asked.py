@@ -1,0 +1,162 @@
+"""What an evaluation is asked to do: its configuration, its attacks, its sweep."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from robustbench_cli import presets
+from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.config import (
+    EvalConfig,
+    Table,
+    merged,
+    refined,
+    settings,
+    spec_of,
+    specs_of,
+    validated,
+)
+from robustbench_cli.data import DATASETS
+from robustbench_cli.errors import UserError, hint
+from robustbench_cli.registry import Number, Spec
+from robustbench_cli.run.setup import known, radius_of
+from robustbench_cli.threat import Threat
+
+EVALUATION = ("threat", "dataset", "n", "batch_size", "seed", "precision")
+"""What ``--set`` may reach in an evaluation: the model is what it is, attacks have --attack."""
+
+
+def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
+    """An evaluation's configuration: the trained run's < flags < ``--set``.
+
+    Raises:
+        UserError: a bad value, or a setting that is not an evaluation's to change.
+    """
+    changes = settings(pairs)
+    odd = [section for section in changes if section not in EVALUATION]
+    if odd:
+        raise UserError(
+            f"--set {odd[0]}: an evaluation cannot change that; it takes {', '.join(EVALUATION)}"
+        )
+    values = refined(merged(base, typed), changes)
+    dataset = DATASETS.build(spec_of(values["dataset"]))
+    values["dataset"] = DATASETS.describe(dataset)
+    values["threat"] = radius_of(values.get("threat", {}), dataset)
+    values["sweep"] = _sweep(values.get("sweep", ""), values["threat"])
+    attacks = (ATTACKS.build(spec) for spec in specs_of(values["attack"]))
+    values["attack"] = {
+        label: ATTACKS.describe(attack)
+        for label, attack in zip(values["attack"], attacks, strict=True)
+    }
+    return validated(EvalConfig, values)
+
+
+SWEPT: Mapping[str, Any] = {
+    "eps": Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1)],
+    "steps": Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)],
+}
+"""What ``--sweep`` takes, and which values."""
+
+
+def _sweep(text: str, threat: Table) -> Table:
+    """``eps=0,2/255,...,16/255`` as ``{"eps": [...]}``; dots go on with the same difference."""
+    name, _, listed = text.partition("=")
+    if not text:
+        return {}
+    if name not in SWEPT:
+        raise UserError(f"--sweep {text!r}: sweep over {' or '.join(SWEPT)}{hint(name, SWEPT)}")
+    try:
+        values = TypeAdapter(SWEPT[name]).validate_python(_listed(listed.split(",")))
+        for eps in values if name == "eps" else ():
+            validated(Threat, {**threat, "eps": eps or 1e-9})
+    except (ValidationError, ValueError) as error:
+        raise UserError(
+            f"--sweep {text!r}: expected numbers, as in eps=0,2/255,...,16/255"
+        ) from error
+    return {name: values}
+
+
+def _listed(items: list[str]) -> list[str]:
+    """Items with ``...`` between two of them filled in."""
+    if "..." not in items:
+        return items
+    at = items.index("...")
+    if not 2 <= at < len(items) - 1:
+        raise ValueError("... stands between two numbers and the last one")
+    first, second, last = (Fraction(items[i]) for i in (at - 2, at - 1, at + 1))
+    if not second > first:
+        raise ValueError("the numbers must rise")
+    step = second - first
+    between = [second + step * i for i in range(1, math.ceil((last - second) / step))]
+    return items[:at] + [str(value) for value in between] + items[at + 1 :]
+
+
+def chosen_attacks(texts: list[str], suite: str | None, options: Mapping[str, Any]) -> Table:
+    """``--attack`` and ``--suite`` as the ``attack`` section, labelled as written.
+
+    Args:
+        options: values for every attack that takes them: ``restarts``, ``eot``, ``last_iterate``.
+
+    Raises:
+        UserError: no attack, an unknown one, one given twice, or an option that none takes.
+    """
+    tables = _suite(suite) if suite else {}
+    for text in texts:
+        spec, label = ATTACKS.resolve(Spec.parse(text)), text.strip().lower()
+        if label in tables:
+            raise UserError(f"attack {label!r} is given twice; once is enough")
+        tables[label] = {"name": spec.name, **spec.params}
+    if not tables:
+        raise UserError("name an attack, e.g. --attack pgd20 --attack cw20, or --suite paper")
+    for option, value in options.items():
+        tables = _with_option(tables, option, value)
+    return tables
+
+
+def _suite(name: str) -> Table:
+    """The attacks of a suite, which names nothing else: radius and n belong to the command."""
+    found = presets.load(name, "suites")
+    odd = sorted({*found} - {"attack", "preset"})
+    if odd or "attack" not in found:
+        what = f"sets {odd[0]!r}" if odd else "names no attack"
+        raise UserError(f"suite {name!r} {what}; a suite holds [attack.NAME] tables and no more")
+    attacks: Table = known(found)["attack"]
+    return attacks
+
+
+def _with_option(tables: Table, option: str, value: object) -> Table:
+    """One option for every attack that has it, shown in the label: it changes the protocol."""
+    result: Table = {}
+    for label, table in tables.items():
+        if ATTACKS.accepts(table["name"], option):
+            shown = f"{label}{',' if ':' in label else ':'}{option}={str(value).lower()}"
+            result[shown] = {**table, option: value}
+        else:
+            result[label] = table
+    if list(result) == list(tables):
+        raise UserError(f"--{option.replace('_', '-')}: none of these attacks takes it")
+    return result
+
+
+def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
+    """The attacks by label; raise ``UserError`` for one that does not go with data or threat."""
+    attacks = {spec.label: ATTACKS.build(spec) for spec in specs_of(config.attack)}
+    norm = config.threat.norm
+    for label, attack in attacks.items():
+        if norm not in attack.norms:
+            measured = " or ".join(attack.norms)
+            raise UserError(
+                f"attack {label!r} is an attack in {measured}, the threat is {norm}; a distance in "
+                f"one norm says nothing about a radius in another: use --norm {attack.norms[0]}"
+            )
+        if "steps" in config.sweep and not ATTACKS.accepts(config.attack[label]["name"], "steps"):
+            raise UserError(f"--sweep steps: attack {label!r} has no steps")
+        if classes < attack.min_classes:
+            raise UserError(
+                f"attack {label!r} uses the DLR loss, which needs at least "
+                f"{attack.min_classes} classes; the data set has {classes}"
+            )
+    return attacks
