@@ -5,6 +5,7 @@ No torch in here: reports must start fast.
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -54,6 +55,8 @@ class Outcome:
     """The radius, where it is not the evaluation's own (a sweep)."""
     broken_by: dict[str, int] = field(default_factory=dict)
     """How many examples each member of an ensemble broke."""
+    minimal: bool = False
+    """Whether the attack looks for the nearest image, so that it has a distance."""
     median_norm: float | None = None
     """Of attacks for the nearest image: the median distance; None where half were not reached."""
     majority_accuracy: float | None = None
@@ -216,9 +219,12 @@ def new_folder(results: Path, run_id: str) -> Path:
     try:
         folder.mkdir()
     except FileExistsError:
+        # Killed between making the folder and writing its record: nothing is in it.
+        if all(path.name.startswith(".") for path in folder.iterdir()):
+            return folder
         raise UserError(
             f"{str(folder)!r} exists: choose another --name (an interrupted training run goes on "
-            f"with: advbench train --resume {run_id})"
+            f"with: advbench train --resume {run_id}; an evaluation with the same command)"
         ) from None
     except OSError as error:
         raise _not_writable(results, error) from None
@@ -293,6 +299,12 @@ def sha256(path: Path) -> str:
     """The hash of a file's content."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` as they come back from a file: a list where a tuple was."""
+    result: dict[str, Any] = json.loads(json.dumps(values))
+    return result
 
 
 def same_but_seed(config: Mapping[str, Any]) -> str:

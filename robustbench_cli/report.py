@@ -3,99 +3,20 @@
 No torch, and nothing that decides a verdict: records hold them, this joins and compares.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from math import sqrt
-from statistics import NormalDist, stdev
+from math import inf
 from typing import Any
 
 from robustbench_cli import records
-from robustbench_cli.catalogue import typed
+from robustbench_cli.cells import Cell, Distance, Fact, Number
+from robustbench_cli.columns import CLEAN, WORST, Column, columns, joined, key_of, odd, usual
 from robustbench_cli.errors import UserError
-from robustbench_cli.records import Run
+from robustbench_cli.records import Kind, Outcome, Run
 from robustbench_cli.registry import radius
 
-CLEAN, WORST = "clean", "worst"
-_Z = NormalDist().inv_cdf(0.975)
-_TAKEN = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST)
 _TOLD = 3  # differences that tell a name apart; more would fill the line
-_key = partial(json.dumps, sort_keys=True)
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson, 1927)."""
-    share, weight = correct / n, _Z**2 / n
-    half = _Z * sqrt(share * (1 - share) / n + weight / (4 * n))
-    low, high = ((share + weight / 2 + side * half) / (1 + weight) for side in (-1, 1))
-    # Rounding must not move the ends where nothing or everything is right.
-    return (low if correct else 0.0), (high if correct < n else 1.0)
-
-
-@dataclass(frozen=True)
-class Fact:
-    """What a row is in one respect, for people, for programs and for sorting."""
-
-    text: str
-    raw: Mapping[str, Any]
-    rank: Any
-
-
-@dataclass(frozen=True)
-class Cell:
-    """An accuracy of a row: right answers among ``n`` examples, once per seed."""
-
-    name: str
-    correct: tuple[int, ...]
-    n: int
-    seeds: int
-    """How many the row has; some may lack this accuracy."""
-    intervals: bool = False
-    """Whether it is written with its confidence interval."""
-
-    @property
-    def mean(self) -> float:
-        """The share that is right, averaged over seeds."""
-        return sum(self.correct) / (self.n * len(self.correct))
-
-    @property
-    def std(self) -> float | None:
-        """The sample standard deviation over seeds; None for a single one."""
-        shares = [right / self.n for right in self.correct]
-        return stdev(shares) if len(shares) > 1 else None
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's interval, the examples of all seeds pooled."""
-        return wilson(sum(self.correct), self.n * len(self.correct))
-
-    @property
-    def partial(self) -> bool:
-        """Whether some seeds of the row lack it."""
-        return len(self.correct) < self.seeds
-
-    @property
-    def text(self) -> str:
-        """Per cent, as papers write it."""
-        low, high = self.interval
-        spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
-        ends = f" [{100 * low:.1f}, {100 * high:.1f}]"
-        some = f" ({len(self.correct)}/{self.seeds})" if self.partial else ""
-        return f"{100 * self.mean:.2f}{ends if self.intervals else spread}{some}"
-
-    @property
-    def raw(self) -> Mapping[str, Any]:
-        """Shares in full precision, one column for each number."""
-        low, high = self.interval
-        ends = {f"{self.name}_low": low, f"{self.name}_high": high} if self.intervals else {}
-        return {self.name: self.mean, f"{self.name}_std": self.std, **ends}
-
-    @property
-    def rank(self) -> float:
-        """The best comes first."""
-        return -self.mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +25,9 @@ class Row:
 
     facts: Mapping[str, Fact]
     """defense, dataset, model, eps, n, seeds."""
-    cells: Mapping[str, Cell | None]
-    """clean, all attacks as they were first written, worst; None: not measured for this row."""
+    cells: Mapping[str, Number | None]
+    """clean, all attacks as they were first written, each with the distance if it looks for the
+    nearest image, worst; None: not measured for this row."""
     setting: Hashable
     """Rows are comparable where this is equal."""
     config: Mapping[str, Any]
@@ -118,12 +40,14 @@ class Row:
     retrained: int
     """Training runs left out because a later one has the same configuration and seed."""
 
-    def get(self, column: str) -> Fact | Cell | None:
+    def get(self, column: str) -> Fact | Number | None:
         """What stands in a column; None where nothing does."""
         return self.facts.get(column) or self.cells.get(column)
 
 
-def rows(runs: Sequence[Run], *, intervals: bool = False) -> list[Row]:
+def rows(
+    runs: Sequence[Run], *, intervals: bool = False, keep: Callable[[Run], bool] = usual
+) -> list[Row]:
     """Finished evaluations, those of one training configuration joined over its seeds.
 
     Evaluations add columns to each other; of a repeated one the latest counts.  Rows are in the
@@ -132,28 +56,43 @@ def rows(runs: Sequence[Run], *, intervals: bool = False) -> list[Row]:
     Args:
         runs: every record, training runs included, oldest first.
         intervals: write confidence intervals instead of the spread over seeds.
+        keep: which evaluations.
     """
-    kinds = {kind: [run for run in runs if run.kind == kind] for kind in ("train", "eval")}
-    done = [run for run in kinds["eval"] if run.status == "ok"]
-    trained = {run.id: run for run in kinds["train"]}
+    trained = {run.id: run for run in of_kind(runs, "train")}
+    done = [run for run in finished(runs) if keep(run)]
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in done:
-        try:
-            groups[_identity(run, trained)].append(run)
-        except KeyError as error:
-            raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
-    columns = _columns(done)
-    found = [_row(group, trained, columns, intervals) for group in groups.values()]
+        groups[_identity(run, trained)].append(run)
+    named = columns(done, trained)
+    found = [_row(group, trained, named, intervals) for group in groups.values()]
     order = sorted(found, key=lambda row: (row.facts["dataset"].rank, row.facts["eps"].rank))
     return _told_apart(order)
+
+
+def of_kind(runs: Sequence[Run], kind: Kind) -> list[Run]:
+    """The runs of one kind."""
+    return [run for run in runs if run.kind == kind]
+
+
+def finished(runs: Sequence[Run]) -> list[Run]:
+    """The evaluations that are done; raise ``UserError`` that names a damaged one."""
+    done = [run for run in of_kind(runs, "eval") if run.status == "ok"]
+    for run in done:
+        try:
+            setting(run), _facts(run, seeds=1)
+        except KeyError as error:
+            raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
+        if run.clean_accuracy is None or run.worst_case_accuracy is None or not run.n:
+            raise UserError(f"run {run.id!r} is damaged: it is finished, but has no accuracies")
+    return done
 
 
 def _told_apart(found: Sequence[Row]) -> list[Row]:
     """Rows with what differs in the names of models and, if they still look alike, of defenses."""
     models = [(row.facts["model"].text, row.config.get("model", {})) for row in found]
     found = [
-        _named(row, "model", _with(name, ",".join(more)))
-        for row, (name, _), more in zip(found, models, _odd(models), strict=True)
+        _named(row, "model", joined(name, ",".join(more)))
+        for row, (name, _), more in zip(found, models, odd(models), strict=True)
     ]
     names = [(row.facts["defense"].text, row.facts["model"].text, row.setting) for row in found]
     looks = [(name, dict(_flat(row.config))) for name, row in zip(names, found, strict=True)]
@@ -161,7 +100,7 @@ def _told_apart(found: Sequence[Row]) -> list[Row]:
         _named(row, "defense", f"{row.facts['defense'].text} ({', '.join(more[:_TOLD])})")
         if more
         else row
-        for row, more in zip(found, _odd(looks), strict=True)
+        for row, more in zip(found, odd(looks), strict=True)
     ]
 
 
@@ -171,44 +110,71 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
     made: Hashable = run.weights
     if parent:
         made = records.same_but_seed(parent.config), parent.dataset.get("train_sha256")
-    return made, _setting(run), *(fact.text for fact in _facts(run, seeds=1).values())
+    return made, setting(run), *(fact.text for fact in _facts(run, seeds=1).values())
 
 
-def _setting(run: Run) -> Hashable:
+def setting(run: Run) -> Hashable:
+    """Equal for evaluations whose numbers can be compared."""
     threat, data = run.config["threat"], run.dataset
     return data["name"], data["test_sha256"], threat["norm"], threat["eps"], run.n
 
 
+def count(share: float | None, n: int) -> float:
+    """How many examples a recorded share stands for: whole, unless a model is randomised."""
+    exact = (share or 0.0) * n
+    return round(exact) if abs(exact - round(exact)) < 0.01 else exact
+
+
+def right(outcome: Outcome) -> float:
+    """How many examples are right under an attack; on average, for a randomised model."""
+    random = outcome.majority_accuracy is not None
+    return count(outcome.robust_accuracy, outcome.n) if random else outcome.correct
+
+
 def _row(
-    group: Sequence[Run], trained: Mapping[str, Run], columns: Mapping[str, str], intervals: bool
+    group: Sequence[Run], trained: Mapping[str, Run], named: Mapping[str, Column], intervals: bool
 ) -> Row:
     made: dict[int, dict[str, Any]] = defaultdict(dict)
     for run in group:
         made[run.seed][run.weights] = trained.get(run.parent or "", run).created
     kept = {seed: max(born, key=born.__getitem__) for seed, born in sorted(made.items())}
     used = [run for run in group if run.weights == kept[run.seed]]
-    correct: dict[str, dict[int, int]] = defaultdict(dict)
+    found: dict[str, dict[int, float]] = defaultdict(dict)
     for run in used:
-        seed = run.seed
-        correct[CLEAN][seed] = _right(run.clean_accuracy, run)
+        n, seed = run.n or 0, run.seed
+        found[CLEAN][seed] = count(run.clean_accuracy, n)
         for outcome in run.attacks.values():
-            correct[columns[_key(outcome.params)]][seed] = outcome.correct
-        # Every one is an upper bound of what all their attacks together leave.
-        lowest = _right(run.worst_case_accuracy, run)
-        correct[WORST][seed] = min(correct[WORST].get(seed, lowest), lowest)
+            column = named[key_of(run, outcome)]
+            found[column.name][seed] = right(outcome)
+            if column.distance and (reach := _reach(run, outcome)) is not None:
+                found[column.distance][seed] = reach
+        if usual(run):
+            # Every one is an upper bound of what all their attacks together leave.
+            lowest = count(run.worst_case_accuracy, n)
+            found[WORST][seed] = min(found[WORST].get(seed, lowest), lowest)
     last = used[-1]
     parent = trained.get(last.parent or "")
     alone = {"model": last.config["model"], "weights": last.weights[:8]}
     config = parent.config if parent else alone
+
+    def cell(name: str, attack: str = "", at: tuple[str, float] | None = None) -> Number | None:
+        numbers = tuple(found[name][seed] for seed in kept if seed in found[name])
+        about: dict[str, Any] = {"name": name, "seeds": len(kept), "attack": attack, "at": at}
+        if not numbers:
+            return None
+        if name in distances:
+            return Distance(distances=numbers, **about)
+        return Cell(correct=numbers, n=last.n or 0, intervals=intervals, **about)
+
+    distances = {column.distance for column in named.values()}
+    cells = {CLEAN: cell(CLEAN)}
+    for column in named.values():
+        cells[column.name] = cell(column.name, column.attack, column.at)
+        cells |= {column.distance: cell(column.distance)} if column.distance else {}
     return Row(
         facts=_facts(last, seeds=len(kept)),
-        cells={
-            name: Cell(name, found, last.n or 0, len(kept), intervals)
-            if (found := tuple(correct[name][seed] for seed in kept if seed in correct[name]))
-            else None
-            for name in (CLEAN, *columns.values(), WORST)
-        },
-        setting=_setting(last),
+        cells={**cells, WORST: cell(WORST)},
+        setting=setting(last),
         config={key: value for key, value in config.items() if key != "seed"},
         seeds=tuple(kept),
         runs=tuple(run.id for run in used),
@@ -217,10 +183,10 @@ def _row(
     )
 
 
-def _right(accuracy: float | None, run: Run) -> int:
-    if accuracy is None or not run.n:
-        raise UserError(f"run {run.id!r} is damaged: it is finished, but has no accuracies")
-    return round(accuracy * run.n)
+def _reach(run: Run, outcome: Outcome) -> float | None:
+    """The median distance of an attack that measures it; infinite if half were not reached."""
+    tried = outcome.minimal and run.clean_accuracy
+    return inf if outcome.median_norm is None and tried else outcome.median_norm
 
 
 def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
@@ -241,46 +207,6 @@ def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
 
 def _named(row: Row, fact: str, name: str) -> Row:
     return replace(row, facts={**row.facts, fact: Fact(name, {fact: name}, name)})
-
-
-def _columns(done: Sequence[Run]) -> dict[str, str]:
-    """The column of every attack by its parameters: the label it was first given.
-
-    Where it stands for several attacks it gets what differs; last_iterate is always told.
-    """
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for run in done:
-        for label, outcome in run.attacks.items():
-            silent = outcome.params.get("last_iterate") and "last_iterate" not in label
-            shown = _with(label, "last_iterate=true") if silent else label
-            found.setdefault(_key(outcome.params), (shown, outcome.params))
-    columns: dict[str, str] = {}
-    for (key, (label, _)), more in zip(found.items(), _odd(list(found.values())), strict=True):
-        name = _with(label, ",".join(more))
-        # Whatever a suite calls its attacks: two never share a column.
-        while name in (*_TAKEN, *columns.values()):
-            name += "'"
-        columns[key] = name
-    return columns
-
-
-def _with(label: str, more: str) -> str:
-    return f"{label}{',' if ':' in label else ':'}{more}" if more else label
-
-
-def _odd(things: Sequence[tuple[Hashable, Mapping[str, Any]]]) -> list[list[str]]:
-    """For each thing, ``key=value`` for what differs among those of its name."""
-    alike: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
-    for name, params in things:
-        alike[name].append(params)
-    return [
-        [
-            f"{key}={typed(value)}"
-            for key, value in params.items()
-            if any(other.get(key) != value for other in alike[name])
-        ]
-        for name, params in things
-    ]
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

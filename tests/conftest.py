@@ -1,14 +1,18 @@
 """Real small things that most tests need."""
 
+import itertools
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from robustbench_cli import records
 from robustbench_cli.models import MODELS, Classifier, Shape
 from robustbench_cli.noise import Noise
+from robustbench_cli.records import Checkpoint, Outcome, Run
 from robustbench_cli.registry import Spec
 
 # Small nets on busy cores: two threads that wait for each other are many times slower than one.
@@ -73,3 +77,123 @@ def digits_model() -> tuple[Classifier, Tensor, Tensor]:
             optimizer.step()
     net.eval().requires_grad_(False)
     return net, test.images(slice(24)), test.y[:24]
+
+
+minutes = itertools.count()
+
+
+@pytest.fixture
+def trained():
+    """A maker of training records: each is a minute younger than the one before."""
+    return trained_run
+
+
+@pytest.fixture
+def evaluated():
+    """A maker of evaluation records."""
+    return evaluated_run
+
+
+@pytest.fixture
+def kept():
+    """A writer of records: each into a folder of its own."""
+
+    def write(results, *runs):
+        for run in runs:
+            (results / run.id).mkdir(parents=True)
+            records.write(run, results / run.id)
+
+    return write
+
+
+def trained_run(subject="trades", seed=0, *, rule="last", id=None, data="mnist", **config):
+    """The record of a training run; ``config`` replaces sections of its configuration."""
+    when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=next(minutes))
+    return Run(
+        id=id or f"{subject}-s{seed}-{when:%d%H%M}",
+        kind="train",
+        status="ok",
+        created=when,
+        command=["train", subject],
+        config={
+            "defense": {subject: {"name": subject}},
+            "model": {"name": "small-cnn", "dropout": 0.5},
+            "train": {"epochs": 30, "lr": 0.1},
+            "seed": seed,
+            **config,
+        },
+        seed=seed,
+        subject=subject,
+        dataset={"name": data, "train_sha256": "t", "test_sha256": "f"},
+        checkpoint=Checkpoint(file="model.safetensors", sha256=f"w{when}", epoch=30, rule=rule),
+    )
+
+
+def evaluated_run(
+    parent,
+    attacks,
+    /,
+    *,
+    clean=90,
+    n=100,
+    eps=0.3,
+    norm="Linf",
+    worst=None,
+    sha="f",
+    sweep=None,
+    source=None,
+    **changes,
+):
+    """The record of an evaluation.
+
+    Args:
+        attacks: label -> (parameters, right answers); a third item: further figures.
+        worst: right answers under all of them.
+        sweep: what ``config.sweep`` holds.
+        source: the training run that images were crafted on.
+        changes: replace fields of the record.
+    """
+    when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=next(minutes))
+    outcomes = {
+        label: Outcome(
+            **{
+                "params": params,
+                "n": n,
+                "correct": correct,
+                "robust_accuracy": correct / n,
+                "forwards": 1,
+                "backwards": 1,
+                "seconds": 1.0,
+                **dict(*figures),
+            }
+        )
+        for label, (params, correct, *figures) in attacks.items()
+    }
+    lowest = min(correct for _, correct, *_ in attacks.values()) if worst is None else worst
+    made_on = {"id": source.id, "weights": source.checkpoint.sha256} if source else {}
+    fields = {
+        "id": f"eval-{when:%d%H%M}",
+        "kind": "eval",
+        "status": "ok",
+        "created": when,
+        "command": ["eval"],
+        "config": {
+            "attack": {label.split("@")[0]: params for label, (params, *_) in attacks.items()},
+            "dataset": {"name": parent.dataset["name"]},
+            "model": parent.config["model"],
+            "threat": {"norm": norm, "eps": eps},
+            "sweep": sweep or {},
+            "source": made_on,
+            "seed": 0,
+        },
+        "seed": parent.seed,
+        "parent": parent.id,
+        "subject": parent.subject,
+        "dataset": {"name": parent.dataset["name"], "test": 1000, "test_sha256": sha},
+        "weights": parent.checkpoint.sha256,
+        "n": n,
+        "clean_accuracy": clean / n,
+        "worst_case_accuracy": lowest / n,
+        "attacks": outcomes,
+    }
+    return Run(**{**fields, **changes})

@@ -13,13 +13,16 @@ import robustbench_cli
 PACKAGE = Path(robustbench_cli.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = [
-    {"errors"},
+    {"errors", "bpda"},
     {"registry", "losses", "modes", "noise", "records", "environment"},
     {"threat", "optim", "picture"},
     {"ascent", "config", "models", "data"},
     {"presets"},
     {"catalogue"},
+    {"cells", "columns"},
     {"report"},
+    {"transfer", "curves"},
+    {"plot"},
     {"attacks", "defenses"},
     {"engine"},
     {"run"},

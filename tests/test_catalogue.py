@@ -190,7 +190,7 @@ def words(found):
 
 
 def test_the_shell_is_offered_names_with_their_meaning():
-    assert words(catalogue.complete_attacks("pg")) == ["pgd"]
+    assert words(catalogue.complete_attacks("pg")) == ["pg-ours", "pgd"]
     assert words(catalogue.complete_models("preact")) == [
         "preact-resnet-18",
         "preactresnet18",

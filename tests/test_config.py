@@ -5,6 +5,7 @@ import pytest
 from robustbench_cli.config import merged, read_preset, refined, settings
 from robustbench_cli.errors import UserError
 from robustbench_cli.run import setup
+from robustbench_cli.run.asked import chosen_attacks, eval_config
 
 
 def train(*pairs, **typed):
@@ -73,26 +74,26 @@ def test_presets_of_the_wrong_shape_are_named(text, message, tmp_path):
 
 def test_an_evaluation_cannot_change_the_model():
     base = {"dataset": {"name": "digits"}, "model": {"name": "x"}, "threat": {"eps": 0.1}}
-    typed = {"attack": setup.chosen_attacks(["pgd2"], None, False, None)}
-    assert setup.eval_config(base, typed, ["threat.eps=0.2"]).threat.eps == 0.2
+    typed = {"attack": chosen_attacks(["pgd2"], None, {})}
+    assert eval_config(base, typed, ["threat.eps=0.2"]).threat.eps == 0.2
     for pair in ("model.width=99", "defense.he.eval_scale=1", "attack.pgd2.steps=3"):
         with pytest.raises(UserError, match="an evaluation cannot change that"):
-            setup.eval_config(base, typed, [pair])
+            eval_config(base, typed, [pair])
 
 
 def test_a_suite_holds_attacks_and_no_more(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text("n = 5\n[attack.pgd20]\n")
     with pytest.raises(UserError, match="sets 'n'"):
-        setup.chosen_attacks([], str(path), False, None)
+        chosen_attacks([], str(path), {})
     path.write_text("")
     with pytest.raises(UserError, match="names no attack"):
-        setup.chosen_attacks([], str(path), False, None)
+        chosen_attacks([], str(path), {})
 
 
 def test_a_name_and_a_parameter_that_disagree_are_refused():
     with pytest.raises(UserError, match="gives 'steps' twice"):
-        setup.chosen_attacks(["pgd20:steps=50"], None, False, None)
+        chosen_attacks(["pgd20:steps=50"], None, {})
 
 
 @pytest.mark.parametrize("text", ["pgd-at:step=2/255", "trades:step=0.007"])

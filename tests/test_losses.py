@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from robustbench_cli.attacks.cw import cw_margin
-from robustbench_cli.losses import cross_entropy, kl, margin
+from robustbench_cli.losses import cross_entropy, cw_margin, dlr, dlr_targeted, kl, margin
 
 
 def test_values_by_hand():
@@ -18,6 +17,30 @@ def test_values_by_hand():
     by_hand = 0.5 * math.log(0.5 / 0.2) + 0.5 * math.log(0.5 / 0.8)
     assert kl(logits, target).item() == pytest.approx(by_hand)
     assert kl(logits, logits).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_logit_ratios_are_the_official_ones():
+    """Against Croce & Hein's own lines: sorted logits, indices counted from the end."""
+    logits, y = torch.randn(40, 6, dtype=torch.float64), torch.randint(0, 6, (40,))
+    target = (y + torch.randint(1, 6, (40,))) % 6
+    each, (sorted_, order) = torch.arange(40), logits.sort(dim=1)
+    right = (order[:, -1] == y).double()
+    gap = logits[each, y] - sorted_[:, -2] * right - sorted_[:, -1] * (1 - right)
+    expected = -gap / (sorted_[:, -1] - sorted_[:, -3] + 1e-12)
+    torch.testing.assert_close(dlr(logits, y), expected)
+    spread = sorted_[:, -1] - 0.5 * (sorted_[:, -3] + sorted_[:, -4]) + 1e-12
+    expected = -(logits[each, y] - logits[each, target]) / spread
+    torch.testing.assert_close(dlr_targeted(logits, y, target), expected)
+    assert ((dlr(logits, y) > 0) == (logits.argmax(1) != y)).all()
+
+
+@pytest.mark.parametrize("change", [lambda z: 7 * z, lambda z: z - 50, lambda z: z + 50])
+def test_logit_ratios_do_not_move_with_scale_or_shift(change):
+    logits, y = torch.randn(20, 6, dtype=torch.float64), torch.randint(0, 6, (20,))
+    torch.testing.assert_close(dlr(change(logits), y), dlr(logits, y))
+    target = (y + 1) % 6
+    expected = dlr_targeted(logits, y, target)
+    torch.testing.assert_close(dlr_targeted(change(logits), y, target), expected)
 
 
 def test_kl_gradients_are_those_of_the_specification():

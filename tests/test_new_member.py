@@ -1,5 +1,6 @@
 """Adding an attack or a defense takes one new file and no other edit."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,8 @@ ROOT = Path(__file__).parents[1]
 ATTACK = '''"""Signs at random (Nobody, 2026), https://example.org/signs."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-
-from robustbench_cli.ascent import Crafted
 from robustbench_cli.attacks import ATTACKS, Attack
 
 
@@ -25,15 +24,22 @@ class RandomSigns(Attack):
     """Corners of the ball, one after the other."""
 
     tries: int = 3
+    """How many corners."""
 
-    def __call__(self, model, x, y, threat, noise):
-        best, step = x.clone(), torch.full_like(y, -1)
-        for n in range(self.tries):
-            signs = (noise.fork(n).uniform(x) - 0.5).sign()
-            tried = threat.project(x + threat.eps * signs, x)
-            fell = (model(tried).argmax(1) != y) & (step < 0)
-            best[fell], step[fell] = tried[fell], n + 1
-        return Crafted(best, step)
+    sees: ClassVar = "logits"
+
+    def corner(self, task, taken):
+        signs = (task.noise.at(taken).uniform(task.x) - 0.5).sign()
+        return {"x": task.threat.project(task.x + task.threat.eps * signs, task.x)}
+
+    def begin(self, task):
+        return self.corner(task, 0 * task.y)
+
+    def move(self, state, look, task):
+        return self.corner(task, look.taken + 1)
+
+    def over(self, state, taken):
+        return taken >= self.tries - 1
 '''
 
 DEFENSE = '''"""Training on noise (Nobody, 2026), https://example.org/noise."""
@@ -87,6 +93,12 @@ def test_one_new_file_each_is_listed_explained_trained_and_run(checkout):
     )
     folder = Path(trained.strip().splitlines()[-1])
     assert (checkout / folder / "model.safetensors").is_file()
+    assert len(ATTACK.splitlines()) < 40
     out = advbench(checkout, "eval", "--attack", "random-signs7", "--n", "50")
     assert "random-signs7" in out
+    (record,) = (checkout / "results").glob("eval-*/run.json")
+    outcome = json.loads(record.read_text())["attacks"]["random-signs7"]
+    # Seven corners at most, the clean image, a confirmation and the verdict; no gradient.
+    assert 50 < outcome["forwards"] <= 50 * 10
+    assert outcome["backwards"] == 0
     assert "noise-training+awp" in advbench(checkout, "report")

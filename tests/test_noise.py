@@ -15,6 +15,26 @@ def test_same_numbers_whatever_the_batch():
     assert torch.equal(Noise(7, torch.arange(50)).fork("start").only(rows).uniform(X[:3]), part)
 
 
+def test_turns_are_independent_and_an_example_s_own():
+    """Side by side, each example may be at another turn of the same stream."""
+    base = Noise(7, torch.arange(50)).fork("query")
+    turns = torch.arange(50) % 3
+    mixed = base.at(turns).uniform(X)
+    for turn in range(3):
+        same = base.at(torch.full((50,), turn)).uniform(X)
+        assert torch.equal(mixed[turns == turn], same[turns == turn])
+        assert (same == base.uniform(X)).float().mean() < 0.01
+        assert (same == base.at(torch.full((50,), turn + 1)).uniform(X)).float().mean() < 0.01
+        # Nor is a turn of one example another's: ids and turns do not add up.
+        assert (same[1:] == base.at(torch.full((50,), turn + 1)).uniform(X)[:-1]).sum() < 100
+    rows = torch.tensor([31, 2, 17])
+    assert torch.equal(base.at(turns).only(rows).uniform(X[:3]), mixed[rows])
+    assert torch.equal(base.only(rows).at(turns[rows]).uniform(X[:3]), mixed[rows])
+    normal = base.at(turns).normal(torch.empty(50, 4000))
+    assert abs(normal.mean()) < 4 / 447
+    assert abs(normal.var() - 1) < 4 * 1.414 / 447
+
+
 def test_seed_purpose_and_example_each_matter():
     base = Noise(0, torch.arange(50))
     for other in (Noise(1, base.ids), base.fork("x"), Noise(0, base.ids + 1)):

@@ -1,83 +1,18 @@
 """Which evaluations share a row, and what a row's numbers are."""
 
-import itertools
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from robustbench_cli.cells import wilson
+from robustbench_cli.columns import source
 from robustbench_cli.errors import UserError
-from robustbench_cli.records import Checkpoint, Outcome, Run
 from robustbench_cli.registry import radius
-from robustbench_cli.report import rows, wilson
+from robustbench_cli.report import rows
 
 PGD20 = {"name": "pgd", "steps": 20, "step": 0.25, "last_iterate": False}
+DEEPFOOL = {"name": "deepfool", "steps": 50, "overshoot": 0.02}
 FGSM = {"name": "fgsm", "steps": 1, "step": 1.0, "last_iterate": False}
-minutes = itertools.count()
-
-
-def trained(subject="trades", seed=0, *, rule="last", **config):
-    when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=next(minutes))
-    return Run(
-        id=f"{subject}-s{seed}-{when:%H%M}",
-        kind="train",
-        status="ok",
-        created=when,
-        command=["train", subject],
-        config={
-            "defense": {subject: {"name": subject}},
-            "model": {"name": "small-cnn", "dropout": 0.5},
-            "train": {"epochs": 30, "lr": 0.1},
-            "seed": seed,
-            **config,
-        },
-        seed=seed,
-        subject=subject,
-        dataset={"name": "mnist", "train_sha256": "t", "test_sha256": "f"},
-        checkpoint=Checkpoint(file="model.safetensors", sha256=f"w{when}", epoch=30, rule=rule),
-    )
-
-
-def evaluated(parent, attacks, /, *, clean=90, n=100, eps=0.3, worst=None, sha="f", **changes):
-    """An evaluation; ``attacks`` is label -> (parameters, right answers)."""
-    when = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=next(minutes))
-    outcomes = {
-        label: Outcome(
-            params=params,
-            n=n,
-            correct=correct,
-            robust_accuracy=correct / n,
-            forwards=1,
-            backwards=1,
-            seconds=1.0,
-        )
-        for label, (params, correct) in attacks.items()
-    }
-    lowest = min(correct for _, correct in attacks.values()) if worst is None else worst
-    fields = {
-        "id": f"eval-{when:%H%M}",
-        "kind": "eval",
-        "status": "ok",
-        "created": when,
-        "command": ["eval"],
-        "config": {
-            "attack": {label: params for label, (params, _) in attacks.items()},
-            "dataset": {"name": "mnist"},
-            "model": parent.config["model"],
-            "threat": {"norm": "Linf", "eps": eps},
-            "seed": 0,
-        },
-        "seed": parent.seed,
-        "parent": parent.id,
-        "subject": parent.subject,
-        "dataset": {"name": "mnist", "test": 1000, "test_sha256": sha},
-        "weights": parent.checkpoint.sha256,
-        "n": n,
-        "clean_accuracy": clean / n,
-        "worst_case_accuracy": lowest / n,
-        "attacks": outcomes,
-    }
-    return Run(**{**fields, **changes})
 
 
 def right(row):
@@ -120,7 +55,7 @@ def test_a_radius_is_written_as_it_was_meant(eps, text):
     assert radius(eps) == text
 
 
-def test_seeds_are_joined_as_mean_and_sample_deviation():
+def test_seeds_are_joined_as_mean_and_sample_deviation(trained, evaluated):
     runs = []
     for seed, correct in ((0, 50), (1, 54), (2, 52)):
         parent = trained(seed=seed)
@@ -133,7 +68,7 @@ def test_seeds_are_joined_as_mean_and_sample_deviation():
     assert len(row.runs) == 3
 
 
-def test_an_interval_pools_the_seeds():
+def test_an_interval_pools_the_seeds(trained, evaluated):
     runs = []
     for seed, correct in ((0, 3), (1, 5)):
         parent = trained(seed=seed)
@@ -144,7 +79,7 @@ def test_an_interval_pools_the_seeds():
     assert row.cells["pgd20"].raw["pgd20_low"] == wilson(8, 10)[0]
 
 
-def test_one_seed_has_no_deviation():
+def test_one_seed_has_no_deviation(trained, evaluated):
     parent = trained()
     (row,) = rows([parent, evaluated(parent, {"pgd20": (PGD20, 52)})])
     assert row.cells["pgd20"].std is None
@@ -152,7 +87,7 @@ def test_one_seed_has_no_deviation():
     assert row.cells["pgd20"].raw == {"pgd20": 0.52, "pgd20_std": None}
 
 
-def test_evaluations_of_one_run_add_columns_and_the_latest_wins():
+def test_evaluations_of_one_run_add_columns_and_the_latest_wins(trained, evaluated):
     parent = trained()
     runs = [
         parent,
@@ -164,14 +99,14 @@ def test_evaluations_of_one_run_add_columns_and_the_latest_wins():
     assert list(row.cells) == ["clean", "pgd20", "fgsm", "worst"]
 
 
-def test_worst_is_the_lowest_of_several_evaluations():
+def test_worst_is_the_lowest_of_several_evaluations(trained, evaluated):
     parent = trained()
     strong = evaluated(parent, {"pgd20": (PGD20, 40)}, worst=39)
     (row,) = rows([parent, strong, evaluated(parent, {"fgsm": (FGSM, 60)})])
     assert right(row)["worst"] == (39,)
 
 
-def test_one_label_for_two_attacks_is_told_apart():
+def test_one_label_for_two_attacks_is_told_apart(trained, evaluated):
     parent = trained()
     runs = [
         parent,
@@ -187,7 +122,7 @@ def test_one_label_for_two_attacks_is_told_apart():
     }
 
 
-def test_labels_that_no_suffix_can_tell_apart_still_get_columns_of_their_own():
+def test_labels_that_no_suffix_can_tell_apart_still_get_columns_of_their_own(trained, evaluated):
     parent = trained()
     close = [PGD20 | {"step": 0.25 + 1e-9 * i} for i in range(3)]
     evaluations = [evaluated(parent, {"a": (params, i)}) for i, params in enumerate(close)]
@@ -202,7 +137,7 @@ def test_labels_that_no_suffix_can_tell_apart_still_get_columns_of_their_own():
     }
 
 
-def test_one_attack_under_two_labels_is_one_column():
+def test_one_attack_under_two_labels_is_one_column(trained, evaluated):
     first, second = trained(), trained("mart")
     runs = [
         first,
@@ -213,7 +148,7 @@ def test_one_attack_under_two_labels_is_one_column():
     assert [right(row)["pgd20"] for row in rows(runs)] == [(50,), (51,)]
 
 
-def test_counting_the_last_iterate_is_always_told():
+def test_counting_the_last_iterate_is_always_told(trained, evaluated):
     parent = trained()
     old = PGD20 | {"last_iterate": True}
     hidden = evaluated(parent, {"pgd20": (old, 55)})
@@ -225,7 +160,7 @@ def test_counting_the_last_iterate_is_always_told():
 
 
 @pytest.mark.parametrize("changes", [{"n": 50, "clean": 45}, {"eps": 0.1}, {"sha": "other"}])
-def test_another_setting_is_another_row(changes):
+def test_another_setting_is_another_row(trained, evaluated, changes):
     parent = trained()
     usual = evaluated(parent, {"pgd20": (PGD20, 40)})
     other = evaluated(parent, {"pgd20": (PGD20, 40)}, **changes)
@@ -234,7 +169,7 @@ def test_another_setting_is_another_row(changes):
     assert {first.runs, second.runs} == {(usual.id,), (other.id,)}
 
 
-def test_rows_come_by_dataset_then_threat_then_creation():
+def test_rows_come_by_dataset_then_threat_then_creation(trained, evaluated):
     late, early = trained("b"), trained("a")
     runs = [
         late,
@@ -251,21 +186,21 @@ def test_rows_come_by_dataset_then_threat_then_creation():
     assert [right(row)["fgsm"] for row in rows(runs)] == [(4,), (3,), (1,), (2,)]
 
 
-def test_other_training_settings_are_another_row_that_says_so():
+def test_other_training_settings_are_another_row_that_says_so(trained, evaluated):
     slow, fast = trained(), trained(train={"epochs": 5, "lr": 0.1})
     runs = [slow, fast, *(evaluated(p, {"fgsm": (FGSM, 50)}) for p in (slow, fast))]
     names = [row.facts["defense"].text for row in rows(runs)]
     assert names == ["trades (train.epochs=30)", "trades (train.epochs=5)"]
 
 
-def test_seeds_trained_on_other_data_are_not_joined():
+def test_seeds_trained_on_other_data_are_not_joined(trained, evaluated):
     first, second = trained(seed=0), trained(seed=1)
     second.dataset["train_sha256"] = "other"
     runs = [first, second, *(evaluated(p, {"fgsm": (FGSM, 50)}) for p in (first, second))]
     assert [row.seeds for row in rows(runs)] == [(0,), (1,)]
 
 
-def test_another_architecture_is_in_the_model_s_name():
+def test_another_architecture_is_in_the_model_s_name(trained, evaluated):
     deep, wide = (
         trained(model={"name": "wrn", "depth": 34}),
         trained("mart", model={"name": "wrn", "depth": 28}),
@@ -275,7 +210,7 @@ def test_another_architecture_is_in_the_model_s_name():
     assert [row.facts["defense"].text for row in rows(runs)] == ["trades", "mart"]
 
 
-def test_the_same_seed_trained_twice_counts_once():
+def test_the_same_seed_trained_twice_counts_once(trained, evaluated):
     old, new = trained(), trained()
     runs = [old, new, *(evaluated(p, {"fgsm": (FGSM, c)}) for p, c in ((new, 50), (old, 70)))]
     (row,) = rows(runs)
@@ -283,7 +218,7 @@ def test_the_same_seed_trained_twice_counts_once():
     assert (row.seeds, row.retrained) == ((0,), 1)
 
 
-def test_a_column_that_some_seeds_lack_says_so():
+def test_a_column_that_some_seeds_lack_says_so(trained, evaluated):
     first, second = trained(seed=0), trained(seed=1)
     runs = [
         first,
@@ -296,7 +231,7 @@ def test_a_column_that_some_seeds_lack_says_so():
     assert row.cells["fgsm"].text == "60.00 ± 0.00"
 
 
-def test_a_model_without_a_training_run_is_known_by_its_weights():
+def test_a_model_without_a_training_run_is_known_by_its_weights(trained, evaluated):
     made = trained("net.py:make")
     runs = [
         evaluated(made, {"fgsm": (FGSM, 50)}, parent=None, weights="a" * 64),
@@ -309,13 +244,13 @@ def test_a_model_without_a_training_run_is_known_by_its_weights():
     assert second.facts["defense"].text == "net.py:make (weights=bbbbbbbb)"
 
 
-def test_weights_chosen_on_the_test_set_are_marked():
+def test_weights_chosen_on_the_test_set_are_marked(trained, evaluated):
     chosen, plain = trained(rule="oracle"), trained("mart")
     runs = [chosen, plain, *(evaluated(p, {"fgsm": (FGSM, 50)}) for p in (chosen, plain))]
     assert [row.oracle for row in rows(runs)] == [True, False]
 
 
-def test_a_folder_of_images_is_named_by_its_path():
+def test_a_folder_of_images_is_named_by_its_path(trained, evaluated):
     parent = trained()
     run = evaluated(parent, {"fgsm": (FGSM, 50)})
     config = run.config | {"dataset": {"name": "folder", "path": "/data/cats"}}
@@ -325,7 +260,7 @@ def test_a_folder_of_images_is_named_by_its_path():
 
 
 @pytest.mark.parametrize("status", ["started", "interrupted", "failed"])
-def test_unfinished_evaluations_do_not_count(status):
+def test_unfinished_evaluations_do_not_count(trained, evaluated, status):
     parent = trained()
     assert rows([parent, evaluated(parent, {"fgsm": (FGSM, 50)}, status=status)]) == []
 
@@ -339,8 +274,165 @@ def test_unfinished_evaluations_do_not_count(status):
         ({"n": None}, "accuracies"),
     ],
 )
-def test_a_record_without_what_it_must_have_is_named(changes, said):
+def test_a_record_without_what_it_must_have_is_named(trained, evaluated, changes, said):
     parent = trained()
     broken = replace(evaluated(parent, {"fgsm": (FGSM, 50)}), **changes)
     with pytest.raises(UserError, match=f"{broken.id}.*damaged.*{said}"):
         rows([parent, broken])
+
+
+def far(correct, distance, params=DEEPFOOL):
+    """A minimal attack's outcome."""
+    return params, correct, {"minimal": True, "median_norm": distance}
+
+
+def test_a_minimal_attack_has_its_distance_beside_its_accuracy(trained, evaluated):
+    runs = []
+    for seed, distance in ((0, 0.12), (1, 0.16)):
+        parent = trained(seed=seed)
+        asked = {"deepfool": far(30, distance), "pgd20": (PGD20, 40)}
+        runs += [parent, evaluated(parent, asked)]
+    (row,) = rows(runs)
+    assert list(row.cells) == ["clean", "deepfool", "deepfool dist", "pgd20", "worst"]
+    cell = row.cells["deepfool dist"]
+    assert cell.distances == (0.12, 0.16)
+    assert cell.text == "0.1400 ± 0.0283"
+    assert cell.raw == {
+        "deepfool_dist": pytest.approx(0.14),
+        "deepfool_dist_std": pytest.approx(0.0282843, abs=1e-7),
+    }
+
+
+def test_a_distance_that_some_seeds_lack_says_so(trained, evaluated):
+    first, second = trained(seed=0), trained(seed=1)
+    runs = [first, second, evaluated(first, {"deepfool": far(30, 0.12)})]
+    (row,) = rows([*runs, evaluated(second, {"pgd20": (PGD20, 40)})])
+    assert row.cells["deepfool dist"].text == "0.1200 (1/2)"
+
+
+def test_where_half_of_the_images_were_not_reached_the_median_is_infinite(trained, evaluated):
+    weak, strong = trained(), trained("mart")
+    reached = evaluated(weak, {"deepfool": far(30, 0.12)})
+    unreached = evaluated(strong, {"deepfool": far(80, None)})
+    first, second = rows([weak, strong, reached, unreached])
+    cell = second.cells["deepfool dist"]
+    assert cell.text == "∞"
+    assert cell.raw == {"deepfool_dist": None, "deepfool_dist_std": None}
+    assert first.cells["deepfool dist"].rank > cell.rank
+
+
+def test_what_no_record_holds_is_no_infinite_distance(trained, evaluated):
+    weak, old = trained(), trained("mart")
+    now = evaluated(weak, {"deepfool": far(80, 0.1)})
+    before = evaluated(old, {"deepfool": (DEEPFOOL, 80)})  # from when nobody measured distances
+    wrong = trained("alp")
+    nothing = evaluated(wrong, {"deepfool": far(0, None)}, clean=0)
+    found = rows([weak, old, wrong, now, before, nothing])
+    assert [bool(row.cells["deepfool dist"]) for row in found] == [True, False, False]
+
+
+def test_a_label_cannot_take_a_distance_s_place(trained, evaluated):
+    parent = trained()
+    asked = {"deepfool dist": (FGSM, 60), "deepfool": far(30, 0.12)}
+    (row,) = rows([parent, evaluated(parent, asked)])
+    assert row.cells["deepfool dist"].correct == (60,)
+    assert row.cells["deepfool' dist"].distances == (0.12,)
+
+
+def test_images_from_another_model_are_not_in_its_row(trained, evaluated):
+    one, other = trained(), trained("standard")
+    runs = [one, other, evaluated(one, {"pgd20": (PGD20, 40)})]
+    moved = evaluated(one, {"pgd20": (PGD20, 70), "fgsm": (FGSM, 20)}, source=other)
+    (row,) = rows([*runs, moved])
+    assert right(row) == {"clean": (90,), "pgd20": (40,), "worst": (40,)}
+    (row,) = rows([*runs, moved], keep=lambda run: True)
+    assert right(row) == {
+        "clean": (90,),
+        "pgd20": (40,),
+        "pgd20 from standard": (70,),
+        "fgsm from standard": (20,),
+        "worst": (40,),
+    }
+    assert [run.id for run in runs[2:] if source(run)] == []
+
+
+def test_two_sources_of_one_name_are_told_apart(trained, evaluated):
+    one, first, second = trained(), trained("s", id="s-1"), trained("s", id="s-2")
+    moved = [evaluated(one, {"fgsm": (FGSM, 50)}, source=source) for source in (first, second)]
+    (row,) = rows([one, first, second, *moved], keep=lambda run: True)
+    assert {"fgsm:source=s-1 from s", "fgsm:source=s-2 from s"} < set(right(row))
+
+
+def over_eps(correct, params=PGD20, label="pgd20"):
+    """The outcomes of a sweep: radius -> right answers."""
+    return {f"{label}@eps={eps:g}": (params, c, {"eps": eps}) for eps, c in correct.items()}
+
+
+def over_steps(correct, params=PGD20, label="pgd20"):
+    return {f"{label}@steps={k}": (params | {"steps": k}, c) for k, c in correct.items()}
+
+
+def test_a_sweep_has_no_part_in_the_usual_rows(trained, evaluated):
+    parent = trained()
+    usual = evaluated(parent, {"pgd20": (PGD20, 40)})
+    sweep = evaluated(parent, over_eps({0.1: 80, 0.5: 0}), sweep={"eps": [0.1, 0.5]})
+    (row,) = rows([parent, usual, sweep])
+    assert right(row) == {"clean": (90,), "pgd20": (40,), "worst": (40,)}
+    assert row.runs == (usual.id,)
+
+
+def test_each_point_of_a_sweep_can_have_a_column(trained, evaluated):
+    parent = trained()
+    steps = evaluated(parent, over_steps({50: 31, 1: 77}), sweep={"steps": [1, 50]})
+    steps.config["attack"]["pgd20"] = PGD20
+    runs = [
+        parent,
+        evaluated(parent, over_eps({8 / 255: 60, 0.1: 20}), sweep={"eps": [8 / 255, 0.1]}),
+        steps,
+        evaluated(parent, {"pgd20": (PGD20, 40)}),
+    ]
+    (row,) = rows(runs, keep=lambda run: True)
+    assert right(row) == {
+        "clean": (90,),
+        "pgd20": (40,),
+        "pgd20@eps=8/255": (60,),
+        "pgd20@eps=0.1": (20,),
+        "pgd@steps=1": (77,),
+        "pgd@steps=50": (31,),
+        "worst": (40,),  # a sweep holds radii that nobody was asked to withstand
+    }
+    assert list(row.cells)[2:6] == [
+        *("pgd20@eps=8/255", "pgd20@eps=0.1", "pgd@steps=1", "pgd@steps=50")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "changes", "column"),
+    [
+        ("pgd20", {}, "pgd@steps=5"),
+        ("pgd-20", {}, "pgd@steps=5"),
+        ("pgd:steps=20,step=0.1", {"step": 0.1}, "pgd:step=0.1@steps=5"),
+        ("mine", {}, "mine@steps=5"),
+        ("pgd20", {"last_iterate": True}, "pgd:last_iterate=true@steps=5"),
+    ],
+)
+def test_a_sweep_over_steps_is_not_called_by_a_number_of_steps(
+    trained, evaluated, label, changes, column
+):
+    parent = trained()
+    run = evaluated(parent, over_steps({5: 50}, PGD20 | changes, label), sweep={"steps": [5]})
+    run.config["attack"][label] = PGD20 | changes
+    (row,) = rows([parent, run], keep=lambda run: True)
+    assert list(right(row)) == ["clean", column]
+
+
+def test_a_randomised_model_counts_as_often_as_it_is_right(trained, evaluated):
+    parent = trained()
+    random = {"robust_accuracy": 0.4525, "majority_accuracy": 0.47, "spread": (0.44, 0.46)}
+    run = evaluated(parent, {"pgd20": (PGD20, 47, random)}, clean=90.3, worst=45.25)
+    (row,) = rows([parent, run])
+    assert right(row) == {"clean": (90.3,), "pgd20": (45.25,), "worst": (45.25,)}
+    assert row.cells["pgd20"].text == "45.25"
+    shares = replace(run, clean_accuracy=0.9000000357)  # what float32 makes of 0.9
+    (row,) = rows([parent, shares])
+    assert right(row)["clean"] == (90,)

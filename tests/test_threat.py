@@ -9,7 +9,7 @@ from robustbench_cli.noise import Noise
 from robustbench_cli.registry import radius
 from robustbench_cli.threat import Threat
 
-NORMS = ["Linf", "L2"]
+NORMS = ["Linf", "L2", "L1"]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -29,9 +29,11 @@ def test_random_start_fills_the_ball(norm):
     start = threat.random_start(x, Noise(0, torch.arange(500)))
     assert threat.inside(start, x).all()
     distance = threat.distance(start, x)
-    # Uniform by volume: the radius to the power of the dimension is uniform (L2).
+    # Uniform by volume: the radius to the power of the dimension is uniform.
     share = (distance / 0.2) ** 16
-    assert abs(share.mean() - (0.5 if norm == "L2" else 16 / 32)) < 0.06
+    assert abs(share.mean() - 0.5) < 0.06
+    assert abs(share.var() - 1 / 12) < 0.02
+    assert (start > x).float().mean().sub(0.5).abs() < 0.03
 
 
 def test_steepest_has_unit_length_and_survives_zero():
@@ -40,6 +42,39 @@ def test_steepest_has_unit_length_and_survives_zero():
     lengths = Threat("L2", 1).steepest(grad).flatten(1).norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(8))
     assert not Threat("L2", 1).steepest(torch.zeros_like(grad)).any()
+    assert not Threat("L1", 1).steepest(torch.zeros_like(grad)).any()
+
+
+def test_a_sparse_step_moves_the_steepest_coordinates_by_the_same_amount():
+    grad = torch.randn(8, 3, 10, 10)
+    step = Threat("L1", 1).steepest(grad).flatten(1)
+    torch.testing.assert_close(step.abs().sum(1), torch.ones(8))
+    flat = grad.flatten(1)
+    for row in range(8):
+        moved = step[row] != 0
+        assert moved.sum() == 15  # a twentieth of 300
+        assert flat[row].abs()[moved].min() > flat[row].abs()[~moved].max()
+        assert torch.equal(step[row][moved].sign(), flat[row][moved].sign())
+        torch.testing.assert_close(step[row][moved].abs(), torch.full((15,), 1 / 15))
+
+
+@pytest.mark.parametrize(("norm", "order"), [("Linf", 1), ("L2", 2), ("L1", float("inf"))])
+def test_the_dual_norm_is_what_a_unit_step_can_gain(norm, order):
+    grad = torch.randn(5, 40)
+    expected = torch.linalg.vector_norm(grad, ord=order, dim=1)
+    torch.testing.assert_close(Threat(norm, 1).dual(grad), expected)
+    if norm != "L1":
+        gained = (grad * Threat(norm, 1).steepest(grad)).sum(1)
+        torch.testing.assert_close(gained, expected)
+
+
+def test_what_is_stored_is_untouched_where_it_is_allowed():
+    x = torch.full((2, 1, 2, 2), 0.5)
+    x_adv = x + torch.tensor([0.05, 0.2]).view(2, 1, 1, 1)
+    threat = Threat("Linf", 0.1)
+    stored = threat.stored(x_adv, x)
+    assert torch.equal(stored[0], x_adv[0])
+    torch.testing.assert_close(stored[1], x[1] + 0.1)
 
 
 def test_inside_refuses_what_is_too_far_outside_the_box_or_not_a_number():
@@ -59,6 +94,7 @@ def test_inside_refuses_what_is_too_far_outside_the_box_or_not_a_number():
         (-0.1, "L2", "must be positive"),
         (8, "Linf", "did you mean '8/255'"),
         (128, "L2", "did you mean '128/255'"),
+        (3060, "L1", "did you mean '3060/255'"),
     ],
 )
 def test_radii_that_make_no_sense_are_refused(eps, norm, message):
@@ -71,7 +107,7 @@ def test_fractions_are_read_and_others_named():
     assert validated(Threat, {"norm": "linf"}).norm == "Linf"
     with pytest.raises(UserError, match=r"eps.*'eight'"):
         validated(Threat, {"eps": "eight"})
-    with pytest.raises(UserError, match=r"norm.*'Linf' or 'L2'"):
+    with pytest.raises(UserError, match=r"norm.*'Linf', 'L2' or 'L1'"):
         validated(Threat, {"norm": "l3"})
 
 

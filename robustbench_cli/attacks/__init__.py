@@ -132,6 +132,16 @@ class Attack(ABC):
     """Whether its iterates leave the ball, so that a success must be checked for its distance."""
 
     @property
+    def needs(self) -> int:
+        """How many classes there must be."""
+        return self.min_classes
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The norms it can be asked for."""
+        return self.norms
+
+    @property
     def minimal(self) -> bool:
         """Whether it looks for the nearest adversarial image, whatever the radius."""
         return False

@@ -10,48 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli import losses
-from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import ATTACKS, Attack, Look, Output, State, Task
-from robustbench_cli.attacks._apgd import Ball, Sparse, Walk
-from robustbench_cli.threat import Threat
-
-
-@dataclass(frozen=True, kw_only=True)
-class APGD(Attack):
-    """What the three losses have in common."""
-
-    steps: Steps = 100
-    """Gradient steps; the schedule's checkpoints are shares of it."""
-    restarts: Annotated[int, Field(ge=1)] = 1
-    """Independent starts; each works on what the ones before it left standing."""
-    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
-    """The step size halves unless the loss rose in more than this share of the steps."""
-    eot: Annotated[int, Field(ge=1)] = 1
-    """Gradients averaged per step, for randomised models."""
-
-    roams: ClassVar[bool] = True  # under L1 it begins in a larger ball
-
-    @property
-    def draws(self) -> int:
-        return self.eot
-
-    def lanes(self, classes: int) -> int:
-        return self.restarts
-
-    def walk(self, threat: Threat) -> Walk:
-        """The schedule for the norm: with momentum, or sparse under L1."""
-        return {"L1": Sparse}.get(threat.norm, Ball)(self.steps, self.rho)
-
-    def begin(self, task: Task) -> State:
-        walk = self.walk(task.threat)
-        state = walk.begin(task.x, task.threat, task.noise)
-        return {**state, "looks": task.y * 0 + walk.looks}
-
-    def move(self, state: State, look: Look, task: Task) -> State:
-        return self.walk(task.threat).move(state, look, task.x, task.threat)
-
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return taken >= state["looks"] - 1
+from robustbench_cli.attacks import ATTACKS, Output, State, Task
+from robustbench_cli.attacks._apgd import APGD
 
 
 @ATTACKS.register("apgd-ce", aliases=("apgd",), pattern=r"apgd-ce-(?P<steps>\d+)")

@@ -38,8 +38,9 @@ def adam(state: State, grad: Tensor, rate: float) -> State:
 class CWL2(Attack):
     """Adam on |x' - x|^2 + c max(z_y - max z + kappa, 0), with a binary search for c.
 
-    The authors take 10000 steps per c and give a whole batch up once its summed loss stalls; here
-    it is 1000 steps, and every example is judged by itself.
+    The authors take 10000 steps per c and give c up once the summed loss of the batch stalls.  Here
+    it is 1000 steps, and an example is judged by itself, once c has broken it: one that is all
+    black and white hardly moves at first, and would always seem to have stalled.
     """
 
     steps: Steps = 1000
@@ -76,7 +77,8 @@ class CWL2(Attack):
         moved = adam(state, 2 * away - over(c, away) * look.grad, self.rate)
         broke = state["broke"] | (losses.margin(look.logits, task.y) > self.kappa)
         check = state["turn"] % max(1, self.steps // 10) == 0
-        ended = (check & (cost > 0.9999 * state["cost"])) | (moved["turn"] >= self.steps)
+        stalled = check & broke & (cost > 0.9999 * state["cost"])
+        ended = stalled | (moved["turn"] >= self.steps)
         low, high = torch.where(ended & ~broke, c, low), torch.where(ended & broke, c, high)
         c = torch.where(ended, torch.where(high < torch.inf, (low + high) / 2, 10 * c), c)
         cost = torch.where(check, cost, state["cost"])

@@ -61,10 +61,12 @@ class DDN(Attack):
 
     def move(self, state: State, look: Look, task: Task) -> State:
         x, clean = state["x"], task.x
-        # A saturated cross-entropy has no gradient; any direction is better than standing still.
-        flat = length(look.grad) <= 1e-12
+        # A saturated cross-entropy can have tiny gradients, whose squares would vanish, or none at
+        # all: then any direction is better than standing still.
+        most = look.grad.flatten(1).abs().amax(1)
         lost = task.noise.fork("lost").at(look.taken).normal(x)
-        along = torch.where(over(flat, x), lost, look.grad)
+        grad = look.grad / over(most.clamp_min(1e-35), x)
+        along = torch.where(over(most > 1e-35, x), grad, lost)
         rate = cosine(1, 0.01, look.taken, self.steps) / length(along)
         delta = x - clean + over(rate, x) * along
         wrong = look.logits.argmax(1) != task.y

@@ -12,78 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli import losses
-from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import ATTACKS, Attack, Look, Output, State, Task
-from robustbench_cli.attacks._planes import to_plane
-from robustbench_cli.threat import over
-
-
-@dataclass(frozen=True, kw_only=True)
-class Boundary(Attack):
-    """What both versions have in common; parameters as in AutoAttack."""
-
-    steps: Steps = 100
-    """Moves to the linearised boundary; each costs one or two passes of the model."""
-    restarts: Annotated[int, Field(ge=1)] = 1
-    """The first start is the clean image, later ones are random within eps / 2."""
-    alpha_max: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """At most so much weight for the way back from the clean image's own projection."""
-    eta: Annotated[float, Field(ge=1)] = 1.05
-    """How far to overshoot the linearised boundary."""
-    beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """How far to stay from the clean image when coming back."""
-    within: bool = False
-    """Whether an adversarial image inside the radius will do (as in AutoAttack), or the nearest
-    one is wanted."""
-
-    roams: ClassVar[bool] = True
-
-    @property
-    def minimal(self) -> bool:
-        return not self.within
-
-    def lanes(self, classes: int) -> int:
-        return self.restarts
-
-    def restart(self, task: Task) -> int:
-        """Which restart this lane is."""
-        return task.lane
-
-    def begin(self, task: Task) -> State:
-        x, threat = task.x, task.threat
-        if self.restart(task):
-            noise = task.noise.fork("start")
-            t = 2 * noise.uniform(x) - 1 if threat.norm == "Linf" else noise.normal(x)
-            length = threat.distance(t, torch.zeros_like(t)).clamp_min(1e-12)
-            x = (x + 0.5 * threat.eps * t / over(length, x)).clamp(0, 1)
-        # Whether the point is one the attack moved to, and how often it has moved.
-        return {"x": x.clone(), "moved": task.y < 0, "moves": task.y * 0}
-
-    def plane(self, look: Look, state: State, task: Task) -> tuple[Tensor, Tensor]:
-        """The nearest linearised boundary: its normal (B, d), and how far f is from zero (B)."""
-        raise NotImplementedError
-
-    def move(self, state: State, look: Look, task: Task) -> State:
-        x, here, threat = task.x.flatten(1), state["x"].flatten(1), task.threat
-        w, f = self.plane(look, state, task)
-        b = (w * here).sum(1) - f
-        both = to_plane(torch.cat([here, x]), w.repeat(2, 1), b.repeat(2), threat.norm)
-        near, far = both.chunk(2)
-        length = threat.distance(both, torch.zeros_like(both)).clamp_min(1e-8)
-        mine, clean = length.chunk(2)
-        alpha = (mine / (mine + clean)).clamp(0, self.alpha_max)[:, None]
-        there = (1 - alpha) * (here + self.eta * near) + alpha * (x + self.eta * far)
-        back = state["moved"] & (look.logits.argmax(1) != task.y)
-        to = torch.where(back[:, None], x + self.beta * (here - x), there.clamp(0, 1))
-        return {
-            **state,
-            "x": to.view_as(task.x),
-            "moved": ~back,
-            "moves": state["moves"] + (~back).long(),
-        }
-
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return state["moves"] >= self.steps
+from robustbench_cli.attacks import ATTACKS, Look, Output, State, Task
+from robustbench_cli.attacks._boundary import Boundary
 
 
 @ATTACKS.register("fab", pattern=r"fab-?(?P<steps>\d+)")

@@ -17,10 +17,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from robustbench_cli import records
+from robustbench_cli.cli.listing import drawn, screen
+from robustbench_cli.columns import source, swept
 from robustbench_cli.engine.train import Row, Watch
 from robustbench_cli.registry import radius
+from robustbench_cli.report import count
 from robustbench_cli.run.display import Display
 
 REFRESH = 0.5
@@ -129,31 +133,41 @@ def numbers(row: Row) -> str:
 
 
 def print_outcomes(folder: Path) -> None:
-    """The accuracies of an evaluation and where its files are."""
+    """The accuracies of an evaluation, what is to be said of them, and where its files are."""
     run = records.read(folder)
+    n, console = run.n or 0, screen()
+    several = len(run.attacks) > 1 and not swept(run)  # the points of a sweep are one attack
+    shares: list[tuple[str, float, dict[str, str]]] = [("clean", run.clean_accuracy or 0.0, {})]
+    shares += [(label, each.robust_accuracy, _about(each)) for label, each in run.attacks.items()]
+    shares += [("all of them", run.worst_case_accuracy or 0.0, {})] * several
+    known = {title for _, _, about in shares for title in about}
+    titles = [title for title in ("distance", "5-95 %", "seconds", "broken by") if title in known]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("attack", "accuracy", "right", "of", "seconds"):
-        table.add_column(title, justify="left" if title == "attack" else "right")
-    n = run.n or 0
-    clean = run.clean_accuracy or 0.0
-    table.add_row("clean", f"{clean:.2%}", str(round(clean * n)), str(n), "")
-    for label, outcome in run.attacks.items():
-        table.add_row(
-            escape(label),
-            f"{outcome.robust_accuracy:.2%}",
-            str(outcome.correct),
-            str(outcome.n),
-            f"{outcome.seconds:.1f}",
-        )
-    if len(run.attacks) > 1 and run.worst_case_accuracy is not None:
-        worst = run.worst_case_accuracy
-        table.add_row("all of them", f"{worst:.2%}", str(round(worst * n)), str(n), "")
-    console = Console()
-    threat = run.config["threat"]
-    console.print(
-        f"{escape(run.subject)} on {escape(records.data_name(run))}, {threat['norm']} eps "
-        f"{radius(threat['eps'])}",
-        highlight=False,
-    )
-    console.print(table)
+    for title in ("attack", "accuracy", "right", "of", *titles):
+        table.add_column(title, justify="left" if title in ("attack", "broken by") else "right")
+    for label, share, about in shares:
+        rest = (about.get(title, "") for title in titles)
+        right = f"{round(count(share, n), 1):g}"
+        table.add_row(escape(label), f"{share:.2%}", right, str(n), *map(escape, rest))
+    notes = [Text(f"note: {note}") for note in run.notes]
+    typer.echo(drawn(console, [Text(_heading(run)), table, *notes]), nl=False)
     typer.echo(folder)
+
+
+def _heading(run: records.Run) -> str:
+    threat, made_on = run.config["threat"], source(run).get("id")
+    eps = "" if swept(run) == "eps" else f" eps {radius(threat['eps'])}"
+    crafted = f", images crafted on {made_on}" if made_on else ""
+    return f"{run.subject} on {records.data_name(run)}, {threat['norm']}{eps}{crafted}"
+
+
+def _about(outcome: records.Outcome) -> dict[str, str]:
+    """What else is known of an attack, under the title of its column."""
+    broken = ", ".join(f"{member} {broke}" for member, broke in outcome.broken_by.items())
+    distance, spread = outcome.median_norm, outcome.spread
+    return {
+        **({"distance": "∞" if distance is None else f"{distance:.4f}"} if outcome.minimal else {}),
+        **({"5-95 %": " to ".join(f"{100 * end:.2f}" for end in spread)} if spread else {}),
+        "seconds": f"{outcome.seconds:.1f}",
+        **({"broken by": broken} if broken else {}),
+    }

@@ -72,6 +72,7 @@ def evaluate(
     """
     from robustbench_cli.cli.display import print_outcomes, shown
     from robustbench_cli.run.evaluate import run as evaluation
+    from robustbench_cli.run.shard import speaks
 
     asked = Asked(
         attacks=attack or [],
@@ -100,5 +101,5 @@ def evaluate(
     again = "what is done is kept. Run the same command again to go on."
     with shown(quiet) as display, options.interruptible(again):
         folder = evaluation(request(asked, "eval"), display)
-    if folder is not None:
+    if speaks():
         print_outcomes(folder)

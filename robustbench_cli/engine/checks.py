@@ -48,8 +48,8 @@ def before(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
             zero = _without_gradient(model, x[right], y[right])
             if zero:
                 notes.append(
-                    f"{zero} of {int(right.sum())} images have a zero gradient of the logit ratio: gradient "
-                    "attacks may be unreliable"
+                    f"{zero} of {int(right.sum())} images have a zero gradient of the logit ratio: "
+                    "gradient attacks may be unreliable"
                 )
     return notes
 

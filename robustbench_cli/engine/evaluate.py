@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.attacks import Attack, Stage
+from robustbench_cli.attacks import Attack, Stage, Whole
 from robustbench_cli.engine.judge import Judge, judging
-from robustbench_cli.engine.lens import Lens, exact
-from robustbench_cli.engine.slots import Field, Found, run
+from robustbench_cli.engine.lens import SHOWN, Lens, Precision, exact, quick
+from robustbench_cli.engine.slots import Field, run
+from robustbench_cli.engine.table import Found
 from robustbench_cli.noise import Noise
 from robustbench_cli.threat import Threat
 
@@ -117,11 +118,13 @@ def evaluate(
         rows = waiting.to(field.data.y.device)
         # A nearest adversarial image lies on the boundary, and differences between probes are
         # small: for both only the model itself will do.
-        fine = stage.attack.minimal or stage.attack.probes > 0
+        fine = stage.attack.minimal or stage.attack.probes > 0 or isinstance(stage.attack, Whole)
         lens = itself if fine else field.lens
+        # What a randomised model's noise leaves in doubt another look would not settle.
+        doubt = 0.0 if field.judge.random else lens.doubt
         unsure: list[Found] = []
         for found in run(stage, rows, replace(field, lens=lens)):
-            close = ~found.broken & (found.margin > -lens.doubt) & bool(lens.doubt)
+            close = ~found.broken & (found.margin > -doubt) & bool(doubt)
             if close.any():
                 unsure.append(_part(found, close))
                 found = _part(found, ~close)
@@ -200,6 +203,7 @@ def attacked(
     *,
     slots: int = 512,
     stop: bool = True,
+    precision: Precision = "exact",
 ) -> Attacked:
     """Run an attack on a batch in memory, without records; every row is attacked.
 
@@ -208,14 +212,16 @@ def attacked(
         y: labels (B).
         noise: keyed by example, B of them.
         stop: whether an example is done once it is broken (see ``Field.stop``).
+        precision: "auto" searches with the fastest model that can be vouched for.
     """
     column, kept = Column.empty(len(y)), x.clone()
     with judging(model):
         itself = exact(model)
+        few = x[: min(len(x), SHOWN)]
         field = Field(
             data=Tensors(x, y),
             judge=Judge(model, threat),
-            lens=itself,
+            lens=itself if precision == "exact" or not len(x) else quick(model, few)[0],
             noise=noise,
             slots=slots,
             stop=stop,

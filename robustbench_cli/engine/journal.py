@@ -32,6 +32,8 @@ class Journal:
         self._n = n
         self._moved: list[np.ndarray] = []
         self._kept_at = time.perf_counter()
+        self.spent = 0.0
+        """Seconds since ``started``, as of the last file."""
 
     def column(self, name: str) -> tuple[Column, float]:
         """What is known already, and the seconds it took.
@@ -55,10 +57,11 @@ class Journal:
         if time.perf_counter() - self._kept_at > FLUSH:
             self.flush(name, column)
 
-    def flush(self, name: str, column: Column) -> float:
-        """Write what has come on since the last file; say how long that took to find."""
+    def flush(self, name: str, column: Column) -> None:
+        """Write what has come on since the last file, and the time it took to find."""
         now = time.perf_counter()
         spent, self._kept_at = now - self._kept_at, now
+        self.spent += spent
         rows = np.unique(np.concatenate(self._moved)) if self._moved else np.zeros(0, np.int64)
         self._moved = []
         if len(rows):
@@ -72,11 +75,10 @@ class Journal:
                     **{key: column.arrays[key][rows] for key in COLUMNS},
                 },
             )
-        return spent
 
     def started(self) -> None:
         """Time that passes from here on is the next column's."""
-        self._kept_at = time.perf_counter()
+        self._kept_at, self.spent = time.perf_counter(), 0.0
 
     def close(self, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
         """Write ``examples.npz`` and say its name and sha256; the journal stays for now."""

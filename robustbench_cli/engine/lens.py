@@ -21,6 +21,8 @@ from robustbench_cli.losses import wide
 
 Precision = Literal["exact", "auto"]
 
+SHOWN = 64
+"""Images on which a faster model is compared with the original."""
 STEEP = 1e-2
 """How far its gradients may be off: max-pooling may pick another of two equal pixels."""
 TOLERANCE = 1e-3
@@ -168,7 +170,7 @@ def _on(where: torch.device, **rest: Any) -> Lens:
 def _has_bf16(where: torch.device) -> bool:
     """Whether bfloat16 is fast here, not merely possible."""
     if where.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch has no public name for it, and older ones none at all.
     known: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return known()

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_cli.attacks import Attack, Examples, Stage, State, Task, Whole
+from robustbench_cli.attacks import Attack, Examples, Stage, Task, Whole
 from robustbench_cli.engine.judge import Judge
 from robustbench_cli.engine.lens import Lens, Meter
+from robustbench_cli.engine.table import Found, Table
 from robustbench_cli.errors import RunError
 from robustbench_cli.losses import margin
 from robustbench_cli.noise import Noise
@@ -21,77 +22,6 @@ from robustbench_cli.threat import over
 
 REFILL = 8
 """Slots are refilled when one in so many is free: beginning an attack has a price of its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a stage found for examples that are done with it; each tensor (B), on the CPU."""
-
-    rows: Tensor
-    """Which examples of the data these are."""
-    broken: Tensor
-    """Whether the judge confirmed a success."""
-    x: Tensor
-    """(B, C, H, W): the adversarial image, else the one that came closest to being wrong."""
-    prediction: Tensor
-    share: Tensor
-    margin: Tensor
-    """Largest wrong logit minus the true one at ``x``; of minimal attacks, minus the norm."""
-    norm: Tensor
-    """How far ``x`` is from the clean image; infinite where a minimal attack found nothing."""
-    step: Tensor
-    """Looks before the first success (gradient steps taken); -1: never."""
-    forwards: Tensor
-    backwards: Tensor
-
-
-@dataclass(frozen=True)
-class _Table:
-    """The slots: one row per example under attack."""
-
-    task: Task
-    state: State
-    rows: Tensor
-    taken: Tensor
-    """Looks so far."""
-    alive: Tensor
-    """False once a row has had its last look."""
-    here: Tensor
-    """False once a row has been reported and only fills the batch."""
-    peak: Tensor
-    """How good the best image so far is (see ``_score``)."""
-    peak_x: Tensor
-    peak_step: Tensor
-    tried: Tensor
-    """How good the best image was that the judge has refused."""
-    forwards: Tensor
-    backwards: Tensor
-
-    def only(self, rows: Tensor) -> "_Table":
-        """Some of the rows."""
-        rest = {name: getattr(self, name)[rows] for name in _COLUMNS}
-        state = {name: values[rows] for name, values in self.state.items()}
-        return _Table(self.task.only(rows), state, **rest)
-
-    def joined(self, other: "_Table") -> "_Table":
-        """These rows, then those."""
-        rest = {n: torch.cat([getattr(self, n), getattr(other, n)]) for n in _COLUMNS}
-        state = {n: torch.cat([values, other.state[n]]) for n, values in self.state.items()}
-        return _Table(self.task.joined(other.task), state, **rest)
-
-
-_COLUMNS = (
-    "rows",
-    "taken",
-    "alive",
-    "here",
-    "peak",
-    "peak_x",
-    "peak_step",
-    "tried",
-    "forwards",
-    "backwards",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,10 +118,10 @@ def _task(stage: Stage, rows: Tensor, field: Field) -> Task:
     )
 
 
-def _begin(stage: Stage, rows: Tensor, field: Field) -> _Table:
+def _begin(stage: Stage, rows: Tensor, field: Field) -> Table:
     task = _task(stage, rows, field)
     none = torch.zeros_like(task.y)
-    return _Table(
+    return Table(
         task=task,
         state=stage.attack.begin(task),
         rows=rows,
@@ -207,7 +137,7 @@ def _begin(stage: Stage, rows: Tensor, field: Field) -> _Table:
     )
 
 
-def _looked(attack: Attack, table: _Table, field: Field) -> _Table:
+def _looked(attack: Attack, table: Table, field: Field) -> Table:
     """One pass of the model over all slots, what is to be remembered of it, and the next step."""
     task, state, taken = table.task, table.state, table.taken
     look, forwards, backwards = field.lens.look(attack, state, task, taken)
@@ -245,7 +175,7 @@ def _score(
     return (torch.where(wrong, torch.inf, gap) if final else gap), wrong
 
 
-def _leaving(attack: Attack, table: _Table, field: Field) -> tuple[_Table, Found | None]:
+def _leaving(attack: Attack, table: Table, field: Field) -> tuple[Table, Found | None]:
     """Take the finished rows out, after the judge has looked at what they claim."""
     if bool(table.peak.isnan().any()):
         raise RunError("the model returned NaN or infinite logits; no verdict is possible")
@@ -258,7 +188,7 @@ def _leaving(attack: Attack, table: _Table, field: Field) -> tuple[_Table, Found
     return replace(table, here=table.here & table.alive), found
 
 
-def _confirmed(attack: Attack, table: _Table, field: Field) -> _Table:
+def _confirmed(attack: Attack, table: Table, field: Field) -> Table:
     """Rows whose success the judge denies go on; those of a randomised model that it grants end."""
     if attack.minimal or not field.stop:
         return table
@@ -281,7 +211,7 @@ def _confirmed(attack: Attack, table: _Table, field: Field) -> _Table:
     return table
 
 
-def _verdicts(attack: Attack, table: _Table, field: Field) -> Found:
+def _verdicts(attack: Attack, table: Table, field: Field) -> Found:
     task, judge = table.task, field.judge
     hit = table.peak > -torch.inf
     if attack.minimal:

@@ -70,12 +70,13 @@ def _sweep(text: str, threat: Table) -> Table:
         raise UserError(f"--sweep {text!r}: sweep over {' or '.join(SWEPT)}{hint(name, SWEPT)}")
     try:
         values = TypeAdapter(SWEPT[name]).validate_python(_listed(listed.split(",")))
-        for eps in values if name == "eps" else ():
-            validated(Threat, {**threat, "eps": eps or 1e-9})
+        radii = {"eps": values}.get(name, [])
     except (ValidationError, ValueError) as error:
         raise UserError(
             f"--sweep {text!r}: expected numbers, as in eps=0,2/255,...,16/255"
         ) from error
+    for eps in filter(None, radii):
+        validated(Threat, {**threat, "eps": eps})
     return {name: values}
 
 
@@ -146,17 +147,17 @@ def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
     attacks = {spec.label: ATTACKS.build(spec) for spec in specs_of(config.attack)}
     norm = config.threat.norm
     for label, attack in attacks.items():
-        if norm not in attack.norms:
-            measured = " or ".join(attack.norms)
+        if norm not in attack.measures:
+            measured = " or ".join(attack.measures)
             raise UserError(
                 f"attack {label!r} is an attack in {measured}, the threat is {norm}; a distance in "
-                f"one norm says nothing about a radius in another: use --norm {attack.norms[0]}"
+                f"one norm says nothing about a radius in another: use --norm {attack.measures[0]}"
             )
         if "steps" in config.sweep and not ATTACKS.accepts(config.attack[label]["name"], "steps"):
             raise UserError(f"--sweep steps: attack {label!r} has no steps")
-        if classes < attack.min_classes:
+        if classes < attack.needs:
             raise UserError(
                 f"attack {label!r} uses the DLR loss, which needs at least "
-                f"{attack.min_classes} classes; the data set has {classes}"
+                f"{attack.needs} classes; the data set has {classes}"
             )
     return attacks

@@ -29,8 +29,6 @@ from robustbench_cli.run.setup import Place
 from robustbench_cli.run.shard import Shard, joined, local
 
 CLEAN = "clean"
-SHOWN = 64
-"""Images on which a model is examined before it is attacked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +127,7 @@ def _described(request: Request, data: Split, test: Split, where: torch.device) 
         kind=request.kind,
         created=records.now(),
         command=request.command,
-        config=asdict(config),
+        config=records.plain(asdict(config)),
         seed=subject.seed,
         parent=subject.parent,
         subject=subject.name,
@@ -173,7 +171,7 @@ class _Session:
         self._recorder, self._display = recorder, display
         self._labels = data.y.cpu().numpy()
         model = request.subject.model
-        few, labels = data.images(slice(SHOWN)), data.y[:SHOWN]
+        few, labels = data.images(slice(lens.SHOWN)), data.y[: lens.SHOWN]
         for note in checks.before(model, few, labels):
             self.note(note)
         self._judge = Judge(model, self.config.threat, checks.randomised(model, few))
@@ -246,20 +244,22 @@ class _Session:
         if point.weaker is not None:
             inherit(column, filled[point.weaker])
         right = clean_.arrays["share"] > 0
-        standing = self.shard.mine(len(self.data)) & right & (point.eps != 0)
+        mine = self.shard.mine(len(self.data))
+        standing = mine & right & (point.eps != 0)
         field = replace(
             self._field,
             judge=replace(self._field.judge, threat=point.threat),
             target=self._field.target and replace(self._field.target, threat=point.threat),
         )
         stages = point.attack.stages(point.threat, len(self.data.classes))
-        self.journal.flush(name, column)  # what passed until now is no attack's time
-        watched = _Watched(self._display, point, column, standing, len(stages))
+        self.journal.started()
+        watched = _Watched(self._display, point, column, standing, len(stages), int(mine.sum()))
         for progress in evaluate(stages, column, standing, field, self._itself):
             keep(progress)
             self.journal.moved(name, column, progress.found.rows.numpy())
             watched.see(progress)
-        seconds += self.journal.flush(name, column)
+        self.journal.flush(name, column)
+        seconds += self.journal.spent
         fill(column, right, clean_, self._labels)
         return column, self._share(column, seconds)
 
@@ -293,10 +293,16 @@ class _Watched:
     """Tells the display about a column as it fills."""
 
     def __init__(
-        self, display: Display, point: Point, column: Column, standing: np.ndarray, stages: int
+        self,
+        display: Display,
+        point: Point,
+        column: Column,
+        standing: np.ndarray,
+        stages: int,
+        n: int,
     ) -> None:
         self._display, self._point, self._column = display, point, column
-        self._standing, self._stages = standing, stages
+        self._standing, self._stages, self._all = standing, stages, n
         self._index = self._done = self._todo = -1
 
     def see(self, progress: Progress) -> None:
@@ -311,4 +317,4 @@ class _Watched:
             self._display.judging(f"{self._point.label}{several}", self._todo)
         self._done += len(progress.found.rows)
         left = self._standing & ~self._column.broken
-        self._display.judged(self._done, float(left.sum() / max(1, len(left))))
+        self._display.judged(self._done, float(left.sum() / max(1, self._all)))

@@ -61,6 +61,7 @@ def outcome(
         broken_by={m: int(np.isin(a["by"], rows).sum()) for m, rows in broken.items()}
         if len(members) > 1
         else {},
+        minimal=point.attack.minimal,
         median_norm=median if median is not None and math.isfinite(median) else None,
         majority_accuracy=float((share > 0.5).mean()) if random else None,
         spread=(mean - deviation, mean + deviation) if random else None,

@@ -65,6 +65,11 @@ def joined(device: torch.device) -> Iterator[Shard]:
         distributed.destroy_process_group()
 
 
+def speaks() -> bool:
+    """Whether this process is the one that prints the result."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def local(device: str) -> str:
     """The GPU of this process, where ``device`` says no more than that it is one."""
     rank = os.environ.get("LOCAL_RANK")

@@ -1,55 +1,109 @@
 """The contract of every registered attack, and exact answers on a linear model."""
 
 import copy
+from dataclasses import fields, replace
 
 import pytest
 import torch
+from torch import nn
 
-from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.attacks import ATTACKS, Whole
+from robustbench_cli.engine import slots
+from robustbench_cli.engine.evaluate import Tensors, attacked
+from robustbench_cli.engine.judge import Judge, judging
+from robustbench_cli.engine.lens import exact
+from robustbench_cli.engine.slots import Field
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Spec
 from robustbench_cli.threat import Threat
 
-GRADIENT = [name for name in ATTACKS.names() if name != "autoattack"]
 NOISE = Noise(0, torch.arange(6))
+SHORT = {
+    **{f"apgd-{loss}": {"steps": 8} for loss in ("ce", "dlr", "t")},
+    "ensemble": {"of": "apgd-ce-5/apgd-t-5/fab-t-5/square-15"},
+    **{name: {"steps": 8} for name in ("fab", "fab-t", "ddn", "fmn")},
+    **{name: {"steps": 5, "searches": 2} for name in ("cw-l2", "lbfgs")},
+    "cw-linf": {"steps": 5, "largest": 0.01},
+    "feaatt": {"steps": 4, "restarts": 2},
+    "mt": {"steps": 5},
+    "nes": {"queries": 40, "pairs": 3},
+    "pg-ours": {"steps": 5, "restarts": 2},
+    "spsa": {"steps": 2, "pairs": 3},
+    "square": {"queries": 15},
+}
+"""Few steps of the long ones; the ensembles have their own members only."""
+RUN = [name for name in ATTACKS.names() if not name.startswith("autoattack")]
 
-every_attack = pytest.mark.parametrize("name", ATTACKS.names())
-every_gradient_attack = pytest.mark.parametrize("name", GRADIENT)
-every_norm = pytest.mark.parametrize("norm", ["Linf", "L2"])
+
+def built(name, **params):
+    return ATTACKS.build(Spec(name, {**SHORT.get(name, {}), **params}))
 
 
-@every_gradient_attack
-@every_norm
+def run(model, x, y, attack, threat, noise=None, **options):
+    noise = noise or Noise(0, torch.arange(len(y)))
+    return attacked(model, x, y, attack, threat, noise, **options)
+
+
+SAME = {"bim", "cw", "di-fgsm", "fab", "fgsm", "fgsm-rs", "mt", "pg-ours", "ti-fgsm", "apgd-dlr"}
+"""They walk as others do, and need not do it in a third norm."""
+CASES = [(name, norm) for name in RUN for norm in built(name).norms[: 3 - (name in SAME)]]
+every_case = pytest.mark.parametrize(("name", "norm"), CASES)
+
+
+@every_case
 def test_attack_leaves_everything_but_the_input_alone(name, norm, model, batch):
     x, y = batch
     state, x_before = copy.deepcopy(model.state_dict()), x.clone()
-    model.eval()
-    found = ATTACKS.build(Spec(name))(model, x, y, Threat(norm, 0.1), NOISE)
+    rng = torch.get_rng_state()
+    attack, threat = built(name), Threat(norm, 0.1)
+    found = run(model, x, y, attack, threat)
     assert found.x.shape == x.shape
     assert found.x.dtype == x.dtype
     assert not found.x.requires_grad
-    assert Threat(norm, 0.1).inside(found.x, x).all()
+    assert ((found.x >= 0) & (found.x <= 1)).all()
+    if not attack.minimal:
+        assert threat.inside(found.x, x).all()
     assert torch.equal(x, x_before)
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
-    assert all(p.grad is None for p in model.parameters())
-    assert not model.training
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert model.training  # as it came
+    assert torch.equal(torch.get_rng_state(), rng)
 
 
-@every_gradient_attack
-@every_norm
+@every_case
 def test_examples_are_independent(name, norm, model, batch):
-    """A subset, in another order, gets the same answers as the whole batch."""
+    """Some of the rows, in another order and refilled one by one, get the same answers."""
     x, y = batch
-    model.eval()
-    attack, threat = ATTACKS.build(Spec(name)), Threat(norm, 0.1)
-    rows = torch.tensor([4, 1])
-    alone = attack(model, x[rows], y[rows], threat, NOISE.only(rows))
-    together = attack(model, x, y, threat, NOISE)
-    torch.testing.assert_close(alone.x, together.x[rows])
-    assert torch.equal(alone.step, together.step[rows])
+    attack, threat = built(name), Threat(norm, {"Linf": 0.05, "L2": 0.3, "L1": 1.0}[norm])
+    with judging(model):
+        itself = exact(model)
+        field = Field(
+            data=Tensors(x, y), judge=Judge(model, threat), lens=itself, noise=NOISE, slots=256
+        )
+        for stage in attack.stages(threat, 4):
+            together = found_by_row(stage, torch.arange(6), field)
+            few = replace(field, slots=2 * (1 + attack.probes))
+            alone = found_by_row(stage, torch.tensor([4, 1, 3]), few)
+            assert set(alone) == {1, 3, 4}
+            for row, seen in alone.items():
+                torch.testing.assert_close(seen["x"], together[row]["x"], rtol=0, atol=1e-7)
+                same = ["broken", "step", "prediction"]
+                # A foreign code is charged by the batch.
+                same += [] if isinstance(stage.attack, Whole) else ["forwards", "backwards"]
+                for key in same:
+                    assert torch.equal(seen[key], together[row][key]), (row, key)
 
 
-class Halfspaces(torch.nn.Module):
+def found_by_row(stage, rows, field):
+    """What becomes of each example, whatever the order in which they leave."""
+    return {
+        int(row): {f.name: getattr(found, f.name)[i] for f in fields(found)}
+        for found in slots.run(stage, rows, field)
+        for i, row in enumerate(found.rows)
+    }
+
+
+class Halfspaces(nn.Module):
     """Four classes by planes: the smallest successful radius has a closed form."""
 
     def __init__(self, weight, x, distance, norm):
@@ -65,9 +119,15 @@ class Halfspaces(torch.nn.Module):
         return x.flatten(1) @ self.weight.T.to(x) + self.bias.to(x)
 
 
-@every_attack
-@every_norm
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize(("share", "falls"), [(0.99, False), (1.02, True)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pgd", "bim", "mim", "cw", "mt", "fgsm", "fgsm-rs", "fmn"),
+        *("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "ensemble"),
+    ],
+)
 def test_a_plane_falls_exactly_where_it_should(name, norm, share, falls):
     x = torch.full((3, 1, 8, 8), 0.5)
     y = torch.zeros(3, dtype=torch.long)
@@ -75,44 +135,47 @@ def test_a_plane_falls_exactly_where_it_should(name, norm, share, falls):
     if falls and name == "fgsm-rs":
         share = 1.5  # one step from a random start does not reach the far corner
     threat = Threat(norm, 0.05 * share)
-    found = ATTACKS.build(Spec(name))(plane, x, y, threat, Noise(0, torch.arange(3)))
-    x_adv = threat.project(found.x, x)
+    steps = {"apgd": 30, "fab": 5, "fab-t": 5}.get(name.removesuffix("-t"), 20)
+    params = {"of": "apgd-ce-20/fab-t-5"} if name == "ensemble" else {"steps": steps}
+    params = {} if name.startswith("fgsm") else params
+    found = run(plane, x, y, ATTACKS.build(Spec(name, params)), threat)
     assert plane(x).argmax(1).eq(y).all()
-    assert plane(x_adv).argmax(1).ne(y).all() == falls
+    assert (found.broken & (found.norm <= threat.eps * 1.00001)).all() == falls
 
 
 @pytest.mark.parametrize("name", ["pgd", "bim", "mim", "cw"])
 def test_any_iterate_counts_unless_the_last_is_asked_for(name):
     """Wrong only in a band that the attack walks into and out of."""
 
-    def band(z):
-        score = z.flatten(1).mean(1)
-        inside = (score > 0.52) & (score < 0.56)
-        return torch.stack([(~inside).double(), score], 1)
+    class Band(nn.Module):
+        def forward(self, z):
+            score = z.flatten(1).mean(1)
+            inside = (score > 0.52) & (score < 0.56)
+            return torch.stack([(~inside).double(), score], 1)
 
     x, y = torch.full((2, 1, 4, 4), 0.5).double(), torch.zeros(2, dtype=torch.long)
     params = {"steps": 10, "step": 0.3, "start": "clean"}
-    noise = Noise(0, torch.arange(2))
     any_, last = (
-        ATTACKS.build(Spec(name, {**params, "last_iterate": flag}))(
-            band, x, y, Threat("Linf", 0.1), noise
-        )
+        run(Band(), x, y, built(name, **params, last_iterate=flag), Threat("Linf", 0.1))
         for flag in (False, True)
     )
-    assert band(any_.x).argmax(1).ne(y).all()
+    assert Band()(any_.x).argmax(1).ne(y).all()
+    assert any_.broken.all()
     assert (any_.step > 0).all()
     assert (any_.step < 10).all()
-    assert band(last.x).argmax(1).eq(y).all()
+    assert Band()(last.x).argmax(1).eq(y).all()
+    assert not last.broken.any()
     assert (last.step == -1).all()
 
 
 def test_more_steps_and_restarts_only_break_more(model):
+    model.eval()
     x = torch.rand(64, 1, 8, 8).double()
-    y = model.eval()(x).argmax(1)
+    y = model(x).argmax(1)
     noise, threat = Noise(1, torch.arange(64)), Threat("Linf", 0.04)
 
     def broken(**params):
-        return ATTACKS.build(Spec("pgd", params))(model, x, y, threat, noise).step >= 0
+        return run(model, x, y, built("pgd", **params), threat, noise).broken
 
     few, many = broken(steps=3, step=0.4), broken(steps=20, step=0.4)
     once, often = broken(steps=3, step=0.4, restarts=1), broken(steps=3, step=0.4, restarts=4)
@@ -122,19 +185,37 @@ def test_more_steps_and_restarts_only_break_more(model):
     assert not often.all()
 
 
-def test_a_misclassified_restart_beats_a_higher_loss():
+class Lottery(nn.Module):
     """Cross-entropy 0.70 misclassifies with two classes, 1.05 does not with three."""
 
-    def model(x):
+    def forward(self, x):
         broken = torch.tensor([[0.0, 0.1, -9.0]]).double()
         robust = torch.tensor([[0.0, -0.01, -0.01]]).double()
         first = x.flatten(1)[:, :1] > 0.5
         return torch.where(first, broken, robust) + 0 * x.flatten(1).sum(1, keepdim=True)
 
+
+def test_a_misclassified_restart_beats_a_higher_loss():
     x, y = torch.full((40, 1, 2, 2), 0.5).double(), torch.zeros(40, dtype=torch.long)
-    attack = ATTACKS.build(Spec("pgd", {"steps": 1, "step": 1, "restarts": 8}))
-    found = attack(model, x, y, Threat("Linf", 0.1), Noise(0, torch.arange(40)))
-    assert (model(found.x).argmax(1) != y).all()
+    attack = built("pgd", steps=1, step=1, restarts=8)
+    found = run(Lottery(), x, y, attack, Threat("Linf", 0.1))
+    assert found.broken.all()
+    assert (Lottery()(found.x).argmax(1) != y).all()
+
+
+def test_a_restart_works_on_what_the_ones_before_it_left(model):
+    """``by`` is the restart that broke an example; the later ones cost it nothing."""
+    x, y = torch.full((40, 1, 2, 2), 0.5).double(), torch.zeros(40, dtype=torch.long)
+    attack = built("pgd", steps=1, step=1, restarts=8)
+    found = run(Lottery(), x, y, attack, Threat("Linf", 0.1))
+    # By start or by step, every restart breaks each example with the same chance.
+    assert len(found.by.unique()) >= 3
+    for by in found.by.unique():
+        mine = found.by == by
+        # Failed restarts cost clean + 2 looks + verdict, the last one a confirmation instead of
+        # the look it does not need, if it was broken at the start.
+        expected = 4 * by + 3 + (1 + found.step[mine])
+        assert torch.equal(found.forwards[mine], expected.long())
 
 
 def test_fgsm_is_the_formula(model, batch):
@@ -142,41 +223,45 @@ def test_fgsm_is_the_formula(model, batch):
     model.eval()
     leaf = x.clone().requires_grad_()
     torch.nn.functional.cross_entropy(model(leaf), y, reduction="sum").backward()
+    model.zero_grad()
     expected = (x + 0.1 * leaf.grad.sign()).clamp(0, 1)
-    noise = Noise(0, torch.arange(6))
-    found = ATTACKS.build(Spec("fgsm"))(model, x, y, Threat("Linf", 0.1), noise)
+    found = run(model, x, y, built("fgsm"), Threat("Linf", 0.1))
     standing = model(x).argmax(1) == y
-    torch.testing.assert_close(found.x[standing], expected[standing])
+    assert standing.any()
+    fell = model(expected).argmax(1) != y
+    torch.testing.assert_close(found.x[standing & fell], expected[standing & fell])
+    assert torch.equal(found.broken[standing], fell[standing])
 
 
 def test_one_zero_gradient_does_not_freeze_the_momentum():
     """Dividing by a zero mean makes NaN, and sign(NaN) is 0: the example would never move."""
     calls = []
 
-    def flat_at_first(z):
-        calls.append(0)
-        score = z.flatten(1).mean(1) * (0 if len(calls) == 1 else 1)
-        return torch.stack([0.6 - score, score], 1)
+    class FlatAtFirst(nn.Module):
+        def forward(self, z):
+            if torch.is_grad_enabled():
+                calls.append(0)
+            score = z.flatten(1).mean(1) * (0 if len(calls) == 1 else 1)
+            return torch.stack([0.6 - score, score], 1)
 
     x, y = torch.full((1, 1, 4, 4), 0.25).double(), torch.zeros(1, dtype=torch.long)
-    attack = ATTACKS.build(Spec("mim", {"steps": 5}))
-    found = attack(flat_at_first, x, y, Threat("Linf", 0.1), Noise(0, torch.arange(1)))
+    found = run(FlatAtFirst(), x, y, built("mim", steps=5), Threat("Linf", 0.1))
+    assert len(calls) > 3
     assert (found.x - x).abs().max() > 0.05
 
 
 def test_mim_takes_steps_of_eps_over_steps():
-    attack = ATTACKS.build(Spec("mim", {"steps": 8}))
-    assert attack.step == 1 / 8
-    assert ATTACKS.build(Spec("mim", {"steps": 8, "step": 0.5})).step == 0.5
+    assert built("mim", steps=8).step == 1 / 8
+    assert built("mim", steps=8, step=0.5).step == 0.5
 
 
-def test_autoattack_leaves_torch_s_generators_alone(model, batch):
+def test_the_reference_leaves_torch_s_generators_alone(model, batch):
     x, y = batch
-    net = model.float().eval().requires_grad_(False)
+    net = model.float()
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    found = ATTACKS.build(Spec("aa"))(
-        net, x[:2].float(), y[:2], Threat("Linf", 0.02), Noise(0, torch.arange(2))
-    )
+    # So large a radius that nothing is left for the slow last member.
+    found = run(net, x.float(), y, built("autoattack-reference"), Threat("Linf", 0.5))
     assert torch.equal(torch.get_rng_state(), before)
-    assert Threat("Linf", 0.02).inside(found.x, x[:2].float()).all()
+    assert Threat("Linf", 0.5).inside(found.x, x.float()).all()
+    assert found.broken.all()

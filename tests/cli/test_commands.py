@@ -13,6 +13,7 @@ import pytest
 from robustbench_cli import presets, records
 from robustbench_cli.cli import main
 from robustbench_cli.run import setup
+from robustbench_cli.run.asked import chosen_attacks
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--set", "train.limit=200", "--set", "train.probe=40", "--set", "model.width=4"]
@@ -77,7 +78,8 @@ def test_eval_takes_the_latest_run_and_prints_the_accuracies(results, capsys):
 
 def test_old_protocols_are_asked_for_and_shown(results, capsys):
     args = ["eval", "--attack", "pgd2", "--attack", "aa", "--last-iterate", "--restarts", "2"]
-    labels = setup.chosen_attacks(["pgd2", "aa"], None, True, 2)
+    options = {"last_iterate": True, "restarts": 2}
+    labels = chosen_attacks(["pgd2", "aa"], None, options)
     assert list(labels) == ["pgd2:last_iterate=true,restarts=2", "aa"]
     assert labels["pgd2:last_iterate=true,restarts=2"]["restarts"] == 2
     assert main([*args, "--n", "4", "--out", str(results)]) == 0
@@ -148,7 +150,7 @@ def test_every_preset_resolves_and_names_its_source(name):
 
 @pytest.mark.parametrize("name", presets.names("suites"))
 def test_every_suite_resolves(name):
-    assert setup.chosen_attacks([], name, False, None)
+    assert chosen_attacks([], name, {})
 
 
 def test_help_and_version_are_quick():

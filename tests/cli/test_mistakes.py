@@ -61,7 +61,7 @@ def images(root, split, counts, size=8):
         (["train", "trades", "--eps", "-8/255"], "eps must be positive"),
         (["train", "trades", "--eps", "8"], "did you mean '8/255'"),
         (["train", "trades", "--eps", "eight"], "'eight'"),
-        (["train", "trades", "--norm", "L3"], "'Linf' or 'L2'"),
+        (["train", "trades", "--norm", "L3"], "'Linf', 'L2' or 'L1'"),
         (["train", "trades", "--epochs", "0"], "greater than or equal to 1"),
         (["train", "trades", "--lr", "-1"], "greater than 0"),
         (["train", "trades", "--set", "train.epoch=3"], "'train.epoch'; did you mean 'epochs'"),

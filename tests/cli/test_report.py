@@ -9,17 +9,14 @@ import re
 import subprocess
 import sys
 import termios
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from robustbench_cli import records
 from robustbench_cli.cli import main
-from robustbench_cli.records import Checkpoint, Outcome, Run
 
 ROOT = Path(__file__).parents[2]
-START = datetime(2026, 1, 1, tzinfo=UTC)
 RIGHT = {
     # defense, seed: clean, fgsm, pgd20, of 100
     ("trades", 0): (90, 60, 52),
@@ -31,58 +28,24 @@ MEANING = "accuracy in %, robust accuracy = right before and after the attack"
 OF_SEEDS = f"{MEANING}; mean ± std over seeds"
 
 
-def write(results, defense, seed, right, *, minute, n=100, rule="last", data="mnist"):
-    """A training run and its evaluation."""
-    clean, fgsm, pgd20 = right
-    common = {
-        "status": "ok",
-        "seed": seed,
-        "subject": defense,
-        "dataset": {"name": data, "test_sha256": "f"},
-    }
-    model, threat = {"name": "small-cnn"}, {"norm": "Linf", "eps": 8 / 255}
-    trained = Run(
-        **common,
-        id=f"train-{minute}",
-        kind="train",
-        created=START + timedelta(minutes=minute),
-        command=["train", defense],
-        config={"defense": {defense: {}}, "model": model, "threat": threat, "seed": seed},
-        checkpoint=Checkpoint(file="m", sha256=f"weights {minute}", epoch=1, rule=rule),
-    )
-    asked = {"fgsm": ({"name": "fgsm"}, fgsm), "pgd20": ({"name": "pgd", "steps": 20}, pgd20)}
-    judged = Run(
-        **common,
-        id=f"eval-{minute}",
-        kind="eval",
-        created=START + timedelta(minutes=minute, seconds=30),
-        command=["eval"],
-        config={"dataset": {"name": data}, "model": model, "threat": threat},
-        parent=trained.id,
-        weights=f"weights {minute}",
-        n=n,
-        clean_accuracy=clean / n,
-        worst_case_accuracy=pgd20 / n,
-        attacks={
-            label: Outcome(
-                params=params,
-                n=n,
-                correct=correct,
-                robust_accuracy=correct / n,
-                forwards=1,
-                backwards=1,
-                seconds=1.0,
-            )
-            for label, (params, correct) in asked.items()
-        },
-    )
-    for run in (trained, judged):
-        (results / run.id).mkdir(parents=True)
-        records.write(run, results / run.id)
+@pytest.fixture
+def write(trained, evaluated, kept):
+    """Write a training run and its evaluation."""
+
+    def both(results, defense, seed, right, *, minute, n=100, rule="last", data="mnist"):
+        clean, fgsm, pgd20 = right
+        parent = trained(defense, seed, rule=rule, data=data, id=f"train-{minute}")
+        asked = {"fgsm": ({"name": "fgsm"}, fgsm), "pgd20": ({"name": "pgd", "steps": 20}, pgd20)}
+        ident = f"eval-{minute}"
+        worst = {"clean": clean, "worst": pgd20}
+        judged = evaluated(parent, asked, n=n, eps=8 / 255, id=ident, **worst)
+        kept(results, parent, judged)
+
+    return both
 
 
 @pytest.fixture
-def results(tmp_path):
+def results(write, tmp_path):
     """Two defenses, two seeds, two attacks."""
     for minute, ((defense, seed), right) in enumerate(RIGHT.items()):
         write(tmp_path / "results", defense, seed, right, minute=minute)
@@ -223,7 +186,7 @@ def test_intervals_take_the_place_of_deviations(report):
     assert (row["pgd20_low"], row["pgd20_high"]) == pytest.approx((0.451, 0.588), abs=1e-3)
 
 
-def test_a_row_that_compares_with_none_is_not_best(results, report):
+def test_a_row_that_compares_with_none_is_not_best(write, results, report):
     write(results, "mart", 0, (99, 99, 99), minute=9, n=200)
     out = report("--format", "md")
     (lone,) = (line for line in out.splitlines() if line.startswith("| mart"))
@@ -231,7 +194,7 @@ def test_a_row_that_compares_with_none_is_not_best(results, report):
     assert "**95.00 ± 0.00**" in out
 
 
-def test_what_is_written_alike_is_best_together(results, report):
+def test_what_is_written_alike_is_best_together(write, results, report):
     write(results, "mart", 0, (950_102, 100, 100), minute=9, n=1_000_000, data="digits")
     write(results, "alp", 0, (950_098, 0, 0), minute=10, n=1_000_000, data="digits")
     out = report("--dataset", "digits", "--format", "md")
@@ -277,7 +240,7 @@ def test_rows_are_sorted(report, by, order):
     assert [row["defense"] for row in found] == order
 
 
-def test_rows_without_the_number_come_last_either_way(results, report):
+def test_rows_without_the_number_come_last_either_way(write, results, report):
     write(results, "mart", 0, (50, 50, 50), minute=9)
     file = results / "eval-9" / "run.json"
     run = records.read(file)
@@ -289,7 +252,7 @@ def test_rows_without_the_number_come_last_either_way(results, report):
         assert "pgd20" not in found[-1]
 
 
-def test_an_oracle_is_marked(results, report):
+def test_an_oracle_is_marked(write, results, report):
     write(results, "mart", 0, (50, 50, 50), minute=9, rule="oracle")
     note = "† weights chosen by test accuracy: an oracle"
     assert re.search(r"^mart † .*$", report(), re.MULTILINE)
@@ -299,7 +262,7 @@ def test_an_oracle_is_marked(results, report):
     assert json.loads(report("--format", "json"))[-1]["oracle"] is True
 
 
-def test_names_cannot_break_a_format(results, report):
+def test_names_cannot_break_a_format(write, results, report):
     name = "a_b*c|d\\e & f%g$h#i{j}~^<k>\n_l_\x1b[2J"
     write(results, name, 0, (50, 50, 50), minute=9)
     screen = report()
@@ -365,14 +328,202 @@ def test_a_terminal_shows_the_best_in_bold(results):
     assert "[bold]x" in shown
 
 
-@pytest.mark.parametrize("format_", ["terminal", "md", "latex", "csv", "json"])
-def test_no_report_imports_torch(results, format_):
+def test_csv_columns_stand_in_order_where_the_first_row_lacks_some(
+    results, trained, evaluated, kept, report
+):
+    first = trained("early", id="early", data="a")
+    kept(results, first, evaluated(first, {"pgd20": ({"name": "pgd", "steps": 20}, 50)}, id="e"))
+    names = next(csv.reader(io.StringIO(report("--format", "csv"))))
+    assert names[-6:] == ["clean", "clean_std", "fgsm", "fgsm_std", "pgd20", "pgd20_std"]
+
+
+@pytest.fixture
+def deepfool(results, trained, evaluated, kept):
+    """Three more defenses under an attack for the nearest image, the last on other data."""
+    far = {"mart": (0.12, 0.16), "alp": (0.09, 0.11), "he": (0.2, None)}
+    for name, correct in {"mart": 40, "alp": 30, "he": 80}.items():
+        for seed, distance in enumerate(far[name]):
+            data = "digits" if correct < 80 else "cifar10"
+            parent = trained(name, seed, id=f"{name}-{seed}", data=data)
+            asked = {
+                "deepfool": (
+                    {"name": "deepfool"},
+                    correct,
+                    {"minimal": True, "median_norm": distance},
+                )
+            }
+            judged = evaluated(parent, asked, eps=8 / 255, id=f"eval-{name}-{seed}")
+            kept(results, parent, judged)
+
+
+def test_distances_have_a_column_and_the_largest_is_best(deepfool, report):
+    args = ["--columns", "defense,deepfool,deepfool dist"]
+    assert report("--format", "md", "--dataset", "digits", *args).splitlines() == [
+        "| defense | deepfool | deepfool dist |",
+        "| :-- | --: | --: |",
+        "| mart | **40.00 ± 0.00** | **0.1400 ± 0.0283** |",
+        "| alp | 30.00 ± 0.00 | 0.1000 ± 0.0141 |",
+        "",
+        OF_SEEDS,
+        "",
+        "dist = median distance to the nearest adversarial image that was found",
+    ]
+    other = report("--format", "latex", "--dataset", "cifar10", *args)
+    assert r"he & 80.00 $\pm$ 0.00 & $\infty$ \\" in other
+    assert "% ∞ = none was found for half of the images" in other
+
+
+def test_distances_as_data(deepfool, report):
+    first, last = json.loads(report("-f", "json", "--dataset", "digits", "--sort", "deepfool dist"))
+    assert (first["defense"], last["defense"]) == ("mart", "alp")
+    assert first["deepfool_dist"] == pytest.approx(0.14)
+    assert first["distances"] == {"deepfool dist": [0.12, 0.16]}
+    assert first["correct"] == {"clean": [90, 90], "deepfool": [40, 40]}
+    (none,) = json.loads(report("-f", "json", "--dataset", "cifar10"))
+    assert (none["deepfool_dist"], none["deepfool_dist_std"]) == (None, None)
+    assert none["distances"] == {"deepfool dist": [0.2, None]}
+    mart, _ = csv.DictReader(io.StringIO(report("-f", "csv", "--dataset", "digits")))
+    assert float(mart["deepfool_dist_std"]) == pytest.approx(0.0282843, abs=1e-7)
+    (he,) = csv.DictReader(io.StringIO(report("-f", "csv", "--dataset", "cifar10")))
+    assert he["deepfool_dist"] == ""
+
+
+@pytest.fixture
+def more(results, trained, evaluated, kept):
+    """A sweep and two transfers beside the usual evaluations."""
+    pgd = {"name": "pgd", "steps": 20}
+    one, two = (records.read(results / name) for name in ("train-0", "train-2"))
+    points = {f"pgd20@eps={e}": (pgd, c, {"eps": e}) for e, c in ((0.1, 60), (0.2, 30))}
+    common = {"eps": 8 / 255}
+    kept(
+        results,
+        evaluated(one, points, sweep={"eps": [0.1, 0.2]}, id="sweep", **common),
+        evaluated(one, {"pgd20": (pgd, 70)}, source=two, id="to-trades", **common),
+        evaluated(two, {"pgd20": (pgd, 80)}, clean=95, source=one, id="to-x", **common),
+    )
+
+
+def test_sweeps_and_transfers_leave_the_main_table_as_it_was(results, report, more, capsys):
+    assert main(["report", "--results", str(results)]) == 0
+    said = capsys.readouterr()
+    assert "52.00 ± 0.00" in said.out
+    assert "@" not in said.out
+    assert said.err == (
+        "evaluations left out: 1 of a sweep (--sweeps, --plot FILE), "
+        "2 with another model's images (--transfer)\n"
+    )
+    assert main(["report", "--results", str(results), "--sweeps"]) == 0
+    said = capsys.readouterr()
+    assert "sweep" not in said.err
+    assert re.search(r"pgd20@eps=0.1 +pgd20@eps=0.2$", said.out.splitlines()[0])
+    assert "60.00 (1/2)" in said.out
+
+
+def test_where_there_are_only_sweeps_they_are_shown(results, report, trained, evaluated, kept):
+    parent = trained("mart", id="mart", data="digits")
+    points = {"fgsm@eps=0.1": ({"name": "fgsm"}, 60, {"eps": 0.1})}
+    kept(results, parent, evaluated(parent, points, sweep={"eps": [0.1]}, id="sweep"))
+    shown = report("--format", "md", "--dataset", "digits")
+    assert columns(shown)[-2:] == ["clean", "fgsm@eps=0.1"]
+    assert "@" not in report("--format", "md")
+
+
+def test_a_matrix_of_sources_and_targets(report, more):
+    assert report("--transfer").splitlines() == [
+        "pgd20: mnist, Linf 8/255, n 100",
+        "crafted on         trades   [bold]x",
+        "─" * 35,
+        "nothing (clean)     90.00     95.00",
+        "trades            52.00 *     80.00",
+        "[bold]x             70.00   10.00 *",
+        "",
+        MEANING,
+        "rows: the model that images were crafted on; columns: the one they were tried on",
+        "with *: white box, a model's own images",
+    ]
+    assert report("--transfer", "--format", "md").splitlines()[:6] == [
+        "pgd20: mnist, Linf 8/255, n 100",
+        "",
+        r"| crafted on | trades | \[bold\]x |",
+        "| :-- | --: | --: |",
+        "| nothing (clean) | 90.00 | 95.00 |",
+        "| trades | 52.00 * | 80.00 |",
+    ]
+    tex = report("--transfer", "--format", "latex")
+    assert "% pgd20: mnist, Linf 8/255, n 100" in tex
+    assert r"{[}bold{]}x & 70.00 & 10.00 * \\" in tex
+
+
+def test_a_matrix_as_data(report, more):
+    found = json.loads(report("--transfer", "--format", "json"))
+    pairs = {(line["source"], line["target"]): line for line in found}
+    assert pairs["trades", "[bold]x"] == {
+        "attack": "pgd20",
+        "dataset": "mnist",
+        "norm": "Linf",
+        "eps": 8 / 255,
+        "n": 100,
+        "source": "trades",
+        "target": "[bold]x",
+        "white_box": False,
+        "clean": 0.95,
+        "robust_accuracy": 0.8,
+        "source_weights": pairs["trades", "trades"]["source_weights"],
+        "target_weights": pairs["[bold]x", "[bold]x"]["target_weights"],
+        "run": "to-x",
+    }
+    assert pairs["trades", "trades"]["white_box"] is True
+    with_ends = list(csv.DictReader(io.StringIO(report("--transfer", "-f", "csv", "--intervals"))))
+    assert len(with_ends) == 4
+    assert float(with_ends[0]["low"]) == pytest.approx(0.4231, abs=1e-3)
+
+
+def test_curves_are_drawn(results, more, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    for name in ("a", "b.png", "c.svg"):
+        assert main(["report", "--results", str(results), "--plot", str(tmp_path / name)]) == 0
+        said = capsys.readouterr()
+        base = tmp_path / name[0]
+        assert not said.out
+        assert said.err == f"written to {base}.png and {base}.svg\n"
+    assert {file.name for file in tmp_path.glob("?.*")} == {
+        f"{name}.{ending}" for name in "abc" for ending in ("png", "svg")
+    }
+
+
+def test_mistakes_with_pictures_and_matrices_cost_one_line(refused, results, tmp_path):
+    assert refused("--plot", "a", "--out", "t.md") == "--plot goes without --out"
+    assert refused("--plot", "a", "--transfer") == "--plot goes without --transfer"
+    assert refused("--transfer", "--sort", "pgd20") == "--transfer goes without --sort"
+    assert "--sweep eps=0,2/255,...,8/255" in refused("--plot", str(tmp_path / "a"))
+    assert "--source OTHER" in refused("--transfer")
+    assert refused("--plot", "a.pdf") == (
+        "--plot 'a.pdf': name a file; it gets the endings .png and .svg"
+    )
+    assert "did you mean 'mnist'" in refused("--plot", "a", "--dataset", "mnits")
+
+
+def test_a_picture_that_cannot_be_written_costs_one_line(refused, more, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert "cannot be written" in refused("--plot", str(tmp_path / "absent" / "a"))
+
+
+def test_only_transfers_say_where_they_are(refused, trained, evaluated, kept, results):
+    one, two = (trained(name, id=name, data="digits") for name in ("alp", "mart"))
+    kept(results, one, two, evaluated(one, {"fgsm": ({"name": "fgsm"}, 50)}, source=two, id="t"))
+    assert refused("--dataset", "digits").endswith("add --transfer")
+
+
+@pytest.mark.parametrize("args", ["terminal", "md", "latex", "csv", "json", "transfer", "plot"])
+def test_no_report_imports_torch(results, more, tmp_path, args):
+    asked = {"transfer": ["--transfer"], "plot": ["--plot", tmp_path / "a"]}.get(args)
+    asked = asked or ["--format", args]
     code = (
         "import sys; from robustbench_cli.cli import main;"
         "assert main(sys.argv[1:]) == 0; sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "report", "--results", results, "--format", format_],
+        [sys.executable, "-c", code, "report", "--results", results, *asked],
         capture_output=True,
         cwd=ROOT,
         check=False,

@@ -1,17 +1,23 @@
 """The judge trusts nobody."""
 
 import copy
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from robustbench_cli.ascent import Crafted
-from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.attacks import ATTACKS, Attack, Whole
 from robustbench_cli.data import Split
-from robustbench_cli.engine.evaluate import Meter, evaluate, examine, judging
+from robustbench_cli.engine.evaluate import Column, attacked, clean, evaluate
+from robustbench_cli.engine.judge import Judge, examine, judging
+from robustbench_cli.engine.lens import Lens, Meter, exact
+from robustbench_cli.engine.slots import Field
 from robustbench_cli.errors import RunError, UserError
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Spec
+from robustbench_cli.run.outcomes import fill
 from robustbench_cli.threat import Threat
 
 THREAT = Threat("Linf", 0.05)
@@ -29,101 +35,156 @@ def labelled(model, data):
     return Split(data.x, y, data.classes)
 
 
-def verdicts(model, data, attack, threat=THREAT, size=16, seed=0, order=None):
-    """All batches joined, in the data's own order."""
-    noise = Noise(seed, torch.arange(len(data)))
-    batches = [slice(i, min(i + size, len(data))) for i in range(0, len(data), size)]
-    with judging(model), torch.no_grad():
-        clean = model(data.images(slice(None))).argmax(1)
-    results = {
-        rows.start: found
-        for rows, found in evaluate(
-            model,
-            data,
-            attack,
-            threat,
-            noise=noise,
-            clean=clean,
-            batches=batches if order is None else [batches[i] for i in order],
+def verdicts(model, data, attack, threat=THREAT, size=16, seed=0, ids=None, lens=None):
+    """What an evaluation keeps of every example: the attack sees those that are right."""
+    n = len(data)
+    with judging(model):
+        itself = exact(model)
+        field = Field(
+            data=data,
+            judge=Judge(model, threat),
+            lens=lens or itself,
+            noise=Noise(seed, torch.arange(n) if ids is None else ids),
+            slots=size,
         )
-    }
-    joined = [results[key] for key in sorted(results)]
-    return {
-        name: torch.cat([getattr(v, name) for v in joined])
-        for name in ("prediction", "norm", "step")
-    } | {"forwards": sum(v.forwards for v in joined), "backwards": sum(v.backwards for v in joined)}
+        before, column = Column.empty(n), Column.empty(n)
+        for found in clean(field, torch.arange(n)):
+            before.put(0, found, minimal=False)
+        right = before.arrays["share"] > 0
+        stages = attack.stages(threat, len(data.classes))
+        for _ in evaluate(stages, column, right, field, itself):
+            pass
+    fill(column, right, before, data.y.numpy())
+    return column.arrays | {"broken": column.broken}
 
 
-class Cheat(Attack):
-    """Anything at all."""
+@dataclass(frozen=True, kw_only=True)
+class Foreign(Whole):
+    """A code that returns anything at all."""
 
-    def __init__(self, x):
-        self._x = x
+    value: float
 
-    def __call__(self, model, x, y, threat, noise):
-        return Crafted(torch.full_like(x, self._x), torch.zeros_like(y))
+    def craft(self, model, task):
+        return torch.full_like(task.x, self.value)
 
 
-def test_an_attack_that_leaves_the_ball_is_brought_back(model):
+@dataclass(frozen=True, kw_only=True)
+class Wanderer(Attack):
+    """An attack that looks anywhere at all."""
+
+    value: float
+
+    def begin(self, task):
+        return {"x": torch.full_like(task.x, self.value)}
+
+    def loss(self, out, state, task):
+        return out.logits.sum(1)
+
+    def move(self, state, look, task):
+        return state
+
+    def over(self, state, taken):
+        return taken >= 2
+
+
+cheats = pytest.mark.parametrize("cheat", [Foreign, Wanderer])
+
+
+@cheats
+def test_an_attack_that_leaves_the_ball_is_brought_back(cheat, model):
     data = labelled(model.float(), split())
-    found = verdicts(model, data, Cheat(7.0))
+    found = verdicts(model, data, cheat(value=7.0))
     assert (found["norm"] <= THREAT.eps + 1e-6).all()
     assert (found["norm"] > 0).all()
 
 
-def test_a_success_that_float32_does_not_confirm_is_none(model):
-    """Cheat claims step 0 for everything; only what is misclassified keeps it."""
+@cheats
+def test_a_success_outside_the_ball_is_none(cheat, model):
     data = labelled(model.float(), split())
-    found = verdicts(model, data, Cheat(0.4), Threat("Linf", 1e-6))
-    assert torch.equal(found["prediction"], data.y)
+    far = model.eval()(torch.full((1, 1, 8, 8), 0.4)).argmax(1)
+    assert (data.y != far).any()  # where the attack looks there is something to be claimed
+    found = verdicts(model, data, cheat(value=0.4), Threat("Linf", 1e-6))
+    assert np.array_equal(found["prediction"], data.y.numpy())
+    assert not found["broken"].any()
     assert (found["step"] == -1).all()
 
 
-def test_nan_pixels_and_nan_logits_are_errors_not_successes(model):
+@cheats
+def test_a_success_that_float32_does_not_confirm_is_none(cheat, model):
+    """The search's model is wrong about everything; the judge's is not."""
     data = labelled(model.float(), split())
-    with pytest.raises(RunError, match="NaN pixels"):
-        verdicts(model, data, Cheat(float("nan")))
+    lens = Lens(model=lambda x: -model(x))
+    found = verdicts(model, data, cheat(value=0.4), Threat("Linf", 1e-6), lens=lens)
+    assert np.array_equal(found["prediction"], data.y.numpy())
+    assert not found["broken"].any()
+    assert (found["step"] == -1).all()
 
-    class Late(torch.nn.Module):
-        calls = 0
+
+@cheats
+def test_nan_pixels_are_an_error_not_a_success(cheat, model):
+    data = labelled(model.float(), split())
+    with pytest.raises(RunError, match="NaN"):
+        verdicts(model, data, cheat(value=float("nan")))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce-5", "square-20", "fab-t-5", "deepfool"])
+def test_logits_that_are_not_finite_are_an_error_not_a_success(name, bad, model):
+    data = labelled(model.float(), split())
+
+    class Late(nn.Module):
+        """Breaks down at the first image that is not a clean one."""
+
+        def __init__(self):
+            super().__init__()
+            self.net = model
 
         def forward(self, x):
-            self.calls += 1
-            return model(x) * (float("nan") if self.calls > 1 else 1)
+            inside = (x * 255 - (x * 255).round()).abs().flatten(1).amax(1) < 1e-3
+            return torch.where(inside[:, None], self.net(x), bad)
 
-    with pytest.raises(RunError, match="NaN"):
-        verdicts(Late(), data, Cheat(0.5))
+    with pytest.raises(RunError, match="NaN or infinite"):
+        verdicts(Late(), data, ATTACKS.build(Spec(name)))
 
 
 def test_what_the_model_gets_wrong_is_not_attacked(model):
     data = labelled(model.float(), split())
-    wrong = Split(data.x, (data.y + 1) % 4, data.classes)
-    found = verdicts(model, wrong, ATTACKS.build(Spec("pgd")))
-    assert torch.equal(found["prediction"], data.y)
-    assert not found["norm"].any()
-    assert found["forwards"] == len(data)  # the verdict's own passes only
-    assert found["backwards"] == 0
+    y = data.y.clone()
+    y[::2] = (y[::2] + 1) % 4
+    found = verdicts(model, Split(data.x, y, data.classes), ATTACKS.build(Spec("pgd")))
+    right, wrong = slice(1, None, 2), slice(0, None, 2)
+    assert np.array_equal(found["prediction"][wrong], data.y.numpy()[wrong])
+    for key in ("norm", "forwards", "backwards", "broken"):
+        assert not found[key][wrong].any(), key
+    assert (found["step"][wrong] == -1).all()
+    assert found["forwards"][right].all()
 
 
-@pytest.mark.parametrize("name", ["pgd", "fgsm", "cw", "mim"])
+@pytest.mark.parametrize("name", ["pgd8", "fgsm", "cw8", "mim6", "apgd-t-4", "square-25"])
 def test_verdicts_do_not_depend_on_batch_size_or_order(name, model):
     data = labelled(model.float(), split(40))
     attack = ATTACKS.build(Spec(name))
-    whole = verdicts(model, data, attack, size=40)
-    assert 0 < (whole["prediction"] != data.y).sum() < 40
+    threat = Threat("Linf", 0.1) if name.startswith("square") else THREAT
+    whole = verdicts(model, data, attack, threat, size=40)
+    assert 0 < whole["broken"].sum() < 40
+    keys = ("prediction", "step", "by", "forwards", "backwards")
     for size in (1, 7, 16):
-        part = verdicts(model, data, attack, size=size)
-        for key in ("prediction", "step"):
-            assert torch.equal(part[key], whole[key]), (size, key)
-    shuffled = verdicts(model, data, attack, size=10, order=[2, 0, 3, 1])
-    assert torch.equal(shuffled["prediction"], whole["prediction"])
+        part = verdicts(model, data, attack, threat, size=size)
+        for key in keys:
+            assert np.array_equal(part[key], whole[key]), (size, key)
+        np.testing.assert_allclose(part["norm"], whole["norm"], atol=1e-6)
+    order = torch.randperm(40)
+    other = data.only(order)
+    shuffled = verdicts(model, other, attack, threat, size=10, ids=order)
+    for key in keys:
+        assert np.array_equal(shuffled[key], whole[key][order.numpy()]), key
 
 
 def test_seeds_change_the_starts(model):
     data = labelled(model.float(), split())
     attack = ATTACKS.build(Spec("pgd", {"steps": 1, "step": 0.06, "restarts": 1}))
     a, b = (verdicts(model, data, attack, seed=s)["norm"] for s in (0, 1))
-    assert not torch.equal(a, b)
+    assert not np.array_equal(a, b)
 
 
 def test_the_model_is_left_as_it_was(model):
@@ -137,17 +198,54 @@ def test_the_model_is_left_as_it_was(model):
 
 
 def test_costs_are_those_of_the_formula(model):
-    """A survivor of PGD-T with R restarts costs R (T + 1) forwards and R T backwards."""
+    """A survivor of PGD-T with R restarts costs R (T + 3) forwards and R (T + 1) backwards.
+
+    Each restart looks at the clean image once, at the start and after each of T steps with a
+    gradient, and has its best image judged.
+    """
     data = labelled(model.float(), split(8))
     attack = ATTACKS.build(Spec("pgd", {"steps": 20, "restarts": 3}))
-    found = verdicts(model, data, attack, Threat("Linf", 1e-6))
-    assert torch.equal(found["prediction"], data.y)
-    assert found["forwards"] == 8 * (3 * 21 + 1)  # one more for the verdict
-    assert found["backwards"] == 8 * 3 * 20
+    found = verdicts(model, data, attack, Threat("Linf", 1e-6), size=3)
+    assert np.array_equal(found["prediction"], data.y.numpy())
+    assert (found["forwards"] == 3 * (1 + 21 + 1)).all()
+    assert (found["backwards"] == 3 * 21).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("pgd:steps=4,restarts=2", "pgd:steps=3,eot=3", "mt:steps=2", "square-20", "fab-4"),
+        *("apgd-t-6", "nes:queries=40,pairs=3", "ddn10", "pgd:steps=4,last_iterate=true"),
+    ],
+)
+def test_costs_are_the_images_that_went_through_the_model(text, model):
+    """To the image, whoever was broken when and whatever the slots."""
+
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.meter = model.double(), Meter(model)
+
+        def forward(self, x):
+            return self.meter(x)
+
+    counted, attack = Counted(), ATTACKS.build(Spec.parse(text))
+    x = torch.rand(21, 1, 8, 8).double()
+    y = model.eval()(x).argmax(1)
+    threat = Threat(attack.norms[0], {"Linf": 0.06, "L2": 0.4}[attack.norms[0]])
+    noise = Noise(0, torch.arange(21))
+    found = attacked(counted, x, y, attack, threat, noise, slots=5 * (1 + attack.probes))
+    one = 1  # the image that shows how many classes there are
+    nudged = counted.meter.forwards - one - int(found.forwards.sum())
+    if attack.minimal:  # moving images off the boundary is the judge's, not the attack's
+        assert nudged >= 0
+    else:
+        assert nudged == 0
+    assert counted.meter.backwards == found.backwards.sum()
 
 
 def test_a_meter_counts_images_both_ways():
-    meter = Meter(torch.nn.Linear(3, 2))
+    meter = Meter(nn.Linear(3, 2))
     x = torch.randn(5, 3, requires_grad=True)
     meter(x).sum().backward()
     with torch.no_grad():
@@ -162,10 +260,11 @@ def test_a_meter_counts_images_both_ways():
         (lambda x: torch.zeros(len(x), 7), "returns 7 classes, the data set has 4"),
         (lambda x: torch.zeros(4), "must return logits"),
         (lambda x: (x, x), "it returned tuple"),
+        (lambda x: torch.zeros(len(x), 4), "have no gradient"),
     ],
 )
 def test_a_model_that_cannot_be_judged_is_refused(network, message):
-    class Net(torch.nn.Module):
+    class Net(nn.Module):
         def forward(self, x):
             return network(x)
 

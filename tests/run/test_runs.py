@@ -14,12 +14,15 @@ import pytest
 import torch
 
 from robustbench_cli import records
+from robustbench_cli.engine import journal
 from robustbench_cli.engine.journal import read_arrays
 from robustbench_cli.errors import RunError, UserError
 from robustbench_cli.run import evaluate as eval_command
 from robustbench_cli.run import setup
 from robustbench_cli.run import train as train_command
+from robustbench_cli.run.asked import chosen_attacks, eval_config
 from robustbench_cli.run.display import Display
+from robustbench_cli.run.evaluate import Request
 from robustbench_cli.run.subject import Choice, find
 
 ROOT = Path(__file__).parents[2]
@@ -38,11 +41,10 @@ def train(out, chosen, name="run", display=None):
 def evaluate(out, run, attacks, n=60, batch_size=20, display=None, **more):
     place = setup.Place(out=out, device="cpu")
     subject, base = find(Choice(run=run), place)
-    typed = {"attack": setup.chosen_attacks(attacks, None, False, None)}
-    chosen = setup.eval_config(base, {**typed, "n": n, "batch_size": batch_size, **more}, [])
-    return eval_command.evaluate(
-        subject, chosen, place, display or Display(), command=["x"], name=None
-    )
+    typed = {"attack": chosen_attacks(attacks, None, {})}
+    chosen = eval_config(base, {**typed, "n": n, "batch_size": batch_size, **more}, [])
+    request = Request(subject=subject, config=chosen, place=place, command=["x"])
+    return eval_command.run(request, display or Display())
 
 
 class Stop(Display):
@@ -178,7 +180,10 @@ def test_verdicts_are_recorded_per_example_and_add_up(trained):
         assert (arrays[f"{label}/norm"] <= 0.15 + 1e-6).all()
         fell = right & ~held
         assert ((arrays[f"{label}/step"] >= 0) == fell).all()
-        assert outcome.forwards > outcome.n
+        spent = arrays[f"{label}/forwards"]
+        assert outcome.forwards == spent.sum()
+        assert (spent[right] >= 4).all()  # clean, a look, a confirmation and the verdict
+        assert not spent[~right].any()
     worst = np.logical_and.reduce(
         [right, *(arrays[f"{a}/prediction"] == arrays["label"] for a in run.attacks)]
     )
@@ -189,11 +194,12 @@ def test_verdicts_are_recorded_per_example_and_add_up(trained):
 def test_a_named_evaluation_goes_on_under_its_name(trained, tmp_path):
     place = setup.Place(out=tmp_path, device="cpu")
     subject, base = find(Choice(run=str(trained)), place)
-    typed = {"attack": setup.chosen_attacks(["pgd4"], None, False, None), "batch_size": 20, "n": 60}
-    chosen = setup.eval_config(base, typed, [])
+    typed = {"attack": chosen_attacks(["pgd4"], None, {}), "batch_size": 20, "n": 60}
+    chosen = eval_config(base, typed, [])
 
     def judge(display):
-        return eval_command.evaluate(subject, chosen, place, display, command=[], name="mine")
+        request = Request(subject=subject, config=chosen, place=place, command=[], name="mine")
+        return eval_command.run(request, display)
 
     with pytest.raises(KeyboardInterrupt):
         judge(Stop(batches=4))
@@ -203,7 +209,8 @@ def test_a_named_evaluation_goes_on_under_its_name(trained, tmp_path):
 
 
 @pytest.mark.parametrize("after", [0, 1, 4, 7])
-def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(after, trained, tmp_path):
+def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(after, trained, monkeypatch):
+    monkeypatch.setattr(journal, "FLUSH", -1.0)  # write whatever comes on
     whole = evaluate(trained.parent, "run", ["pgd4", "mim4"], seed=after)
     with pytest.raises(KeyboardInterrupt):
         evaluate(

@@ -1,0 +1,74 @@
+"""A cascade of attacks, each on what the ones before it left, as AutoAttack is one.
+
+Croce & Hein (2020), https://arxiv.org/abs/2003.01690, section 5: the worst case per example.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+from torch import Tensor
+
+from robustbench_cli.attacks import ATTACKS, Attack, State
+from robustbench_cli.attacks._boundary import Boundary
+from robustbench_cli.errors import UserError
+from robustbench_cli.registry import Spec
+from robustbench_cli.threat import Threat
+
+
+def _names(value: Any) -> Any:
+    return tuple(value.split("/")) if isinstance(value, str) else value
+
+
+@ATTACKS.register("ensemble", positional="of")
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Attack):
+    """Attacks of your own choice, in turn: ``ensemble:apgd-ce/cw100/square1000``.
+
+    In a suite file: ``[attack.mine]``, ``name = "ensemble"``, ``of = ["apgd-ce", "square"]``.
+    """
+
+    of: Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)] = (
+        "apgd-ce",
+        "square",
+    )
+    """The members, as --attack takes them, in the order in which they run."""
+
+    def __post_init__(self) -> None:
+        try:
+            found = self._built().values()
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        for attack in found:
+            if attack.minimal:
+                raise ValueError(
+                    f"{ATTACKS.name_of(attack)} looks for the nearest image; members must look "
+                    "inside the radius"
+                )
+
+    def _built(self) -> dict[str, Attack]:
+        attacks = {text: ATTACKS.build(Spec.parse(text)) for text in self.of}
+        return {
+            text: replace(attack, within=True) if isinstance(attack, Boundary) else attack
+            for text, attack in attacks.items()
+        }
+
+    @property
+    def needs(self) -> int:
+        return max(attack.needs for attack in self._built().values())
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        norms = [attack.measures for attack in self._built().values()]
+        return tuple(norm for norm in norms[0] if all(norm in other for other in norms))
+
+    def members(self, threat: Threat) -> Mapping[str, Attack]:
+        return {
+            f"{outer}/{inner}" if inner != ATTACKS.name_of(attack) else outer: member
+            for outer, attack in self._built().items()
+            for inner, member in attack.members(threat).items()
+        }
+
+    def over(self, state: State, taken: Tensor) -> Tensor:
+        raise NotImplementedError

@@ -1,0 +1,162 @@
+"""What stands in a table: facts on a row, accuracies and distances with their spread."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, isfinite, sqrt
+from statistics import NormalDist, fmean, stdev
+from typing import Any
+
+_Z = NormalDist().inv_cdf(0.975)
+
+
+def wilson(correct: float, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson, 1927)."""
+    share, weight = correct / n, _Z**2 / n
+    half = _Z * sqrt(share * (1 - share) / n + weight / (4 * n))
+    low, high = ((share + weight / 2 + side * half) / (1 + weight) for side in (-1, 1))
+    # Rounding must not move the ends where nothing or everything is right.
+    return (low if correct else 0.0), (high if correct < n else 1.0)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a row is in one respect, for people, for programs and for sorting."""
+
+    text: str
+    raw: Mapping[str, Any]
+    rank: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(ABC):
+    """Something that was measured for a row, once per seed; the larger the better."""
+
+    name: str
+    seeds: int = 1
+    """How many the row has; some may lack this number."""
+    attack: str = ""
+    """Whose number it is, whatever the value of a sweep."""
+    at: tuple[str, float] | None = None
+    """In a sweep: over what, and the value."""
+
+    @property
+    @abstractmethod
+    def values(self) -> tuple[float, ...]:
+        """One per seed that has it."""
+
+    @property
+    @abstractmethod
+    def shown(self) -> float:
+        """The mean as it is written, so that what looks alike is equally good."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """As papers write it."""
+
+    @property
+    @abstractmethod
+    def raw(self) -> Mapping[str, Any]:
+        """In full precision, one column for each number."""
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return fmean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation over seeds; None for a single one."""
+        finite = len(self.values) > 1 and all(map(isfinite, self.values))
+        return stdev(self.values) if finite else None
+
+    @property
+    def partial(self) -> bool:
+        """Whether some seeds of the row lack it."""
+        return len(self.values) < self.seeds
+
+    @property
+    def rank(self) -> float:
+        """The best comes first."""
+        return -self.mean
+
+    @property
+    def _some(self) -> str:
+        return f" ({len(self.values)}/{self.seeds})" if self.partial else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Number):
+    """An accuracy: right answers among ``n`` examples."""
+
+    correct: tuple[float, ...]
+    """Per seed; not whole for a randomised model, which is right with a probability."""
+    n: int
+    intervals: bool = False
+    """Whether it is written with its confidence interval."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return tuple(right / self.n for right in self.correct)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.correct) / (self.n * len(self.correct))
+
+    @property
+    def shown(self) -> float:
+        return round(100 * self.mean, 2)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's interval, the examples of all seeds pooled."""
+        return wilson(sum(self.correct), self.n * len(self.correct))
+
+    @property
+    def text(self) -> str:
+        """Per cent."""
+        low, high = self.interval
+        spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
+        ends = f" [{100 * low:.1f}, {100 * high:.1f}]"
+        return f"{100 * self.mean:.2f}{ends if self.intervals else spread}{self._some}"
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """Shares."""
+        low, high = self.interval
+        ends = {f"{self.name}_low": low, f"{self.name}_high": high} if self.intervals else {}
+        return {self.name: self.mean, f"{self.name}_std": self.std, **ends}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance(Number):
+    """How far the nearest adversarial image is: the median over examples."""
+
+    distances: tuple[float, ...]
+    """Per seed; infinite where no image was found for half of the examples."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return self.distances
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.values) if all(map(isfinite, self.values)) else inf
+
+    @property
+    def shown(self) -> float:
+        return round(self.mean, 4)
+
+    @property
+    def text(self) -> str:
+        """Four digits: in Linf the first two are often zero."""
+        spread = "" if self.std is None else f" ± {self.std:.4f}"
+        number = f"{self.mean:.4f}" if isfinite(self.mean) else "∞"
+        return f"{number}{spread}{self._some}"
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """None where it is infinite, which JSON cannot say."""
+        key = self.name.replace(" ", "_")
+        return {key: self.mean if isfinite(self.mean) else None, f"{key}_std": self.std}

@@ -1,0 +1,169 @@
+"""Tables as text: on a terminal, in Markdown, in LaTeX, and as data."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from robustbench_cli.cli.listing import drawn, fits, screen
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in one place of a table."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """One table."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Entry]]
+    facts: frozenset[str]
+    """Columns that say what a row is; the others hold what was measured."""
+    left: frozenset[str]
+    """Columns that stand to the left."""
+    title: str = ""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Facts that all rows have in common: on a narrow screen they are said once."""
+
+    def only(self, columns: Sequence[str]) -> list[list[Entry]]:
+        """The rows with these columns."""
+        places = [self.columns.index(name) for name in columns]
+        return [[row[place] for place in places] for row in self.rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Tables, what they mean, and the same as data."""
+
+    grids: Sequence[Grid]
+    notes: Sequence[str]
+    lines: Sequence[Mapping[str, Any]]
+    """The rows of a CSV file."""
+    objects: Sequence[Mapping[str, Any]]
+    """The same for JSON, where values may be lists."""
+
+
+def _terminal(page: Page) -> str:
+    from rich.text import Text
+
+    console = screen()
+    parts: list[Any] = []
+    for grid in page.grids:
+        head, blocks = "", [list(grid.columns)]
+        if not fits(console, _drawing(grid, grid.columns)):
+            # Said once: what all rows share.  In several blocks: the numbers.
+            head = ", ".join(f"{name} {fact}" for name, fact in grid.shared.items())
+            names = [c for c in grid.columns if c in grid.facts and c not in grid.shared]
+            blocks = [names]
+            for column in (c for c in grid.columns if c not in (*grid.shared, *names)):
+                wider = [*blocks[-1], column]
+                if blocks[-1] != names and not fits(console, _drawing(grid, wider)):
+                    blocks.append(names)
+                blocks[-1] = [*blocks[-1], column]
+        parts += [Text(text) for text in (grid.title, head) if text]
+        parts += [part for block in blocks for part in (_drawing(grid, block), "")]
+    return drawn(console, [*parts, *map(Text, page.notes)])
+
+
+def _drawing(grid: Grid, columns: Sequence[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawing = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in columns:
+        justify: Any = "left" if name in grid.left else "right"
+        drawing.add_column(Text(name), justify=justify, overflow="fold")
+    for row in grid.only(columns):
+        drawing.add_row(*(Text(entry.text, "bold" if entry.best else "") for entry in row))
+    return drawing
+
+
+def _looks(grid: Grid, escaped: Callable[[str], str], bold: str) -> list[list[str]]:
+    """Every place as a format writes it; numbers hold nothing that must be escaped."""
+    return [
+        [
+            bold.replace("TEXT", entry.text)
+            if entry.best
+            else (escaped(entry.text) if name in grid.facts else entry.text)
+            for name, entry in zip(grid.columns, row, strict=True)
+        ]
+        for row in grid.rows
+    ]
+
+
+def _markdown(page: Page) -> str:
+    escaped = partial(_MARKDOWN.sub, r"\\\g<0>")
+    lines = []
+    for grid in page.grids:
+        rows = [
+            [escaped(name) for name in grid.columns],
+            [":--" if name in grid.left else "--:" for name in grid.columns],
+            *_looks(grid, escaped, "**TEXT**"),
+        ]
+        lines += [escaped(grid.title), ""] if grid.title else []
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    return "\n".join([*lines, "\n\n".join(page.notes), ""])
+
+
+def _latex(page: Page) -> str:
+    lines = ["% needs the package booktabs"]
+    for grid in page.grids:
+        cells = _looks(grid, lambda text: text.translate(_TEX), r"\textbf{TEXT}")
+        head, *body = (
+            _SIGNS.sub(lambda sign: _SIGN[sign[0]], " & ".join(row)) + r" \\"
+            for row in ([name.translate(_TEX) for name in grid.columns], *cells)
+        )
+        sides = "".join("l" if name in grid.left else "r" for name in grid.columns)
+        lines += [f"% {grid.title}"] if grid.title else []
+        lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *body]
+        lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, *(f"% {note}" for note in page.notes), ""])
+
+
+# An underscore inside a word emphasises nothing.
+_MARKDOWN = re.compile(r"[\\`*|<\[\]~]|(?<![^\W_])_|_(?![^\W_])")
+_TEX = str.maketrans(
+    {
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        # A row that starts with a bracket would be an argument of the line break before it.
+        **{c: f"{{{c}}}" for c in "[]"},
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)
+_SIGN = {"±": r"$\pm$", "†": r"$^\dagger$", "∞": r"$\infty$"}
+_SIGNS = re.compile("|".join(_SIGN))
+
+
+def _csv(page: Page) -> str:
+    import pandas as pd
+
+    names = dict.fromkeys(name for line in page.lines for name in line)
+    table = pd.DataFrame([dict(line) for line in page.lines], columns=list(names))
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def _json(page: Page) -> str:
+    return json.dumps(list(page.objects), indent=2, ensure_ascii=False) + "\n"
+
+
+FORMATS: Mapping[str, Callable[[Page], str]] = {
+    "terminal": _terminal,
+    "md": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+    "json": _json,
+}
+ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".json": "json"}

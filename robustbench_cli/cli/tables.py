@@ -1,0 +1,213 @@
+"""What the tables of ``advbench report`` show: rows, columns, what is best, what it means."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from robustbench_cli.cli.formats import Entry, Grid, Page
+from robustbench_cli.errors import UserError, hint
+
+if TYPE_CHECKING:
+    from robustbench_cli.cells import Cell
+    from robustbench_cli.report import Row
+    from robustbench_cli.transfer import Matrix
+
+_MEANING = "accuracy in %, robust accuracy = right before and after the attack"
+_POOLED = "; [95 % Wilson interval, seeds pooled]"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The names of the columns and the rows of the main table, in order."""
+
+    columns: list[str]
+    rows: list["Row"]
+
+    def page(self) -> Page:
+        """The table, ready to be written."""
+        top, facts = self._best(), frozenset(self.rows[0].facts)
+        grid = Grid(
+            columns=self.columns,
+            rows=[
+                [Entry(self._text(row, c), best=(place, c) in top) for c in self.columns]
+                for place, row in enumerate(self.rows)
+            ],
+            facts=facts,
+            left=facts - {"n", "seeds"},
+            shared={
+                c: self.rows[0].facts[c].text for c in self.columns[1:] if shared(self.rows, c)
+            },
+        )
+        raws = [_raw(row, self.columns) for row in self.rows]
+        # In the order of the columns, also where the first row lacks one.
+        names = dict.fromkeys(k for c in self.columns for row in self.rows for k in _raw(row, [c]))
+        lines = [{name: raw.get(name) for name in names} for raw in raws]
+        objects = [self._object(row) for row in self.rows]
+        return Page(grids=[grid], notes=self._notes(), lines=lines, objects=objects)
+
+    def _text(self, row: "Row", column: str) -> str:
+        found = row.get(column)
+        text = _printable(found.text) if found else ""
+        return f"{text} †" if row.oracle and column == self.columns[0] else text
+
+    def _best(self) -> set[tuple[int, str]]:
+        """The highest numbers, as they are written, among at least two comparable rows."""
+        found: dict[tuple[object, str], dict[int, float]] = defaultdict(dict)
+        for place, row in enumerate(self.rows):
+            for name, cell in row.cells.items():
+                if cell:
+                    found[row.setting, name][place] = cell.shown
+        return {
+            (place, name)
+            for (_, name), numbers in found.items()
+            for place, number in numbers.items()
+            if len(numbers) > 1 and number == max(numbers.values())
+        }
+
+    def _object(self, row: "Row") -> dict[str, Any]:
+        from robustbench_cli.cells import Cell, Distance
+
+        shown = {c: cell for c in self.columns if (cell := row.cells.get(c))}
+        right = {c: cell.correct for c, cell in shown.items() if isinstance(cell, Cell)}
+        far = {
+            c: [x if isfinite(x) else None for x in cell.distances]
+            for c, cell in shown.items()
+            if isinstance(cell, Distance)
+        }
+        return {
+            **_raw(row, [*row.facts, *self.columns]),
+            "seeds": list(row.seeds),
+            "correct": right,
+            **({"distances": far} if far else {}),
+            "oracle": row.oracle,
+            "runs": list(row.runs),
+        }
+
+    def _notes(self) -> list[str]:
+        """What the numbers are, a line each."""
+        from robustbench_cli.cells import Cell, Distance
+
+        shown = [cell for row in self.rows for c in self.columns if (cell := row.cells.get(c))]
+        far = [cell for cell in shown if isinstance(cell, Distance)]
+        spread = "; mean ± std over seeds" if any(cell.std is not None for cell in shown) else ""
+        pooled = any(isinstance(cell, Cell) and cell.intervals for cell in shown)
+        again = sum(row.retrained for row in self.rows)
+        notes = {
+            _MEANING + (_POOLED if pooled else spread): True,
+            "worst = right under every attack of an evaluation": "worst" in self.columns,
+            "dist = median distance to the nearest adversarial image that was found": bool(far),
+            "∞ = none was found for half of the images": any("∞" in cell.text for cell in far),
+            "(1/2) = measured for 1 of 2 seeds": any(cell.partial for cell in shown),
+            "† weights chosen by test accuracy: an oracle": any(r.oracle for r in self.rows),
+            f"left out: {again} training run(s) that a later one repeats, seed included": again > 0,
+        }
+        return [note for note, applies in notes.items() if applies]
+
+
+def sheet(found: list["Row"], *, columns: str | None, sort: str | None) -> Sheet:
+    """The main table as asked for; raise ``UserError`` for an unknown column."""
+    from robustbench_cli.columns import WORST
+
+    facts = list(found[0].facts)
+    measured = [c for c in found[0].cells if any(row.cells[c] for row in found)]
+
+    def known(name: str) -> str:
+        if name not in (*facts, *measured):
+            raise UserError(f"unknown column {name!r}{hint(name, (*facts, *measured))}")
+        return name
+
+    chosen = list(map(known, listed(columns))) or [c for c in measured if c != WORST]
+    if not set(chosen) & set(facts):
+        chosen = [c for c in facts if c != "model" or not shared(found, c)] + chosen
+    if sort is not None:
+        by = known(sort.removeprefix("-"))
+        ranked = [(row, value.rank) for row in found if (value := row.get(by))]
+        ranked.sort(key=lambda pair: pair[1], reverse=sort.startswith("-"))
+        found = [row for row, _ in ranked] + [row for row in found if not row.get(by)]
+    return Sheet(chosen, found)
+
+
+def listed(names: str | None) -> list[str]:
+    """What ``--columns`` names, each once."""
+    # ``pgd:steps=5,restarts=2`` is one name: its comma stands before a key.
+    parts = re.split(r",(?![a-z_]+=)", names or "")
+    return list(dict.fromkeys(name.strip() for name in parts if name.strip()))
+
+
+def shared(found: Sequence["Row"], column: str) -> bool:
+    """Whether all rows are the same in this respect."""
+    return len({row.facts[column].text for row in found if column in row.facts}) == 1
+
+
+def transfers(found: Sequence["Matrix"]) -> Page:
+    """A table of sources and targets for each attack."""
+    objects = [line for matrix in found for line in _pairs(matrix)]
+    cells = [cell for matrix in found for cell in matrix.cells.values()]
+    own = any(line["white_box"] for line in objects)
+    notes = [
+        _MEANING + (_POOLED if any(cell.intervals for cell in cells) else ""),
+        "rows: the model that images were crafted on; columns: the one they were tried on",
+        *(["with *: white box, a model's own images"] if own else []),
+    ]
+    return Page(grids=list(map(_grid, found)), notes=notes, lines=objects, objects=objects)
+
+
+_CORNER, _UNCHANGED = "crafted on", "nothing (clean)"
+
+
+def _grid(matrix: "Matrix") -> Grid:
+    def entry(cell: "Cell | None", own: bool = False) -> Entry:
+        return Entry((cell.text + " *" * own) if cell else "")
+
+    named = [_printable(name) for name in matrix.names.values()]
+    names = dict(zip(matrix.names, named, strict=True))
+    clean = [Entry(_UNCHANGED), *(entry(matrix.clean[target]) for target in matrix.targets)]
+    crafted = [
+        [
+            Entry(names[source]),
+            *(entry(matrix.cells.get((source, t)), source == t) for t in matrix.targets),
+        ]
+        for source in matrix.sources
+    ]
+    return Grid(
+        title=_printable(matrix.title),
+        columns=[_CORNER, *(names[target] for target in matrix.targets)],
+        rows=[clean, *crafted],
+        facts=frozenset({_CORNER}),
+        left=frozenset({_CORNER}),
+    )
+
+
+def _pairs(matrix: "Matrix") -> list[dict[str, Any]]:
+    """One line for each number: who broke whom."""
+    about = {key: matrix.about[key] for key in ("dataset", "norm", "eps", "n")}
+    return [
+        {
+            "attack": matrix.attack,
+            **about,
+            "source": matrix.names[source],
+            "target": matrix.names[target],
+            "white_box": source == target,
+            "clean": matrix.clean[target].mean,
+            "robust_accuracy": cell.mean,
+            **({"low": cell.interval[0], "high": cell.interval[1]} if cell.intervals else {}),
+            "source_weights": source,
+            "target_weights": target,
+            "run": matrix.runs[source, target],
+        }
+        for source in matrix.sources
+        for target in matrix.targets
+        if (cell := matrix.cells.get((source, target)))
+    ]
+
+
+def _raw(row: "Row", columns: Sequence[str]) -> dict[str, Any]:
+    return {k: x for c in columns if (value := row.get(c)) for k, x in value.raw.items()}
+
+
+def _printable(text: str) -> str:
+    # A name may come from anywhere: nothing in it may break a line or move a cursor.
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -1,0 +1,149 @@
+"""What the attacks of many evaluations are called, side by side in one table."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustbench_cli.catalogue import typed
+from robustbench_cli.records import Outcome, Run
+from robustbench_cli.registry import radius
+
+CLEAN, WORST = "clean", "worst"
+TAKEN = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST)
+"""What no attack's column may be called."""
+
+
+def swept(run: Run) -> str:
+    """What an evaluation varies, ``eps`` or ``steps``; nothing for most."""
+    return next(iter(run.config.get("sweep") or ()), "")
+
+
+def source(run: Run) -> Mapping[str, Any]:
+    """The model that images were crafted on, where it is not the one they were tried on."""
+    return run.config.get("source") or {}
+
+
+def usual(run: Run) -> bool:
+    """Whether an evaluation is of one model under its own attacks, at one radius."""
+    return not swept(run) and not source(run)
+
+
+def key_of(run: Run, outcome: Outcome, *, apart: bool = True) -> str:
+    """Equal for outcomes that share a column; ``apart``: only if crafted on one model."""
+    made_on = source(run).get("weights") if apart else None
+    return json.dumps([outcome.params, outcome.eps, made_on], sort_keys=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One attack, at one value if it was swept."""
+
+    name: str
+    attack: str
+    """The same for all values of a sweep."""
+    at: tuple[str, float] | None
+    """Over what, and the value."""
+    distance: str
+    """The column of the distances; nothing where there are none."""
+
+
+def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, Column]:
+    """The column of every attack by its key: the label it was first given.
+
+    Where a label stands for several attacks it gets what differs.
+    """
+    found: dict[str, tuple[Run, str, Outcome]] = {}
+    far = set()
+    # What was swept comes last, and lends its label to nothing else.
+    for run in sorted(done, key=lambda run: bool(swept(run))):
+        for label, outcome in run.attacks.items():
+            found.setdefault(key_of(run, outcome), (run, label, outcome))
+            if outcome.minimal and not swept(run):
+                far.add(key_of(run, outcome))
+    taken, result = {*TAKEN}, {}
+    for (key, seen), attack in zip(found.items(), labels([*found.values()], trained), strict=True):
+        at = _at(seen[0], seen[2])
+        name = f"{attack}@{at[0]}={radius(at[1])}" if at else attack
+        # Whatever a suite calls its attacks: two never share a column.
+        while {name, f"{name} dist"} & taken:
+            name += "'"
+        distance = f"{name} dist" if key in far else ""
+        taken |= {name, distance}
+        result[key] = Column(name=name, attack=attack, at=at, distance=distance)
+    return dict(sorted(result.items(), key=lambda pair: _place(pair[1], list(result.values()))))
+
+
+def _place(column: Column, among: Sequence[Column]) -> tuple[int, float]:
+    """The values of a sweep stand side by side and rise, whatever they were measured in."""
+    if column.at is None:
+        return -1, 0.0
+    of = (column.attack, column.at[0])
+    first = next(i for i, c in enumerate(among) if c.at and (c.attack, c.at[0]) == of)
+    return first, column.at[1]
+
+
+def labels(
+    found: Sequence[tuple[Run, str, Outcome]], trained: Mapping[str, Run] | None = None
+) -> list[str]:
+    """What to call each attack, the value of a sweep apart; last_iterate is always told.
+
+    Args:
+        found: evaluation, label and outcome.
+        trained: to name the models that images were crafted on; without: not to.
+    """
+    heads, things = [], []
+    for run, label, outcome in found:
+        name = _whole(run, label, outcome) if swept(run) else label
+        if outcome.params.get("last_iterate") and "last_iterate" not in name:
+            name = joined(name, "last_iterate=true")
+        made_on = str(source(run).get("id") or "") if trained is not None else ""
+        craft = trained[made_on].subject if trained and made_on in trained else made_on
+        heads.append((name, f" from {craft}" if craft else ""))
+        params = {k: v for k, v in outcome.params.items() if k != swept(run)}
+        things.append(((*heads[-1], swept(run)), params | ({"source": made_on} if craft else {})))
+    return [
+        joined(name, ",".join(more)) + craft
+        for (name, craft), more in zip(heads, odd(things), strict=True)
+    ]
+
+
+def _at(run: Run, outcome: Outcome) -> tuple[str, float] | None:
+    over = swept(run)
+    value = outcome.params.get(over) if outcome.eps is None else outcome.eps
+    return (over, float(value)) if over and value is not None else None
+
+
+def _whole(run: Run, label: str, outcome: Outcome) -> str:
+    """The label without the value of the sweep; one over steps is no ``pgd20``."""
+    label = label.rpartition("@")[0] or label
+    if outcome.eps is not None:
+        return label
+    steps = run.config.get("attack", {}).get(label, {}).get("steps", "")
+    head, _, tail = label.partition(":")
+    name = str(outcome.params.get("name", head))
+    head = name if re.fullmatch(f"{re.escape(name)}-?{steps}", head) else head
+    kept = [part for part in tail.split(",") if not part.startswith("steps=")]
+    return joined(head, ",".join(kept))
+
+
+def joined(label: str, more: str) -> str:
+    """A label with further ``key=value``."""
+    return f"{label}{',' if ':' in label else ':'}{more}" if more else label
+
+
+def odd(things: Sequence[tuple[Hashable, Mapping[str, Any]]]) -> list[list[str]]:
+    """For each thing, ``key=value`` for what differs among those of its name."""
+    alike: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
+    for name, params in things:
+        alike[name].append(params)
+    return [
+        [
+            f"{key}={typed(value)}"
+            for key, value in params.items()
+            if any(other.get(key) != value for other in alike[name])
+        ]
+        for name, params in things
+    ]

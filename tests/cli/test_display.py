@@ -1,0 +1,74 @@
+"""What an evaluation prints when it is done."""
+
+import pytest
+
+from robustbench_cli.cli.display import print_outcomes
+
+PGD20 = {"name": "pgd", "steps": 20}
+
+
+@pytest.fixture
+def shown(tmp_path, trained, evaluated, kept, capsys):
+    """The lines that are printed of an evaluation, but for the last, which is its folder."""
+
+    def run(attacks, **changes):
+        parent = trained("[bold]x")
+        record = evaluated(parent, attacks, id="e", **changes)
+        kept(tmp_path, record)
+        print_outcomes(tmp_path / "e")
+        *lines, last = capsys.readouterr().out.splitlines()
+        assert last == str(tmp_path / "e")
+        return lines
+
+    return run
+
+
+def test_accuracies_and_all_attacks_together(shown):
+    assert shown({"pgd20": (PGD20, 40), "fgsm": ({"name": "fgsm"}, 60)}, worst=38) == [
+        "[bold]x on mnist, Linf eps 0.3",
+        "attack       accuracy  right   of  seconds",
+        "clean          90.00%     90  100",
+        "pgd20          40.00%     40  100      1.0",
+        "fgsm           60.00%     60  100      1.0",
+        "all of them    38.00%     38  100",
+    ]
+
+
+def test_what_each_member_of_an_ensemble_broke(shown):
+    broken = {"broken_by": {"apgd-ce": 41, "apgd-t": 9, "square": 0}}
+    lines = shown({"autoattack": ({"name": "autoattack"}, 40, broken), "pgd20": (PGD20, 45)})
+    assert lines[1:4] == [
+        "attack       accuracy  right   of  seconds  broken by",
+        "clean          90.00%     90  100",
+        "autoattack     40.00%     40  100      1.0  apgd-ce 41, apgd-t 9, square 0",
+    ]
+
+
+def test_notes_are_under_the_table(shown):
+    assert shown({"pgd20": (PGD20, 40)}, notes=["[red]zero gradients"])[-1] == (
+        "note: [red]zero gradients"
+    )
+
+
+def test_distances_and_spreads_have_columns(shown):
+    far = {"minimal": True, "median_norm": 0.12345}
+    random = {"robust_accuracy": 0.4525, "majority_accuracy": 0.5, "spread": (0.431, 0.474)}
+    lines = shown({"deepfool": ({"name": "deepfool"}, 30, far), "pgd20": (PGD20, 50, random)})
+    assert lines[1:5] == [
+        "attack       accuracy  right   of  distance          5-95 %  seconds",
+        "clean          90.00%     90  100",
+        "deepfool       30.00%     30  100    0.1235                      1.0",
+        "pgd20          45.25%   45.2  100            43.10 to 47.40      1.0",
+    ]
+
+
+def test_a_sweep_has_no_radius_of_its_own_and_no_sum(shown):
+    points = {f"pgd20@eps={e}": (PGD20, 50, {"eps": e}) for e in (0.1, 0.2)}
+    lines = shown(points, sweep={"eps": [0.1, 0.2]})
+    assert lines[0] == "[bold]x on mnist, Linf"
+    assert lines[-1].startswith("pgd20@eps=0.2")
+
+
+def test_the_source_of_the_images_is_told(shown, trained):
+    lines = shown({"pgd20": (PGD20, 50)}, source=trained(id="far-away"))
+    assert lines[0] == "[bold]x on mnist, Linf eps 0.3, images crafted on far-away"

@@ -1,0 +1,214 @@
+"""Sweeps, transfer, several processes, randomised models: whole evaluations on real digits."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robustbench_cli import records
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.engine.evaluate import Column
+from robustbench_cli.errors import UserError
+from robustbench_cli.models.weights import digest
+from robustbench_cli.registry import Spec
+from robustbench_cli.run import setup
+from robustbench_cli.run.asked import chosen_attacks, eval_config
+from robustbench_cli.run.display import Display
+from robustbench_cli.run.evaluate import Request, Subject, run
+from robustbench_cli.run.points import points
+
+ROOT = Path(__file__).parents[2]
+BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
+
+
+def config(*attacks, **more):
+    typed = {"attack": chosen_attacks(list(attacks), None, {}), "threat": {"eps": 0.12}, "n": 40}
+    return eval_config(BASE, {**typed, **more}, [])
+
+
+def subject(net, name="net"):
+    return Subject(model=net, name=name, weights=digest(net))
+
+
+def evaluated(out, net, chosen, source=None):
+    """The record and the verdicts."""
+    request = Request(
+        subject=subject(net),
+        source=source,
+        config=chosen,
+        place=setup.Place(out=out, device="cpu"),
+        command=["x"],
+    )
+    folder = run(request, Display())
+    with np.load(folder / "examples.npz") as arrays:
+        return records.read(folder), {key: arrays[key] for key in arrays.files}
+
+
+@pytest.fixture
+def net(digits_model):
+    return digits_model[0]
+
+
+def test_a_sweep_over_eps_ends_where_single_evaluations_do_and_never_rises(tmp_path, net):
+    swept, found = evaluated(tmp_path, net, config("pgd5", sweep="eps=0,0.05,...,0.2"))
+    accuracies = [o.robust_accuracy for o in swept.attacks.values()]
+    assert [o.eps for o in swept.attacks.values()] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    assert accuracies[0] == swept.clean_accuracy
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert accuracies[0] > accuracies[2] > accuracies[4]
+    # What a radius has broken stays broken at no further cost.
+    by = [found[f"{label}/by"] >= 0 for label in swept.attacks]
+    assert all((less <= more).all() for less, more in itertools.pairwise(by))
+    before = found["pgd5@eps=0.1/by"] >= 0
+    assert before.any()
+    assert not found["pgd5@eps=0.15/forwards"][before].any()
+    # A radius alone may miss what the smaller ones have found, never more.
+    alone, _ = evaluated(tmp_path, net, config("pgd5", threat={"eps": 0.2}))
+    assert accuracies[4] <= alone.attacks["pgd5"].robust_accuracy
+
+
+def test_a_sweep_over_steps_is_read_off_the_longest_walk_exactly(tmp_path, net):
+    swept, found = evaluated(tmp_path, net, config("pgd", sweep="steps=1,3,8"))
+    for steps in (1, 3, 8):
+        one, alone = evaluated(tmp_path, net, config(f"pgd{steps}"))
+        label = f"pgd@steps={steps}"
+        assert swept.attacks[label].correct == one.attacks[f"pgd{steps}"].correct
+        for key in ("by", "step", "prediction"):
+            broken = alone[f"pgd{steps}/by"] >= 0
+            mine, theirs = found[f"{label}/{key}"], alone[f"pgd{steps}/{key}"]
+            assert np.array_equal(mine[broken], theirs[broken]), (steps, key)
+
+
+def test_restarts_are_not_read_off_a_longer_walk():
+    chosen = config("pgd:restarts=2", sweep="steps=2,4")
+    attacks = {"pgd:restarts=2": ATTACKS.build(Spec("pgd", {"restarts": 2}))}
+    assert [point.within for point in points(attacks, chosen)] == [None, None]
+
+
+def test_one_run_of_a_minimal_attack_answers_every_radius(tmp_path, net):
+    chosen = config("fab-t:steps=5,targets=2", sweep="eps=0.05,0.1,0.3")
+    swept, found = evaluated(tmp_path, net, chosen)
+    norm = found["fab-t:steps=5,targets=2@eps=0.1/norm"]
+    right = found["clean/share"] > 0
+    for label, outcome in swept.attacks.items():
+        assert outcome.correct == int((right & (norm > outcome.eps)).sum()), label
+    assert len({o.correct for o in swept.attacks.values()}) > 1
+    median = swept.attacks["fab-t:steps=5,targets=2@eps=0.1"].median_norm
+    assert median == pytest.approx(float(np.median(norm[right])))
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("width=1,2", "sweep over eps or steps"),
+        ("eps=", "expected numbers"),
+        ("eps=0.3,...,0.1", "expected numbers"),
+        ("eps=8", "did you mean '8/255'"),
+        ("steps=0", "expected numbers"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_one_line(sweep, message):
+    with pytest.raises(UserError, match=message):
+        config("pgd5", sweep=sweep)
+
+
+def test_transfer_judges_the_target_on_images_made_for_the_source(tmp_path, net):
+    torch.manual_seed(3)
+    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    chosen = {"source": {"id": "other", "weights": digest(other)}}
+    attack = "pgd10"
+    moved, found = evaluated(
+        tmp_path, net, config(attack, **chosen), source=subject(other, "other")
+    )
+    white, _ = evaluated(tmp_path, net, config(attack))
+    self_, _ = evaluated(
+        tmp_path,
+        net,
+        config(attack, source={"id": "net", "weights": digest(net)}),
+        source=subject(net),
+    )
+    robust = [r.attacks[attack].robust_accuracy for r in (moved, white, self_)]
+    assert robust[0] > robust[1]  # an untrained surrogate hardly helps
+    assert robust[2] <= robust[1] + 0.1  # its own images do
+    assert moved.clean_accuracy == white.clean_accuracy
+    # The surest image for the source is kept, not the first that fools it.
+    right = found["clean/share"] > 0
+    assert (found[f"{attack}/norm"][right] > 0.1).all()
+
+
+class Noisy(torch.nn.Module):
+    """A net whose every pass sees other noise."""
+
+    def __init__(self, net, sigma):
+        super().__init__()
+        self.net, self.sigma = net, sigma
+
+    def forward(self, x):
+        return self.net(x + self.sigma * torch.randn_like(x))
+
+
+def test_a_randomised_model_s_accuracy_is_a_mean_over_draws(tmp_path, net):
+    torch.manual_seed(0)
+    found, arrays = evaluated(tmp_path, Noisy(net, 0.2), config("pgd3", "pgd3:eot=4", n=16))
+    share = arrays["pgd3/share"]
+    assert ((share > 0) & (share < 1)).any()
+    outcome = found.attacks["pgd3"]
+    assert outcome.spread[0] < outcome.robust_accuracy < outcome.spread[1]
+    assert outcome.majority_accuracy == np.mean(np.minimum(share, arrays["clean/share"]) > 0.5)
+    assert any("randomised" in note for note in found.notes)
+    assert found.attacks["pgd3:eot=4"].backwards > 3 * outcome.backwards
+
+
+def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net):
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "from pathlib import Path\n"
+        "from robustbench_cli.models import MODELS, Shape\n"
+        "from robustbench_cli.registry import Spec\n"
+        "def make():\n"
+        "    shape = Shape(1, 8, 8, 10, (0.0,), (1.0,))\n"
+        "    net = MODELS.build(Spec('digits-cnn', {'width': 8})).build(shape)\n"
+        "    net.load_state_dict(torch.load(Path(__file__).with_name('net.pt')))\n"
+        "    return net.eval()\n"
+    )
+    command = ["eval", "--model", f"{tmp_path / 'net.py'}:make", "--dataset", "digits"]
+    command += ["--attack", "pgd5", "--attack", "ensemble:apgd-ce-5/square20", "--n", "41"]
+    command += ["--eps", "0.1", "--device", "cpu", "--quiet", "--out", str(tmp_path / "r")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    one, two = (
+        subprocess.run(
+            [sys.executable, *start, "robustbench_cli", *dashes, *command, "--name", name],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        for name, start, dashes in (("one", ["-m"], []), ("two", launcher, ["--"]))
+    )
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    assert two.stdout.count("ensemble") == 1  # one process speaks
+    with (
+        np.load(tmp_path / "r/one/examples.npz") as a,
+        np.load(tmp_path / "r/two/examples.npz") as b,
+    ):
+        for key in a.files:
+            assert np.allclose(a[key], b[key], rtol=1e-4), key
+        assert (a["pgd5/by"] >= 0).any()
+    mine, theirs = (records.read(tmp_path / "r" / name) for name in ("one", "two"))
+    assert mine.worst_case_accuracy == theirs.worst_case_accuracy
+
+
+def test_what_a_stage_has_broken_goes_through_no_other():
+    column = Column.empty(3)
+    column.arrays["by"][0] = 0
+    column.arrays["stages"][:] = [1, 1, 0]
+    assert column.waiting(1, minimal=False).tolist() == [False, True, True]
+    assert column.waiting(1, minimal=True).tolist() == [True, True, True]
+    assert column.waiting(0, minimal=False).tolist() == [False, False, True]

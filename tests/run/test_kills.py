@@ -1,0 +1,120 @@
+"""An evaluation may be killed at any moment, by anything, and ends up the same."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robustbench_cli import records
+from robustbench_cli.cli.evaluating import Asked, request
+from robustbench_cli.engine import journal
+from robustbench_cli.run.display import Display
+from robustbench_cli.run.evaluate import run
+
+KILLS = 30
+ATTACKS = ["pgd5:restarts=2", "ensemble:apgd-ce-5/fab-t-2/square20", "fab-t:steps=2,targets=2"]
+
+
+def asked(out, net, name):
+    return Asked(
+        attacks=ATTACKS,
+        run=None,
+        model=f"{net}:make",
+        weights=None,
+        dataset="digits",
+        n=40,
+        norm=None,
+        eps="0.1",
+        restarts=None,
+        eot=None,
+        last_iterate=False,
+        precision=None,
+        batch_size=16,
+        seed=None,
+        device="cpu",
+        data_dir=Path(),
+        out=out,
+        name=name,
+        changes=[],
+    )
+
+
+@pytest.fixture
+def net(tmp_path, digits_model):
+    """The trained digits net as a user's own model file."""
+    torch.save(digits_model[0].state_dict(), tmp_path / "net.pt")
+    file = tmp_path / "net.py"
+    file.write_text(
+        "import torch\n"
+        "from pathlib import Path\n"
+        "from robustbench_cli.models import MODELS, Shape\n"
+        "from robustbench_cli.registry import Spec\n"
+        "def make():\n"
+        "    shape = Shape(1, 8, 8, 10, (0.0,), (1.0,))\n"
+        "    net = MODELS.build(Spec('digits-cnn', {'width': 8})).build(shape)\n"
+        "    net.load_state_dict(torch.load(Path(__file__).with_name('net.pt')))\n"
+        "    return net.eval()\n"
+    )
+    return file
+
+
+def verdicts(folder):
+    with np.load(folder / "examples.npz") as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+def figures(folder):
+    """What the record says, but for the time it took."""
+    run_ = records.read(folder)
+    return (
+        run_.clean_accuracy,
+        run_.worst_case_accuracy,
+        {label: (o.correct, o.robust_accuracy, o.broken_by) for label, o in run_.attacks.items()},
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_thirty_random_kills_change_nothing(tmp_path, net, monkeypatch):
+    monkeypatch.setattr(journal, "FLUSH", 0.02)
+    began = time.perf_counter()
+    whole = run(request(asked(tmp_path / "a", net, "whole"), "eval"), Display())
+    usual = time.perf_counter() - began
+    draw, kills, lives = random.Random(0), 0, 0
+    while kills < KILLS:
+        lives += 1
+        folder = tmp_path / "b" / f"life-{lives}"
+        status, here = 9, 0
+        # A run that is killed again and again gets there, if nothing is lost but the last moment.
+        while os.WIFSIGNALED(status) and kills < KILLS:
+            child = os.fork()
+            if not child:
+                try:
+                    run(request(asked(tmp_path / "b", net, folder.name), "eval"), Display())
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            time.sleep(draw.uniform(0, usual / 3))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            status = os.waitpid(child, 0)[1]
+            kills += os.WIFSIGNALED(status)
+            assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
+            here += 1
+        if os.WIFSIGNALED(status):
+            run(request(asked(tmp_path / "b", net, folder.name), "eval"), Display())
+        assert records.read(folder).status == "ok"
+        assert figures(folder) == figures(whole), here
+        mine, theirs = verdicts(folder), verdicts(whole)
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            # Verdicts are equal; the last bit of a distance depends on who shared the batch.
+            assert np.allclose(mine[key], theirs[key], rtol=1e-4, atol=0), key
+        assert not (folder / "journal").exists()
