@@ -86,19 +86,20 @@ def _stream(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
     queue, turn = rows[room:], 0
     while True:
         table, turn = _looked(attack, table, field), turn + 1
-        if turn % field.lens.patience and bool(table.alive.any()):
+        if turn % field.lens.patience:
             continue
         table, found = _leaving(attack, table, field)
         if found is not None:
             yield found
-        alive = int(table.alive.sum())
+        left = table.alive.nonzero().squeeze(1)
+        alive = len(left)
         if not alive and not len(queue):
             return
         free = room - alive
         refill = len(queue) > 0 and (free >= max(1, room // REFILL) or not alive)
         # Dead rows keep the batch's shape where that matters, until there is something to save.
-        if refill or alive <= field.lens.compact * len(table.alive):
-            table = table.only(table.alive)
+        if alive < len(table.alive) and (refill or alive <= field.lens.compact * len(table.alive)):
+            table = table.only(left)
         if refill:
             fresh = _begin(stage, queue[:free], field)
             table, queue = (table.joined(fresh) if alive else fresh), queue[free:]

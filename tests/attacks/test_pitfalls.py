@@ -18,9 +18,9 @@ from robustbench_cli.run.asked import build_attacks
 from robustbench_cli.threat import Threat
 
 LINF = Threat("Linf", 0.1)
-FEW = ["pgd:steps=8", "cw:steps=8", "apgd-ce-10", "apgd-t:steps=6,targets=2", "mim6"] + [
-    "fab-t:steps=5,targets=2,within=true",
-    "square-40",
+FEW = [
+    *("pgd:steps=8", "cw:steps=8", "apgd-ce-10", "apgd-t:steps=6,targets=2", "mim6"),
+    *("fab-t:steps=5,targets=2,within=true", "square-40"),
 ]
 few = pytest.mark.parametrize("text", FEW)
 

@@ -82,7 +82,7 @@ def test_two_classes_and_nothing_right_are_no_reason_to_fail(net, images):
 
 
 def test_only_images_that_will_be_attacked_count_for_the_gradient(net, images):
-    x, y = images
+    x, _ = images
     flat = Around(
         net,
         lambda net, x: (

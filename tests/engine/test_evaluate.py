@@ -160,11 +160,11 @@ def test_what_the_model_gets_wrong_is_not_attacked(model):
     assert found["forwards"][right].all()
 
 
-@pytest.mark.parametrize("name", ["pgd8", "fgsm", "cw8", "mim6", "apgd-t-4", "square-25"])
+@pytest.mark.parametrize("name", ["pgd8", "fgsm", "mim6", "apgd-t-3", "square-12"])
 def test_verdicts_do_not_depend_on_batch_size_or_order(name, model):
     data = labelled(model.float(), split(40))
     attack = ATTACKS.build(Spec(name))
-    threat = Threat("Linf", 0.1) if name.startswith("square") else THREAT
+    threat = Threat("Linf", 0.12) if name.startswith("square") else THREAT
     whole = verdicts(model, data, attack, threat, size=40)
     assert 0 < whole["broken"].sum() < 40
     keys = ("prediction", "step", "by", "forwards", "backwards")
