@@ -227,12 +227,22 @@ class Iterated(Attack):
     """Gradients averaged per step, for randomised models (Athalye et al., 2018)."""
 
     def __post_init__(self) -> None:
-        check_reach(self.steps, self.step)
+        check_reach(self.steps, self.stride)
+
+    @property
+    def stride(self) -> float:
+        """The step size that ``step`` stands for, as a fraction of eps."""
+        return self.step
+
+    @property
+    def nested(self) -> bool:
+        """Whether a walk with more steps of the same size contains this one."""
+        return self.restarts == 1 and not self.last_iterate
 
     @property
     def climb(self) -> Ascent:
         """The walk itself, without what only an attack needs."""
-        return Ascent(steps=self.steps, step=self.step, start=self.start)
+        return Ascent(steps=self.steps, step=self.stride, start=self.start)
 
     @property
     def draws(self) -> int:
@@ -251,7 +261,7 @@ class Iterated(Attack):
     def move(self, state: State, look: Look, task: Task) -> State:
         threat = task.threat
         along, kept = self.direction(look.grad, state, task)
-        x = state["x"] + self.step * threat.eps * threat.steepest(along)
+        x = state["x"] + self.stride * threat.eps * threat.steepest(along)
         return {**state, **kept, "x": threat.project(x, task.x)}
 
     def over(self, state: State, taken: Tensor) -> Tensor:

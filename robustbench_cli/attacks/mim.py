@@ -24,14 +24,14 @@ class MIM(Iterated):
 
     steps: Steps = 10
     step: Annotated[Number, Field(ge=0)] = 0.0
+    """Step size as a fraction of eps; 0: one over the number of steps."""
     start: Start = "clean"
     decay: Annotated[Number, Field(ge=0)] = 1.0
     """The momentum's decay factor, mu."""
 
-    def __post_init__(self) -> None:
-        if self.step == 0:
-            object.__setattr__(self, "step", 1 / self.steps)
-        super().__post_init__()
+    @property
+    def stride(self) -> float:
+        return self.step or 1 / self.steps
 
     def begin(self, task: Task) -> State:
         return {**super().begin(task), "velocity": torch.zeros_like(task.x)}

@@ -95,7 +95,7 @@ def run(
     if config.n > len(test):
         raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
     data = test.only(slice(config.n or len(test))).to(where)
-    attacks = build_attacks(config, len(test.classes))
+    todo = points(build_attacks(config, len(test.classes)), config)
     for each in filter(None, (subject, request.source)):
         each.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         examine(each.model, data.images(slice(2)), len(test.classes))
@@ -111,7 +111,7 @@ def run(
         for each in filter(None, (subject, request.source)):
             stack.enter_context(judging(each.model))
         session = _Session(request, data, shard, recorder, display)
-        columns = session.judge(points(attacks, config), keep or (lambda _progress: None))
+        columns = session.judge(todo, keep or (lambda _progress: None))
         if then and shard.first:
             then(Judged(folder=folder, data=data, columns=columns, recorder=recorder))
     if shard.first:
@@ -239,7 +239,8 @@ class _Session:
         name = str(position)
         column, seconds = self.journal.column(name)
         if point.within is not None:
-            cut(column, filled[point.within], self._labels, point.until)
+            whole, draws = filled[point.within], point.attack.draws
+            cut(column, whole, self._labels, point.until, draws)
             return column, 0.0
         if point.weaker is not None:
             inherit(column, filled[point.weaker])

@@ -9,6 +9,7 @@ import numpy as np
 from robustbench_cli.attacks import ATTACKS, Attack, Iterated
 from robustbench_cli.config import EvalConfig
 from robustbench_cli.engine.evaluate import Column
+from robustbench_cli.errors import UserError
 from robustbench_cli.registry import radius
 from robustbench_cli.threat import Threat
 
@@ -66,18 +67,28 @@ def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[P
 
 def _over_steps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[Point]:
     """From many to few: a walk with steps of fixed size contains every shorter one."""
-    result = []
-    single = isinstance(attack, Iterated) and attack.restarts == 1 and not attack.last_iterate
+    result: list[Point] = []
     for i, steps in enumerate(sorted({*config.sweep["steps"]}, reverse=True)):
-        walk = replace(attack, steps=steps)  # type: ignore[call-arg]
+        try:
+            walk = replace(attack, steps=steps)  # type: ignore[call-arg]
+        except ValueError as error:
+            raise UserError(f"--sweep steps={steps}: attack {label!r}: {error}") from None
+        longest = result[0].attack if i else walk
+        contained = (
+            i > 0
+            and isinstance(walk, Iterated)
+            and isinstance(longest, Iterated)
+            and walk.nested
+            and walk.stride == longest.stride
+        )
         result.append(
             Point(
                 label=f"{label}@steps={steps}",
                 attack=walk,
                 threat=config.threat,
                 params=ATTACKS.describe(walk),
-                within=at if single and i else None,
-                until=steps if single and i else None,
+                within=at if contained else None,
+                until=steps if contained else None,
             )
         )
     return result
@@ -90,7 +101,7 @@ def inherit(column: Column, weaker: Column) -> None:
         column.arrays[key][rows] = weaker.arrays[key][rows]
 
 
-def cut(column: Column, whole: Column, labels: np.ndarray, until: int | None) -> None:
+def cut(column: Column, whole: Column, labels: np.ndarray, until: int | None, draws: int) -> None:
     """Fill a column from the one that contains it: broken if it was broken by then."""
     for key, values in whole.arrays.items():
         column.arrays[key][:] = values
@@ -99,5 +110,8 @@ def cut(column: Column, whole: Column, labels: np.ndarray, until: int | None) ->
     late = whole.broken & (whole.arrays["step"] > until)
     column.arrays["by"][late] = column.arrays["step"][late] = -1
     column.arrays["prediction"][late], column.arrays["share"][late] = labels[late], 1
-    for key, more in (("forwards", 2), ("backwards", 1)):
-        column.arrays[key][:] = np.minimum(whole.arrays[key], until + more)
+    # What a survivor of so many steps costs: every look, the clean logits and the verdict.
+    rest = column.arrays["by"] < 0
+    for key, more in (("forwards", 2), ("backwards", 0)):
+        cost = (until + 1) * draws + more
+        column.arrays[key][rest] = np.minimum(whole.arrays[key][rest], cost)

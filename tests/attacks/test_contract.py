@@ -251,8 +251,8 @@ def test_one_zero_gradient_does_not_freeze_the_momentum():
 
 
 def test_mim_takes_steps_of_eps_over_steps():
-    assert built("mim", steps=8).step == 1 / 8
-    assert built("mim", steps=8, step=0.5).step == 0.5
+    assert built("mim", steps=8).stride == 1 / 8
+    assert built("mim", steps=8, step=0.5).stride == 0.5
 
 
 def test_the_reference_leaves_torch_s_generators_alone(model, batch):

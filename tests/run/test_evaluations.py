@@ -77,11 +77,28 @@ def test_a_sweep_over_steps_is_read_off_the_longest_walk_exactly(tmp_path, net):
     for steps in (1, 3, 8):
         one, alone = evaluated(tmp_path, net, config(f"pgd{steps}"))
         label = f"pgd@steps={steps}"
-        assert swept.attacks[label].correct == one.attacks[f"pgd{steps}"].correct
+        mine, alone_ = swept.attacks[label], one.attacks[f"pgd{steps}"]
+        assert (mine.correct, mine.forwards) == (alone_.correct, alone_.forwards)
+        assert mine.backwards == alone_.backwards
         for key in ("by", "step", "prediction"):
             broken = alone[f"pgd{steps}/by"] >= 0
             mine, theirs = found[f"{label}/{key}"], alone[f"pgd{steps}/{key}"]
             assert np.array_equal(mine[broken], theirs[broken]), (steps, key)
+
+
+def test_a_step_that_follows_from_the_number_of_steps_does_so_in_a_sweep(tmp_path, net):
+    swept, _ = evaluated(tmp_path, net, config("mim", sweep="steps=3,8"))
+    for steps in (3, 8):
+        one, _ = evaluated(tmp_path, net, config(f"mim{steps}"))
+        mine, alone = swept.attacks[f"mim@steps={steps}"], one.attacks[f"mim{steps}"]
+        assert (mine.correct, mine.forwards) == (alone.correct, alone.forwards), steps
+
+
+def test_a_sweep_with_steps_too_few_leaves_no_folder(tmp_path, net):
+    chosen = config("pgd40:step=1/30", sweep="steps=10,40")
+    with pytest.raises(UserError, match=r"steps=10: attack 'pgd40.*cannot reach the border"):
+        evaluated(tmp_path, net, chosen)
+    assert not list(tmp_path.glob("*/run.json"))
 
 
 def test_restarts_are_not_read_off_a_longer_walk():
