@@ -27,6 +27,7 @@ from robustbench_cli.run.outcomes import arrays_of, fill, outcome, robust
 from robustbench_cli.run.points import Point, cut, inherit, points
 from robustbench_cli.run.setup import Place
 from robustbench_cli.run.shard import Shard, joined, local
+from robustbench_cli.run.watch import Watched
 
 CLEAN = "clean"
 
@@ -254,7 +255,7 @@ class _Session:
         )
         stages = point.attack.stages(point.threat, len(self.data.classes))
         self.journal.started()
-        watched = _Watched(self._display, point, column, standing, len(stages), int(mine.sum()))
+        watched = Watched(self._display, point, column, standing, len(stages), int(mine.sum()))
         for progress in evaluate(stages, column, standing, field, self._itself):
             keep(progress)
             self.journal.moved(name, column, progress.found.rows.numpy())
@@ -288,34 +289,3 @@ class _Session:
             changes["examples"] = self.journal.close(arrays_of(columns, self._labels))
         changes["seconds"] = sum(each.seconds for each in run_.attacks.values())
         self._recorder.update(**changes)
-
-
-class _Watched:
-    """Tells the display about a column as it fills."""
-
-    def __init__(
-        self,
-        display: Display,
-        point: Point,
-        column: Column,
-        standing: np.ndarray,
-        stages: int,
-        n: int,
-    ) -> None:
-        self._display, self._point, self._column = display, point, column
-        self._standing, self._stages, self._all = standing, stages, n
-        self._index = self._done = self._todo = -1
-
-    def see(self, progress: Progress) -> None:
-        """Some examples are through with a stage."""
-        if progress.number != self._index:
-            self._index, self._done = progress.number, 0
-            stage = progress.stage
-            waiting = self._standing & self._column.waiting(self._index, stage.attack.minimal)
-            # Those of this batch are through already.
-            self._todo = int(waiting.sum()) + len(progress.found.rows)
-            several = f" {stage.member} {self._index + 1}/{self._stages}" * (self._stages > 1)
-            self._display.judging(f"{self._point.label}{several}", self._todo)
-        self._done += len(progress.found.rows)
-        left = self._standing & ~self._column.broken
-        self._display.judged(self._done, float(left.sum() / max(1, self._all)))

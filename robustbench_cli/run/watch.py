@@ -1,0 +1,38 @@
+"""What a display is told while an attack's verdicts come in."""
+
+import numpy as np
+
+from robustbench_cli.engine.evaluate import Column, Progress
+from robustbench_cli.run.display import Display
+from robustbench_cli.run.points import Point
+
+
+class Watched:
+    """Tells the display about a column as it fills."""
+
+    def __init__(
+        self,
+        display: Display,
+        point: Point,
+        column: Column,
+        standing: np.ndarray,
+        stages: int,
+        n: int,
+    ) -> None:
+        self._display, self._point, self._column = display, point, column
+        self._standing, self._stages, self._all = standing, stages, n
+        self._index = self._done = self._todo = -1
+
+    def see(self, progress: Progress) -> None:
+        """Some examples are through with a stage."""
+        if progress.number != self._index:
+            self._index, self._done = progress.number, 0
+            stage = progress.stage
+            waiting = self._standing & self._column.waiting(self._index, stage.attack.minimal)
+            # Those of this batch are through already.
+            self._todo = int(waiting.sum()) + len(progress.found.rows)
+            several = f" {stage.member} {self._index + 1}/{self._stages}" * (self._stages > 1)
+            self._display.judging(f"{self._point.label}{several}", self._todo)
+        self._done += len(progress.found.rows)
+        left = self._standing & ~self._column.broken
+        self._display.judged(self._done, float(left.sum() / max(1, self._all)))
