@@ -29,13 +29,16 @@ $(VENV)/.tools: pyproject.toml | $(VENV)/.installed
 	$(BIN)/pip install -q -e '.[dev]'
 	@touch $@
 
+# The official AutoAttack: on nets as small as these it is the faster one.
+DEMO_ATTACKS := $(foreach a,fgsm pgd20 pgd100 cw20 autoattack-reference,--attack $(a))
+
 # One thread each: the nets are tiny, and threads that wait for each other only cost time.
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO)
 	@echo "Training and attacking $(DEFENSES) side by side; this takes two to three minutes."
 	@printf '%s\n' $(DEFENSES) | OMP_NUM_THREADS=1 xargs -P 3 -I NAME sh -c \
 	  '$(BIN)/advbench train NAME --out $(DEMO) --name NAME --quiet && \
-	   $(BIN)/advbench eval --suite paper --run NAME --n 100 --out $(DEMO) --quiet'
+	   $(BIN)/advbench eval $(DEMO_ATTACKS) --run NAME --n 100 --out $(DEMO) --quiet'
 	@$(BIN)/advbench report --results $(DEMO) --format md --out $(DEMO)/table.md
 	@$(BIN)/advbench report --results $(DEMO)
 
