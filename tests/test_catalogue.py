@@ -69,7 +69,7 @@ def test_a_scan_is_quick(kind):
         began = time.process_time()
         catalogue.scan(kind)
         spent.append(time.process_time() - began)
-    assert min(spent) < 0.1
+    assert min(spent) < 0.2
 
 
 def test_nothing_heavy_is_imported():

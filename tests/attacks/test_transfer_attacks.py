@@ -180,7 +180,7 @@ def test_pg_ours_is_carmon_s():
 
 def test_names_and_limits():
     assert build("di-fgsm20").steps == build("di2-fgsm-20").steps == 20
-    assert build("di-fgsm20").step == 1 / 20
+    assert build("di-fgsm20").stride == 1 / 20
     assert build("ti-fgsm5").kernel == 15
     with pytest.raises(UserError, match="odd"):
         build("ti-fgsm:kernel=4")
