@@ -93,6 +93,9 @@ class Run:
     checkpoint: Checkpoint | None = None
     weights: str = ""
     """sha256 of the weights that were evaluated."""
+    search: str = ""
+    """What an evaluation's attacks searched in: float32, or something faster.  Verdicts are always
+    float32's."""
     clean_accuracy: float | None = None
     worst_case_accuracy: float | None = None
     """Examples that no attack of this evaluation broke, per example."""

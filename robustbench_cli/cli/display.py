@@ -149,7 +149,8 @@ def print_outcomes(folder: Path) -> None:
         rest = (about.get(title, "") for title in titles)
         right = f"{round(count(share, n), 1):g}"
         table.add_row(escape(label), f"{share:.2%}", right, str(n), *map(escape, rest))
-    notes = [Text(f"note: {note}") for note in run.notes]
+    notes = [Text(f"searched in {run.search}, judged in float32")] * bool(run.search)
+    notes += [Text(f"note: {note}") for note in run.notes]
     typer.echo(drawn(console, [Text(_heading(run)), table, *notes]), nl=False)
     typer.echo(folder)
 

@@ -264,6 +264,7 @@ def _run(folder: Path) -> "Parts":
         "trained by": f"{run.parent}, seed {run.seed}" if run.parent else "",
         "weights": f"{kept.file}, epoch {kept.epoch} ({kept.rule})" if kept else run.weights[:12],
         **{key: _settings(value) for key, value in run.config.items() if value is not None},
+        "searched in": run.search,
         "software": _settings(run.environment),
         "notes": "; ".join(run.notes),
         "error": run.error or "",

@@ -41,6 +41,7 @@ class Lens:
     doubt: float = 0.0
     """Logit margins below this are too small to trust: float32 must look again."""
     about: str = "float32"
+    """What it runs in, for the record."""
 
     def look(
         self, attack: Attack, state: State, task: Task, taken: Tensor

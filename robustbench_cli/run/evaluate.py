@@ -182,6 +182,7 @@ class _Session:
             self._search, given_up = lens.quick(model, few)
             for note in given_up:
                 self.note(note)
+        recorder.update(search=self._search.about)
         self._field = Field(
             data=data,
             judge=replace(self._judge, model=on, random=self._judge.random and on is model),

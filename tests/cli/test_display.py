@@ -50,6 +50,14 @@ def test_notes_are_under_the_table(shown):
     )
 
 
+def test_what_the_search_ran_in_is_under_the_table(shown):
+    lines = shown({"pgd20": (PGD20, 40)}, search="bfloat16, BatchNorm folded", notes=["careful"])
+    assert lines[-2:] == [
+        "searched in bfloat16, BatchNorm folded, judged in float32",
+        "note: careful",
+    ]
+
+
 def test_distances_and_spreads_have_columns(shown):
     far = {"minimal": True, "median_norm": 0.12345}
     random = {"robust_accuracy": 0.4525, "majority_accuracy": 0.5, "spread": (0.431, 0.474)}

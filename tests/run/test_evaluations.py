@@ -12,6 +12,7 @@ import torch
 
 from robustbench_cli import records
 from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.engine import lens
 from robustbench_cli.engine.evaluate import Column
 from robustbench_cli.errors import UserError
 from robustbench_cli.models.weights import digest
@@ -220,6 +221,22 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net):
         assert (a["pgd5/by"] >= 0).any()
     mine, theirs = (records.read(tmp_path / "r" / name) for name in ("one", "two"))
     assert mine.worst_case_accuracy == theirs.worst_case_accuracy
+
+
+@pytest.mark.parametrize(
+    ("precision", "narrow", "search"),
+    [
+        ("exact", True, "float32"),
+        ("auto", False, "float32, BatchNorm folded"),
+        ("auto", True, "bfloat16, BatchNorm folded"),
+    ],
+)
+def test_the_record_says_what_the_search_ran_in(
+    precision, narrow, search, tmp_path, net, monkeypatch
+):
+    monkeypatch.setattr(lens, "_has_bf16", lambda _where: narrow)
+    found, _ = evaluated(tmp_path, net, config("fgsm", n=8, precision=precision))
+    assert found.search == search
 
 
 def test_what_a_stage_has_broken_goes_through_no_other():
