@@ -7,8 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.errors import UserError
 
 SCHEMA = 1
 
@@ -162,91 +160,10 @@ def read(path: Path) -> Run:
     return run
 
 
-def every(results: Path) -> list[Run]:
-    """All runs below ``results``, oldest first; a damaged one is an error that names it."""
-    return [run for _, run in folders(results)]
-
-
-def folders(results: Path) -> list[tuple[Path, Run]]:
-    """All runs with the folders they are in, oldest first."""
-    found = ((file.parent, read(file)) for file in results.glob("**/run.json"))
-    return sorted(found, key=lambda pair: pair[1].created)
-
-
 def data_name(run: Run) -> str:
     """What tables call the data set: its name, or ``folder:NAME`` without where that is."""
     path = run.config["dataset"].get("path")
     return f"{run.dataset['name']}:{Path(path).name}" if path else str(run.dataset["name"])
-
-
-def folder_of(name: str | None, results: Path, kind: Kind) -> Path:
-    """The folder of the run that ``name`` (an id, an unambiguous part of one, or a path) means.
-
-    Without a name: the latest finished run of this kind.
-    """
-    given = Path(name) if name is not None else None
-    if given and (given / "run.json").is_file():
-        return given
-    if given and given.is_file():  # the path of a run.json itself
-        return given.parent
-    if name is not None and (results / name / "run.json").is_file():
-        return results / name
-    runs = [(folder, run) for folder, run in folders(results) if run.kind == kind]
-    if name is None:
-        done = [folder for folder, run in runs if run.status == "ok"]
-        if not done:
-            raise UserError(
-                f"no finished {kind} run in {str(results)!r}; train one first, "
-                "e.g. advbench train trades, or name one with --run"
-            )
-        return done[-1]
-    matches = [folder for folder, _ in runs if name in folder.name]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        choice = ", ".join(folder.name for folder in matches[:4])
-        raise UserError(f"run {name!r} is ambiguous in {str(results)!r}: {choice}")
-    known = [folder.name for folder, _ in runs]
-    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, known)}")
-
-
-def new_folder(results: Path, run_id: str) -> Path:
-    """A fresh folder for a run; raise ``UserError`` if it exists or cannot be written."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", run_id):
-        raise UserError(f"--name {run_id!r}: use letters, digits and . _ + - only")
-    folder = results / run_id
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_writable(results, error) from None
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        # Killed between making the folder and writing its record: nothing is in it.
-        if all(path.name.startswith(".") for path in folder.iterdir()):
-            return folder
-        raise UserError(
-            f"{str(folder)!r} exists: choose another --name (an interrupted training run goes on "
-            f"with: advbench train --resume {run_id}; an evaluation with the same command)"
-        ) from None
-    except OSError as error:
-        raise _not_writable(results, error) from None
-    return folder
-
-
-def _not_writable(results: Path, error: OSError) -> UserError:
-    return UserError(
-        f"results folder {str(results)!r} is not writable ({error.strerror}); choose another with "
-        "--out"
-    )
-
-
-def new_id(subject: str, data: str, seed: int) -> str:
-    """``trades-digits-s0-20261120-1832-4f1a``: what it is first, then when, then a random tail."""
-    names = re.sub(r":[^+]*", "", subject)  # parameters are in the record
-    text = f"{names}-{data}-s{seed}"
-    plain = "".join(c if c.isalnum() or c in "+-." else "-" for c in text)
-    return f"{plain}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 @contextmanager

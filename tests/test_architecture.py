@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 LAYERS = [
     {"errors", "bpda"},
     {"registry", "losses", "modes", "noise", "records", "environment"},
-    {"threat", "optim", "picture"},
+    {"threat", "optim", "picture", "folders"},
     {"ascent", "config", "models", "data"},
     {"presets"},
     {"catalogue"},

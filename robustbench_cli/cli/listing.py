@@ -119,7 +119,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
     from rich.table import Table
     from rich.text import Text
 
-    from robustbench_cli import records
+    from robustbench_cli import folders
 
     titles = ("run", "kind", "status", "subject", "data", "created", "accuracy")
     table = Table(*titles, box=None, pad_edge=False)
@@ -133,7 +133,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
             f"{run.created.astimezone():%Y-%m-%d %H:%M}",
             run.error or _numbers(run),
         )
-        for run in records.every(results)
+        for run in folders.every(results)
     ]
     for line in lines:
         table.add_row(*map(Text, line))

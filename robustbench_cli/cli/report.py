@@ -88,7 +88,7 @@ def report(
     advbench report --transfer --out transfer.md
     advbench report --plot curves                      curves.png and curves.svg
     """
-    from robustbench_cli import records
+    from robustbench_cli import folders, records
 
     table = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
     text = {"--format": format_, "--out": out, "--intervals": intervals}
@@ -100,7 +100,7 @@ def report(
     allowed = ENDINGS.values() if out else FORMATS
     if chosen not in allowed:
         raise UserError(f"no format {chosen!r} for {out or 'the screen'}{hint(chosen, allowed)}")
-    runs = records.every(results)
+    runs = folders.every(results)
     _check(runs, results, dataset)
     if plot is not None:
         _draw(runs, dataset, plot)

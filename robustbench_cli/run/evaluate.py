@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robustbench_cli import records
+from robustbench_cli import folders, records
 from robustbench_cli.config import EvalConfig, spec_of
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.engine import checks, lens
@@ -122,7 +122,7 @@ def run(
 
 def _described(request: Request, data: Split, test: Split, where: torch.device) -> Run:
     config, subject = request.config, request.subject
-    made_up = records.new_id(f"{request.kind}-{subject.name}", config.dataset["name"], subject.seed)
+    made_up = folders.new_id(f"{request.kind}-{subject.name}", config.dataset["name"], subject.seed)
     return Run(
         id=request.name or made_up,
         kind=request.kind,
@@ -148,13 +148,13 @@ def _folder(run: Run, results: Path, request: Request, keep: Keep | None) -> tup
     unfinished = None if keep else _unfinished(run, results, request.name)
     if unfinished:
         return unfinished, records.read(unfinished), True
-    return records.new_folder(results, run.id), run, False
+    return folders.new(results, run.id), run, False
 
 
 def _unfinished(run: Run, results: Path, name: str | None) -> Path | None:
     """The folder of an evaluation that asks the same of the same weights and is not done."""
     asked = (run.kind, run.config, run.weights, run.dataset)
-    for folder, other in reversed(records.folders(results)):
+    for folder, other in reversed(folders.found(results)):
         same = (other.kind, other.config, other.weights, other.dataset) == asked
         if same and name in (None, other.id) and other.status in records.UNFINISHED:
             return folder

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustbench_cli import records
+from robustbench_cli import folders, records
 from robustbench_cli.config import Table, spec_of, specs_of
 from robustbench_cli.data import DATASETS
 from robustbench_cli.data.shape import shape_of
@@ -36,7 +36,7 @@ def find(choice: Choice, place: Place) -> tuple[Subject, Table]:
     if choice.model is None:
         if choice.weights is not None:
             raise UserError("--weights goes with --model; a run has weights of its own")
-        return _from_run(records.folder_of(choice.run, place.out, "train"))
+        return _from_run(folders.named(choice.run, place.out, "train"))
     if choice.run is not None:
         raise UserError("--run and --model name two models; give one of them")
     return _foreign(choice.model, choice, place)

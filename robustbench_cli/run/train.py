@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from robustbench_cli import records
+from robustbench_cli import folders, records
 from robustbench_cli.config import TrainConfig, spec_of, specs_of, validated
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.shape import shape_of
@@ -42,7 +42,7 @@ def train(
     where = setup.device(place.device)
     config = replace(config, precision=setup.precision(config, where))
     prepared = _prepare(config, place, where)
-    folder = records.new_folder(place.out, run_id)
+    folder = folders.new(place.out, run_id)
     run = Run(
         id=run_id,
         kind="train",
@@ -59,7 +59,7 @@ def train(
 
 def new_id(config: TrainConfig) -> str:
     """A folder name for a run with this configuration."""
-    return records.new_id("+".join(config.defense), config.dataset["name"], config.seed)
+    return folders.new_id("+".join(config.defense), config.dataset["name"], config.seed)
 
 
 def resume(name: str, place: Place, display: Display) -> Path:
@@ -68,7 +68,7 @@ def resume(name: str, place: Place, display: Display) -> Path:
     Raises:
         UserError: no such run, it is finished, or its data or state are not what they were.
     """
-    folder = records.folder_of(name, place.out, "train")
+    folder = folders.named(name, place.out, "train")
     run = records.read(folder)
     if run.status == "ok":
         raise UserError(f"run {run.id!r} is finished; to train anew, leave --resume out")

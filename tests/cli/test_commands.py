@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustbench_cli import presets, records
+from robustbench_cli import folders, presets
 from robustbench_cli.cli import main
 from robustbench_cli.run import setup
 from robustbench_cli.run.asked import chosen_attacks
@@ -33,15 +33,15 @@ def results(tmp_path_factory):
 def test_eps_walks_from_the_command_line_to_the_record(results, tmp_path):
     out = ["--out", str(tmp_path)]
     assert main(["train", "pgd-at:steps=1", "--eps", "16/255", "--epochs", "1", *out, *SMALL]) == 0
-    (run,) = records.every(tmp_path)
+    (run,) = folders.every(tmp_path)
     assert run.config["threat"] == {"norm": "Linf", "eps": 16 / 255}
     assert main(["eval", "--attack", "pgd3", "--eps", "8/255", "--n", "30", *out]) == 0
-    evaluation = records.every(tmp_path)[-1]
+    evaluation = folders.every(tmp_path)[-1]
     assert evaluation.config["threat"]["eps"] == 8 / 255
     with np.load(tmp_path / evaluation.id / "examples.npz") as arrays:
         assert 0 < arrays["pgd3/norm"].max() <= 8 / 255 + 1e-6
     assert main(["eval", "--attack", "pgd3", "--norm", "L2", "--n", "30", *out]) == 0
-    other = records.every(tmp_path)[-1]
+    other = folders.every(tmp_path)[-1]
     assert other.config["threat"] == {"norm": "L2", "eps": 1.0}  # not 16/255 in another norm
 
 
@@ -120,13 +120,13 @@ def test_a_model_of_the_user_s_own(results, tmp_path, capsys, monkeypatch):
     assert main(["report"]) == 0
     assert "net.py:make" in capsys.readouterr().out
     # A registered architecture with a weights file gives what the run itself gives.
-    run = next(r for r in records.every(results) if r.kind == "train")
+    run = next(r for r in folders.every(results) if r.kind == "train")
     weights = results / run.id / "model.safetensors"
     registered = ["--model", "digits-cnn:width=4", "--weights", str(weights)]
     attacks = ["--dataset", "digits", "--attack", "fgsm", "--n", "50", "--eps", "0.15"]
     assert main(["eval", *registered, *attacks]) == 0
-    mine = records.every(tmp_path / "results")[-1]
-    theirs = next(r for r in records.every(results) if r.kind == "eval")
+    mine = folders.every(tmp_path / "results")[-1]
+    theirs = next(r for r in folders.every(results) if r.kind == "eval")
     assert mine.clean_accuracy == theirs.clean_accuracy
     assert mine.attacks["fgsm"].correct == theirs.attacks["fgsm"].correct
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustbench_cli import records
+from robustbench_cli import folders
 from robustbench_cli.cli import main
 
 
@@ -13,7 +13,7 @@ def test_mnist_through_its_preset(data_dir, tmp_path, capsys):
     assert main([*args, *common, *small]) == 0
     attacks = ["--attack", "pgd10", "--n", "200"]
     assert main(["eval", *attacks, *common]) == 0
-    run = records.every(tmp_path)[-1]
+    run = folders.every(tmp_path)[-1]
     assert run.config["threat"] == {"norm": "Linf", "eps": 0.3}
     assert run.clean_accuracy > 0.8
     assert run.attacks["pgd10"].robust_accuracy < 0.05
@@ -32,6 +32,6 @@ def test_cifar_jpegs_through_hf(data_dir, tmp_path):
     ]
     assert main([*args, *out]) == 0
     assert main(["eval", "--attack", "pgd5", "--n", "64", *out]) == 0
-    run = records.every(tmp_path)[-1]
+    run = folders.every(tmp_path)[-1]
     assert run.config["threat"]["eps"] == 8 / 255
     assert run.attacks["pgd5"].n == 64

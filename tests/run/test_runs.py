@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_cli import records
+from robustbench_cli import folders, records
 from robustbench_cli.engine import journal
 from robustbench_cli.engine.journal import read_arrays
 from robustbench_cli.errors import RunError, UserError
@@ -217,7 +217,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(after, trained, 
             trained.parent, "run", ["pgd4", "mim4"], seed=100 + after, display=Stop(batches=after)
         )
     cut = next(
-        r for r in records.every(trained.parent) if r.status == "interrupted" and r.kind == "eval"
+        r for r in folders.every(trained.parent) if r.status == "interrupted" and r.kind == "eval"
     )
     resumed = evaluate(trained.parent, "run", ["pgd4", "mim4"], seed=100 + after)
     assert resumed.name == cut.id
@@ -259,7 +259,7 @@ def test_a_killed_process_loses_no_finished_epoch(tmp_path):
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):
-    folder = records.new_folder(tmp_path, "x")
+    folder = folders.new(tmp_path, "x")
     with (
         records.locked(folder),
         pytest.raises(UserError, match="another process"),
@@ -287,7 +287,7 @@ def test_a_damaged_record_is_named(tmp_path, trained):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "run.json").write_text('{"schema": 1, "id": ')
     with pytest.raises(UserError, match=r"bad/run\.json is damaged"):
-        records.every(tmp_path)
+        folders.every(tmp_path)
     newer = json.loads((trained / "run.json").read_text()) | {"schema": 99}
     (tmp_path / "bad" / "run.json").write_text(json.dumps(newer))
     with pytest.raises(UserError, match="schema 99"):

@@ -1,0 +1,92 @@
+"""Where runs are: a folder each below ``results``, found by name or made afresh.
+
+No torch in here: reports must start fast.
+"""
+
+import re
+import secrets
+from pathlib import Path
+
+from robustbench_cli.errors import UserError, hint
+from robustbench_cli.records import Kind, Run, now, read
+
+
+def every(results: Path) -> list[Run]:
+    """All runs below ``results``, oldest first; a damaged one is an error that names it."""
+    return [run for _, run in found(results)]
+
+
+def found(results: Path) -> list[tuple[Path, Run]]:
+    """All runs with the folders they are in, oldest first."""
+    runs = ((file.parent, read(file)) for file in results.glob("**/run.json"))
+    return sorted(runs, key=lambda pair: pair[1].created)
+
+
+def named(name: str | None, results: Path, kind: Kind) -> Path:
+    """The folder of the run that ``name`` (an id, an unambiguous part of one, or a path) means.
+
+    Without a name: the latest finished run of this kind.
+    """
+    given = Path(name) if name is not None else None
+    if given and (given / "run.json").is_file():
+        return given
+    if given and given.is_file():  # the path of a run.json itself
+        return given.parent
+    if name is not None and (results / name / "run.json").is_file():
+        return results / name
+    runs = [(folder, run) for folder, run in found(results) if run.kind == kind]
+    if name is None:
+        done = [folder for folder, run in runs if run.status == "ok"]
+        if not done:
+            raise UserError(
+                f"no finished {kind} run in {str(results)!r}; train one first, "
+                "e.g. advbench train trades, or name one with --run"
+            )
+        return done[-1]
+    matches = [folder for folder, _ in runs if name in folder.name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        choice = ", ".join(folder.name for folder in matches[:4])
+        raise UserError(f"run {name!r} is ambiguous in {str(results)!r}: {choice}")
+    known = [folder.name for folder, _ in runs]
+    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, known)}")
+
+
+def new(results: Path, run_id: str) -> Path:
+    """A fresh folder for a run; raise ``UserError`` if it exists or cannot be written."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", run_id):
+        raise UserError(f"--name {run_id!r}: use letters, digits and . _ + - only")
+    folder = results / run_id
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(results, error) from None
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        # Killed between making the folder and writing its record: nothing is in it.
+        if all(path.name.startswith(".") for path in folder.iterdir()):
+            return folder
+        raise UserError(
+            f"{str(folder)!r} exists: choose another --name (an interrupted training run goes on "
+            f"with: advbench train --resume {run_id}; an evaluation with the same command)"
+        ) from None
+    except OSError as error:
+        raise _not_writable(results, error) from None
+    return folder
+
+
+def _not_writable(results: Path, error: OSError) -> UserError:
+    return UserError(
+        f"results folder {str(results)!r} is not writable ({error.strerror}); choose another with "
+        "--out"
+    )
+
+
+def new_id(subject: str, data: str, seed: int) -> str:
+    """``trades-digits-s0-20261120-1832-4f1a``: what it is first, then when, then a random tail."""
+    names = re.sub(r":[^+]*", "", subject)  # parameters are in the record
+    text = f"{names}-{data}-s{seed}"
+    plain = "".join(c if c.isalnum() or c in "+-." else "-" for c in text)
+    return f"{plain}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
