@@ -5,6 +5,7 @@ No torch in here: reports must start fast.
 
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from robustbench_cli.errors import UserError, hint
@@ -16,9 +17,22 @@ def every(results: Path) -> list[Run]:
     return [run for _, run in found(results)]
 
 
-def found(results: Path) -> list[tuple[Path, Run]]:
-    """All runs with the folders they are in, oldest first."""
-    runs = ((file.parent, read(file)) for file in results.glob("**/run.json"))
+def found(
+    results: Path, skip: Callable[[UserError], object] | None = None
+) -> list[tuple[Path, Run]]:
+    """All runs with the folders they are in, oldest first.
+
+    Args:
+        skip: is told of a damaged record, which is then left out; without it that is an error.
+    """
+    runs = []
+    for file in results.glob("**/run.json"):
+        try:
+            runs.append((file.parent, read(file)))
+        except UserError as error:
+            if skip is None:
+                raise
+            skip(error)
     return sorted(runs, key=lambda pair: pair[1].created)
 
 
@@ -34,23 +48,25 @@ def named(name: str | None, results: Path, kind: Kind) -> Path:
         return given.parent
     if name is not None and (results / name / "run.json").is_file():
         return results / name
-    runs = [(folder, run) for folder, run in found(results) if run.kind == kind]
     if name is None:
-        done = [folder for folder, run in runs if run.status == "ok"]
+        runs = found(results)
+        done = [folder for folder, run in runs if run.kind == kind and run.status == "ok"]
         if not done:
             raise UserError(
                 f"no finished {kind} run in {str(results)!r}; train one first, "
                 "e.g. advbench train trades, or name one with --run"
             )
         return done[-1]
-    matches = [folder for folder, _ in runs if name in folder.name]
+    # Only records that may be meant are read: a damaged one of another run is no reason to fail.
+    known = sorted(file.parent for file in results.glob("**/run.json"))
+    matches = [folder for folder in known if name in folder.name and read(folder).kind == kind]
     if len(matches) == 1:
         return matches[0]
     if matches:
         choice = ", ".join(folder.name for folder in matches[:4])
         raise UserError(f"run {name!r} is ambiguous in {str(results)!r}: {choice}")
-    known = [folder.name for folder, _ in runs]
-    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, known)}")
+    names = [folder.name for folder in known]
+    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, names)}")
 
 
 def new(results: Path, run_id: str) -> Path:

@@ -102,7 +102,9 @@ def run(
         examine(each.model, data.images(slice(2)), len(test.classes))
     with joined(where) as shard, ExitStack() as stack:
         run_ = _described(request, data, test, where)
-        folder, run_, taken_up = shard.agreed(lambda: _folder(run_, place.out, request, keep))
+        folder, run_, taken_up = shard.agreed(
+            lambda: _folder(run_, place.out, request, keep, display)
+        )
         if taken_up and shard.first:
             display.note(f"going on with {folder.name}")
         if shard.first:
@@ -143,18 +145,21 @@ def _described(request: Request, data: Split, test: Split, where: torch.device) 
     )
 
 
-def _folder(run: Run, results: Path, request: Request, keep: Keep | None) -> tuple[Path, Run, bool]:
+def _folder(
+    run: Run, results: Path, request: Request, keep: Keep | None, display: Display
+) -> tuple[Path, Run, bool]:
     """A fresh folder, or that of an unfinished evaluation that asks the same."""
-    unfinished = None if keep else _unfinished(run, results, request.name)
+    unfinished = None if keep else _unfinished(run, results, request.name, display)
     if unfinished:
         return unfinished, records.read(unfinished), True
     return folders.new(results, run.id), run, False
 
 
-def _unfinished(run: Run, results: Path, name: str | None) -> Path | None:
+def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:
     """The folder of an evaluation that asks the same of the same weights and is not done."""
     asked = (run.kind, run.config, run.weights, run.dataset)
-    for folder, other in reversed(folders.found(results)):
+    others = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
+    for folder, other in reversed(others):
         same = (other.kind, other.config, other.weights, other.dataset) == asked
         if same and name in (None, other.id) and other.status in records.UNFINISHED:
             return folder

@@ -1,6 +1,7 @@
 """Every mistake costs one line and exit code 2, and leaves nothing behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -227,8 +228,6 @@ def test_weights_that_hold_code_are_not_run(advbench, tmp_path):
 
 
 def test_damaged_records_and_checkpoints(advbench, trained, tmp_path):
-    import shutil
-
     shutil.copytree(trained, tmp_path / "results")
     file = tmp_path / "results" / "net" / "run.json"
     whole = file.read_text()
@@ -241,6 +240,25 @@ def test_damaged_records_and_checkpoints(advbench, trained, tmp_path):
     code, _, err = advbench("eval", "--attack", "fgsm")
     assert code == 2
     assert "model.safetensors' is damaged" in err
+
+
+def test_a_damaged_record_of_another_run_is_named_and_left_out(advbench, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "results")
+    bad = tmp_path / "results" / "other" / "run.json"
+    bad.parent.mkdir()
+    bad.write_text("{}")
+    for name in ("net", "ne", "results/net"):
+        code, _, err = advbench("eval", "--attack", "fgsm", "--n", 20, "--run", name)
+        assert code == 0, err
+        assert "other/run.json is damaged" in err.splitlines()[0]
+    for args in (
+        ["report"],
+        ["eval", "--attack", "fgsm"],
+        ["eval", "--attack", "fgsm", "--run", "o"],
+    ):
+        code, _, err = advbench(*args)
+        assert code == 2
+        assert "other/run.json is damaged" in err
 
 
 def test_too_many_examples_asked_for(advbench, trained):
