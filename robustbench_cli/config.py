@@ -23,7 +23,7 @@ Config = TypeVar("Config")
 
 MANY = ("defense", "attack")
 """Sections that hold several components."""
-ONE = ("model", "dataset", "optimizer", "schedule")
+ONE = ("model", "dataset", "optimizer", "schedule", "extra")
 """Sections that hold one."""
 
 _STRICT = {"extra": "forbid"}
@@ -48,6 +48,10 @@ class Training:
     """The epoch that ``select = "epoch"`` keeps, counted from 1."""
     validation: Annotated[int, Field(ge=0)] = 0
     """Training examples held out, never trained on."""
+    extra_share: Annotated[Number, Field(gt=0, lt=1)] = 0.5
+    """How much of each batch comes from the extra data, where there is any."""
+    extra_labels: Literal["own", "none"] = "own"
+    """Whether labels that extra data brings are used; a labeller's replace them."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Train on this many examples only; 0: all."""
     probe: Annotated[int, Field(ge=0)] = 256
@@ -79,6 +83,10 @@ class TrainConfig:
     schedule: Table
     threat: Threat
     train: Training = field(default_factory=Training)
+    extra: Table = field(default_factory=dict)
+    """The data set that fills batches up, if there is one."""
+    parents: dict[str, Any] = field(default_factory=dict)
+    """Runs that this one builds on, by role: ``init``, ``labeller``, ``teacher``, ``teacher2``."""
     seed: int = 0
     precision: Precision = "auto"
     preset: str | None = None

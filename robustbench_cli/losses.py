@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
-"""(logits, labels) to one loss per example."""
+"""(logits, labels) to one loss per example; labels are classes (B) or shares (B, C)."""
 
 KAPPA = 50.0
 """How far past the boundary the papers' "CW-k" still climbs."""
@@ -21,8 +21,18 @@ def wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def soft(y: Tensor, logits: Tensor) -> Tensor:
+    """Labels as shares (B, C), of the type and on the device of ``logits``."""
+    return y.to(logits) if y.ndim == 2 else F.one_hot(y, logits.shape[1]).to(logits)
+
+
+def hard(y: Tensor) -> Tensor:
+    """Labels as classes (B): the largest share of mixed ones."""
+    return y.argmax(1) if y.ndim == 2 else y
+
+
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """-log softmax(logits)[y]."""
+    """-log softmax(logits)[y], or its mean under shares (B, C); 0 where there is no label."""
     return F.cross_entropy(wide(logits), y, reduction="none")
 
 

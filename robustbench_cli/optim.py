@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,14 +24,22 @@ class OptimizerConfig(ABC):
     decay_norm: bool = True
     """Whether biases and BatchNorm parameters decay, too."""
 
-    def build(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-        """An optimiser over the trainable parameters of ``model``, in named order."""
+    def build(
+        self, model: nn.Module, lr: float, more: Sequence[dict[str, object]] = ()
+    ) -> torch.optim.Optimizer:
+        """An optimiser over the trainable parameters of ``model``, in named order.
+
+        Args:
+            more: further parameter groups; ``weight_decay`` is the usual one where they say
+                nothing.
+        """
         params = [p for p in model.parameters() if p.requires_grad]
         plain = [p for p in params if self.decay_norm or p.ndim > 1]
         bare = [p for p in params if not (self.decay_norm or p.ndim > 1)]
-        groups = [{"params": plain, "weight_decay": self.weight_decay}]
+        groups: list[dict[str, object]] = [{"params": plain, "weight_decay": self.weight_decay}]
         if bare:
             groups.append({"params": bare, "weight_decay": 0.0})
+        groups += [{"weight_decay": self.weight_decay, **group} for group in more]
         return self.over(groups, lr)
 
     @abstractmethod

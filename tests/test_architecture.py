@@ -17,6 +17,7 @@ LAYERS = [
     {"registry", "losses", "modes", "noise", "records", "environment"},
     {"threat", "optim", "picture", "folders"},
     {"ascent", "config", "models", "data"},
+    {"step"},
     {"presets"},
     {"catalogue"},
     {"cells", "columns"},

@@ -49,6 +49,34 @@ def train(
     ] = None,
     data_dir: options.DataDir = Path("data"),
     out: options.Out = Path("results"),
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from this run's weights; a last layer that does not fit is made anew.",
+            autocompletion=catalogue.complete_runs,
+        ),
+    ] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A trained run to learn from, by id or path; repeat for a second one.",
+            autocompletion=catalogue.complete_runs,
+        ),
+    ] = None,
+    extra_data: Annotated[
+        str | None,
+        typer.Option(
+            help="A second data set that fills half of each batch (train.extra_share).",
+            autocompletion=catalogue.complete_datasets,
+        ),
+    ] = None,
+    labeller: Annotated[
+        str | None,
+        typer.Option(
+            help="The run whose predictions label the extra data.",
+            autocompletion=catalogue.complete_runs,
+        ),
+    ] = None,
     name: options.Name = None,
     resume: Annotated[
         str | None,
@@ -73,7 +101,9 @@ def train(
     from robustbench_cli.cli.display import shown
     from robustbench_cli.run import setup
     from robustbench_cli.run import train as command
+    from robustbench_cli.run.companions import Named
 
+    named = Named(init=init, labeller=labeller, teachers=tuple(teacher or ()))
     place = setup.Place(out=out, data_dir=data_dir, device=device)
     section = options.given(epochs=epochs, batch_size=batch_size, lr=lr)
     threat = options.given(norm=norm, eps=eps)
@@ -81,8 +111,10 @@ def train(
         defense=setup.parts(defense) if defense is not None else None,
         dataset=setup.component("dataset", dataset) if dataset is not None else None,
         model=setup.component("model", model) if model is not None else None,
+        extra=setup.component("extra", extra_data) if extra_data is not None else None,
         train=section or None,
         threat=threat or None,
+        parents=named.parents(out) or None,
         seed=seed,
         precision=precision,
         preset=preset,

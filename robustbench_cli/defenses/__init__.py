@@ -7,62 +7,20 @@ training lives in the model.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_cli.ascent import Ascent, Start, Steps, StepSize, check_reach
 from robustbench_cli.errors import UserError
-from robustbench_cli.losses import Criterion, cross_entropy
+from robustbench_cli.losses import Criterion, hard
 from robustbench_cli.models import Classifier
 from robustbench_cli.modes import Mode, borrowed
-from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Registry, Spec
-from robustbench_cli.threat import Threat
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """Everything a defense may know about one training step."""
-
-    model: Classifier
-    x: Tensor
-    y: Tensor
-    threat: Threat
-    noise: Noise
-    criterion: Criterion = cross_entropy
-    epoch: int = 0
-
-
-class Passes:
-    """The forward passes of one evaluation of the loss, by name: ``clean``, ``adv``.
-
-    Each input goes through the model once, at first use, so that a penalty reads the logits the
-    objective already has; the order of first use is the order that BatchNorm sees.
-    """
-
-    def __init__(self, model: Classifier, inputs: Mapping[str, Tensor]) -> None:
-        self.seen: dict[str, Tensor] = {}
-        self._model = model
-        self._inputs = inputs
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self.seen:
-            self.seen[name] = self._model(self._inputs[name])
-        return self.seen[name]
-
-
-class Trained(NamedTuple):
-    """One batch, after its gradient was left in the parameters.
-
-    ``correct`` counts right answers (0-dim tensors, no synchronisation) for each named pass.
-    """
-
-    loss: Tensor
-    correct: dict[str, Tensor]
+from robustbench_cli.step import SCORED, Passes, Setting, Step, Trained
 
 
 class Defense(ABC):
@@ -78,6 +36,25 @@ class Defense(ABC):
     def deploy(self, model: Classifier) -> None:
         """Set a trained model up for evaluation, where that differs from training."""
 
+    def aid(self, setting: Setting) -> nn.Module | None:
+        """What training needs beside the model: buffers that persist, parameters that learn.
+
+        It is found again as ``step.aid(self, kind)``, resumed with the run and saved with it.
+        """
+        return None
+
+    def groups(self, aid: nn.Module) -> list[dict[str, object]]:
+        """The optimiser's parameter groups for an aid; ``peak`` is a learning rate of its own."""
+        params = [p for p in aid.parameters() if p.requires_grad]
+        return [{"params": params}] if params else []
+
+    def moved(self, step: Step) -> None:
+        """Called after the optimiser's step, with the weights where they are now."""
+
+    def kept(self, model: Classifier, aid: nn.Module) -> AbstractContextManager[None]:
+        """Lend the model the weights that are measured and saved, where an aid has others."""
+        return nullcontext()
+
     def check(self, recipe: "Recipe", epochs: int) -> None:
         """Raise ``UserError`` for a combination that makes no sense, with the reason."""
 
@@ -89,14 +66,34 @@ class Objective(Defense):
     """The mode the model is in while ``perturb`` runs."""
     branches: ClassVar[int] = 1
     """How many inputs the loss looks at per example: 2 with a clean and an adversarial one."""
+    teachers: ClassVar[int] = 0
+    """How many frozen teachers it learns from."""
+    unlabelled: ClassVar[bool] = False
+    """Whether it knows what to do with examples that have no label."""
+
+    @property
+    def turns(self) -> int:
+        """Updates of the weights that each batch gives."""
+        return 1
 
     def perturb(self, step: Step) -> Tensor:
         """Inputs to train on (B, C, H, W), detached."""
         return step.x
 
+    def crafted(self, step: Step) -> Mapping[str, Tensor]:
+        """All that ``loss`` looks at beside ``clean``, made in ``attack_mode``, by name.
+
+        Images go through the model as ``logits[name]``; anything is found as
+        ``logits.inputs[name]``.
+        """
+        return {"adv": self.perturb(step)}
+
     @abstractmethod
     def loss(self, step: Step, logits: Passes) -> Tensor:
         """One loss per example; score logits against labels with ``step.criterion``."""
+
+    def learned(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
+        """Called after the backward pass; inputs that required a gradient have it now."""
 
 
 class Modifier(Defense):
@@ -195,6 +192,32 @@ class Recipe:
         for part in self.parts:
             part.deploy(model)
 
+    def aids(self, setting: Setting) -> nn.ModuleDict:
+        """What the parts need beside the model, by the name of the part's class."""
+        made = {type(part).__name__: part.aid(setting) for part in self.parts}
+        return nn.ModuleDict({name: aid for name, aid in made.items() if aid is not None})
+
+    def groups(self, aids: nn.ModuleDict) -> list[dict[str, object]]:
+        """The parameter groups of all aids."""
+        return [group for part, aid in self._having(aids) for group in part.groups(aid)]
+
+    def moved(self, step: Step) -> None:
+        """Tell every part that the optimiser has made its step."""
+        for part in self.parts:
+            part.moved(step)
+
+    @contextmanager
+    def kept(self, model: Classifier, aids: nn.ModuleDict) -> Iterator[None]:
+        """The model with the weights that are measured and saved."""
+        with ExitStack() as lent:
+            for part, aid in self._having(aids):
+                lent.enter_context(part.kept(model, aid))
+            yield
+
+    def _having(self, aids: nn.ModuleDict) -> list[tuple[Objective | Modifier, nn.Module]]:
+        named = [(part, type(part).__name__) for part in self.parts]
+        return [(part, aids[name]) for part, name in named if name in aids]
+
     def backward(self, step: Step, release: ExitStack) -> Trained:
         """Leave the gradient of one batch in the parameters.
 
@@ -204,10 +227,10 @@ class Recipe:
         for modifier in self.modifiers:
             step = modifier.inputs(replace(step, criterion=modifier.criterion(step.criterion)))
         with borrowed(step.model, self.objective.attack_mode):
-            x_adv = self.objective.perturb(step)
+            crafted = self.objective.crafted(step)
 
         def evaluated() -> tuple[Tensor, Passes]:
-            logits = Passes(step.model, {"clean": step.x, "adv": x_adv})
+            logits = Passes(step.model, {"clean": step.x, **crafted})
             total = self.objective.loss(step, logits)
             for modifier in self.modifiers:
                 term = modifier.penalty(step, logits)
@@ -218,7 +241,9 @@ class Recipe:
             release.enter_context(modifier.weights(step, lambda: evaluated()[0]))
         loss, logits = evaluated()
         loss.backward()  # type: ignore[no-untyped-call]
-        right = {name: (z.argmax(1) == step.y).sum() for name, z in logits.seen.items()}
+        self.objective.learned(step, crafted)
+        y, seen = hard(step.y), logits.seen
+        right = {name: (seen[name].argmax(1) == y).sum() for name in SCORED if name in seen}
         return Trained(loss.detach(), right)
 
 

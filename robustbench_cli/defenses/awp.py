@@ -9,10 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, Step
+from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
 from robustbench_cli.errors import UserError
 from robustbench_cli.modes import frozen_batchnorm
 from robustbench_cli.registry import Number
+from robustbench_cli.step import Step
 
 
 @DEFENSES.register("awp")

@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.ascent import Start, Steps, StepSize
-from robustbench_cli.defenses import DEFENSES, Passes, Step
+from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses.pgd_at import PGDAT
 from robustbench_cli.registry import Number
+from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("fast-at")

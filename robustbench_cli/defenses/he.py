@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustbench_cli.defenses import DEFENSES, Modifier, Recipe
 from robustbench_cli.errors import UserError
-from robustbench_cli.losses import Criterion
+from robustbench_cli.losses import Criterion, soft
 from robustbench_cli.models import Classifier
 from robustbench_cli.registry import Number
 
@@ -51,8 +51,7 @@ class HE(Modifier):
 
     def criterion(self, base: Criterion) -> Criterion:
         def with_margin(logits: Tensor, y: Tensor) -> Tensor:
-            target = F.one_hot(y, logits.shape[1]).to(logits)
-            return base(logits - self.scale * self.margin * target, y)
+            return base(logits - self.scale * self.margin * soft(y, logits), y)
 
         return with_margin
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustbench_cli.ascent import ascend
-from robustbench_cli.defenses import DEFENSES, Adversarial, Passes, Step
+from robustbench_cli.defenses import DEFENSES, Adversarial
 from robustbench_cli.losses import cross_entropy
 from robustbench_cli.modes import Mode
+from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("pgd-at", aliases=("at", "madry"))

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_cli.defenses import DEFENSES, Objective, Passes, Step
+from robustbench_cli.defenses import DEFENSES, Objective
+from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("standard", aliases=("natural",))

@@ -8,10 +8,11 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.ascent import Start, StepSize, ascend
-from robustbench_cli.defenses import DEFENSES, Adversarial, Passes, Recipe, Step
+from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import kl
 from robustbench_cli.registry import Number
+from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("trades")

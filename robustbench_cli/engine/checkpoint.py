@@ -35,10 +35,16 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, note
 
 
-def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything a training run needs to go on, flat: ``model.*`` and ``optimizer.N.*``."""
+def training_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, aids: nn.Module
+) -> dict[str, Tensor]:
+    """Everything a run needs to go on, flat: ``model.*``, ``aids.*`` and ``optimizer.N.*``."""
     slots = optimizer.state_dict()["state"]
-    return {f"model.{k}": v for k, v in model.state_dict().items()} | {
+    return {
+        f"{owner}.{key}": value
+        for owner, module in {"model": model, "aids": aids}.items()
+        for key, value in module.state_dict().items()
+    } | {
         f"optimizer.{index}.{key}": value
         for index, slot in slots.items()
         for key, value in slot.items()
@@ -47,18 +53,22 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 
 
 def restore_training(
-    tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    aids: nn.Module,
 ) -> None:
     """Put a flat state back where :func:`training_state` found it."""
     slots: dict[int, dict[str, Tensor]] = {}
-    weights: dict[str, Tensor] = {}
+    weights: dict[str, dict[str, Tensor]] = {"model": {}, "aids": {}}
     for name, value in tensors.items():
         owner, _, rest = name.partition(".")
-        if owner == "model":
-            weights[rest] = value
+        if owner in weights:
+            weights[owner][rest] = value
         else:
             index, _, key = rest.partition(".")
             slots.setdefault(int(index), {})[key] = value
-    model.load_state_dict(weights)
+    model.load_state_dict(weights["model"])
+    aids.load_state_dict(weights["aids"])
     state = optimizer.state_dict()
     optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})

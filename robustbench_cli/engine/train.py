@@ -3,22 +3,24 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.config import Training
 from robustbench_cli.data import Dataset, Split
-from robustbench_cli.defenses import Recipe, Step, Trained
+from robustbench_cli.data.pool import Pool
+from robustbench_cli.defenses import Recipe
 from robustbench_cli.engine.evaluate import attacked
 from robustbench_cli.errors import RunError
 from robustbench_cli.models import Classifier
 from robustbench_cli.modes import evaluating
 from robustbench_cli.noise import Noise, generator, key
 from robustbench_cli.optim import Schedule
+from robustbench_cli.step import SCORED, Step, Trained
 from robustbench_cli.threat import Threat
 
 Row = dict[str, float | int | None]
@@ -59,6 +61,11 @@ class Trainer:
     dataset: Dataset
     data: Split
     """Training images on the device, the held-out ones excluded."""
+    pool: Pool | None = None
+    """Extra images, on the device, too."""
+    teachers: tuple[Classifier, ...] = ()
+    aids: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    """What the recipe's parts made for themselves; saved and restored with the run."""
     held_out: Split | None = None
     """What selection looks at: the validation split, or the test set under the rule oracle."""
     held_out_is: str = "val"
@@ -74,58 +81,80 @@ class Trainer:
         began = time.perf_counter()
         # Dropout draws from torch's own generators: restart them where this epoch begins.
         torch.manual_seed(key(self.seed, "epoch", epoch))
-        order = torch.randperm(len(self.data), generator=generator(self.seed, "order", epoch))
-        batches = list(torch.split(order, self.options.batch_size))
-        if len(batches[-1]) == 1:  # a single leftover image has no batch statistics
-            batches.pop()
-        device = self.data.y.device
-        losses = torch.zeros((), device=device, dtype=torch.float64)
-        correct: dict[str, Tensor] = {}
-        done = 0
+        batches = self._batches(epoch)
+        turns = self.recipe.objective.turns
+        tally = _Tally(torch.zeros((), device=self.data.y.device, dtype=torch.float64))
         self.model.train()
         for index, rows in enumerate(batches):
-            t = (epoch + index / len(batches)) / self.options.epochs
-            trained = self._batch(rows.to(device), epoch, t)
-            done += len(rows)
-            losses += trained.loss.double() * len(rows)
-            for name, right in trained.correct.items():
-                correct[name] = correct.get(name, torch.zeros_like(right)) + right
+            batch = self._assembled(rows, epoch, index)
+            for turn in range(turns):
+                t = (epoch + (index + turn / turns) / len(batches)) / self.options.epochs
+                step = replace(batch, threat=self._threat(t), turn=turn)
+                tally.add(self._update(step, t), batch.y)
             if index % CHECK_EVERY == CHECK_EVERY - 1:
-                self._finite(losses, epoch, index)
-            on_batch(_watch(index + 1, len(batches), losses, correct, done))
-        self._finite(losses, epoch, len(batches) - 1)
+                self._finite(tally.losses, epoch, index)
+            on_batch(tally.watch(index + 1, len(batches)))
+        self._finite(tally.losses, epoch, len(batches) - 1)
         row: Row = {
             "epoch": epoch + 1,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "loss": float(losses) / done,
-            "batch_clean": int(correct["clean"]) / done if "clean" in correct else None,
-            "batch_adv": int(correct["adv"]) / done if "adv" in correct else None,
+            "loss": tally.loss(),
+            **{f"batch_{name}": tally.accuracy(name) for name in SCORED},
         }
         row["train_seconds"] = time.perf_counter() - began
         probe = self.data.only(slice(self.options.probe)) if self.options.probe else None
-        row["train_clean"], row["train_robust"] = self._measure(probe)
         name = self.held_out_is
-        row[f"{name}_clean"], row[f"{name}_robust"] = self._measure(self.held_out)
+        with self.kept():
+            row["train_clean"], row["train_robust"] = self._measure(probe)
+            row[f"{name}_clean"], row[f"{name}_robust"] = self._measure(self.held_out)
         row["seconds"] = time.perf_counter() - began
         return row
 
-    def _batch(self, rows: Tensor, epoch: int, t: float) -> Trained:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr * self.schedule(t)
-        noise = Noise(self.seed, rows, f"epoch {epoch}")
-        x = self.dataset.augmented(self.data.images(rows), noise)
-        step = Step(
+    def kept(self) -> AbstractContextManager[None]:
+        """The model with the weights that are measured and saved."""
+        return self.recipe.kept(self.model, self.aids)
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        """Which labelled examples go into each batch of an epoch."""
+        size = self.options.batch_size
+        order = torch.randperm(len(self.data), generator=generator(self.seed, "order", epoch))
+        batches = list(torch.split(order, self.pool.room(size) if self.pool else size))
+        # A single leftover image has no batch statistics; a pool fills its batch up.
+        return batches[:-1] if len(batches[-1]) == 1 and not self.pool else batches
+
+    def _assembled(self, rows: Tensor, epoch: int, index: int) -> Step:
+        """A batch as the recipe gets it."""
+        device = self.data.y.device
+        ids = rows = rows.to(device)
+        x, y, extra = self.data.images(rows), self.data.y[rows], None
+        if self.pool:
+            count = self.options.batch_size - len(rows)
+            more = self.pool.draw(count, self.seed, epoch, index).to(device)
+            ids = torch.cat([rows, self.pool.first + more])
+            x = torch.cat([x, self.pool.data.images(more)])
+            y = torch.cat([y, self.pool.data.y[more]])
+            extra = ids >= self.pool.first
+        noise = Noise(self.seed, ids, f"epoch {epoch}")
+        return Step(
             model=self.model,
-            x=x.contiguous(memory_format=torch.channels_last),
-            y=self.data.y[rows],
-            threat=self._threat(t),
+            x=self.dataset.augmented(x, noise).contiguous(memory_format=torch.channels_last),
+            y=y,
+            threat=self.threat,
             noise=noise,
             epoch=epoch,
+            extra=extra,
+            teachers=self.teachers,
+            aids=dict(self.aids.items()),
         )
+
+    def _update(self, step: Step, t: float) -> Trained:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.get("peak", self.options.lr) * self.schedule(t)
         self.optimizer.zero_grad(set_to_none=True)
         with ExitStack() as moved:
             trained = self.recipe.backward(step, moved)
             self.optimizer.step()
+        self.recipe.moved(step)
         return trained
 
     def _threat(self, t: float) -> Threat:
@@ -165,12 +194,32 @@ def accuracies(
     return clean / len(split), robust / len(split)
 
 
-def _watch(
-    batch: int, batches: int, losses: Tensor, correct: dict[str, Tensor], done: int
-) -> Watch:
-    return Watch(
-        batch=batch,
-        batches=batches,
-        loss=lambda: float(losses) / done,
-        accuracy=lambda name: int(correct[name]) / done if name in correct else None,
-    )
+@dataclass
+class _Tally:
+    """Sums over an epoch, on the device: reading one waits for it."""
+
+    losses: Tensor
+    done: int = 0
+    labelled: Tensor | int = 0
+    correct: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, trained: Trained, y: Tensor) -> None:
+        """One update on examples with these labels."""
+        self.done += len(y)
+        self.losses += trained.loss.double() * len(y)
+        self.labelled = (y >= 0).sum() + self.labelled
+        for name, right in trained.correct.items():
+            self.correct[name] = self.correct.get(name, torch.zeros_like(right)) + right
+
+    def loss(self) -> float:
+        """The mean over examples."""
+        return float(self.losses) / self.done
+
+    def accuracy(self, name: str) -> float | None:
+        """The share of labelled examples that a pass got right; None for one nobody made."""
+        right = self.correct.get(name)
+        return None if right is None else int(right) / max(1, int(self.labelled))
+
+    def watch(self, batch: int, batches: int) -> Watch:
+        """What a display may ask for now."""
+        return Watch(batch=batch, batches=batches, loss=self.loss, accuracy=self.accuracy)

@@ -34,6 +34,7 @@ from robustbench_cli.threat import Norm, Threat
 
 COMPONENTS: Mapping[str, Registry[Any]] = {
     "dataset": DATASETS,
+    "extra": DATASETS,
     "model": MODELS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
@@ -97,6 +98,9 @@ def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
         raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
     for kind in ("model", "optimizer", "schedule"):
         values[kind] = COMPONENTS[kind].describe(COMPONENTS[kind].build(spec_of(values[kind])))
+    if values.get("extra"):
+        extra = DATASETS.build(spec_of(values["extra"]))
+        values["extra"] = DATASETS.describe(extra)
     values["threat"] = radius_of(values.get("threat", {}), dataset)
     recipe = Recipe.build(specs_of(values["defense"]))
     described = [DEFENSES.describe(part) for part in recipe.parts]

@@ -10,6 +10,7 @@ import torch
 from robustbench_cli import folders, records
 from robustbench_cli.config import TrainConfig, spec_of, specs_of, validated
 from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.data.pool import Pool
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.engine import checkpoint
@@ -20,10 +21,14 @@ from robustbench_cli.models import Shape
 from robustbench_cli.noise import generator, key
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.records import Checkpoint, Recorder, Run
-from robustbench_cli.run import setup
+from robustbench_cli.run import companions, setup
+from robustbench_cli.run.companions import Companions
 from robustbench_cli.run.display import Display
 from robustbench_cli.run.setup import Place
+from robustbench_cli.step import Setting
 
+AIDS = "aids.safetensors"
+"""What the defense trained beside the model, as it was when those weights were kept."""
 STATE = "state.safetensors"
 """Everything needed to go on; removed when the run is finished."""
 MODEL = "model.safetensors"
@@ -96,6 +101,7 @@ class _Prepared:
 
     def describe(self) -> dict[str, Any]:
         """The data set as the record keeps it."""
+        extra = self.trainer.pool
         return {
             "name": self.config.dataset["name"],
             "train": len(self.train),
@@ -108,7 +114,7 @@ class _Prepared:
                 "std": list(self.shape.std),
             },
             "classes": list(self.train.classes),
-        }
+        } | ({"extra": len(extra.data), "extra_sha256": extra.data.fingerprint()} if extra else {})
 
 
 def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepared:
@@ -121,15 +127,26 @@ def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepare
     torch.manual_seed(key(config.seed, "weights"))
     model = setup.build_model(asdict(config), shape)
     model = model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    known = companions.load(config.parents, place.out, shape, where)
+    known.start(model)
     examine(model, test.images(slice(2)).to(where), shape.classes)
     model.low_precision = config.precision == "bf16"
     data, held_out = _split(config, train, test)
     if len(data) < 2:
         raise UserError(f"training needs at least 2 examples, {len(data)} are left")
-    optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
+    recipe = Recipe.build(specs_of(config.defense))
+    companions.check(recipe.objective, config)
+    aids = recipe.aids(Setting(model=model, shape=shape, batch_size=config.train.batch_size))
+    aids = aids.to(where)
+    optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(
+        model, config.train.lr, recipe.groups(aids)
+    )
     trainer = Trainer(
         model=model,
-        recipe=Recipe.build(specs_of(config.defense)),
+        recipe=recipe,
+        pool=_pool(config, place, known, train, where),
+        teachers=known.teachers,
+        aids=aids,
         optimizer=optimizer,
         schedule=SCHEDULES.build(spec_of(config.schedule)),
         threat=config.threat,
@@ -141,6 +158,32 @@ def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepare
         seed=config.seed,
     )
     return _Prepared(config, trainer, train, test, shape)
+
+
+def _pool(
+    config: TrainConfig, place: Place, known: Companions, train: Split, where: torch.device
+) -> Pool | None:
+    """The extra data, labelled as asked for; None where there is none."""
+    labelled = companions.LABELLER in config.parents
+    if not config.extra:
+        if labelled:
+            raise UserError("--labeller labels extra data: add --extra-data")
+        return None
+    found = DATASETS.build(spec_of(config.extra)).load("train", place.data_dir)
+    if found.x.shape[1:] != train.x.shape[1:]:
+        raise UserError(
+            f"--extra-data has images of {tuple(found.x.shape[1:])}, the data set of "
+            f"{tuple(train.x.shape[1:])}"
+        )
+    if config.train.extra_labels == "none" and not labelled:
+        found = companions.without_labels(found)
+    found = known.labelled(found, where)
+    if int(found.y.max()) >= len(train.classes):
+        raise UserError(
+            f"--extra-data has {len(found.classes)} classes, the data set {len(train.classes)}: "
+            "label it with --labeller RUN"
+        )
+    return Pool(data=found.to(where), share=config.train.extra_share, first=len(train))
 
 
 def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split | None]:
@@ -184,8 +227,12 @@ def _keep(
     folder, epoch = recorder.folder, len(history)
     if _chosen(config, history, kept):
         kept = epoch
-        checkpoint.save(folder / MODEL, trainer.model.state_dict(), {"epoch": epoch})
-    state = checkpoint.training_state(trainer.model, trainer.optimizer)
+        with trainer.kept():
+            checkpoint.save(folder / MODEL, trainer.model.state_dict(), {"epoch": epoch})
+        aids = trainer.aids.state_dict()
+        if aids:
+            checkpoint.save(folder / AIDS, aids, {"epoch": epoch})
+    state = checkpoint.training_state(trainer.model, trainer.optimizer, trainer.aids)
     checkpoint.save(folder / STATE, state, {"history": history, "kept": kept})
     spent = sum(float(row["seconds"] or 0) for row in history)
     recorder.update(history=history, seconds=spent)
@@ -215,7 +262,7 @@ def _restore(folder: Path, trainer: Trainer) -> tuple[list[Row], int]:
         return [], 0
     try:
         tensors, note = checkpoint.load(folder / STATE)
-        checkpoint.restore_training(tensors, trainer.model, trainer.optimizer)
+        checkpoint.restore_training(tensors, trainer.model, trainer.optimizer, trainer.aids)
     except (UserError, RuntimeError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise UserError(

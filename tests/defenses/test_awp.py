@@ -6,8 +6,9 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from robustbench_cli.defenses import Recipe, Step, parse
+from robustbench_cli.defenses import Recipe, parse
 from robustbench_cli.noise import Noise
+from robustbench_cli.step import Step
 from robustbench_cli.threat import Threat
 
 

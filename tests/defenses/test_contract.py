@@ -6,11 +6,12 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, Step, parse
+from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, parse
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import cross_entropy, kl
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Spec
+from robustbench_cli.step import Step
 from robustbench_cli.threat import Threat
 
 OBJECTIVES = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Objective)]

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustbench_cli.defenses import Passes, Recipe, Step, parse
+from robustbench_cli.defenses import Recipe, parse
 from robustbench_cli.defenses.he import HE, CosineHead
 from robustbench_cli.losses import cross_entropy
 from robustbench_cli.noise import Noise
+from robustbench_cli.step import Passes, Step
 from robustbench_cli.threat import Threat
 
 

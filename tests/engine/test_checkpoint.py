@@ -18,16 +18,20 @@ def test_model_and_optimiser_go_on_where_they_were(kind, tmp_path, model):
 
     options = {"lr": 0.01} | ({"momentum": 0.9} if kind is torch.optim.SGD else {})
     optimizer = kind(model.parameters(), **options)
+    aids = torch.nn.ModuleDict({"Part": torch.nn.Linear(2, 2)})
+    kept = {k: v.clone() for k, v in aids.state_dict().items()}
     steps(model, optimizer, 3, 0)
-    state = checkpoint.training_state(model, optimizer)
+    state = checkpoint.training_state(model, optimizer, aids)
     checkpoint.save(tmp_path / "s.safetensors", state, {"epoch": 3})
     steps(model, optimizer, 3, 3)
     after = {k: v.clone() for k, v in model.state_dict().items()}
 
+    torch.nn.init.zeros_(aids["Part"].weight)
     tensors, note = checkpoint.load(tmp_path / "s.safetensors")
     fresh = kind(model.parameters(), **options)
-    checkpoint.restore_training(tensors, model, fresh)
+    checkpoint.restore_training(tensors, model, fresh, aids)
     assert note == {"epoch": 3}
+    torch.testing.assert_close(dict(aids.state_dict()), kept, rtol=0, atol=0)
     steps(model, fresh, 3, 3)
     torch.testing.assert_close(model.state_dict(), after, rtol=0, atol=0)
     assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]  # no temporary file stays

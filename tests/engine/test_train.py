@@ -1,6 +1,6 @@
 """The training loop: what each batch gets, and what an epoch reports."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +8,15 @@ import torch
 
 from robustbench_cli.config import Training
 from robustbench_cli.data import DATASETS
-from robustbench_cli.defenses import Recipe, parse
+from robustbench_cli.data.pool import Pool
+from robustbench_cli.defenses import Objective, Recipe, parse
+from robustbench_cli.engine import checkpoint
 from robustbench_cli.engine.train import Trainer, accuracies
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.registry import Spec
+from robustbench_cli.run.companions import without_labels
+from robustbench_cli.step import Setting
 from robustbench_cli.threat import Threat
 
 
@@ -36,14 +40,13 @@ def trainer(text="pgd-at:steps=2", **options):
 def seen(loop, epoch):
     """The steps of an epoch, recorded at the recipe's door."""
     steps = []
-    inner = loop.recipe.backward
 
-    class Recording:
+    class Recording(Recipe):
         def backward(self, step, release):
             steps.append((step, loop.optimizer.param_groups[0]["lr"]))
-            return inner(step, release)
+            return super().backward(step, release)
 
-    loop.recipe = Recording()
+    loop.recipe = Recording(loop.recipe.objective, loop.recipe.modifiers)
     loop.epoch(epoch)
     return steps
 
@@ -117,3 +120,90 @@ def test_bf16_trains_and_logits_come_back_in_float32():
     first, second = loop.epoch(0)["loss"], loop.epoch(1)["loss"]
     assert second < first
     assert all(p.dtype == torch.float32 for p in loop.model.parameters())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaning(Objective):
+    """Clean training whose logits a second, smaller net corrects: it learns at its own rate."""
+
+    turns = 2
+
+    def aid(self, setting):
+        return torch.nn.Linear(setting.shape.channels * 64, setting.shape.classes)
+
+    def groups(self, aid):
+        return [{"params": list(aid.parameters()), "peak": 0.5}]
+
+    def loss(self, step, logits):
+        more = step.aid(self, torch.nn.Linear)(step.x.flatten(1))
+        return step.criterion(logits["clean"] + more, step.y)
+
+
+def leaning():
+    loop = trainer()
+    loop.recipe = Recipe(Leaning())
+    torch.manual_seed(1)
+    setting = Setting(model=loop.model, shape=Shape(1, 8, 8, 10, (0.0,), (1.0,)), batch_size=32)
+    loop.aids = loop.recipe.aids(setting)
+    optimizer = OPTIMIZERS.build(Spec("adam"))
+    loop.optimizer = optimizer.build(loop.model, 0.01, loop.recipe.groups(loop.aids))
+    return loop
+
+
+def test_what_a_defense_owns_learns_at_its_own_rate_and_resumes_bit_for_bit(tmp_path):
+    loop = leaning()
+    before = {k: v.clone() for k, v in loop.aids.state_dict().items()}
+    loop.epoch(0)
+    rates = [group["lr"] for group in loop.optimizer.param_groups]
+    assert rates[1] == pytest.approx(50 * rates[0])
+    assert not torch.equal(before["Leaning.weight"], loop.aids.state_dict()["Leaning.weight"])
+    state = checkpoint.training_state(loop.model, loop.optimizer, loop.aids)
+    checkpoint.save(tmp_path / "s.safetensors", state, {})
+    loop.epoch(1)
+
+    again = leaning()
+    tensors, _ = checkpoint.load(tmp_path / "s.safetensors")
+    checkpoint.restore_training(tensors, again.model, again.optimizer, again.aids)
+    again.epoch(1)
+    for module, other in ((loop.model, again.model), (loop.aids, again.aids)):
+        torch.testing.assert_close(module.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+def test_every_turn_is_an_update_and_the_rate_moves_between_them():
+    steps = seen(leaning(), 0)
+    assert [step.turn for step, _ in steps] == [0, 1] * 4
+    assert torch.equal(steps[0][0].x, steps[1][0].x)
+    schedule = trainer().schedule
+    assert [rate for _, rate in steps] == pytest.approx([0.01 * schedule(i / 32) for i in range(8)])
+
+
+def pooled(share):
+    loop = trainer()
+    data = DATASETS.build(Spec("digits")).load("test", Path()).only(slice(50))
+    return replace(loop, pool=Pool(data=without_labels(data), share=share, first=129))
+
+
+def test_a_pool_fills_every_batch_up_and_is_drawn_anew():
+    loop = pooled(0.75)
+    steps = [step for step, _ in seen(loop, 0)]
+    assert len(steps) == 17  # 129 labelled examples, eight a batch
+    assert all(len(step.x) == 32 for step in steps)
+    assert [int(step.extra.sum()) for step in steps] == [24] * 16 + [31]
+    labelled = torch.cat([step.noise.ids[~step.extra] for step in steps])
+    assert sorted(labelled.tolist()) == list(range(129))
+    for step in steps:
+        rows = step.noise.ids[step.extra] - 129
+        assert torch.equal(step.x[step.extra], loop.pool.data.images(rows))
+        assert (step.y[step.extra] == -100).all()
+    drawn = [step.noise.ids[step.extra].tolist() for step in steps]
+    assert len({tuple(ids) for ids in drawn}) == len(drawn)
+    again = [step.noise.ids[step.extra].tolist() for step, _ in seen(pooled(0.75), 0)]
+    assert drawn == again
+
+
+def test_what_has_no_label_counts_in_no_accuracy():
+    loop = pooled(0.5)
+    loop.recipe = Recipe.build(parse("standard"))
+    for epoch in range(4):
+        row = loop.epoch(epoch)
+    assert row["batch_clean"] > 0.6  # of the labelled half: of all it could not pass one half

@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustbench_cli.defenses import DEFENSES, Passes, Recipe, Step, parse
+from robustbench_cli.defenses import DEFENSES, Recipe, parse
 from robustbench_cli.defenses.he import CosineHead
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Spec
+from robustbench_cli.step import Passes, Step
 from robustbench_cli.threat import Threat
 
 NOISE = Noise(0, torch.arange(6))

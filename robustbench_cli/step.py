@@ -1,0 +1,82 @@
+"""One training step as defenses see it: the batch, the passes over it, and what came of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from robustbench_cli.losses import Criterion, cross_entropy
+from robustbench_cli.models import Classifier, Shape
+from robustbench_cli.noise import Noise
+from robustbench_cli.threat import Threat
+
+Aid = TypeVar("Aid", bound=nn.Module)
+
+SCORED = ("clean", "adv")
+"""The passes whose accuracy a history tells; others need not be about the labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a part may know before training, when it makes its aid."""
+
+    model: Classifier
+    shape: Shape
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Everything a defense may know about one training step."""
+
+    model: Classifier
+    x: Tensor
+    """Images (B, C, H, W) in [0, 1], augmented."""
+    y: Tensor
+    """Labels (B) int64, -100 where there is none; or (B, classes), once labels were mixed."""
+    threat: Threat
+    noise: Noise
+    criterion: Criterion = cross_entropy
+    epoch: int = 0
+    turn: int = 0
+    """Which of the objective's ``turns`` with this batch it is."""
+    extra: Tensor | None = None
+    """Which rows (B, bool) come from the extra pool; None: there is no pool."""
+    teachers: tuple[Classifier, ...] = ()
+    """Frozen networks in evaluation mode, as many as the objective asked for."""
+    aids: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def aid(self, part: object, kind: type[Aid]) -> Aid:
+        """The module that ``part`` made for itself before training."""
+        found = self.aids[type(part).__name__]
+        assert isinstance(found, kind)
+        return found
+
+
+class Passes:
+    """The forward passes of one evaluation of the loss, by name: ``clean``, ``adv``.
+
+    Each input goes through the model once, at first use, so that a penalty reads the logits the
+    objective already has; the order of first use is the order that BatchNorm sees.
+    """
+
+    def __init__(self, model: Classifier, inputs: Mapping[str, Tensor]) -> None:
+        self.seen: dict[str, Tensor] = {}
+        self.inputs = inputs
+        self._model = model
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.seen:
+            self.seen[name] = self._model(self.inputs[name])
+        return self.seen[name]
+
+
+class Trained(NamedTuple):
+    """One batch, after its gradient was left in the parameters.
+
+    ``correct`` counts right answers (0-dim tensors, no synchronisation) for each named pass.
+    """
+
+    loss: Tensor
+    correct: dict[str, Tensor]
