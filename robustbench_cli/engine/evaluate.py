@@ -85,19 +85,7 @@ def clean(field: Field, rows: Tensor) -> Iterator[Found]:
     for part in torch.split(rows, field.slots):
         x, y = field.data.images(part), field.data.y[part]
         verdict = field.judge.verdict(x, x, y)
-        none = torch.zeros_like(y).cpu()
-        yield Found(
-            rows=part.cpu(),
-            broken=verdict.broken.cpu(),
-            x=x.cpu(),
-            prediction=verdict.prediction.cpu(),
-            share=verdict.share.cpu(),
-            margin=none.float(),
-            norm=none.float(),
-            step=none - 1,
-            forwards=none + verdict.forwards,
-            backwards=none,
-        )
+        yield Found.judged(part, x, torch.zeros_like(y), verdict)
 
 
 def evaluate(

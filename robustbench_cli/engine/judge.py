@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.errors import RunError, UserError
+from robustbench_cli.losses import margin
 from robustbench_cli.modes import evaluating
 from robustbench_cli.threat import Threat
 
@@ -104,6 +105,8 @@ class Verdict(NamedTuple):
     """How often the prediction is right: 0 or 1, but for a randomised model."""
     broken: Tensor
     """Whether the example is done with: wrong, and at every draw if there are several."""
+    margin: Tensor
+    """Largest wrong logit minus the true one, at the first draw."""
     forwards: int
     """Passes per image."""
 
@@ -128,17 +131,18 @@ class Judge:
             raise RunError(
                 f"the attack left the ball or the box, or made NaN pixels ({self.threat})"
             )
+        logits = self.logits(x_adv)
         if not self.random:
-            prediction = self.logits(x_adv).argmax(1)
+            prediction = logits.argmax(1)
             right = prediction == y
-            return Verdict(prediction, right.float(), ~right, 1)
-        votes = torch.zeros_like(self.logits(x_adv), dtype=torch.long)
+            return Verdict(prediction, right.float(), ~right, margin(logits, y), 1)
+        votes = torch.zeros_like(logits, dtype=torch.long)
         every = torch.arange(len(x_adv), device=x_adv.device)
         for _ in range(SHARE):
             votes[every, self.logits(x_adv).argmax(1)] += 1
         share = votes[every, y].float() / SHARE
         # Never "any draw was wrong": that would count luck as an attack.
-        return Verdict(votes.argmax(1), share, share < 1 / SHARE, SHARE + 1)
+        return Verdict(votes.argmax(1), share, share < 1 / SHARE, margin(logits, y), SHARE + 1)
 
     def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
         """Whether a success is one for good: wrong, at every one of ``passes`` fresh draws."""

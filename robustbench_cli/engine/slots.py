@@ -213,29 +213,39 @@ def _confirmed(attack: Attack, table: Table, field: Field) -> Table:
 
 
 def _verdicts(attack: Attack, table: Table, field: Field) -> Found:
-    task, judge = table.task, field.judge
-    hit = table.peak > -torch.inf
-    if attack.minimal:
-        x = _nudged(table.peak_x, task, hit, judge)
-    else:
-        x = task.threat.stored(table.peak_x, task.x)
-    verdict = judge.verdict(x, task.x, task.y, bounded=not attack.minimal)
-    broken = verdict.broken & hit if attack.minimal else verdict.broken
-    norm = task.threat.distance(x, task.x)
-    if attack.minimal:
-        norm = torch.where(broken, norm, torch.inf)
-    return Found(
-        rows=table.rows.cpu(),
-        broken=broken.cpu(),
-        x=x.cpu(),
-        prediction=verdict.prediction.cpu(),
-        share=verdict.share.cpu(),
+    found = _judged(attack, table.peak_x, table.peak > -torch.inf, table.rows, table.task, field)
+    return replace(
+        found,
         margin=table.peak.float().cpu(),
-        norm=norm.float().cpu(),
-        step=torch.where(broken, table.peak_step, -1).cpu(),
-        forwards=(table.forwards + verdict.forwards).cpu(),
+        step=torch.where(found.broken, table.peak_step.cpu(), -1),
+        forwards=found.forwards + table.forwards.cpu(),
         backwards=table.backwards.cpu(),
     )
+
+
+def _at_once(attack: Whole, rows: Tensor, task: Task, field: Field) -> Found:
+    """A foreign attack runs its batch to the end; only the judge is ours."""
+    meter = Meter(field.judge.model)
+    crafted = attack.craft(meter, task).detach().to(task.x)
+    found = _judged(attack, crafted, torch.ones_like(rows, dtype=torch.bool), rows, task, field)
+    # The batch's price, shared out evenly.
+    spent, back = (-(-images // len(rows)) for images in (meter.forwards, meter.backwards))
+    return replace(found, forwards=found.forwards + spent, backwards=found.backwards + back)
+
+
+def _judged(
+    attack: Attack, x: Tensor, hit: Tensor, rows: Tensor, task: Task, field: Field
+) -> Found:
+    """The verdict on the best images, ``hit`` (B) of which an attack claims to be of any use."""
+    if not attack.minimal:
+        x = task.threat.stored(x, task.x)
+        verdict = field.judge.verdict(x, task.x, task.y)
+        return Found.judged(rows, x, task.threat.distance(x, task.x), verdict)
+    x = _nudged(x, task, hit, field.judge)
+    verdict = field.judge.verdict(x, task.x, task.y, bounded=False)
+    broken = verdict.broken & hit
+    norm = torch.where(broken, task.threat.distance(x, task.x), torch.inf)
+    return Found.judged(rows, x, norm, verdict._replace(broken=broken, margin=-norm))
 
 
 def _nudged(x: Tensor, task: Task, hit: Tensor, judge: Judge) -> Tensor:
@@ -250,31 +260,3 @@ def _nudged(x: Tensor, task: Task, hit: Tensor, judge: Judge) -> Tensor:
         further = (task.x + (1 + share) * (x - task.x)).clamp(0, 1)
         x = torch.where(over(right, x), further, x)
     return x
-
-
-def _at_once(attack: Whole, rows: Tensor, task: Task, field: Field) -> Found:
-    """A foreign attack runs its batch to the end; only the judge is ours."""
-    meter = Meter(field.judge.model)
-    crafted = attack.craft(meter, task).detach().to(task.x)
-    each = torch.ones_like(task.y)  # the batch's price, shared out evenly
-    if attack.minimal:
-        x = _nudged(crafted, task, each > 0, field.judge)
-    else:
-        x = task.threat.stored(crafted, task.x)
-    verdict = field.judge.verdict(x, task.x, task.y, bounded=not attack.minimal)
-    norm = task.threat.distance(x, task.x)
-    if attack.minimal:
-        norm = torch.where(verdict.broken, norm, torch.inf)
-    gap = -norm if attack.minimal else margin(field.judge.logits(x), task.y)
-    return Found(
-        rows=rows.cpu(),
-        broken=verdict.broken.cpu(),
-        x=x.cpu(),
-        prediction=verdict.prediction.cpu(),
-        share=verdict.share.cpu(),
-        margin=gap.float().cpu(),
-        norm=norm.float().cpu(),
-        step=torch.full_like(task.y, -1).cpu(),
-        forwards=(each * -(-meter.forwards // len(each)) + verdict.forwards).cpu(),
-        backwards=(each * -(-meter.backwards // len(each))).cpu(),
-    )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.attacks import State, Task
+from robustbench_cli.engine.judge import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,23 @@ class Found:
     """Looks before the first success (gradient steps taken); -1: never."""
     forwards: Tensor
     backwards: Tensor
+
+    @classmethod
+    def judged(cls, rows: Tensor, x: Tensor, norm: Tensor, verdict: Verdict) -> "Found":
+        """What is known of images (B, C, H, W) that no search has looked at, only the judge."""
+        none = torch.zeros_like(rows).cpu()
+        return cls(
+            rows=rows.cpu(),
+            broken=verdict.broken.cpu(),
+            x=x.cpu(),
+            prediction=verdict.prediction.cpu(),
+            share=verdict.share.cpu(),
+            margin=verdict.margin.float().cpu(),
+            norm=norm.float().cpu(),
+            step=none - 1,
+            forwards=none + verdict.forwards,
+            backwards=none,
+        )
 
 
 @dataclass(frozen=True)
