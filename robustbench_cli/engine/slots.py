@@ -241,22 +241,32 @@ def _judged(
         x = task.threat.stored(x, task.x)
         verdict = field.judge.verdict(x, task.x, task.y)
         return Found.judged(rows, x, task.threat.distance(x, task.x), verdict)
-    x = _nudged(x, task, hit, field.judge)
+    x, passes = _nudged(x, task, hit, field.judge)
     verdict = field.judge.verdict(x, task.x, task.y, bounded=False)
     broken = verdict.broken & hit
     norm = torch.where(broken, task.threat.distance(x, task.x), torch.inf)
-    return Found.judged(rows, x, norm, verdict._replace(broken=broken, margin=-norm))
+    found = Found.judged(rows, x, norm, verdict._replace(broken=broken, margin=-norm))
+    return replace(found, forwards=found.forwards + passes.cpu())
 
 
-def _nudged(x: Tensor, task: Task, hit: Tensor, judge: Judge) -> Tensor:
-    """Move images that rounding keeps from being wrong a hair further out.
+def _nudged(x: Tensor, task: Task, hit: Tensor, judge: Judge) -> tuple[Tensor, Tensor]:
+    """Move images that rounding keeps from being wrong a hair further out; say at what price.
 
     The nearest adversarial image lies on the boundary; another batch size may round it back.
+
+    Args:
+        hit: which of the images there is anything to say of (B).
+
+    Returns:
+        The images, and how often the model was asked about each (B).
     """
+    x, passes = x.clone(), torch.zeros_like(task.y)
+    left = hit.nonzero().squeeze(1)
     for share in (1e-6, 1e-5, 1e-4, 1e-3):
-        right = hit & (judge.logits(x).argmax(1) == task.y)
-        if not bool(right.any()):
+        if not len(left):
             break
-        further = (task.x + (1 + share) * (x - task.x)).clamp(0, 1)
-        x = torch.where(over(right, x), further, x)
-    return x
+        passes[left] += 1
+        left = left[judge.logits(x[left]).argmax(1) == task.y[left]]
+        further = task.x[left] + (1 + share) * (x[left] - task.x[left])
+        x[left] = further.clamp(0, 1)
+    return x, passes
