@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustbench_cli.attacks import Attack, Stage, Whole
 from robustbench_cli.engine.judge import Judge, judging
 from robustbench_cli.engine.lens import SHOWN, Lens, Precision, exact, quick
+from robustbench_cli.engine.memory import halving
 from robustbench_cli.engine.slots import Field, run
 from robustbench_cli.engine.table import Found
 from robustbench_cli.noise import Noise
@@ -82,10 +83,14 @@ class Progress(NamedTuple):
 
 def clean(field: Field, rows: Tensor) -> Iterator[Found]:
     """The verdicts on the images as they are, batch by batch."""
-    for part in torch.split(rows, field.slots):
-        x, y = field.data.images(part), field.data.y[part]
-        verdict = field.judge.verdict(x, x, y)
-        yield Found.judged(part, x, torch.zeros_like(y), verdict)
+
+    def batches(left: Tensor, size: int) -> Iterator[Found]:
+        for part in torch.split(left, size):
+            x, y = field.data.images(part), field.data.y[part]
+            verdict = field.judge.verdict(x, x, y)
+            yield Found.judged(part, x, torch.zeros_like(y), verdict)
+
+    return halving(batches, rows, field.slots, field.note)
 
 
 def evaluate(

@@ -14,6 +14,7 @@ from torch import Tensor
 from robustbench_cli.attacks import Attack, Examples, Stage, Task, Whole
 from robustbench_cli.engine.judge import Judge
 from robustbench_cli.engine.lens import Lens, Meter
+from robustbench_cli.engine.memory import halving
 from robustbench_cli.engine.table import Found, Table
 from robustbench_cli.errors import RunError
 from robustbench_cli.losses import margin
@@ -51,28 +52,11 @@ def run(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
     Raises:
         RunError: logits that are not finite, or an attack that breaks its contract.
     """
-    size, left = field.slots, rows
-    while len(left):
-        done: list[Tensor] = []
-        try:
-            for found in _stream(stage, left, replace(field, slots=size)):
-                done.append(found.rows)
-                yield found
-            return
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_memory(error) or size == 1:
-                raise
-        size = max(1, size // 2)
-        field.note(f"out of memory: going on with {size} examples at a time")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        gone = torch.cat(done).to(left.device) if done else left[:0]
-        left = left[~torch.isin(left, gone)]
 
+    def stream(left: Tensor, slots: int) -> Iterator[Found]:
+        return _stream(stage, left, replace(field, slots=slots))
 
-def _is_memory(error: BaseException) -> bool:
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "can't allocate memory" in str(error) or "out of memory" in str(error)
+    return halving(stream, rows, field.slots, field.note)
 
 
 def _stream(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:

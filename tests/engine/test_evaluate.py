@@ -1,7 +1,7 @@
 """The judge trusts nobody."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -178,6 +178,34 @@ def test_verdicts_do_not_depend_on_batch_size_or_order(name, model):
     shuffled = verdicts(model, other, attack, threat, size=10, ids=order)
     for key in keys:
         assert np.array_equal(shuffled[key], whole[key][order.numpy()]), key
+
+
+def test_a_lack_of_memory_halves_the_clean_pass_and_goes_on(model):
+    data, notes = labelled(model.float(), split(20)), []
+    y = torch.where(torch.arange(20) < 7, (data.y + 1) % 4, data.y)
+
+    class Small(nn.Module):
+        """Room for four images only."""
+
+        def forward(self, x):
+            if len(x) > 4:
+                raise torch.OutOfMemoryError("out of memory")
+            return model.eval()(x)
+
+    field = Field(
+        data=Split(data.x, y, data.classes),
+        judge=Judge(Small(), THREAT),
+        lens=exact(model),
+        noise=Noise(0, torch.arange(20)),
+        slots=16,
+        note=notes.append,
+    )
+    found = list(clean(field, torch.arange(20)))
+    assert torch.cat([each.rows for each in found]).tolist() == list(range(20))
+    assert torch.cat([each.broken for each in found]).tolist() == [True] * 7 + [False] * 13
+    assert notes == [f"out of memory: going on with {n} examples at a time" for n in (8, 4)]
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(clean(replace(field, judge=Judge(nn.Linear(3, 4), THREAT)), torch.arange(20)))
 
 
 def test_seeds_change_the_starts(model):
