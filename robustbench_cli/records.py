@@ -27,7 +27,7 @@ UNFINISHED: tuple[Status, ...] = ("started", "interrupted", "failed")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The weights a training run kept."""
+    """Weights that a training run kept."""
 
     file: str
     sha256: str
@@ -125,6 +125,9 @@ def written(path: Path, save: Callable[[Path], object]) -> Path:
     try:
         save(part)
         part.chmod(0o666 & ~_umask())  # some writers make private files
+    """The weights that a training run's rule keeps, or that were evaluated."""
+    last: Checkpoint | None = None
+    """The weights after a training run's last epoch, where the rule keeps others."""
         with part.open("rb") as handle:
             os.fsync(handle.fileno())
         return part.replace(path)

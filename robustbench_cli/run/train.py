@@ -1,6 +1,5 @@
 """``advbench train``: one model, one recipe, one folder."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,19 @@ from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.pool import Pool
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import Recipe
-from robustbench_cli.engine import checkpoint
 from robustbench_cli.engine.judge import examine
-from robustbench_cli.engine.train import Row, Trainer
+from robustbench_cli.engine.train import Trainer
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import Shape
 from robustbench_cli.noise import generator, key
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
-from robustbench_cli.records import Checkpoint, Recorder, Run
+from robustbench_cli.records import Run
 from robustbench_cli.run import companions, setup
 from robustbench_cli.run.companions import Companions
 from robustbench_cli.run.display import Display
+from robustbench_cli.run.keep import Keeper
 from robustbench_cli.run.setup import Place
 from robustbench_cli.step import Setting
-
-AIDS = "aids.safetensors"
-"""What the defense trained beside the model, as it was when those weights were kept."""
-STATE = "state.safetensors"
-"""Everything needed to go on; removed when the run is finished."""
-MODEL = "model.safetensors"
-"""The weights that the selection rule keeps."""
 
 
 def train(
@@ -45,7 +37,7 @@ def train(
         RunError: training failed; what was finished is kept.
     """
     where = setup.device(place.device)
-    config = replace(config, precision=setup.precision(config, where))
+    config = replace(config, precision=setup.precision(config.precision, where))
     prepared = _prepare(config, place, where)
     folder = folders.new(place.out, run_id)
     run = Run(
@@ -201,78 +193,12 @@ def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split
 def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> Path:
     trainer, config = prepared.trainer, prepared.config
     with records.recording(run, folder) as recorder:
-        history, kept = _restore(folder, trainer)
-        display.training(config.train.epochs, len(history))
-        for epoch in range(len(history), config.train.epochs):
+        keeper = Keeper(recorder=recorder, trainer=trainer, config=config)
+        keeper.restore()
+        display.training(config.train.epochs, len(keeper.history))
+        for epoch in range(len(keeper.history), config.train.epochs):
             row = trainer.epoch(epoch, display.batch)
-            history.append(row)
-            kept = _keep(recorder, trainer, config, history, kept)
+            keeper.add(row)
             display.epoch(row)
-        recorder.update(
-            checkpoint=Checkpoint(
-                file=MODEL,
-                sha256=records.sha256(folder / MODEL),
-                epoch=kept,
-                rule=config.train.select,
-            )
-        )
-    (folder / STATE).unlink(missing_ok=True)
+        keeper.finish()
     return folder
-
-
-def _keep(
-    recorder: Recorder, trainer: Trainer, config: TrainConfig, history: list[Row], kept: int
-) -> int:
-    """Write what this epoch leaves: chosen weights first, then the state that refers to them."""
-    folder, epoch = recorder.folder, len(history)
-    if _chosen(config, history, kept):
-        kept = epoch
-        with trainer.kept():
-            checkpoint.save(folder / MODEL, trainer.model.state_dict(), {"epoch": epoch})
-        aids = trainer.aids.state_dict()
-        if aids:
-            checkpoint.save(folder / AIDS, aids, {"epoch": epoch})
-    state = checkpoint.training_state(trainer.model, trainer.optimizer, trainer.aids)
-    checkpoint.save(folder / STATE, state, {"history": history, "kept": kept})
-    spent = sum(float(row["seconds"] or 0) for row in history)
-    recorder.update(history=history, seconds=spent)
-    return kept
-
-
-def _chosen(config: TrainConfig, history: list[Row], kept: int) -> bool:
-    """Whether the last epoch's weights are the ones to keep so far."""
-
-    def best() -> bool:
-        column = "test_robust" if config.train.select == "oracle" else "val_robust"
-        now, before = history[-1][column], history[kept - 1][column]
-        return kept == 0 or float(now or 0) > float(before or 0)
-
-    rules = {
-        "last": lambda: True,
-        "epoch": lambda: len(history) == config.train.select_epoch,
-        "best": best,
-        "oracle": best,
-    }
-    return rules[config.train.select]()
-
-
-def _restore(folder: Path, trainer: Trainer) -> tuple[list[Row], int]:
-    """The history and the kept epoch of an earlier process; nothing where there was none."""
-    if not (folder / STATE).is_file():
-        return [], 0
-    try:
-        tensors, note = checkpoint.load(folder / STATE)
-        checkpoint.restore_training(tensors, trainer.model, trainer.optimizer, trainer.aids)
-    except (UserError, RuntimeError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(
-            f"training state {str(folder / STATE)!r} cannot be used ({first}); delete it to train "
-            "this run from the beginning"
-        ) from None
-    history: list[Row] = [dict(row) for row in _rows(note)]
-    return history, int(note["kept"])
-
-
-def _rows(note: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = note["history"]
-    return rows
