@@ -155,6 +155,7 @@ def _presets(folder: str, kind: str, package: Path) -> Iterator[Item]:
 REGISTRIES: Mapping[str, tuple[str, str]] = {
     "defenses": ("defenses", "DEFENSES"),
     "attacks": ("attacks", "ATTACKS"),
+    "certificates": ("certificates", "CERTIFICATES"),
     "models": ("models", "MODELS"),
     "datasets": ("data", "DATASETS"),
     "optimizers": ("optim", "OPTIMIZERS"),
@@ -255,6 +256,7 @@ def _completing(*kinds: str) -> Callable[[str], Completions]:
 
 
 complete_attacks = _completing("attacks")
+complete_certificates = _completing("certificates")
 complete_models = _completing("models")
 complete_datasets = _completing("datasets")
 complete_presets = _completing("presets")

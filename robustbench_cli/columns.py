@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustbench_cli.catalogue import typed
-from robustbench_cli.records import Outcome, Run
+from robustbench_cli.records import Outcome, Run, Within
 from robustbench_cli.registry import radius
 
 CLEAN, WORST = "clean", "worst"
@@ -51,7 +51,7 @@ class Column:
 
 
 def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, Column]:
-    """The column of every attack by its key: the label it was first given.
+    """The column of every attack by its key, the label it was first given; then certificates.
 
     Where a label stands for several attacks it gets what differs.
     """
@@ -73,7 +73,36 @@ def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, Column
         distance = f"{name} dist" if key in far else ""
         taken |= {name, distance}
         result[key] = Column(name=name, attack=attack, at=at, distance=distance)
+    result |= _certified(done, taken)
     return dict(sorted(result.items(), key=lambda pair: _place(pair[1], list(result.values()))))
+
+
+def proven(run: Run) -> dict[str, int]:
+    """Right answers by column's key: of each certified predictor, then within each ball."""
+    return {
+        json.dumps([proof.params, within], sort_keys=True): correct
+        for proof in run.certificates.values()
+        for within, correct in (("", proof.correct), *((ball(w), w.correct) for w in proof.within))
+    }
+
+
+def ball(within: Within) -> str:
+    """``L2=0.25`` or ``Linf=2/255``."""
+    return f"{within.norm}={radius(within.eps)}"
+
+
+def _certified(done: Sequence[Run], taken: set[str]) -> dict[str, Column]:
+    """A column for each certified predictor and each ball, by key."""
+    found = [json.loads(key) for key in dict.fromkeys(key for run in done for key in proven(run))]
+    result = {}
+    for (params, within), more in zip(found, odd([("", p) for p, _ in found]), strict=True):
+        name = joined("certified" if within else params["name"], ",".join(more))
+        name = f"{name}@{within}" if within else name
+        while name in taken:
+            name += "'"
+        key = json.dumps([params, within], sort_keys=True)
+        result[key] = Column(name=name, attack=name, at=None, distance="")
+    return result
 
 
 def _place(column: Column, among: Sequence[Column]) -> tuple[int, float]:

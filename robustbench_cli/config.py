@@ -107,12 +107,14 @@ class EvalConfig:
     n: Annotated[int, Field(ge=0)] = 0
     """How many test examples, from the first; 0: all."""
     batch_size: Positive = 256
-    """Examples under attack at a time; verdicts do not depend on it."""
+    """Examples under attack, or noisy copies voting, at a time; verdicts do not depend on it."""
     precision: Literal["exact", "auto"] = "auto"
     """What attacks search with: the model itself in float32, or the fastest that can be vouched
     for.  The verdict is always the model's own, in float32."""
     sweep: Table = field(default_factory=dict)
     """Values of ``eps`` or ``steps`` at which every attack is run."""
+    certify: Table = field(default_factory=dict)
+    """Certificates, as attacks are listed."""
     source: Table = field(default_factory=dict)
     """The run (``id`` and ``weights``) on which images are crafted, if not the model itself."""
     seed: int = 0

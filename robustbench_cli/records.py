@@ -64,6 +64,42 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Within:
+    """What is certified within one radius."""
+
+    norm: str
+    eps: float
+    radius: float
+    """The same in the certificate's norm: that of the smallest ball which holds the other."""
+    correct: int
+    """Examples whose true class is certified at least as far."""
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What one certificate says of all examples of an evaluation."""
+
+    params: dict[str, Any]
+    norm: str
+    """What radii are measured in."""
+    n: int
+    correct: int
+    """Examples whose true class is predicted; of smoothing: by the smoothed classifier."""
+    accuracy: float
+    abstained: float
+    """The share of examples for which no class is predicted."""
+    uncertified: float
+    """The share of examples for which no class is certified."""
+    mean_radius: float
+    """The average certified radius (ACR): 0 for an example whose true class is not certified."""
+    within: list[Within]
+    forwards: int
+    """Noisy images pushed through the model."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One command, as it was asked and as it went.  Fields are only ever added."""
 
@@ -99,6 +135,7 @@ class Run:
     """Examples that no attack of this evaluation broke, per example."""
     n: int | None = None
     attacks: dict[str, Outcome] = field(default_factory=dict)
+    certificates: dict[str, Proof] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
     """Name and sha256 of the file with one verdict per example."""
     seconds: float = 0.0

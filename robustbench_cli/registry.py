@@ -62,9 +62,9 @@ class Spec:
         if not name:
             raise UserError(f"{text!r}: expected a name, as in 'pgd:steps=50'")
         params: dict[str, str] = {}
-        for pair in filter(None, re.split(r",(?=[a-z_]+=)", tail)):
+        for pair in filter(None, re.split(r",(?=[a-z_][a-z0-9_]*=)", tail)):
             key, eq, value = pair.partition("=")
-            if eq and re.fullmatch(r"[a-z_]+", key.strip()):
+            if eq and re.fullmatch(r"[a-z_][a-z0-9_]*", key.strip()):
                 params[key.strip()] = value.strip()
             elif not params:
                 params[""] = pair  # the component's own positional argument

@@ -11,7 +11,17 @@ from typing import Any
 
 from robustbench_cli import records
 from robustbench_cli.cells import Cell, Distance, Fact, Number
-from robustbench_cli.columns import CLEAN, WORST, Column, columns, joined, key_of, odd, usual
+from robustbench_cli.columns import (
+    CLEAN,
+    WORST,
+    Column,
+    columns,
+    joined,
+    key_of,
+    odd,
+    proven,
+    usual,
+)
 from robustbench_cli.errors import UserError
 from robustbench_cli.records import Kind, Outcome, Run
 from robustbench_cli.registry import radius
@@ -148,7 +158,9 @@ def _row(
             found[column.name][seed] = right(outcome)
             if column.distance and (reach := _reach(run, outcome)) is not None:
                 found[column.distance][seed] = reach
-        if usual(run):
+        for key, correct in proven(run).items():
+            found[named[key].name][seed] = correct
+        if usual(run) and run.attacks:
             # Every one is an upper bound of what all their attacks together leave.
             lowest = count(run.worst_case_accuracy, n)
             found[WORST][seed] = min(found[WORST].get(seed, lowest), lowest)

@@ -55,6 +55,14 @@ class Threat:
         )
         return norms
 
+    def radius_in(self, norm: Norm, pixels: int) -> float:
+        """The radius in ``norm`` of the smallest ball that holds this one.
+
+        Args:
+            pixels: of an image, over all channels.
+        """
+        return float(self.eps * pixels ** max(0.0, 1 / _ORDER[norm] - 1 / _ORDER[self.norm]))
+
     def dual(self, grad: Tensor) -> Tensor:
         """The dual norm (B, ...) over the last axis: how fast a linear function can change."""
         norms: Tensor = torch.linalg.vector_norm(grad, ord=_DUAL[self.norm], dim=-1)

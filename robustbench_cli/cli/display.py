@@ -21,7 +21,7 @@ from rich.text import Text
 
 from robustbench_cli import records
 from robustbench_cli.cli.listing import drawn, screen
-from robustbench_cli.columns import source, swept
+from robustbench_cli.columns import ball, source, swept
 from robustbench_cli.engine.train import Row, Watch
 from robustbench_cli.registry import radius
 from robustbench_cli.report import count
@@ -69,7 +69,7 @@ class Lines(Display):
     def epoch(self, row: Row) -> None:
         typer.echo(f"epoch {row['epoch']}/{self._epochs}  {numbers(row)}", err=True)
 
-    def judging(self, label: str, n: int) -> None:
+    def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         self._label, self._n = label, n
 
     def judged(self, done: int, accuracy: float) -> None:
@@ -85,7 +85,7 @@ class Live(Display):
         self._task: TaskID | None = None
         self._epochs = self._done = 0
         self._looked = 0.0
-        self._label = ""
+        self._what = ""
 
     def note(self, text: str) -> None:
         self._progress.console.print(escape(text))
@@ -112,14 +112,14 @@ class Live(Display):
             f"epoch {row['epoch']}/{self._epochs}  {numbers(row)}", highlight=False
         )
 
-    def judging(self, label: str, n: int) -> None:
-        self._label = label
+    def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
+        self._what = what
         self._task = self._progress.add_task(escape(label), total=n, numbers="")
 
     def judged(self, done: int, accuracy: float) -> None:
         assert self._task is not None
-        word = "accuracy" if self._label == "clean" else "robust accuracy"
-        self._progress.update(self._task, completed=done, numbers=f"{word} so far {accuracy:.2%}")
+        so_far = f"{self._what} so far {accuracy:.2%}"
+        self._progress.update(self._task, completed=done, numbers=so_far)
 
 
 def numbers(row: Row) -> str:
@@ -140,6 +140,9 @@ def print_outcomes(folder: Path) -> None:
     shares: list[tuple[str, float, dict[str, str]]] = [("clean", run.clean_accuracy or 0.0, {})]
     shares += [(label, each.robust_accuracy, _about(each)) for label, each in run.attacks.items()]
     shares += [("all of them", run.worst_case_accuracy or 0.0, {})] * several
+    for label, proof in run.certificates.items():
+        shares.append((label, proof.accuracy, {"seconds": f"{proof.seconds:.1f}"}))
+        shares += [(f"  certified@{ball(each)}", each.accuracy, {}) for each in proof.within]
     known = {title for _, _, about in shares for title in about}
     titles = [title for title in ("distance", "5-95 %", "seconds", "broken by") if title in known]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -149,7 +152,9 @@ def print_outcomes(folder: Path) -> None:
         rest = (about.get(title, "") for title in titles)
         right = f"{round(count(share, n), 1):g}"
         table.add_row(escape(label), f"{share:.2%}", right, str(n), *map(escape, rest))
-    notes = [Text(f"searched in {run.search}, judged in float32")] * bool(run.search)
+    searched = bool(run.search and run.attacks)
+    notes = [Text(f"searched in {run.search}, judged in float32")] * searched
+    notes += [Text(f"{label}: {_extent(each)}") for label, each in run.certificates.items()]
     notes += [Text(f"note: {note}") for note in run.notes]
     typer.echo(drawn(console, [Text(_heading(run)), table, *notes]), nl=False)
     typer.echo(folder)
@@ -160,6 +165,14 @@ def _heading(run: records.Run) -> str:
     eps = "" if swept(run) == "eps" else f" eps {radius(threat['eps'])}"
     crafted = f", images crafted on {made_on}" if made_on else ""
     return f"{run.subject} on {records.data_name(run)}, {threat['norm']}{eps}{crafted}"
+
+
+def _extent(proof: records.Proof) -> str:
+    """How far a certificate goes on the average, and how often it says nothing."""
+    return (
+        f"average certified radius {proof.norm} {proof.mean_radius:.4f}; "
+        f"no prediction for {proof.abstained:.2%}, nothing certified for {proof.uncertified:.2%}"
+    )
 
 
 def _about(outcome: records.Outcome) -> dict[str, str]:

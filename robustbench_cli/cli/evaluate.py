@@ -25,6 +25,20 @@ def evaluate(
             autocompletion=catalogue.complete_suites,
         ),
     ] = None,
+    certify: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="smoothing, smoothing:sigma=0.5,n=100000, ...: what can be proven; repeat.",
+            autocompletion=catalogue.complete_certificates,
+        ),
+    ] = None,
+    sigma: Annotated[
+        str | None, typer.Option(help="Noise of every certificate that takes it, e.g. 0.25.")
+    ] = None,
+    n0: Annotated[
+        int | None,
+        typer.Option("--n0", help="Votes that choose the class which is certified, e.g. 100."),
+    ] = None,
     run: options.RunName = None,
     model: options.Model = None,
     weights: options.Weights = None,
@@ -59,7 +73,7 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure a model under attacks; print the accuracies and the folder of verdicts.
+    """Measure a model under attacks or certify it; print the accuracies and the folder of verdicts.
 
     An interrupted evaluation goes on where it stopped when the same command is run again.
 
@@ -68,6 +82,7 @@ def evaluate(
     advbench eval --suite paper --run trades --n 1000
     advbench eval --attack pgd20 --sweep eps=0,2/255,...,16/255
     advbench eval --attack pgd20 --run trades --source standard
+    advbench eval --certify smoothing --sigma 0.25 --n 500
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
     """
     from robustbench_cli.cli.display import print_outcomes, shown
@@ -77,6 +92,9 @@ def evaluate(
     asked = Asked(
         attacks=attack or [],
         suite=suite,
+        certify=certify or [],
+        sigma=sigma,
+        n0=n0,
         run=run,
         model=model,
         weights=weights,

@@ -1,7 +1,7 @@
 """From options to a request: what ``eval`` and ``attack`` have in common."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,9 @@ class Asked:
 
     attacks: list[str]
     suite: str | None = None
+    certify: list[str] = field(default_factory=list)
+    sigma: str | None = None
+    n0: int | None = None
     run: str | None
     model: str | None
     weights: Path | None
@@ -46,7 +49,7 @@ def request(asked: Asked, kind: str) -> "Request":
         UserError: something that was asked for is unknown, damaged or makes no sense.
     """
     from robustbench_cli.run import setup
-    from robustbench_cli.run.asked import chosen_attacks, eval_config
+    from robustbench_cli.run.asked import chosen_attacks, chosen_certificates, eval_config
     from robustbench_cli.run.evaluate import Request
     from robustbench_cli.run.subject import Choice, find
 
@@ -54,13 +57,16 @@ def request(asked: Asked, kind: str) -> "Request":
     options: dict[str, Any] = given(
         restarts=asked.restarts, eot=asked.eot, last_iterate=asked.last_iterate or None
     )
-    attacks = chosen_attacks(asked.attacks, asked.suite, options)
+    certificates = chosen_certificates(asked.certify, given(sigma=asked.sigma, n0=asked.n0))
+    proof_only = certificates and not (asked.attacks or asked.suite or options)
+    attacks = {} if proof_only else chosen_attacks(asked.attacks, asked.suite, options)
     choice = Choice(run=asked.run, model=asked.model, weights=asked.weights, dataset=asked.dataset)
     subject, base = find(choice, place)
     source = find(Choice(run=asked.source), place)[0] if asked.source is not None else None
     dataset = asked.dataset
     typed = given(
         attack=attacks,
+        certify=certificates,
         dataset=setup.component("dataset", dataset) if dataset is not None else None,
         threat=given(norm=asked.norm, eps=asked.eps) or None,
         source={"id": source.parent, "weights": source.weights} if source else None,

@@ -150,6 +150,7 @@ def _numbers(run: "Run") -> str:
     """A run's accuracies: under each attack, or at its last epoch so far."""
     shares = {"clean": run.clean_accuracy}
     shares |= {label: outcome.robust_accuracy for label, outcome in run.attacks.items()}
+    shares |= {label: proof.accuracy for label, proof in run.certificates.items()}
     words = [f"{label} {share:.2%}" for label, share in shares.items() if share is not None]
     last = run.history[-1] if run.history else {}
     words += [f"epoch {last['epoch']}/{run.config['train']['epochs']}"] if last else []
@@ -287,6 +288,7 @@ _EXAMPLES = {
     "objective": "advbench train {}",
     "modifier": "advbench train trades+{}",
     "attacks": "advbench eval --attack {}",
+    "certificates": "advbench eval --certify {}",
     "models": "advbench train trades --model {}",
     "datasets": "advbench train trades --dataset {}",
     "optimizers": "advbench train trades --set optimizer.name={}",

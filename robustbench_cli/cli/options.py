@@ -60,7 +60,9 @@ Precision = Annotated[
         "itself, in float32. The verdict is always float32 (default: auto)."
     ),
 ]
-AttackBatch = Annotated[int | None, typer.Option(help="Examples attacked at once.")]
+AttackBatch = Annotated[
+    int | None, typer.Option(help="Examples attacked, or noisy copies classified, at once.")
+]
 LastIterate = Annotated[
     bool,
     typer.Option(

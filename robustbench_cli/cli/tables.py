@@ -133,7 +133,7 @@ def sheet(found: list["Row"], *, columns: str | None, sort: str | None) -> Sheet
 def listed(names: str | None) -> list[str]:
     """What ``--columns`` names, each once."""
     # ``pgd:steps=5,restarts=2`` is one name: its comma stands before a key.
-    parts = re.split(r",(?![a-z_]+=)", names or "")
+    parts = re.split(r",(?![a-z_][a-z0-9_]*=)", names or "")
     return list(dict.fromkeys(name.strip() for name in parts if name.strip()))
 
 

@@ -10,15 +10,23 @@ import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from robustbench_cli.engine.evaluate import COLUMNS, Column
+from robustbench_cli.engine.evaluate import Column
 from robustbench_cli.errors import UserError
 from robustbench_cli.records import sha256, write_bytes
 
 FLUSH = 5.0
 """Seconds between files."""
+
+
+class Entries(Protocol):
+    """Arrays with one entry per example; ``stages`` says how far each example has come."""
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]: ...
 
 
 class Journal:
@@ -41,23 +49,32 @@ class Journal:
         Raises:
             UserError: naming a damaged file.
         """
-        column, seconds = Column.empty(self._n), 0.0
+        column = Column.empty(self._n)
+        return column, self.recall(name, column)
+
+    def recall(self, name: str, entries: Entries) -> float:
+        """Fill in what is known already; return the seconds it took.
+
+        Raises:
+            UserError: naming a damaged file.
+        """
+        seconds = 0.0
         for path in sorted(self._folder.glob(f"{name}-*.npz")):
             loaded = read_arrays(path)
-            rows, stages = loaded["rows"], column.arrays["stages"]
+            rows, stages = loaded["rows"], entries.arrays["stages"]
             later = loaded["stages"] >= stages[rows]
-            for key in COLUMNS:
-                column.arrays[key][rows[later]] = loaded[key][later]
+            for key, values in entries.arrays.items():
+                values[rows[later]] = loaded[key][later]
             seconds += float(loaded["seconds"])
-        return column, seconds
+        return seconds
 
-    def moved(self, name: str, column: Column, rows: np.ndarray) -> None:
+    def moved(self, name: str, column: Entries, rows: np.ndarray) -> None:
         """Some examples have come on; they are written when it is time to."""
         self._moved.append(rows)
         if time.perf_counter() - self._kept_at > FLUSH:
             self.flush(name, column)
 
-    def flush(self, name: str, column: Column) -> None:
+    def flush(self, name: str, column: Entries) -> None:
         """Write what has come on since the last file, and the time it took to find."""
         now = time.perf_counter()
         spent, self._kept_at = now - self._kept_at, now
@@ -72,7 +89,7 @@ class Journal:
                 {
                     "rows": rows,
                     "seconds": np.array(spent),
-                    **{key: column.arrays[key][rows] for key in COLUMNS},
+                    **{key: values[rows] for key, values in column.arrays.items()},
                 },
             )
 

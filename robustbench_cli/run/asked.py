@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from robustbench_cli import presets
 from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.certificates import CERTIFICATES
 from robustbench_cli.config import (
     EvalConfig,
     Table,
@@ -21,7 +22,7 @@ from robustbench_cli.config import (
 )
 from robustbench_cli.data import DATASETS
 from robustbench_cli.errors import UserError, hint
-from robustbench_cli.registry import Number, Spec
+from robustbench_cli.registry import Number, Registry, Spec
 from robustbench_cli.run.setup import known, radius_of
 from robustbench_cli.threat import Threat
 
@@ -51,6 +52,13 @@ def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
         label: ATTACKS.describe(attack)
         for label, attack in zip(values["attack"], attacks, strict=True)
     }
+    values["certify"] = {
+        spec.label: CERTIFICATES.describe(CERTIFICATES.build(spec))
+        for spec in specs_of(values.get("certify", {}))
+    }
+    for option in ("sweep", "source"):
+        if values["certify"] and values.get(option):
+            raise UserError(f"--certify goes without --{option}, which is for attacks")
     return validated(EvalConfig, values)
 
 
@@ -105,16 +113,40 @@ def chosen_attacks(texts: list[str], suite: str | None, options: Mapping[str, An
         UserError: no attack, an unknown one, one given twice, or an option that none takes.
     """
     tables = _suite(suite) if suite else {}
-    for text in texts:
-        spec, label = ATTACKS.resolve(Spec.parse(text)), text.strip().lower()
-        if label in tables:
-            raise UserError(f"attack {label!r} is given twice; once is enough")
-        tables[label] = {"name": spec.name, **spec.params}
+    _add(ATTACKS, tables, texts)
     if not tables:
         raise UserError("name an attack, e.g. --attack pgd20 --attack cw20, or --suite paper")
     for option, value in options.items():
-        tables = _with_option(tables, option, value)
+        tables = _with_option(ATTACKS, tables, option, value)
     return tables
+
+
+def chosen_certificates(texts: list[str], options: Mapping[str, Any]) -> Table:
+    """``--certify`` as the ``certify`` section, labelled as written.
+
+    Args:
+        options: values for every certificate that takes them: ``sigma``, ``n0``.
+
+    Raises:
+        UserError: an unknown certificate, one given twice, or an option that none takes.
+    """
+    tables: Table = {}
+    _add(CERTIFICATES, tables, texts)
+    for option, value in options.items():
+        if not tables:
+            raise UserError(f"--{option} belongs to a certificate: add --certify smoothing")
+        if twice := [label for label, table in tables.items() if option in table]:
+            raise UserError(f"--{option} {value}: {twice[0]!r} says it, too; once is enough")
+        tables = _with_option(CERTIFICATES, tables, option, value)
+    return tables
+
+
+def _add(registry: Registry[Any], tables: Table, texts: list[str]) -> None:
+    for text in texts:
+        spec, label = registry.resolve(Spec.parse(text)), text.strip().lower()
+        if label in tables:
+            raise UserError(f"{registry.kind} {label!r} is given twice; once is enough")
+        tables[label] = {"name": spec.name, **spec.params}
 
 
 def _suite(name: str) -> Table:
@@ -128,17 +160,17 @@ def _suite(name: str) -> Table:
     return attacks
 
 
-def _with_option(tables: Table, option: str, value: object) -> Table:
-    """One option for every attack that has it, shown in the label: it changes the protocol."""
+def _with_option(registry: Registry[Any], tables: Table, option: str, value: object) -> Table:
+    """One option for every component that has it, shown in the label: it changes the protocol."""
     result: Table = {}
     for label, table in tables.items():
-        if ATTACKS.accepts(table["name"], option):
+        if registry.accepts(table["name"], option):
             shown = f"{label}{',' if ':' in label else ':'}{option}={str(value).lower()}"
             result[shown] = {**table, option: value}
         else:
             result[label] = table
     if list(result) == list(tables):
-        raise UserError(f"--{option.replace('_', '-')}: none of these attacks takes it")
+        raise UserError(f"--{option.replace('_', '-')}: none of these {registry.kind}s takes it")
     return result
 
 

@@ -18,8 +18,12 @@ class Display:
     def epoch(self, row: Row) -> None:
         """An epoch is done."""
 
-    def judging(self, label: str, n: int) -> None:
-        """An attack (or ``clean``) starts on ``n`` examples."""
+    def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
+        """An attack (or ``clean``, or a certificate) starts on ``n`` examples.
+
+        Args:
+            what: which accuracy ``judged`` will tell.
+        """
 
     def judged(self, done: int, accuracy: float) -> None:
         """``done`` examples have their verdict, with this accuracy so far."""

@@ -22,6 +22,7 @@ from robustbench_cli.noise import Noise
 from robustbench_cli.records import Recorder, Run
 from robustbench_cli.run import setup
 from robustbench_cli.run.asked import build_attacks
+from robustbench_cli.run.certify import Certifying
 from robustbench_cli.run.display import Display
 from robustbench_cli.run.outcomes import arrays_of, fill, outcome, robust
 from robustbench_cli.run.points import Point, cut, inherit, points
@@ -214,7 +215,16 @@ class _Session:
             for note in checks.after(stages, column, len(self.data)):
                 self.note(f"{point.label}: {note}")
             self._recorder.update(attacks=dict(outcomes))
-        self._close(todo, columns)
+        certifying = Certifying(
+            config=self.config,
+            model=self._judge.model,
+            data=self.data,
+            shard=self.shard,
+            journal=self.journal,
+            recorder=self._recorder,
+            display=self._display,
+        )
+        self._close(todo, columns, certifying.run(self.note))
         return columns
 
     def note(self, text: str) -> None:
@@ -226,7 +236,7 @@ class _Session:
     def _clean(self) -> Column:
         column, _ = self.journal.column("0")
         mine = self.shard.mine(len(self.data)) & (column.arrays["stages"] == 0)
-        self._display.judging(CLEAN, int(mine.sum()))
+        self._display.judging(CLEAN, int(mine.sum()), "accuracy")
         done = 0
         for found in clean(replace(self._field, judge=self._judge), self._rows(mine)):
             column.put(0, found, minimal=False)
@@ -235,7 +245,7 @@ class _Session:
             judged = column.arrays["stages"] > 0
             self._display.judged(done, float(column.arrays["share"][judged].mean(dtype=float)))
         self.journal.flush("0", column)
-        self._share(column)
+        self.shard.together(column.arrays, len(self.data))
         self._recorder.update(clean_accuracy=float(column.arrays["share"].mean(dtype=float)))
         return column
 
@@ -269,22 +279,14 @@ class _Session:
         self.journal.flush(name, column)
         seconds += self.journal.spent
         fill(column, right, clean_, self._labels)
-        return column, self._share(column, seconds)
+        return column, self.shard.together(column.arrays, len(self.data), seconds)
 
     def _rows(self, mask: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(mask.nonzero()[0]).to(self.data.y.device)
 
-    def _share(self, column: Column, seconds: float = 0.0) -> float:
-        """Put everyone's examples together; the time is that of the slowest."""
-        mine = self.shard.mine(len(self.data)).nonzero()[0]
-        part = {key: values[mine] for key, values in column.arrays.items()}
-        everyone = self.shard.gathered((mine, part, seconds))
-        for rows, arrays, _ in everyone:
-            for key, values in arrays.items():
-                column.arrays[key][rows] = values
-        return max(spent for _, _, spent in everyone)
-
-    def _close(self, todo: list[Point], columns: dict[str, Column]) -> None:
+    def _close(
+        self, todo: list[Point], columns: dict[str, Column], proven: dict[str, np.ndarray]
+    ) -> None:
         clean_ = columns[CLEAN]
         standing = robust(None, clean_, clean_)
         for point in todo:
@@ -292,6 +294,8 @@ class _Session:
         run_ = self._recorder.run
         changes: dict[str, object] = {"worst_case_accuracy": float(standing.mean(dtype=float))}
         if self.shard.first:
-            changes["examples"] = self.journal.close(arrays_of(columns, self._labels))
-        changes["seconds"] = sum(each.seconds for each in run_.attacks.values())
+            arrays = arrays_of(columns, self._labels) | proven
+            changes["examples"] = self.journal.close(arrays)
+        done = (*run_.attacks.values(), *run_.certificates.values())
+        changes["seconds"] = sum(each.seconds for each in done)
         self._recorder.update(**changes)

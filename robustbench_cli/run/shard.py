@@ -45,6 +45,16 @@ class Shard:
         distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
+    def together(self, arrays: dict[str, np.ndarray], n: int, seconds: float = 0.0) -> float:
+        """Put everyone's examples together, ``n`` in all; the time is that of the slowest."""
+        mine = self.mine(n).nonzero()[0]
+        part = {key: values[mine] for key, values in arrays.items()}
+        everyone = self.gathered((mine, part, seconds))
+        for rows, theirs, _ in everyone:
+            for key, values in theirs.items():
+                arrays[key][rows] = values
+        return max(spent for _, _, spent in everyone)
+
     def agreed(self, make: Callable[[], T]) -> T:
         """What the first process makes, for everyone."""
         return self.gathered(make() if self.first else None)[0]  # type: ignore[return-value]
