@@ -15,12 +15,12 @@ ATTACK = '''"""Signs at random (Nobody, 2026), https://example.org/signs."""
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.attacks import ATTACKS, Search
 
 
 @ATTACKS.register("random-signs", pattern=r"random-signs-?(?P<tries>\\d+)")
 @dataclass(frozen=True, kw_only=True)
-class RandomSigns(Attack):
+class RandomSigns(Search):
     """Corners of the ball, one after the other."""
 
     tries: int = 3

@@ -103,6 +103,10 @@ class Look(NamedTuple):
     """How many looks each example has had before this one (B, int64)."""
 
 
+Sees = Literal["gradient", "logits", "jacobian"]
+"""What an attack needs to know of the model at each look."""
+
+
 class Stage(NamedTuple):
     """One lane of one member of an attack."""
 
@@ -117,19 +121,14 @@ class Stage(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
-    """Hyper-parameters of one attack."""
+class Attack:
+    """Hyper-parameters of one attack: a ``Search``, a ``Whole``, or members that are such."""
 
     min_classes: ClassVar[int] = 2
     """How many classes its losses need; fewer is refused before anything runs."""
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2", "L1")
     """The threats it can work under; any other is refused."""
-    sees: ClassVar[Literal["gradient", "logits", "jacobian"]] = "gradient"
-    """What it needs to know of the model at each look."""
-    taps: ClassVar[bool] = False
-    """Whether its loss reads the features in front of the last layer."""
-    roams: ClassVar[bool] = False
-    """Whether its iterates leave the ball, so that a success must be checked for its distance."""
+    sees: ClassVar[Sees] = "gradient"
 
     @property
     def needs(self) -> int:
@@ -164,30 +163,6 @@ class Attack(ABC):
         """How often it is begun anew, each time on what is still standing."""
         return 1
 
-    def begin(self, task: Task) -> State:
-        """Where to look first."""
-        raise NotImplementedError
-
-    def seen(self, x: Tensor, state: State, task: Task, taken: Tensor) -> Tensor:
-        """The image as the model is shown it where a gradient is taken (input diversity)."""
-        return x
-
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
-        """What the gradient is taken of, (B); an attack that sees logits only has none."""
-        raise NotImplementedError
-
-    def move(self, state: State, look: Look, task: Task) -> State:
-        """Where to look next."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        """Whether look number ``taken`` (from 0) is each example's last one, (B)."""
-
-    def counts(self, state: State, taken: Tensor) -> Tensor:
-        """Whether a misclassification at this look counts, (B)."""
-        return torch.ones_like(taken, dtype=torch.bool)
-
     def stages(self, threat: Threat, classes: int) -> list[Stage]:
         """Every lane of every member, in the order in which they are run."""
         return [
@@ -198,19 +173,50 @@ class Attack(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole(Attack):
+class Search(Attack, ABC):
+    """An attack that proposes image after image; the engine looks at them for it."""
+
+    taps: ClassVar[bool] = False
+    """Whether its loss reads the features in front of the last layer."""
+    roams: ClassVar[bool] = False
+    """Whether its iterates leave the ball, so that a success must be checked for its distance."""
+
+    @abstractmethod
+    def begin(self, task: Task) -> State:
+        """Where to look first."""
+
+    def seen(self, x: Tensor, state: State, task: Task, taken: Tensor) -> Tensor:
+        """The image as the model is shown it where a gradient is taken (input diversity)."""
+        return x
+
+    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+        """What the gradient is taken of, (B); an attack that sees logits only has none."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def move(self, state: State, look: Look, task: Task) -> State:
+        """Where to look next."""
+
+    @abstractmethod
+    def over(self, state: State, taken: Tensor) -> Tensor:
+        """Whether look number ``taken`` (from 0) is each example's last one, (B)."""
+
+    def counts(self, state: State, taken: Tensor) -> Tensor:
+        """Whether a misclassification at this look counts, (B)."""
+        return torch.ones_like(taken, dtype=torch.bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Attack, ABC):
     """An attack that runs by itself on a batch, for codes that are not ours."""
 
     @abstractmethod
     def craft(self, model: Any, task: Task) -> Tensor:
         """Adversarial images (B, C, H, W); where there is none, anything."""
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, kw_only=True)
-class Iterated(Attack):
+class Iterated(Search):
     """What the attacks that walk step by step have in common."""
 
     steps: Steps = 20

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import Attack, Look, State, Task
+from robustbench_cli.attacks import Look, Search, State, Task
 from robustbench_cli.noise import Noise
 from robustbench_cli.threat import Threat, onto_l1, over
 
@@ -194,7 +194,7 @@ def _few(grad: Tensor, kept: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(Attack):
+class APGD(Search):
     """What the three losses have in common."""
 
     steps: Steps = 100

@@ -3,6 +3,7 @@
 Croce & Hein (2020), https://arxiv.org/abs/1907.02044, algorithm 1.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -11,13 +12,13 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import Attack, Look, State, Task
+from robustbench_cli.attacks import Look, Search, State, Task
 from robustbench_cli.attacks._planes import to_plane
 from robustbench_cli.threat import over
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boundary(Attack):
+class Boundary(Search):
     """What both versions have in common; parameters as in AutoAttack."""
 
     steps: Steps = 100
@@ -57,9 +58,9 @@ class Boundary(Attack):
         # Whether the point is one the attack moved to, and how often it has moved.
         return {"x": x.clone(), "moved": task.y < 0, "moves": task.y * 0}
 
+    @abstractmethod
     def plane(self, look: Look, state: State, task: Task) -> tuple[Tensor, Tensor]:
         """The nearest linearised boundary: its normal (B, d), and how far f is from zero (B)."""
-        raise NotImplementedError
 
     def move(self, state: State, look: Look, task: Task) -> State:
         x, here, threat = task.x.flatten(1), state["x"].flatten(1), task.threat

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
-from robustbench_cli.attacks import ATTACKS, Attack, State
+from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.attacks.apgd import CrossEntropy, LogitRatio
 from robustbench_cli.attacks.apgd import Targeted as APGDTargeted
 from robustbench_cli.attacks.fab import FAB
@@ -57,6 +55,3 @@ class AutoAttack(Attack):
             "rand": {"apgd-ce": CrossEntropy(eot=20), "apgd-dlr": LogitRatio(eot=20)},
         }
         return compositions[self.version]
-
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        raise NotImplementedError

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_cli import losses
 from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import ATTACKS, Attack, Look, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
 from robustbench_cli.registry import Number
 from robustbench_cli.threat import over
 
@@ -35,7 +35,7 @@ def adam(state: State, grad: Tensor, rate: float) -> State:
 
 @ATTACKS.register("cw-l2", aliases=("cwl2",), pattern=r"cw-?l2-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class CWL2(Attack):
+class CWL2(Search):
     """Adam on |x' - x|^2 + c max(z_y - max z + kappa, 0), with a binary search for c.
 
     The authors take 10000 steps per c and give c up once the summed loss of the batch stalls.  Here

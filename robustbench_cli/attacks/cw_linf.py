@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustbench_cli import losses
 from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import ATTACKS, Attack, Look, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
 from robustbench_cli.attacks.cw_l2 import adam, opened
 from robustbench_cli.registry import Number
 from robustbench_cli.threat import over
@@ -17,7 +17,7 @@ from robustbench_cli.threat import over
 
 @ATTACKS.register("cw-linf", aliases=("cwlinf",), pattern=r"cw-?linf-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class CWLinf(Attack):
+class CWLinf(Search):
     """Adam on sum(max(|x' - x| - tau, 0)) + c max(z_y - max z, 0), for ever smaller tau.
 
     A round that succeeds shrinks tau, one that fails doubles c; each begins where the last one

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robustbench_cli import losses
 from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import ATTACKS, Attack, Look, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
 from robustbench_cli.registry import Number
 from robustbench_cli.threat import over
 
@@ -31,7 +31,7 @@ def length(x: Tensor) -> Tensor:
 
 @ATTACKS.register("ddn", pattern=r"ddn-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class DDN(Attack):
+class DDN(Search):
     """Steps along the gradient on a sphere that shrinks inside and grows outside the class.
 
     The paper rounds every iterate to the grey levels of an 8-bit image (``levels=256``).  That is

@@ -4,7 +4,7 @@ It steps onto the nearest boundary of the linearised model until the class chang
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_cli import losses
 from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import ATTACKS, Attack, Look, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.registry import Number
 from robustbench_cli.threat import over
 
@@ -22,7 +22,7 @@ BEYOND = 1e-4
 
 @ATTACKS.register("deepfool", aliases=("df",), pattern=r"deepfool-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class DeepFool(Attack):
+class DeepFool(Search):
     """Onto the nearest linearised boundary, again and again; one gradient per class and step.
 
     The authors' code leaves the box [0, 1]; here every iterate is clipped to it, as in Foolbox,
@@ -38,7 +38,7 @@ class DeepFool(Attack):
     """Only the boundaries with so many classes (by clean logit, the true one included) count."""
 
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2")
-    sees: ClassVar[Literal["gradient", "logits", "jacobian"]] = "jacobian"
+    sees: ClassVar[Sees] = "jacobian"
 
     @property
     def minimal(self) -> bool:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
-from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Attack, State
+from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.attacks._boundary import Boundary
 from robustbench_cli.errors import UserError
 from robustbench_cli.registry import Spec
@@ -69,6 +68,3 @@ class Ensemble(Attack):
             for outer, attack in self._built().items()
             for inner, member in attack.members(threat).items()
         }
-
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        raise NotImplementedError

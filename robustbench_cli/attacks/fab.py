@@ -5,14 +5,14 @@ towards the clean image, and once across it comes back part of the way.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli import losses
-from robustbench_cli.attacks import ATTACKS, Look, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Output, Sees, State, Task
 from robustbench_cli.attacks._boundary import Boundary
 
 
@@ -21,7 +21,7 @@ from robustbench_cli.attacks._boundary import Boundary
 class FAB(Boundary):
     """Towards the nearest linearised boundary of all wrong classes; one gradient per class."""
 
-    sees: ClassVar[Literal["gradient", "logits", "jacobian"]] = "jacobian"
+    sees: ClassVar[Sees] = "jacobian"
 
     def plane(self, look: Look, state: State, task: Task) -> tuple[Tensor, Tensor]:
         y, grad = task.y, look.grad.flatten(2)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_cli import losses
 from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import ATTACKS, Attack, Look, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
 from robustbench_cli.attacks.ddn import cosine, length
 from robustbench_cli.registry import Number
 from robustbench_cli.threat import onto_l1, over
@@ -20,7 +20,7 @@ from robustbench_cli.threat import onto_l1, over
 
 @ATTACKS.register("fmn", pattern=r"fmn-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class FMN(Attack):
+class FMN(Search):
     """Normalised gradient steps, brought back to a ball of a radius that is learnt on the way.
 
     The authors' code takes 10 steps, which Foolbox found too few; 100 are its and our default.

@@ -4,14 +4,14 @@ https://arxiv.org/abs/1804.08598.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.ascent import StepSize
-from robustbench_cli.attacks import ATTACKS, Attack, Look, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.attacks.spsa import slopes
 from robustbench_cli.losses import margin
 from robustbench_cli.registry import Number
@@ -23,7 +23,7 @@ PLATEAU = 5
 
 @ATTACKS.register("nes", pattern=r"nes-?(?P<queries>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class NES(Attack):
+class NES(Search):
     """Sign steps along a gradient estimated from pairs of Gaussian probes, within a budget.
 
     Settings are those of the authors' code.  That code climbs the cross-entropy and is targeted
@@ -32,7 +32,7 @@ class NES(Attack):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2")
-    sees: ClassVar[Literal["gradient", "logits", "jacobian"]] = "logits"
+    sees: ClassVar[Sees] = "logits"
 
     queries: Annotated[int, Field(ge=1)] = 10_000
     """Images that the model is asked about, per example."""

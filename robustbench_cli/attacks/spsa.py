@@ -4,14 +4,14 @@ https://arxiv.org/abs/1802.05666.  It needs logits only, so masked gradients do 
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.ascent import Steps
-from robustbench_cli.attacks import ATTACKS, Attack, Look, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.losses import margin
 from robustbench_cli.registry import Number
 from robustbench_cli.threat import over
@@ -19,7 +19,7 @@ from robustbench_cli.threat import over
 
 @ATTACKS.register("spsa", pattern=r"spsa-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class SPSA(Attack):
+class SPSA(Search):
     """Adam on the perturbation, with the margin's slope along random signs as its gradient.
 
     The paper has no single setting; these are the usual 0.01 and 0.01 with enough samples to be
@@ -28,7 +28,7 @@ class SPSA(Attack):
     samples, ``spsa:pairs=4096``.
     """
 
-    sees: ClassVar[Literal["gradient", "logits", "jacobian"]] = "logits"
+    sees: ClassVar[Sees] = "logits"
 
     steps: Steps = 100
     """Adam steps."""

@@ -5,13 +5,13 @@ margin falls.  L1 as in Croce & Hein (2021), https://arxiv.org/abs/2103.01208.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Attack, Look, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.attacks._square import ODD, flipped, redrawn, striped, tiled
 from robustbench_cli.attacks._windows import sides
 from robustbench_cli.losses import margin
@@ -20,7 +20,7 @@ from robustbench_cli.threat import over
 
 @ATTACKS.register("square", pattern=r"square-?(?P<queries>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class Square(Attack):
+class Square(Search):
     """Settings of AutoAttack: 5000 queries, 0.8 of the image at first, halved at fixed queries.
 
     Every image has squares of its own; the official code gives a whole batch the same ones.
@@ -35,7 +35,7 @@ class Square(Attack):
     rescale: bool = False
     """Whether squares shrink by shares of ``queries``, not at fixed counts (out of 10,000)."""
 
-    sees: ClassVar[Literal["gradient", "logits", "jacobian"]] = "logits"
+    sees: ClassVar[Sees] = "logits"
 
     def lanes(self, classes: int) -> int:
         return self.restarts

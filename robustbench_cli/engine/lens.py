@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental import optimization
 
-from robustbench_cli.attacks import Attack, Look, Output, State, Task
+from robustbench_cli.attacks import Look, Output, Search, State, Task
 from robustbench_cli.engine.judge import device_of
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import wide
@@ -44,7 +44,7 @@ class Lens:
     """What it runs in, for the record."""
 
     def look(
-        self, attack: Attack, state: State, task: Task, taken: Tensor
+        self, attack: Search, state: State, task: Task, taken: Tensor
     ) -> tuple[Look, int, int]:
         """One look at every row, averaged over ``attack.draws`` passes, and its price.
 
@@ -63,7 +63,7 @@ class Lens:
         }
         return Look(**means, taken=taken), *price
 
-    def _once(self, attack: Attack, state: State, task: Task, taken: Tensor) -> Look:
+    def _once(self, attack: Search, state: State, task: Task, taken: Tensor) -> Look:
         x = state["x"].detach()
         none = x.new_full((len(x),), torch.nan)
         seen = self._classified(state["probes"]) if attack.probes else none

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_cli.attacks import Attack, Examples, Stage, Task, Whole
+from robustbench_cli.attacks import Attack, Examples, Search, Stage, Task, Whole
 from robustbench_cli.engine.judge import Judge
 from robustbench_cli.engine.lens import Lens, Meter
 from robustbench_cli.engine.memory import halving
@@ -60,13 +60,14 @@ def run(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
 
 
 def _stream(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
-    if isinstance(stage.attack, Whole):
-        for part in torch.split(rows, field.slots):
-            yield _at_once(stage.attack, part, _task(stage, part, field), field)
-        return
     attack = stage.attack
+    if isinstance(attack, Whole):
+        for part in torch.split(rows, field.slots):
+            yield _at_once(attack, part, _task(stage, part, field), field)
+        return
+    assert isinstance(attack, Search), f"{attack} is neither a Search nor a Whole"
     room = max(1, field.slots // (1 + attack.probes))
-    table = _begin(stage, rows[:room], field)
+    table = _begin(attack, rows[:room], _task(stage, rows[:room], field))
     queue, turn = rows[room:], 0
     while True:
         table, turn = _looked(attack, table, field), turn + 1
@@ -85,7 +86,7 @@ def _stream(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
         if alive < len(table.alive) and (refill or alive <= field.lens.compact * len(table.alive)):
             table = table.only(left)
         if refill:
-            fresh = _begin(stage, queue[:free], field)
+            fresh = _begin(attack, queue[:free], _task(stage, queue[:free], field))
             table, queue = (table.joined(fresh) if alive else fresh), queue[free:]
 
 
@@ -103,12 +104,11 @@ def _task(stage: Stage, rows: Tensor, field: Field) -> Task:
     )
 
 
-def _begin(stage: Stage, rows: Tensor, field: Field) -> Table:
-    task = _task(stage, rows, field)
+def _begin(attack: Search, rows: Tensor, task: Task) -> Table:
     none = torch.zeros_like(task.y)
     return Table(
         task=task,
-        state=stage.attack.begin(task),
+        state=attack.begin(task),
         rows=rows,
         taken=none,
         alive=torch.ones_like(none, dtype=torch.bool),
@@ -122,7 +122,7 @@ def _begin(stage: Stage, rows: Tensor, field: Field) -> Table:
     )
 
 
-def _looked(attack: Attack, table: Table, field: Field) -> Table:
+def _looked(attack: Search, table: Table, field: Field) -> Table:
     """One pass of the model over all slots, what is to be remembered of it, and the next step."""
     task, state, taken = table.task, table.state, table.taken
     look, forwards, backwards = field.lens.look(attack, state, task, taken)
@@ -147,7 +147,7 @@ def _looked(attack: Attack, table: Table, field: Field) -> Table:
 
 
 def _score(
-    attack: Attack, logits: Tensor, x: Tensor, task: Task, *, final: bool
+    attack: Search, logits: Tensor, x: Tensor, task: Task, *, final: bool
 ) -> tuple[Tensor, Tensor]:
     """How good an image is, the higher the better; with ``final``, infinite where it is wrong."""
     wrong = logits.argmax(1) != task.y
@@ -160,7 +160,7 @@ def _score(
     return (torch.where(wrong, torch.inf, gap) if final else gap), wrong
 
 
-def _leaving(attack: Attack, table: Table, field: Field) -> tuple[Table, Found | None]:
+def _leaving(attack: Search, table: Table, field: Field) -> tuple[Table, Found | None]:
     """Take the finished rows out, after the judge has looked at what they claim."""
     if bool(table.peak.isnan().any()):
         raise RunError("the model returned NaN or infinite logits; no verdict is possible")
@@ -173,7 +173,7 @@ def _leaving(attack: Attack, table: Table, field: Field) -> tuple[Table, Found |
     return replace(table, here=table.here & table.alive), found
 
 
-def _confirmed(attack: Attack, table: Table, field: Field) -> Table:
+def _confirmed(attack: Search, table: Table, field: Field) -> Table:
     """Rows whose success the judge denies go on; those of a randomised model that it grants end."""
     if attack.minimal or not field.stop:
         return table

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import ATTACKS, Attack, Whole
+from robustbench_cli.attacks import ATTACKS, Search, Whole
 from robustbench_cli.data import Split
 from robustbench_cli.engine.evaluate import Column, attacked, clean, evaluate
 from robustbench_cli.engine.judge import Judge, examine, judging
@@ -69,7 +69,7 @@ class Foreign(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanderer(Attack):
+class Wanderer(Search):
     """An attack that looks anywhere at all."""
 
     value: float

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.attacks import ATTACKS, Search
 from robustbench_cli.engine.evaluate import Column, Tensors, evaluate
 from robustbench_cli.engine.judge import Judge
 from robustbench_cli.engine.lens import Lens
@@ -157,7 +157,7 @@ def test_claims_that_the_judge_denies_do_not_count_and_the_search_goes_on(half):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Still(Attack):
+class Still(Search):
     """It never moves: what it claims it claims at every look."""
 
     def begin(self, task):
