@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli.ascent import gradient
 from robustbench_cli.attacks import Stage
 from robustbench_cli.engine.evaluate import Column
 from robustbench_cli.engine.judge import judging
@@ -45,7 +46,8 @@ def before(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
             notes.append("the model's outputs look like probabilities: it must return logits")
         if logits.shape[1] >= 3:
             right = logits.argmax(1) == y  # nobody attacks the others
-            zero = _without_gradient(model, x[right], y[right])
+            _, grad = gradient(model, dlr, y[right], x[right])
+            zero = int((grad.flatten(1).abs().sum(1) == 0).sum())
             if zero:
                 notes.append(
                     f"{zero} of {int(right.sum())} images have a zero gradient of the logit ratio: "
@@ -75,13 +77,6 @@ def randomised(model: nn.Module, x: Tensor) -> bool:
     labels = [answer.argmax(1) for answer in answers]
     apart = max(float((units[0] - unit).norm(dim=1).max()) for unit in units[1:])
     return apart > RANDOM or any(not torch.equal(labels[0], label) for label in labels[1:])
-
-
-def _without_gradient(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    leaf = x.clone().requires_grad_()
-    with torch.enable_grad():
-        (grad,) = torch.autograd.grad(dlr(model(leaf), y).sum(), leaf)
-    return int((grad.flatten(1).abs().sum(1) == 0).sum())
 
 
 @contextmanager
