@@ -25,11 +25,15 @@ BEATEN = 0.002
 """Share of the examples that a black-box attack may break after the white-box ones."""
 
 
-def before(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    """Warnings about a model, from a batch of clean images."""
+def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -> list[str]:
+    """Warnings about a model, from a batch of clean images.
+
+    Args:
+        random: whether it is ``randomised``, if that is known already.
+    """
     notes = []
     with judging(model):
-        if randomised(model, x):
+        if randomised(model, x) if random is None else random:
             notes.append(
                 "the model is randomised: use --eot 20 or autoattack:version=rand; accuracies are "
                 "means over fresh draws"

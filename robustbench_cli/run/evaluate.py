@@ -179,9 +179,9 @@ class _Session:
         self._labels = data.y.cpu().numpy()
         model = request.subject.model
         few, labels = data.images(slice(lens.SHOWN)), data.y[: lens.SHOWN]
-        for note in checks.before(model, few, labels):
-            self.note(note)
         self._judge = Judge(model, self.config.threat, checks.randomised(model, few))
+        for note in checks.before(model, few, labels, self._judge.random):
+            self.note(note)
         on = request.source.model if request.source else model
         self._itself = self._search = lens.exact(on)
         if self.config.precision == "auto" and request.source is None:
