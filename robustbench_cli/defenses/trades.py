@@ -46,6 +46,6 @@ class Trades(Adversarial):
     def check(self, recipe: Recipe, epochs: int) -> None:
         if self.start == "clean":
             raise UserError(
-                "trades: start='clean' has a zero KL gradient, its sign would be rounding noise; "
-                "use start=gauss or start=uniform"
+                f"{DEFENSES.name_of(self)}: start='clean' has a zero KL gradient, its sign would "
+                "be rounding noise; use start=gauss or start=uniform"
             )

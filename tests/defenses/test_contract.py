@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, parse
+from robustbench_cli.defenses import DEFENSES, Adversarial, Modifier, Objective, Recipe, parse
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import cross_entropy, kl
 from robustbench_cli.models import Shape
@@ -17,7 +17,7 @@ from robustbench_cli.step import Setting, Step
 from robustbench_cli.threat import Threat
 
 OBJECTIVES = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Objective)]
-ATTACKING = [n for n in OBJECTIVES if DEFENSES.entry(n).cls.perturb is not Objective.perturb]
+ATTACKING = [n for n in OBJECTIVES if issubclass(DEFENSES.entry(n).cls, Adversarial)]
 MODIFIERS = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Modifier)]
 RECIPES = OBJECTIVES + [f"pgd-at+{m}" for m in MODIFIERS] + ["trades+awp+he", "mart+ls+awp"]
 
@@ -65,7 +65,7 @@ def test_inner_attacks_stay_inside_and_climb(name, norm, model, batch):
     """Every inner loss is a divergence from the clean prediction or the label."""
     objective = DEFENSES.build(Spec(name))
     step = step_of(model.eval(), batch, norm)
-    x_adv = objective.perturb(step)
+    x_adv = objective.crafted(step)["adv"]
     assert step.threat.inside(x_adv, step.x).all()
     assert not x_adv.requires_grad
     assert not torch.equal(x_adv, step.x)

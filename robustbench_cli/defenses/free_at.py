@@ -1,0 +1,77 @@
+"""Free adversarial training (Shafahi et al., 2019), https://arxiv.org/abs/1904.12843, algorithm 1.
+
+Each batch is replayed, and each backward pass moves the weights and the images alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from robustbench_cli.ascent import StepSize
+from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
+from robustbench_cli.errors import UserError
+from robustbench_cli.step import Passes, Setting, Step
+
+
+@DEFENSES.register("free-at")
+@dataclass(frozen=True, kw_only=True)
+class FreeAT(Objective):
+    """The criterion on images whose perturbation outlives the batch: it is never reset.
+
+    An epoch costs as much as ``replays`` ordinary ones: divide ``--epochs`` by it, as the paper
+    does.  The official codes clip images to [0, 1] inside the graph, where a saturated pixel has
+    no gradient and its perturbation is stuck; here, as in Wong et al.'s code (2020), the
+    perturbation itself goes back to the box.  The net is in train mode throughout.
+    """
+
+    replays: Annotated[int, Field(ge=1)] = 8
+    """Updates in a row from each batch, m: 8 on CIFAR, 4 on ImageNet."""
+    step: StepSize = 1.0
+    """How far each update moves the perturbation, as a fraction of eps."""
+
+    @property
+    def turns(self) -> int:
+        return self.replays
+
+    def check(self, recipe: Recipe, epochs: int) -> None:
+        for part in recipe.modifiers:
+            if type(part).weights is not Modifier.weights:
+                raise UserError(
+                    "free-at takes the gradients of images and weights from one pass, at the "
+                    f"weights as they are; {DEFENSES.name_of(part)!r} takes them at others: write "
+                    f"pgd-at+{DEFENSES.name_of(part)}"
+                )
+
+    def aid(self, setting: Setting) -> nn.Module:
+        shape = setting.shape
+        return Carried(setting.batch_size, shape.channels, shape.height, shape.width)
+
+    def crafted(self, step: Step) -> Mapping[str, Tensor]:
+        return {"adv": step.threat.project(step.x + self._delta(step), step.x).requires_grad_()}
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        return step.criterion(logits["adv"], step.y)
+
+    def learned(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
+        grad, delta = inputs["adv"].grad, self._delta(step)
+        assert grad is not None
+        move = self.step * step.threat.eps * step.threat.steepest(grad)
+        delta.copy_(step.threat.project(step.x + delta + move, step.x) - step.x)
+
+    def _delta(self, step: Step) -> Tensor:
+        """What the last batch left to each place of this one; a short batch takes the first."""
+        return step.aid(self, Carried).delta[: len(step.x)]
+
+
+class Carried(nn.Module):
+    """One perturbation for each place in a batch, zero before training."""
+
+    delta: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("delta", torch.zeros(shape))

@@ -1,0 +1,39 @@
+"""Robust self-training (Carmon et al., 2019), https://arxiv.org/abs/1905.13736, algorithm 1."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses.trades import Trades
+from robustbench_cli.losses import hard, kl
+from robustbench_cli.step import Passes, Step
+
+
+@DEFENSES.register("rst", aliases=("rst-adv",))
+@dataclass(frozen=True, kw_only=True)
+class RST(Trades):
+    """TRADES over labelled and pseudo-labelled images: the adversarial pass first, then the clean.
+
+    Give it a second set: ``--extra-data SET --labeller RUN``, half of each batch as in the code.
+    With ``train.extra_labels=none`` and no labeller that half has the KL term only, as the
+    code's option ``remove_pseudo_labels``.  The paper says eps 8/255, the code 0.031.
+    """
+
+    unlabelled: ClassVar[bool] = True
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        return consistent(step, logits, "adv", self.beta)
+
+
+def consistent(step: Step, logits: Passes, moved: str, beta: float) -> Tensor:
+    """The criterion where there is a label, plus ``beta`` times the KL to the ``moved`` images.
+
+    Its mean over the batch is the criterion's mean over the labelled, and the KL's over all.
+    The moved images go through the model first.
+    """
+    drift = kl(logits[moved], logits["clean"])
+    known = hard(step.y) >= 0
+    natural = step.criterion(logits["clean"], step.y.clamp(min=0)) * known
+    return natural * (len(known) / known.sum().clamp(min=1)) + beta * drift

@@ -1,0 +1,41 @@
+"""Robust self-training, stability (Carmon et al., 2019), https://arxiv.org/abs/1905.13736, sec. 4.
+
+Stability training against noise is Zheng et al.'s (2016), https://arxiv.org/abs/1604.04326.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.defenses import DEFENSES, Objective
+from robustbench_cli.defenses.rst import consistent
+from robustbench_cli.registry import Number
+from robustbench_cli.step import Passes, Step
+
+
+@DEFENSES.register("rst-stab")
+@dataclass(frozen=True, kw_only=True)
+class RSTStab(Objective):
+    """``rst`` with Gaussian noise in place of the attack, for a smoothed classifier in L2.
+
+    As in the code the noise in training is clamped to [0, 1], while certification adds it
+    unclamped; the radius of the threat plays no part.  The paper trains four times as long.
+    """
+
+    beta: Annotated[Number, Field(ge=0)] = 6.0
+    """Weight of the KL from clean to noisy predictions."""
+    sigma: Annotated[Number, Field(ge=0)] = 0.25
+    """Standard deviation of the noise: the one that is certified with."""
+
+    branches: ClassVar[int] = 2
+    unlabelled: ClassVar[bool] = True
+
+    def crafted(self, step: Step) -> Mapping[str, Tensor]:
+        noise = step.noise.fork("noise").normal(step.x)
+        return {"noisy": (step.x + self.sigma * noise).clamp(0, 1)}
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        return consistent(step, logits, "noisy", self.beta)
