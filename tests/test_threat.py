@@ -118,3 +118,27 @@ def test_a_radius_is_shown_as_it_was_meant():
         "0.3",
         "128/255",
     ]
+
+
+@pytest.mark.parametrize(
+    ("norm", "other", "radius_"),
+    [
+        ("Linf", "L2", 0.43471),  # 2/255 sqrt(3072), as in Carmon et al. (2019)
+        ("Linf", "L1", 2 / 255 * 3072),
+        ("Linf", "Linf", 2 / 255),
+        ("L2", "L2", 2 / 255),
+        ("L2", "Linf", 2 / 255),
+        ("L1", "L2", 2 / 255),
+        ("L2", "L1", 2 / 255 * 3072**0.5),
+    ],
+)
+def test_the_smallest_ball_around_a_ball_in_another_norm(norm, other, radius_):
+    threat = Threat(norm, 2 / 255)
+    reach = threat.radius_in(other, 3072)
+    assert reach == pytest.approx(radius_, rel=1e-5)
+    # It holds the corners and the poles of the ball, and one of them is on its border.
+    corner = torch.ones(2, 3072, dtype=torch.float64)
+    corner[1, 1:] = 0
+    corner *= (threat.eps / threat.distance(corner, 0 * corner))[:, None]
+    far = Threat(other, 1.0).distance(corner, 0 * corner)
+    assert float(far.max()) == pytest.approx(reach, rel=1e-5)

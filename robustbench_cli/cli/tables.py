@@ -98,6 +98,9 @@ class Sheet:
         notes = {
             _MEANING + (_POOLED if pooled else spread): True,
             "worst = right under every attack of an evaluation": "worst" in self.columns,
+            "certified@r = right, and proven to stay so within r": any(
+                c.startswith("certified") for c in self.columns
+            ),
             "dist = median distance to the nearest adversarial image that was found": bool(far),
             "∞ = none was found for half of the images": any("∞" in cell.text for cell in far),
             "(1/2) = measured for 1 of 2 seeds": any(cell.partial for cell in shown),

@@ -296,6 +296,7 @@ class _Session:
         if self.shard.first:
             arrays = arrays_of(columns, self._labels) | proven
             changes["examples"] = self.journal.close(arrays)
-        done = (*run_.attacks.values(), *run_.certificates.values())
-        changes["seconds"] = sum(each.seconds for each in done)
+        spent = [each.seconds for each in run_.attacks.values()]
+        spent += [each.seconds for each in run_.certificates.values()]
+        changes["seconds"] = sum(spent)
         self._recorder.update(**changes)

@@ -32,9 +32,7 @@ def points(distances):
 def booth(x, model=None, batch=512, seed=0):
     ids = torch.arange(len(x))
     data = Tensors(x, torch.zeros(len(x), dtype=torch.long))
-    return Booth(
-        model=model or Plane(), data=data, noise=Noise(seed, ids), classes=2, batch=batch
-    )
+    return Booth(model=model or Plane(), data=data, noise=Noise(seed, ids), classes=2, batch=batch)
 
 
 def proofs(smoothing, x, **options):
