@@ -210,7 +210,7 @@ def attacked(
     column, kept = Column.empty(len(y)), x.clone()
     with judging(model):
         itself = exact(model)
-        few = x[: min(len(x), SHOWN)]
+        few = x[:SHOWN]
         field = Field(
             data=Tensors(x, y),
             judge=Judge(model, threat),

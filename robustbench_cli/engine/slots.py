@@ -114,7 +114,7 @@ def _begin(attack: Search, rows: Tensor, task: Task) -> Table:
         alive=torch.ones_like(none, dtype=torch.bool),
         here=torch.ones_like(none, dtype=torch.bool),
         peak=torch.full_like(task.clean[:, 0], -torch.inf),
-        peak_x=task.x.clone(),
+        peak_x=task.x,
         peak_step=none - 1,
         tried=torch.zeros_like(task.clean[:, 0]),
         forwards=none + 1,  # the clean logits

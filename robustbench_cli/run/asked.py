@@ -77,15 +77,14 @@ def _sweep(text: str, threat: Table) -> Table:
     if name not in SWEPT:
         raise UserError(f"--sweep {text!r}: sweep over {' or '.join(SWEPT)}{hint(name, SWEPT)}")
     try:
-        values = TypeAdapter(SWEPT[name]).validate_python(_listed(listed.split(",")))
-        radii = {"eps": values}.get(name, [])
+        swept = {name: TypeAdapter(SWEPT[name]).validate_python(_listed(listed.split(",")))}
     except (ValidationError, ValueError) as error:
         raise UserError(
             f"--sweep {text!r}: expected numbers, as in eps=0,2/255,...,16/255"
         ) from error
-    for eps in filter(None, radii):
+    for eps in filter(None, swept.get("eps", [])):
         validated(Threat, {**threat, "eps": eps})
-    return {name: values}
+    return swept
 
 
 def _listed(items: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robustbench_cli import folders, records
+from robustbench_cli.attacks import Stage
 from robustbench_cli.config import EvalConfig, spec_of
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.engine import checks, lens
@@ -188,7 +189,6 @@ class _Session:
             self._search, given_up = lens.quick(model, few)
             for note in given_up:
                 self.note(note)
-        recorder.update(search=self._search.about)
         self._field = Field(
             data=data,
             judge=replace(self._judge, model=on, random=self._judge.random and on is model),
@@ -204,17 +204,15 @@ class _Session:
     def judge(self, todo: list[Point], keep: Keep) -> dict[str, Column]:
         """Fill every column; the record is written after each."""
         columns = {CLEAN: self._clean()}
-        filled: list[Column] = []
         outcomes: dict[str, records.Outcome] = {}
-        for position, point in enumerate(todo, 1):
-            column, seconds = self._column(position, point, filled, columns[CLEAN], keep)
-            filled.append(column)
-            columns[point.label] = column
+        for point in todo:
             stages = point.attack.stages(point.threat, len(self.data.classes))
+            column, seconds = self._column(point, stages, columns, keep)
+            columns[point.label] = column
             outcomes[point.label] = outcome(point, stages, column, columns[CLEAN], seconds)
             for note in checks.after(stages, column, len(self.data)):
                 self.note(f"{point.label}: {note}")
-            self._recorder.update(attacks=dict(outcomes))
+            self._recorder.update(attacks=dict(outcomes), search=self._search.about)
         certifying = Certifying(
             config=self.config,
             model=self._judge.model,
@@ -250,10 +248,11 @@ class _Session:
         return column
 
     def _column(
-        self, position: int, point: Point, filled: list[Column], clean_: Column, keep: Keep
+        self, point: Point, stages: list[Stage], columns: dict[str, Column], keep: Keep
     ) -> tuple[Column, float]:
         """One attack's verdicts, and the seconds they took."""
-        name = str(position)
+        name = str(len(columns))
+        clean_, *filled = columns.values()
         column, seconds = self.journal.column(name)
         if point.within is not None:
             whole, draws = filled[point.within], point.attack.draws
@@ -269,7 +268,6 @@ class _Session:
             judge=replace(self._field.judge, threat=point.threat),
             target=self._field.target and replace(self._field.target, threat=point.threat),
         )
-        stages = point.attack.stages(point.threat, len(self.data.classes))
         self.journal.started()
         watched = Watched(self._display, point, column, standing, len(stages), int(mine.sum()))
         for progress in evaluate(stages, column, standing, field, self._itself):
@@ -288,7 +286,7 @@ class _Session:
         self, todo: list[Point], columns: dict[str, Column], proven: dict[str, np.ndarray]
     ) -> None:
         clean_ = columns[CLEAN]
-        standing = robust(None, clean_, clean_)
+        standing = clean_.arrays["share"]
         for point in todo:
             standing = np.minimum(standing, robust(point, columns[point.label], clean_))
         run_ = self._recorder.run

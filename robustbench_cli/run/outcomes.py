@@ -24,11 +24,9 @@ def fill(column: Column, right: np.ndarray, clean: Column, labels: np.ndarray) -
     a["prediction"][spared], a["share"][spared] = labels[spared], clean.arrays["share"][spared]
 
 
-def robust(point: Point | None, column: Column, clean: Column) -> np.ndarray:
+def robust(point: Point, column: Column, clean: Column) -> np.ndarray:
     """How often each example is right, clean and under the attack (N); mostly 0 or 1."""
     right = clean.arrays["share"]
-    if point is None:
-        return np.asarray(right)
     if point.attack.minimal:
         eps = point.threat.eps if point.eps is None else point.eps
         reached = column.broken & (column.arrays["norm"] <= eps * (1 + 1e-6))
