@@ -31,6 +31,12 @@ def hard(y: Tensor) -> Tensor:
     return y.argmax(1) if y.ndim == 2 else y
 
 
+def hits(logits: Tensor, y: Tensor) -> Tensor:
+    """How much of each label (B) the prediction gets: nothing or all, or a share of a mixed one."""
+    answer = logits.argmax(1)
+    return y.gather(1, answer[:, None]).squeeze(1) if y.ndim == 2 else answer == y
+
+
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """-log softmax(logits)[y], or its mean under shares (B, C); 0 where there is no label."""
     return F.cross_entropy(wide(logits), y, reduction="none")

@@ -4,8 +4,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -13,6 +15,14 @@ from torch import nn
 from robustbench_cli.registry import Number, Registry
 
 Fraction = Annotated[Number, Field(ge=0, le=1)]
+
+_HAIR = 1e-9
+"""In floating point, too, 75/76 of a run must fall on its epoch."""
+
+
+def matrices(model: nn.Module) -> list[nn.Parameter]:
+    """What trains of a model, without biases and BatchNorm: the tensors of several dimensions."""
+    return [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +44,8 @@ class OptimizerConfig(ABC):
                 nothing.
         """
         params = [p for p in model.parameters() if p.requires_grad]
-        plain = [p for p in params if self.decay_norm or p.ndim > 1]
-        bare = [p for p in params if not (self.decay_norm or p.ndim > 1)]
+        plain = params if self.decay_norm else matrices(model)
+        bare = [] if self.decay_norm else [p for p in params if p.ndim <= 1]
         groups: list[dict[str, object]] = [{"params": plain, "weight_decay": self.weight_decay}]
         if bare:
             groups.append({"params": bare, "weight_decay": 0.0})
@@ -85,6 +95,8 @@ class Schedule(ABC):
 
     warmup: Fraction = 0.0
     """Share of the run in which the rate rises linearly from zero."""
+    per: Literal["iteration", "epoch"] = "iteration"
+    """Whether the rate moves with every iteration, or is that of the epoch's beginning."""
 
     def __call__(self, t: float) -> float:
         """The factor at ``t``, the share of the run that is done, in [0, 1)."""
@@ -119,26 +131,96 @@ class Piecewise(Schedule):
     """The factor at each milestone."""
 
     def factor(self, t: float) -> float:
-        # A hair of tolerance: 75/76 of a run in floating point must still fall on its epoch.
-        return float(self.gamma ** sum(t >= m - 1e-9 for m in self.milestones))
+        return float(self.gamma ** sum(t >= m - _HAIR for m in self.milestones))
 
 
 @SCHEDULES.register("cosine")
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """Half a cosine from the full rate to zero."""
+    """Half a cosine from the full rate to zero, or to ``floor``.
+
+    Carmon et al. (2019) move it once per epoch; Hendrycks et al. (2019) end at 1e-6, which is a
+    floor of 1e-5 at a rate of 0.1.
+    """
+
+    floor: Fraction = 0.0
+    """Where it ends, as a share of the full rate."""
 
     def factor(self, t: float) -> float:
-        return 0.5 * (1 + math.cos(math.pi * t))
+        return _cosine(1.0, self.floor, t)
 
 
 @SCHEDULES.register("cyclic")
 @dataclass(frozen=True, kw_only=True)
 class Cyclic(Schedule):
-    """A triangle: zero, the full rate at ``peak``, zero (Wong et al., 2020)."""
+    """A triangle: zero, the full rate at ``peak``, zero (Wong et al., 2020).
+
+    ``peak=2/5`` is what Wong et al. run on MNIST and Rice et al. (2020) call superconvergence.
+    """
 
     peak: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     """Share of the run at which the rate is highest."""
 
     def factor(self, t: float) -> float:
         return t / self.peak if t < self.peak else (1 - t) / (1 - self.peak)
+
+
+@SCHEDULES.register("multi-decay")
+@dataclass(frozen=True, kw_only=True)
+class MultiDecay(Schedule):
+    """Equal steps down, ``drops`` of them over the run (Rice et al., 2020: each takes a tenth)."""
+
+    drops: Annotated[int, Field(ge=1)] = 10
+    """Into how many stretches of one rate the run falls."""
+
+    def factor(self, t: float) -> float:
+        return 1 - min(math.floor(t * self.drops + _HAIR), self.drops) / self.drops
+
+
+@SCHEDULES.register("linear")
+@dataclass(frozen=True, kw_only=True)
+class Linear(Schedule):
+    """Straight lines through given points; the default is piecewise, smoothed (Rice et al., 2020).
+
+    Their code rounds the thirds of the run down to whole epochs.
+    """
+
+    times: tuple[Fraction, ...] = (0.0, 1 / 3, 2 / 3, 1.0)
+    """Shares of the run, in order."""
+    factors: tuple[Annotated[Number, Field(ge=0)], ...] = (1.0, 1.0, 0.1, 0.01)
+    """The factor at each of them; outside of them the nearest."""
+
+    def __post_init__(self) -> None:
+        if not self.times or len(self.times) != len(self.factors):
+            raise ValueError(f"{len(self.times)} times and {len(self.factors)} factors")
+        if any(after <= before for before, after in pairwise(self.times)):
+            raise ValueError("times must rise")
+
+    def factor(self, t: float) -> float:
+        return float(np.interp(t, self.times, self.factors))
+
+
+@SCHEDULES.register("one-cycle")
+@dataclass(frozen=True, kw_only=True)
+class OneCycle(Schedule):
+    """Half a cosine up, half a cosine down to nearly nothing, as PyTorch does it.
+
+    Smith & Topin (2018), https://arxiv.org/abs/1708.07120.  Momentum stays as it is.
+    """
+
+    peak: Annotated[Number, Field(gt=0, lt=1)] = 0.3
+    """Share of the run at which the rate is highest."""
+    first: Fraction = 1 / 25
+    """Where it begins, as a share of the full rate."""
+    final: Fraction = 1 / 250_000
+    """Where it ends, as a share of the full rate."""
+
+    def factor(self, t: float) -> float:
+        if t < self.peak:
+            return _cosine(self.first, 1.0, t / self.peak)
+        return _cosine(1.0, self.final, (t - self.peak) / (1 - self.peak))
+
+
+def _cosine(begin: float, end: float, t: float) -> float:
+    """From ``begin`` to ``end`` along half a cosine, ``t`` in [0, 1]."""
+    return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * t))

@@ -35,10 +35,14 @@ class Step:
     """Images (B, C, H, W) in [0, 1], augmented."""
     y: Tensor
     """Labels (B) int64, -100 where there is none; or (B, classes), once labels were mixed."""
+    classes: int = 0
+    """How many there are."""
     threat: Threat
     noise: Noise
     criterion: Criterion = cross_entropy
     epoch: int = 0
+    batch: int = 0
+    """Which batch of the epoch it is."""
     turn: int = 0
     """Which of the objective's ``turns`` with this batch it is."""
     extra: Tensor | None = None
@@ -75,7 +79,8 @@ class Passes:
 class Trained(NamedTuple):
     """One batch, after its gradient was left in the parameters.
 
-    ``correct`` counts right answers (0-dim tensors, no synchronisation) for each named pass.
+    ``correct`` counts right answers (0-dim tensors, no synchronisation) for each named pass; of
+    mixed labels, the share that was predicted.
     """
 
     loss: Tensor

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from robustbench_cli.ascent import Ascent, Start, Steps, StepSize, check_reach
 from robustbench_cli.errors import UserError
-from robustbench_cli.losses import Criterion, hard
+from robustbench_cli.losses import Criterion, hits
 from robustbench_cli.models import Classifier
 from robustbench_cli.modes import Mode, borrowed
 from robustbench_cli.registry import Registry, Spec
@@ -25,6 +25,9 @@ from robustbench_cli.step import SCORED, Passes, Setting, Step, Trained
 
 class Defense(ABC):
     """What objectives and modifiers share."""
+
+    one_label: ClassVar[bool] = False
+    """Whether it needs one class per example: mixed labels have shares of several."""
 
     def prepare(self, model: Classifier) -> Classifier:
         """Change the architecture; called before training and again before loading weights.
@@ -57,6 +60,10 @@ class Defense(ABC):
 
     def check(self, recipe: "Recipe", epochs: int) -> None:
         """Raise ``UserError`` for a combination that makes no sense, with the reason."""
+
+    def warnings(self) -> list[str]:
+        """What a user should know before training: settings that are allowed, but mislead."""
+        return []
 
 
 class Objective(Defense):
@@ -98,6 +105,11 @@ class Objective(Defense):
 
 class Modifier(Defense):
     """Override the pieces you change; each default leaves training as it was."""
+
+    unlabelled: ClassVar[bool] = True
+    """Whether it lets examples through that have no label."""
+    held: ClassVar[bool] = False
+    """Whether the optimiser steps while ``weights`` holds them moved: its decay acts there."""
 
     def fit(self, objective: Objective) -> Self:
         """This modifier with the defaults that depend on the objective filled in."""
@@ -181,6 +193,10 @@ class Recipe:
         for part in self.parts:
             part.check(self, epochs)
 
+    def warnings(self) -> list[str]:
+        """What the parts have to say before training."""
+        return [text for part in self.parts for text in part.warnings()]
+
     def prepare(self, model: Classifier) -> Classifier:
         """The architecture as every part wants it."""
         for part in self.parts:
@@ -242,8 +258,8 @@ class Recipe:
         loss, logits = evaluated()
         loss.backward()  # type: ignore[no-untyped-call]
         self.objective.learned(step, crafted)
-        y, seen = hard(step.y), logits.seen
-        right = {name: (seen[name].argmax(1) == y).sum() for name in SCORED if name in seen}
+        seen = logits.seen
+        right = {name: hits(seen[name], step.y).sum() for name in SCORED if name in seen}
         return Trained(loss.detach(), right)
 
 

@@ -32,6 +32,7 @@ class MART(PGDAT):
     attack_mode: Mode = "eval"
 
     branches: ClassVar[int] = 2
+    one_label: ClassVar[bool] = True
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
         clean, adversarial = wide(logits["clean"]), wide(logits["adv"])

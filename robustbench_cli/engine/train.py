@@ -139,17 +139,20 @@ class Trainer:
             model=self.model,
             x=self.dataset.augmented(x, noise).contiguous(memory_format=torch.channels_last),
             y=y,
+            classes=len(self.data.classes),
             threat=self.threat,
             noise=noise,
             epoch=epoch,
+            batch=index,
             extra=extra,
             teachers=self.teachers,
             aids=dict(self.aids.items()),
         )
 
     def _update(self, step: Step, t: float) -> Trained:
+        moment = {"iteration": t, "epoch": step.epoch / self.options.epochs}[self.schedule.per]
         for group in self.optimizer.param_groups:
-            group["lr"] = group.get("peak", self.options.lr) * self.schedule(t)
+            group["lr"] = group.get("peak", self.options.lr) * self.schedule(moment)
         self.optimizer.zero_grad(set_to_none=True)
         with ExitStack() as moved:
             trained = self.recipe.backward(step, moved)
@@ -218,7 +221,7 @@ class _Tally:
     def accuracy(self, name: str) -> float | None:
         """The share of labelled examples that a pass got right; None for one nobody made."""
         right = self.correct.get(name)
-        return None if right is None else int(right) / max(1, int(self.labelled))
+        return None if right is None else float(right) / max(1, int(self.labelled))
 
     def watch(self, batch: int, batches: int) -> Watch:
         """What a display may ask for now."""

@@ -10,7 +10,7 @@ from robustbench_cli import folders, records
 from robustbench_cli.config import Table, TrainConfig
 from robustbench_cli.data import Split
 from robustbench_cli.data.pool import UNLABELLED
-from robustbench_cli.defenses import Objective
+from robustbench_cli.defenses import Recipe
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import Classifier, Shape
 from robustbench_cli.run import setup
@@ -126,8 +126,9 @@ def without_labels(split: Split) -> Split:
     return Split(split.x, torch.full_like(split.y, UNLABELLED), split.classes)
 
 
-def check(objective: Objective, config: TrainConfig) -> None:
-    """Raise ``UserError`` unless the objective gets the teachers and the labels that it needs."""
+def check(recipe: Recipe, config: TrainConfig) -> None:
+    """Raise ``UserError`` unless the defense gets the teachers and the labels that it needs."""
+    objective = recipe.objective
     count = sum(role.startswith(TEACHER) for role in config.parents)
     if count != objective.teachers:
         raise UserError(
@@ -135,7 +136,7 @@ def check(objective: Objective, config: TrainConfig) -> None:
             "with --teacher RUN"
         )
     bare = config.extra and config.train.extra_labels == "none" and LABELLER not in config.parents
-    if bare and not objective.unlabelled:
+    if bare and not all(part.unlabelled for part in recipe.parts):
         raise UserError(
             "this defense needs a label for every example: name a --labeller, or "
             "train.extra_labels=own"

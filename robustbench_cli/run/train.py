@@ -127,7 +127,7 @@ def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepare
     if len(data) < 2:
         raise UserError(f"training needs at least 2 examples, {len(data)} are left")
     recipe = Recipe.build(specs_of(config.defense))
-    companions.check(recipe.objective, config)
+    companions.check(recipe, config)
     aids = recipe.aids(Setting(model=model, shape=shape, batch_size=config.train.batch_size))
     aids = aids.to(where)
     optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(

@@ -28,7 +28,8 @@ PASSES = {"clp": 1, "lsq": 1, "rst-stab": 2}
 def step_of(model, batch, norm="Linf", epoch=1000):
     x, y = batch
     noise = Noise(0, torch.arange(len(x)))
-    return Step(model=model, x=x, y=y, threat=Threat(norm, 0.1), noise=noise, epoch=epoch)
+    threat = Threat(norm, 0.1)
+    return Step(model=model, x=x, y=y, classes=4, threat=threat, noise=noise, epoch=epoch)
 
 
 def one_step(recipe, net, step, optimizer=None):

@@ -1,0 +1,47 @@
+"""Cutout (DeVries & Taylor, 2017), https://arxiv.org/abs/1708.04552, as Rice et al. (2020),
+https://arxiv.org/abs/2002.11569, put it into adversarial training.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from robustbench_cli.defenses import DEFENSES, Modifier
+from robustbench_cli.errors import UserError
+from robustbench_cli.step import Setting, Step
+
+
+@DEFENSES.register("cutout")
+@dataclass(frozen=True, kw_only=True)
+class Cutout(Modifier):
+    """Black out one square of each image before the attack, which may write into it.
+
+    The square lies inside the image, as in Rice et al.'s code: their best is 14 pixels of CIFAR's
+    32.  DeVries & Taylor let it stick out.
+    """
+
+    length: Annotated[int, Field(ge=1)] | None = None
+    """Side of the square in pixels; None: 7/16 of the image's, which is 14 of 32."""
+
+    def aid(self, setting: Setting) -> nn.Module | None:
+        side = min(setting.shape.height, setting.shape.width)
+        if self.length and self.length > side:
+            raise UserError(f"cutout:length={self.length}: the images have {side} pixels a side")
+        return None
+
+    def inputs(self, step: Step) -> Step:
+        length = self.length or 7 * min(step.x.shape[2:]) // 16
+        draw = step.noise.fork("cutout").uniform(step.x.new_empty(len(step.x), 2))
+
+        def covered(side: int, draw: Tensor) -> Tensor:
+            """Which rows, or columns, of each image (B, side) the square is in."""
+            first = (draw * (side - length + 1)).long()
+            place = torch.arange(side, device=draw.device) - first[:, None]
+            return (place >= 0) & (place < length)
+
+        rows, columns = (covered(step.x.shape[2 + i], draw[:, i]) for i in (0, 1))
+        square = rows[:, None, :, None] & columns[:, None, None, :]
+        return replace(step, x=step.x.masked_fill(square, 0))

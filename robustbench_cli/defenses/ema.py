@@ -1,0 +1,71 @@
+"""Averaged weights (Polyak & Juditsky, 1992), https://doi.org/10.1137/0330046, as in the code of
+adversarial logit pairing (Kannan et al., 2018), https://arxiv.org/abs/1803.06373.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from robustbench_cli.defenses import DEFENSES, Modifier
+from robustbench_cli.models import Classifier
+from robustbench_cli.registry import Number
+from robustbench_cli.step import Setting, Step
+
+
+@DEFENSES.register("ema")
+@dataclass(frozen=True, kw_only=True)
+class EMA(Modifier):
+    """Measure, select and save an exponential moving average; training goes on without it.
+
+    BatchNorm's running statistics are averaged like the weights.  After n updates the decay is no
+    more than (1 + n) / (10 + n), as in TensorFlow, whose code for logit pairing this follows: a
+    short run forgets where it began.
+    """
+
+    decay: Annotated[Number, Field(ge=0, lt=1)] = 0.9999
+    """How much of the average every update leaves."""
+
+    def aid(self, setting: Setting) -> nn.Module:
+        return Average(setting.model)
+
+    def moved(self, step: Step) -> None:
+        step.aid(self, Average).follow(step.model, self.decay)
+
+    @contextmanager
+    def kept(self, model: Classifier, aid: nn.Module) -> Iterator[None]:
+        assert isinstance(aid, Average)
+        own = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(aid.model.state_dict())
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+
+
+class Average(nn.Module):
+    """A copy of a model that lags behind it."""
+
+    updates: Tensor
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def follow(self, model: Classifier, decay: float) -> None:
+        """One update; nothing waits for the device."""
+        share = (9 / (10 + self.updates)).clamp_min(1 - decay)  # 1 - (1 + n) / (10 + n)
+        self.updates += 1
+        copies, tensors = ((*net.parameters(), *net.buffers()) for net in (self.model, model))
+        for average, value in zip(copies, tensors, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, share.to(average))
+            else:
+                average.copy_(value)  # BatchNorm counts batches
