@@ -5,6 +5,7 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
+from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 from robustbench_cli.certificates import ABSTAINS, CERTIFICATES, Certificate, Certified
@@ -59,21 +60,14 @@ class Smoothing(Certificate):
         )
 
     def lowest(self, count: np.ndarray) -> np.ndarray:
-        """A bound on the probability of a class with so many of the n votes, too high in a share
-        alpha of all cases."""
-        from scipy import stats  # type: ignore[import-untyped]  # slow to import
-
+        """What the probability of a class with so many of the n votes is at least."""
         bound = stats.beta.ppf(self.alpha, np.maximum(count, 1), self.n - count + 1)
         return np.where(count > 0, bound, 0.0)
 
     def _radius(self, count: np.ndarray) -> np.ndarray:
-        from scipy import stats
-
-        return self.sigma * stats.norm.ppf(np.maximum(self.lowest(count), 0.5))
+        return np.asarray(self.sigma * stats.norm.ppf(np.maximum(self.lowest(count), 0.5)))
 
     def _predicted(self, votes: np.ndarray) -> np.ndarray:
-        from scipy import stats
-
         second, first = np.sort(votes, 1)[:, -2:].T
         # Two-sided: with equal chances the larger of two counts is as large in 2 P(X >= first).
         p = 2 * stats.binom.sf(first - 1, first + second, 0.5)
