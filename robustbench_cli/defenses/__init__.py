@@ -237,8 +237,8 @@ class Recipe:
     def backward(self, step: Step, release: ExitStack) -> Trained:
         """Leave the gradient of one batch in the parameters.
 
-        Weights that a modifier moved go back when ``release`` closes, after the optimiser's step:
-        AWP's weight decay is evaluated at the moved weights.
+        Weights that a modifier moved go back once the gradient is there; those that are ``held``
+        when ``release`` closes, after the optimiser's step (AWP decays the moved weights).
         """
         for modifier in self.modifiers:
             step = modifier.inputs(replace(step, criterion=modifier.criterion(step.criterion)))
@@ -253,10 +253,12 @@ class Recipe:
                 total = total if term is None else total + term
             return total.mean(), logits
 
-        for modifier in self.modifiers:
-            release.enter_context(modifier.weights(step, lambda: evaluated()[0]))
-        loss, logits = evaluated()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with ExitStack() as gradient:
+            for modifier in self.modifiers:
+                until = release if modifier.held else gradient
+                until.enter_context(modifier.weights(step, lambda: evaluated()[0]))
+            loss, logits = evaluated()
+            loss.backward()  # type: ignore[no-untyped-call]
         self.objective.learned(step, crafted)
         seen = logits.seen
         right = {name: hits(seen[name], step.y).sum() for name in SCORED if name in seen}

@@ -1,24 +1,23 @@
 """Adversarial weight perturbation (Wu et al., 2020), https://arxiv.org/abs/2004.05884, eq. 12."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
+from robustbench_cli.defenses import DEFENSES, Objective, Recipe
+from robustbench_cli.defenses._weights import WeightPerturbation, slope
 from robustbench_cli.errors import UserError
-from robustbench_cli.modes import frozen_batchnorm
+from robustbench_cli.models import Classifier
 from robustbench_cli.registry import Number
 from robustbench_cli.step import Step
 
 
 @DEFENSES.register("awp")
 @dataclass(frozen=True, kw_only=True)
-class AWP(Modifier):
+class AWP(WeightPerturbation):
     """Take the gradient at weights moved uphill by ``gamma`` times each layer's norm.
 
     The whole loss is climbed, once, per weight tensor with more than one dimension, from zero in
@@ -31,6 +30,8 @@ class AWP(Modifier):
     warmup: Annotated[int, Field(ge=0)] | None = None
     """Epochs trained without it."""
 
+    held: ClassVar[bool] = True
+
     def fit(self, objective: Objective) -> "AWP":
         gamma, warmup = (0.01, 0) if objective.branches == 1 else (0.005, 9)
         return replace(
@@ -40,6 +41,7 @@ class AWP(Modifier):
         )
 
     def check(self, recipe: Recipe, epochs: int) -> None:
+        super().check(recipe, epochs)
         assert self.warmup is not None
         if self.warmup >= epochs:
             raise UserError(
@@ -47,26 +49,20 @@ class AWP(Modifier):
                 f"{epochs}; write awp:warmup=0"
             )
 
-    @contextmanager
-    def weights(self, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
-        assert self.gamma is not None
+    def idle(self, step: Step) -> bool:
         assert self.warmup is not None
-        if step.epoch < self.warmup or self.gamma == 0:
-            yield
-            return
-        params: list[Tensor] = [
-            p for n, p in step.model.named_parameters() if p.ndim > 1 and n.endswith("weight")
+        return step.epoch < self.warmup or self.gamma == 0
+
+    def movable(self, model: Classifier) -> list[Tensor]:
+        named = model.named_parameters()
+        return [p for n, p in named if p.ndim > 1 and n.endswith("weight")]
+
+    def moves(
+        self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
+    ) -> list[Tensor]:
+        assert self.gamma is not None
+        grads = slope(step.model, params, loss)
+        return [
+            g * (self.gamma * p.detach().norm() / (g.norm() + 1e-20))
+            for p, g in zip(params, grads, strict=True)
         ]
-        with frozen_batchnorm(step.model):
-            grads = torch.autograd.grad(loss(), params)
-        with torch.no_grad():
-            moves = [
-                g * (self.gamma * p.norm() / (g.norm() + 1e-20))
-                for p, g in zip(params, grads, strict=True)
-            ]
-            torch._foreach_add_(params, moves)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                torch._foreach_sub_(params, moves)

@@ -1,0 +1,39 @@
+"""Random weight perturbation, the control of AMP's authors (RMP in Zheng et al., 2021),
+https://arxiv.org/abs/2010.04925.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses._weights import WeightPerturbation, length
+from robustbench_cli.registry import Number
+from robustbench_cli.step import Step
+
+
+@DEFENSES.register("rwp", aliases=("rmp",))
+@dataclass(frozen=True, kw_only=True)
+class RWP(WeightPerturbation):
+    """Take the gradient at weights moved by ``radius`` in a random direction.
+
+    What ``amp`` and ``sam`` gain over this is due to going uphill.
+    """
+
+    radius: Annotated[Number, Field(ge=0)] = 0.5
+    """Euclidean length of the move of all weights as one vector."""
+
+    def idle(self, step: Step) -> bool:
+        return self.radius == 0
+
+    def moves(
+        self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
+    ) -> list[Tensor]:
+        # One draw per batch and turn: it belongs to the first example of the shuffled batch.
+        noise = step.noise.only(slice(1)).fork(f"weights {step.turn}")
+        drawn = [noise.fork(i).normal(p.detach()[None])[0] for i, p in enumerate(params)]
+        share = self.radius / (length(drawn) + 1e-12)
+        return [share * d for d in drawn]

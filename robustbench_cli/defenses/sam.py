@@ -1,0 +1,48 @@
+"""Sharpness-aware minimisation (Foret et al., 2021), https://arxiv.org/abs/2010.01412, eq. 2."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses._weights import WeightPerturbation, length, slope
+from robustbench_cli.modes import frozen_batchnorm
+from robustbench_cli.registry import Number
+from robustbench_cli.step import Step
+
+
+@DEFENSES.register("sam")
+@dataclass(frozen=True, kw_only=True)
+class SAM(WeightPerturbation):
+    """Take the gradient at weights moved uphill by ``rho``, all of them as one vector.
+
+    A regulariser like ``amp``, but the move always has its full length.  BatchNorm's statistics
+    follow the pass at the unmoved weights, as in the official code.  That adds weight decay to
+    the loss that is climbed; here it is the optimiser's, and acts at the unmoved weights.
+    """
+
+    rho: Annotated[Number, Field(ge=0)] = 0.05
+    """Euclidean length of the move."""
+
+    def idle(self, step: Step) -> bool:
+        return self.rho == 0
+
+    def moves(
+        self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
+    ) -> list[Tensor]:
+        grads = slope(step.model, params, loss, "train")
+        share = self.rho / (length(grads) + 1e-12)
+        return [share * g for g in grads]
+
+    @contextmanager
+    def weights(self, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
+        with super().weights(step, loss):
+            if self.idle(step):
+                yield
+                return
+            with frozen_batchnorm(step.model):
+                yield
