@@ -125,6 +125,9 @@ class Run:
     history: list[dict[str, float | int | None]] = field(default_factory=list)
     """One row per epoch."""
     checkpoint: Checkpoint | None = None
+    """The weights that a training run's rule keeps, or that were evaluated."""
+    last: Checkpoint | None = None
+    """The weights after a training run's last epoch, where the rule keeps others."""
     weights: str = ""
     """sha256 of the weights that were evaluated."""
     search: str = ""
@@ -162,9 +165,6 @@ def written(path: Path, save: Callable[[Path], object]) -> Path:
     try:
         save(part)
         part.chmod(0o666 & ~_umask())  # some writers make private files
-    """The weights that a training run's rule keeps, or that were evaluated."""
-    last: Checkpoint | None = None
-    """The weights after a training run's last epoch, where the rule keeps others."""
         with part.open("rb") as handle:
             os.fsync(handle.fileno())
         return part.replace(path)
