@@ -78,8 +78,13 @@ def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2); needs four classes (equation 7 there)."""
     logits = wide(logits)
     top = logits.topk(4, dim=1).values
-    gap = picked(logits, target) - picked(logits, y)
-    return gap / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+    return lead(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+
+
+def lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """z_t - z_y: how far one wrong class is ahead of the true one."""
+    logits = wide(logits)
+    return picked(logits, target) - picked(logits, y)
 
 
 def picked(logits: Tensor, classes: Tensor) -> Tensor:

@@ -5,10 +5,9 @@ Madry et al. (2018), https://arxiv.org/abs/1706.06083, with kappa = 50.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.attacks.pgd import PGD
+from robustbench_cli.attacks.pgd import PGD, Climbs
 
 
 @ATTACKS.register("cw", pattern=r"cw-?(?P<steps>\d+)")
@@ -20,5 +19,5 @@ class CW(PGD):
     Scattering and AWP is this one.  Steps default to eps/4.
     """
 
-    climbs: Literal["ce", "cw", "margin", "dlr", "kl"] = "cw"
+    climbs: Climbs = "cw"
     """What is maximised: here the C&W margin."""

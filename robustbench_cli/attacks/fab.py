@@ -51,8 +51,7 @@ class Targeted(Boundary):
         return {**super().begin(task), "target": task.ranked(2 + task.lane // self.restarts)}
 
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
-        logits = losses.wide(out.logits)
-        return losses.picked(logits, state["target"]) - losses.picked(logits, task.y)
+        return losses.lead(out.logits, task.y, state["target"])
 
     def plane(self, look: Look, state: State, task: Task) -> tuple[Tensor, Tensor]:
         return look.grad.flatten(1), look.loss

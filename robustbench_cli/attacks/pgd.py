@@ -9,10 +9,12 @@ from torch import Tensor
 from robustbench_cli import losses
 from robustbench_cli.attacks import ATTACKS, Iterated, Output, State, Task
 
+Climbs = Literal["ce", "cw", "margin", "dlr", "kl"]
+
 MOST_TARGETS = 20
 """Multi-targeted attacks try the classes with the largest clean logits, at most so many."""
 
-LOSSES: dict[str, Callable[[Tensor, Task], Tensor]] = {
+LOSSES: dict[Climbs, Callable[[Tensor, Task], Tensor]] = {
     "ce": lambda logits, task: losses.cross_entropy(logits, task.y),
     "cw": lambda logits, task: losses.cw_margin(logits, task.y),
     "margin": lambda logits, task: losses.margin(logits, task.y),
@@ -30,7 +32,7 @@ class PGD(Iterated):
     Madry's CIFAR-10 evaluation.  TRADES' own evaluation is ``pgd20:step=3/31`` at eps 0.031.
     """
 
-    climbs: Literal["ce", "cw", "margin", "dlr", "kl"] = "ce"
+    climbs: Climbs = "ce"
     """What is maximised: cross-entropy, the C&W margin with kappa 50, the plain margin, the
     logit ratio of AutoAttack, or the divergence from the clean prediction (start=gauss)."""
 
@@ -59,5 +61,4 @@ class MultiTargeted(Iterated):
         return {**super().begin(task), "target": task.ranked(2 + task.lane % wrong)}
 
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
-        logits = losses.wide(out.logits)
-        return losses.picked(logits, state["target"]) - losses.picked(logits, task.y)
+        return losses.lead(out.logits, task.y, state["target"])
