@@ -17,17 +17,26 @@ def names(kind: str = "") -> list[str]:
     return sorted(path.stem for path in (folder() / kind).glob("*.toml"))
 
 
-def load(name: str, kind: str = "") -> dict[str, Any]:
-    """A preset by name, or by the path of a TOML file; raise ``UserError`` if there is none."""
-    from robustbench_cli.config import read_preset  # brings torch in; names do without
+def load(name: str, kind: str = "", above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A preset by name, or by the path of a TOML file, over the one it names as its ``base``.
 
-    if name.endswith(".toml"):
-        return read_preset(Path(name))
-    path = folder() / kind / f"{name}.toml"
-    if not path.is_file():
+    Args:
+        above: the presets whose base this is.
+
+    Raises:
+        UserError: there is none, it is damaged, or it is a base of itself.
+    """
+    from robustbench_cli.config import merged, read_preset  # brings torch in; names do without
+
+    if name in above:
+        raise UserError(f"preset {name!r} is its own base: {' -> '.join((*above, name))}")
+    path = Path(name) if name.endswith(".toml") else folder() / kind / f"{name}.toml"
+    if not name.endswith(".toml") and not path.is_file():
         what = "suite" if kind else "preset"
         raise UserError(f"unknown {what} {name!r}{hint(name, names(kind))}, or a path to a .toml")
-    return read_preset(path)
+    values = read_preset(path)
+    base = values.pop("base", None)
+    return merged(load(str(base), kind, (*above, name)), values) if base else values
 
 
 def summary(name: str, kind: str = "") -> str:

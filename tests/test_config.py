@@ -19,14 +19,14 @@ def test_a_radius_goes_with_its_norm():
     assert merged(base, {"threat": {"norm": "L2", "eps": 1}})["threat"]["eps"] == 1
     assert refined(base, settings(["threat.norm=L2"]))["threat"] == {"norm": "L2"}
     assert train("threat.eps=0.7", threat={"norm": "L2"}).threat.eps == 0.7
-    assert train(threat={"norm": "L2"}, preset="trades-mnist").threat.eps == 2.0
+    assert train(threat={"norm": "L2"}, preset="trades-table5-mnist").threat.eps == 2.0
 
 
 def test_a_component_that_changes_drops_the_other_s_parameters():
-    chosen = train("optimizer.name=adam", preset="trades-mnist")
+    chosen = train("optimizer.name=adam", preset="trades-table5-mnist")
     assert chosen.optimizer["name"] == "adam"
     assert "momentum" not in chosen.optimizer
-    assert train("optimizer.momentum=0.5", preset="trades-mnist").optimizer["momentum"] == 0.5
+    assert train("optimizer.momentum=0.5", preset="trades-table5-mnist").optimizer["momentum"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_component_that_changes_drops_the_other_s_parameters():
         (["dataset=mnist"], "'dataset' holds settings"),
         (["a=1", "a.b=2"], "was given a value before"),
         (["a.b=2"], "there is no section 'a'"),
-        (["preset=trades-mnist"], "a preset is named by --preset"),
+        (["preset=trades-table5-mnist"], "a preset is named by --preset"),
         (["defense.awp.gamma=1"], "no such part"),
         (["train.batch_size=1"], "greater than or equal to 2"),
         (["train.select=oracle", "train.validation=10"], "leave validation out"),

@@ -77,6 +77,10 @@ def train(
             autocompletion=catalogue.complete_runs,
         ),
     ] = None,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="The same code in seconds: a few digits, a few epochs."),
+    ] = False,
     name: options.Name = None,
     resume: Annotated[
         str | None,
@@ -96,7 +100,8 @@ def train(
     \b
     advbench train trades                                digits, in seconds
     advbench train pgd-at+awp --dataset cifar10 --model wrn-28-10
-    advbench train --preset trades-mnist --data-dir ~/data
+    advbench train --preset trades-table5-mnist --data-dir ~/data
+    advbench train --preset awp-table2-trades-awp --smoke     does it run?
     """
     from robustbench_cli.cli.display import shown
     from robustbench_cli.run import setup
@@ -120,7 +125,7 @@ def train(
         preset=preset,
     )
     if resume is not None:
-        if typed or set_ or name:
+        if typed or set_ or name or smoke:
             raise UserError(
                 "--resume goes on with the settings of the run; other settings cannot be given"
             )
@@ -128,7 +133,7 @@ def train(
             folder = command.resume(resume, place, display)
         typer.echo(folder)
         return
-    chosen = setup.train_config(typed, set_ or [])
+    chosen = setup.train_config(typed, set_ or [], smoke=smoke)
     run_id = name or command.new_id(chosen)
     with shown(quiet) as display, options.interruptible(_again(run_id, place)):
         folder = command.train(chosen, place, display, command=sys.argv[1:], run_id=run_id)

@@ -4,8 +4,10 @@ A model file registers a frozen dataclass of hyper-parameters with one method, `
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,12 +76,22 @@ class Classifier(nn.Module):
         return logits.float()
 
 
+def has_bf16(where: torch.device) -> bool:
+    """Whether bfloat16 is fast there, not merely possible."""
+    if where.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # torch has no public name for it, and older ones none at all.
+    known: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return where.type == "cpu" and known()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(ABC):
     """Hyper-parameters of an architecture."""
 
-    normalize: bool = True
-    """Whether the data set's channel mean and std are taken out first, inside the model."""
+    normalize: bool | Literal["signed"] = True
+    """Whether the data set's channel mean and std are taken out first, inside the model; signed:
+    2 x - 1 instead."""
 
     @abstractmethod
     def build(self, shape: Shape) -> Classifier:
@@ -95,7 +107,9 @@ class ModelConfig(ABC):
 
     def normalizer(self, shape: Shape) -> nn.Module:
         """The first layer, as ``normalize`` asks."""
-        return Normalize(shape.mean, shape.std) if self.normalize else nn.Identity()
+        half = (0.5,) * shape.channels
+        mean, std = (half, half) if self.normalize == "signed" else (shape.mean, shape.std)
+        return Normalize(mean, std) if self.normalize else nn.Identity()
 
 
 MODELS: Registry[ModelConfig] = Registry("model", __name__)

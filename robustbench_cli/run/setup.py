@@ -27,7 +27,7 @@ from robustbench_cli.config import (
 from robustbench_cli.data import DATASETS, Dataset
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
 from robustbench_cli.errors import UserError
-from robustbench_cli.models import MODELS, Classifier, Shape
+from robustbench_cli.models import MODELS, Classifier, Shape, has_bf16
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.registry import Registry, Spec
 from robustbench_cli.threat import Norm, Threat
@@ -45,6 +45,16 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
 
 USUAL: Table = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
 """What holds where not even the data set says otherwise (Rice et al., 2020)."""
+
+
+SMOKE: Table = {
+    "dataset": {"name": "digits"},
+    "model": {"name": "digits-cnn"},
+    "train": {"limit": 96, "batch_size": 32, "probe": 32},
+}
+"""What a smoke test of any recipe trains on."""
+SMOKE_AT_MOST = {"epochs": 12, "select_epoch": 12, "validation": 32}
+"""Long enough for what begins after some epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +82,13 @@ def parts(text: str) -> Table:
     return tables
 
 
-def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
+def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> TrainConfig:
     """The whole configuration: data set's defaults < preset < flags < ``--set``.
 
     Args:
         typed: what flags said, by section; ``preset`` may name one.
         pairs: what ``--set`` said, as ``key=value``.
+        smoke: run the same code in seconds: the digits, few of them, few epochs.
 
     Raises:
         UserError: an unknown name, a bad value, or a combination that makes no sense.
@@ -87,13 +98,16 @@ def train_config(typed: Table, pairs: list[str]) -> TrainConfig:
         raise UserError("--set preset=...: a preset is named by --preset")
     name = typed.get("preset")
     preset = known(presets.load(name)) if name else {}
-    layers = [preset, typed]
+    layers = [preset, typed, *([SMOKE] if smoke else [])]
     chosen = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
     dataset = DATASETS.build(spec_of(chosen))
     values = refined(merged(USUAL, dataset.defaults, *layers), changes)
     values["dataset"] = DATASETS.describe(dataset)
     if name:
         values["preset"] = preset["preset"]
+    if smoke:
+        values["train"] = _capped(values["train"])
+        values["extra"] = values["dataset"] if values.get("extra") else {}
     if not values.get("defense"):
         raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
     for kind in ("model", "optimizer", "schedule"):
@@ -142,11 +156,10 @@ def _processor() -> str:
     return next(named, platform.processor())
 
 
-def precision(config: TrainConfig, where: torch.device) -> Precision:
-    """What training runs in: as asked, or bfloat16 where the GPU is made for it."""
-    fit = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    usual: dict[str, Precision] = {"auto": "bf16" if fit else "float32"}
-    return usual.get(config.precision, config.precision)
+def precision(asked: Precision, where: torch.device) -> Precision:
+    """What training runs in: as asked, or bfloat16 where the hardware is made for it."""
+    usual: dict[Precision, Precision] = {"auto": "bf16" if has_bf16(where) else "float32"}
+    return usual.get(asked, asked)
 
 
 def build_model(config: Mapping[str, Any], shape: Shape) -> Classifier:
@@ -181,6 +194,12 @@ def radius_of(threat: Mapping[str, Any], dataset: Dataset) -> Table:
     """The threat with the data set's usual radius where none is given."""
     norm = validated(_OnlyNorm, {"norm": threat.get("norm", "Linf")}).norm
     return asdict(validated(Threat, {"eps": dataset.eps[norm], **threat, "norm": norm}))
+
+
+def _capped(section: Table) -> Table:
+    """Training settings with the numbers of epochs and examples cut down."""
+    cut = {k: min(int(section[k]), most) for k, most in SMOKE_AT_MOST.items() if k in section}
+    return {**section, **cut}
 
 
 @dataclass(frozen=True)

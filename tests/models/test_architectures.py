@@ -27,6 +27,8 @@ def shapes(model: nn.Module) -> list[tuple[int, ...]]:
     ("text", "shape", "count"),
     [
         ("small-cnn", MNIST, 312_202),
+        ("strided-cnn", MNIST, 166_406),
+        ("madry-cnn", MNIST, 3_274_634),
         ("preact-resnet-18", CIFAR, 11_172_170),
         ("resnet-18", CIFAR, 11_173_962),
         ("resnet18", CIFAR, 11_173_962),
@@ -171,6 +173,8 @@ def test_others_take_any_size(text: str, side: int) -> None:
     ("text", "shape", "message"),
     [
         ("small-cnn", Shape(1, 15, 28, 10, (0.0,), (1.0,)), "15x28 are too small.*at least 16"),
+        ("strided-cnn", Shape(1, 3, 28, 10, (0.0,), (1.0,)), "3x28 are too small.*at least 4"),
+        ("madry-cnn", Shape(1, 28, 3, 10, (0.0,), (1.0,)), "28x3 are too small.*at least 4"),
         ("digits-cnn", Shape(1, 1, 8, 10, (0.0,), (1.0,)), "1x8 are too small.*at least 2"),
         ("wrn-30-10", CIFAR, "depth must be 6n [+] 4, such as 28 or 34, got 30"),
         ("wrn-12-1", CIFAR, "such as 10 or 16, got 12"),
@@ -186,3 +190,9 @@ def test_mistakes_are_one_line(text: str, shape: Shape, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build(text, shape)
     assert "\n" not in str(caught.value)
+
+
+def test_signed_inputs_reach_from_minus_one_to_one() -> None:
+    model = build("strided-cnn:normalize=signed", MNIST)
+    ends = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 1, 28, 28)
+    assert model.normalize(ends)[:, 0, 0, 0].tolist() == [-1.0, 0.0, 1.0]

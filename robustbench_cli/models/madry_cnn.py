@@ -1,0 +1,50 @@
+"""The MNIST challenge's network (Madry et al., 2018), https://arxiv.org/abs/1706.06083.
+
+Its sizes are those of https://github.com/MadryLab/mnist_challenge.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from pydantic import PositiveInt
+from torch import nn
+
+from robustbench_cli.errors import UserError
+from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+
+SMALLEST = 4
+"""The side of the smallest image that two poolings leave a pixel of."""
+
+
+@MODELS.register("madry-cnn")
+@dataclass(frozen=True, kw_only=True)
+class MadryCNN(ModelConfig):
+    """Two 5x5 convolutions, each pooled, and two fully connected layers.
+
+    Initialised as PyTorch does; theirs (normal, 0.1) begins with logits that saturate.
+    """
+
+    hidden: PositiveInt = 1024
+    """Units of the first fully connected layer."""
+
+    def build(self, shape: Shape) -> Classifier:
+        if min(shape.height, shape.width) < SMALLEST:
+            raise UserError(
+                f"model 'madry-cnn': images of {shape.height}x{shape.width} are too small; "
+                f"both sides must be at least {SMALLEST}"
+            )
+        pixels = (shape.height // 4) * (shape.width // 4)
+        body = nn.Sequential(
+            OrderedDict(
+                conv1=nn.Conv2d(shape.channels, 32, 5, padding=2),
+                relu1=nn.ReLU(),
+                pool1=nn.MaxPool2d(2),
+                conv2=nn.Conv2d(32, 64, 5, padding=2),
+                relu2=nn.ReLU(),
+                pool2=nn.MaxPool2d(2),
+                flatten=nn.Flatten(),
+                fc1=nn.Linear(64 * pixels, self.hidden),
+                relu3=nn.ReLU(),
+            )
+        )
+        return Classifier(self.normalizer(shape), body, nn.Linear(self.hidden, shape.classes))

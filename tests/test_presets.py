@@ -1,0 +1,87 @@
+"""Every shipped preset resolves, is described, and builds."""
+
+import pytest
+import torch
+
+from robustbench_cli import presets
+from robustbench_cli.config import spec_of, specs_of
+from robustbench_cli.data import DATASETS
+from robustbench_cli.defenses import Recipe
+from robustbench_cli.errors import UserError
+from robustbench_cli.models import Shape
+from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
+from robustbench_cli.run import setup
+
+NAMES = presets.names()
+SHAPES = {"mnist": (1, 28, 10), "cifar100": (3, 32, 100), "folder": (3, 32, 1000)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_resolves_and_builds(name):
+    config = setup.train_config({"preset": name}, [])
+    assert config.preset == name
+    channels, side, classes = SHAPES.get(config.dataset["name"], (3, 32, 10))
+    shape = Shape(channels, side, side, classes, (0.5,) * channels, (0.5,) * channels)
+    table = {"model": config.model, "defense": config.defense}
+    with torch.device("meta"):
+        model = setup.build_model(table, shape)
+        assert model(torch.empty(2, channels, side, side)).shape == (2, classes)
+    recipe = Recipe.build(specs_of(config.defense))
+    assert list(config.defense) == list(setup.parts(setup.subject(config.defense)))
+    optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
+    schedule = SCHEDULES.build(spec_of(config.schedule))
+    rates = [schedule(i / config.train.epochs) for i in range(config.train.epochs)]
+    assert max(rates) <= 1.0
+    assert min(rates) >= 0.0
+    assert optimizer.param_groups
+    assert recipe.objective is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_says_what_it_is_and_where_from(name):
+    lines = (presets.folder() / f"{name}.toml").read_text().splitlines()
+    comment = " ".join(line for line in lines if line.startswith("#"))
+    assert lines[0].startswith("# ")
+    assert "https://" in comment or name == "standard-mnist"
+    assert all(len(line) <= 100 for line in lines)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_code_runs_at_smoke_scale(name):
+    typed = {"preset": name}
+    full, small = (setup.train_config(typed, [], smoke=smoke) for smoke in (False, True))
+    assert small.dataset == DATASETS.describe(DATASETS.build(spec_of({"name": "digits"})))
+    assert small.defense == full.defense
+    assert small.optimizer == full.optimizer
+    assert small.schedule == full.schedule
+    assert small.threat == full.threat
+    assert small.train.epochs <= 12
+    assert small.train.limit <= 96
+    assert small.train.select == full.train.select
+
+
+def test_papers_that_use_another_radius_keep_it():
+    eps = {name: setup.train_config({"preset": name}, []).threat.eps for name in NAMES}
+    assert eps["trades-table5-cifar10"] == 0.031
+    assert eps["awp-table2-trades-awp"] == 8 / 255
+    assert eps["mmc-cifar10-at"] == 8 / 256
+
+
+def test_a_base_is_refined_not_replaced(tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'base = "awp-table2-trades-awp"\n[defense.trades]\nbeta = 1.0\n[train]\nlr = 0.05\n'
+    )
+    mine = setup.train_config({"preset": str(tmp_path / "mine.toml")}, [])
+    base = setup.train_config({"preset": "awp-table2-trades-awp"}, [])
+    assert mine.preset == "mine"
+    assert list(mine.defense) == ["trades"]
+    assert mine.defense["trades"] == base.defense["trades"] | {"beta": 1.0}
+    assert (mine.train.lr, mine.train.epochs) == (0.05, 200)
+
+
+def test_a_circle_of_bases_is_one_line(tmp_path):
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text(f'base = "{two}"\n')
+    two.write_text(f'base = "{one}"\n')
+    with pytest.raises(UserError, match="its own base"):
+        presets.load(str(one))
