@@ -109,6 +109,11 @@ class Threat:
         direction = sign * -torch.log1p(-noise.fork("direction").uniform(x))
         return self.project(x + size * direction / over(direction.abs().flatten(1).sum(1), x), x)
 
+    def direction(self, x: Tensor, noise: Noise) -> Tensor:
+        """A random change of each example in ``x`` whose length in this norm is one."""
+        t = 2 * noise.uniform(x) - 1 if self.norm == "Linf" else noise.normal(x)
+        return t / over(self.distance(t, torch.zeros_like(t)).clamp_min(1e-12), t)
+
     def steepest(self, grad: Tensor) -> Tensor:
         """The unit step that increases a linear function with this gradient the most.
 

@@ -102,6 +102,18 @@ def test_radii_that_make_no_sense_are_refused(eps, norm, message):
         Threat(norm, eps)
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_random_directions_have_length_one_and_are_each_example_s_own(norm):
+    threat, x = Threat(norm, 0.1), torch.zeros(5, 1, 6, 6).double()
+    t = threat.direction(x, Noise(0, torch.arange(5)))
+    torch.testing.assert_close(threat.distance(t, x), torch.ones(5).double())
+    assert (t < 0).any()
+    assert (t > 0).any()
+    other = threat.direction(x[:2], Noise(0, torch.tensor([3, 0])))
+    torch.testing.assert_close(other, t[[3, 0]], rtol=0, atol=0)
+    assert not torch.equal(t[0], t[1])
+
+
 def test_fractions_are_read_and_others_named():
     assert validated(Threat, {"eps": "8/255"}).eps == 8 / 255
     assert validated(Threat, {"norm": "linf"}).norm == "Linf"

@@ -71,14 +71,9 @@ class Ball(Walk):
         return self.steps + 1
 
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> State:
-        if threat.norm == "Linf":
-            t = 2 * noise.fork("start").uniform(x) - 1
-            size = t.abs().flatten(1).amax(1)  # so that one pixel at least is at the border
-        else:
-            t = noise.fork("start").normal(x)
-            size = t.flatten(1).norm(dim=1)
-        start = threat.project(x + threat.eps * t / over(size + 1e-12, x), x)
-        zero = torch.zeros_like(size)
+        # Under Linf one pixel at least is at the border.
+        start = threat.project(x + threat.eps * threat.direction(x, noise.fork("start")), x)
+        zero = torch.zeros_like(x.flatten(1)[:, 0])
         return {
             **_empty(start),
             "old": start.clone(),

@@ -14,7 +14,6 @@ from torch import Tensor
 from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import Look, Search, State, Task
 from robustbench_cli.attacks._planes import to_plane
-from robustbench_cli.threat import over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +50,8 @@ class Boundary(Search):
     def begin(self, task: Task) -> State:
         x, threat = task.x, task.threat
         if self.restart(task):
-            noise = task.noise.fork("start")
-            t = 2 * noise.uniform(x) - 1 if threat.norm == "Linf" else noise.normal(x)
-            length = threat.distance(t, torch.zeros_like(t)).clamp_min(1e-12)
-            x = (x + 0.5 * threat.eps * t / over(length, x)).clamp(0, 1)
+            away = threat.direction(x, task.noise.fork("start"))
+            x = (x + 0.5 * threat.eps * away).clamp(0, 1)
         # Whether the point is one the attack moved to, and how often it has moved.
         return {"x": x.clone(), "moved": task.y < 0, "moves": task.y * 0}
 
