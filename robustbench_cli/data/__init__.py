@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Registry
+from robustbench_cli.registry import Number, Registry
 
 SplitName = Literal["train", "test"]
 
@@ -57,9 +58,13 @@ class Dataset(ABC):
     """Where the images come from; class attributes say what is usual for them."""
 
     augment: Literal["none", "crop", "crop-flip"] = "none"
-    """Random shifts by up to ``pad`` pixels (zero padding), and mirror images."""
+    """Random shifts by up to ``pad`` pixels, and mirror images."""
     pad: Annotated[int, Field(ge=0)] = 4
     """How far ``augment`` shifts an image, in pixels."""
+    padding: Literal["zero", "reflect"] = "zero"
+    """What comes in at the border then: black, or the image mirrored at its edge."""
+    rotate: Annotated[Number, Field(ge=0, le=180)] = 0.0
+    """By up to how many degrees images are turned, either way, after all that."""
 
     mean: ClassVar[tuple[float, ...] | None] = None
     """Published channel statistics; None: measured on the training images."""
@@ -81,16 +86,17 @@ class Dataset(ABC):
         """
 
     def augmented(self, x: Tensor, noise: Noise) -> Tensor:
-        """Shifted and mirrored copies of images ``x`` (B, C, H, W), keyed by example."""
-        return (
-            augment(x, noise, pad=self.pad, flip=self.augment == "crop-flip")
-            if (self.augment != "none")
-            else x
-        )
+        """Shifted, mirrored and turned copies of images ``x`` (B, C, H, W), keyed by example."""
+        if self.augment != "none":
+            flip = self.augment == "crop-flip"
+            x = augment(x, noise, pad=self.pad, flip=flip, padding=self.padding)
+        return turned(x, noise, self.rotate) if self.rotate else x
 
 
-def augment(x: Tensor, noise: Noise, *, pad: int, flip: bool) -> Tensor:
-    """Random crop after zero padding and, with ``flip``, a mirror image for half of them.
+def augment(
+    x: Tensor, noise: Noise, *, pad: int, flip: bool, padding: Literal["zero", "reflect"] = "zero"
+) -> Tensor:
+    """Random crop after padding and, with ``flip``, a mirror image for half of them.
 
     One gather for the whole batch, on the device of ``x``.
     """
@@ -102,10 +108,37 @@ def augment(x: Tensor, noise: Noise, *, pad: int, flip: bool) -> Tensor:
     if flip:
         mirrored = (draw[:, 2] < 0.5)[:, None]
         columns = torch.where(mirrored, columns.flip(1), columns)
-    padded = torch.nn.functional.pad(x, (pad, pad, pad, pad))
+    if padding == "reflect":
+        padded, rows, columns = x, _folded(rows - pad, height), _folded(columns - pad, width)
+    else:
+        padded = F.pad(x, (pad, pad, pad, pad))
     each = torch.arange(batch, device=x.device)[:, None, None]
     # Advanced indices around a slice put the channels last; put them back.
     return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _folded(index: Tensor, side: int) -> Tensor:
+    """Where an index beyond the border falls, once the image is mirrored at its outer pixels."""
+    period = max(1, 2 * (side - 1))
+    return (side - 1) - (index % period - (side - 1)).abs()
+
+
+def turned(x: Tensor, noise: Noise, degrees: float) -> Tensor:
+    """Images turned about their middle by up to ``degrees``: nearest pixels, black corners."""
+    draw = noise.fork("rotate").uniform(x.new_empty(len(x), 1, dtype=torch.float32))
+    return rotated(x, (2 * draw.squeeze(1) - 1) * degrees)
+
+
+def rotated(x: Tensor, degrees: Tensor) -> Tensor:
+    """Images (B, C, H, W) turned counter-clockwise by so many degrees each (B)."""
+    height, width = x.shape[2:]
+    angle = torch.deg2rad(degrees)
+    sine, cosine, nothing = angle.sin(), angle.cos(), torch.zeros_like(angle)
+    # Where each pixel comes from, in coordinates that run from -1 to 1 along each side.
+    across = torch.stack([cosine, -sine * height / width, nothing], 1)
+    down = torch.stack([sine * width / height, cosine, nothing], 1)
+    where = F.affine_grid(torch.stack([across, down], 1), list(x.shape), align_corners=False)
+    return F.grid_sample(x, where.to(x.dtype), mode="nearest", align_corners=False)
 
 
 DATASETS: Registry[Dataset] = Registry("dataset", __name__)

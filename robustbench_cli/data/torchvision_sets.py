@@ -127,7 +127,7 @@ class CIFAR10(TorchvisionSet):
     """
 
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
-    """Random shifts by up to ``pad`` pixels (zero padding), and mirror images."""
+    """Random shifts by up to ``pad`` pixels, and mirror images."""
 
     title: ClassVar[str] = "CIFAR10"
     folder: ClassVar[str] = "cifar-10-batches-py"

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.functional import rotate
 
-from robustbench_cli.data import DATASETS, augment
+from robustbench_cli.data import DATASETS, augment, rotated, turned
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Spec
 
@@ -42,6 +44,49 @@ def one_by_one(x: Tensor, source: Noise, pad: int, flip: bool) -> Tensor:
 def test_it_equals_the_plain_loop(pad: int, flip: bool) -> None:
     x = images()
     assert torch.equal(augment(x, noise(), pad=pad, flip=flip), one_by_one(x, noise(), pad, flip))
+
+
+@pytest.mark.parametrize("pad", [1, 2, 5])
+def test_reflection_is_torch_s(pad: int) -> None:
+    """The crop that a key asks for, out of the image that PyTorch has padded."""
+    x = images()
+    out = augment(x, noise(), pad=pad, flip=False, padding="reflect")
+    padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
+    draw = noise().fork("augment").uniform(torch.empty(12, 3))
+    for i, (top, left) in enumerate((draw[:, :2] * (2 * pad + 1)).long().tolist()):
+        assert torch.equal(out[i], padded[i, :, top : top + 6, left : left + 9])
+    mirrored = augment(x, noise(), pad=pad, flip=True, padding="reflect")
+    for i, side in enumerate(draw[:, 2].tolist()):
+        assert torch.equal(mirrored[i], out[i].flip(2) if side < 0.5 else out[i])
+
+
+def test_reflection_goes_on_beyond_the_other_side() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0]).expand(200, 1, 3, 3)
+    out = augment(x, noise(200), pad=9, flip=False, padding="reflect")[:, 0, 0]
+    endless = "1232" * 3
+    assert {"".join(str(int(v)) for v in row) for row in out} == {
+        endless[i : i + 3] for i in range(4)
+    }
+
+
+def test_images_are_turned_as_torchvision_turns_them() -> None:
+    x = images()
+    angles = torch.linspace(-15, 15, 12)
+    out = rotated(x, angles)
+    for i, angle in enumerate(angles.tolist()):
+        assert torch.equal(out[i : i + 1], rotate(x[i : i + 1], angle))
+    assert torch.equal(rotated(x, torch.zeros(12)), x)
+
+
+def test_an_example_is_turned_alike_in_any_batch_and_no_further_than_asked() -> None:
+    x, source = images(), noise()
+    whole = turned(x, source, 15)
+    order = torch.tensor([7, 0, 11, 3])
+    assert torch.equal(turned(x[order], source.only(order), 15), whole[order])
+    draw = source.fork("rotate").uniform(torch.empty(12, 1))[:, 0]
+    assert torch.equal(whole, rotated(x, 15 * (2 * draw - 1)))
+    assert draw.min() < 0.3
+    assert draw.max() > 0.7  # both ways
 
 
 def test_nothing_asked_is_nothing_done() -> None:
@@ -90,6 +135,9 @@ def test_the_field_decides() -> None:
     ):
         made = DATASETS.build(Spec("digits", {"augment": kind, "pad": 3}))
         assert torch.equal(made.augmented(x, noise()), expected)
+    every = {"augment": "crop-flip", "pad": 3, "padding": "reflect", "rotate": 15}
+    expected = turned(augment(x, noise(), pad=3, flip=True, padding="reflect"), noise(), 15)
+    assert torch.equal(DATASETS.build(Spec("digits", every)).augmented(x, noise()), expected)
 
 
 def test_only_the_cifars_are_augmented_by_default() -> None:

@@ -1,0 +1,111 @@
+"""A file of arrays, as ``numpy.savez`` writes it: how generated and unlabelled sets are handed on.
+
+NumPy (Harris et al., 2020), https://numpy.org/doc/stable/reference/generated/numpy.savez.html.
+"""
+
+import textwrap
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
+from robustbench_cli.data.decode import checked
+from robustbench_cli.errors import UserError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+IMAGES, LABELS = ("image", "x"), ("label", "y")
+"""What the arrays may be called."""
+ENDINGS: Mapping[SplitName, str] = {"train": "", "test": "_test"}
+"""What follows in the names of a split's arrays."""
+MOST = 100_000
+"""Classes; no label is higher."""
+
+
+@DATASETS.register("npz", positional="path")
+@dataclass(frozen=True, kw_only=True)
+class Npz(Dataset):
+    """Arrays ``image`` and ``label`` (or ``x``, ``y``): uint8 (N, H, W, C), (N, C, H, W) or grey.
+
+    A test split is in ``image_test`` and ``label_test``; ``--extra-data`` needs none.  Classes are
+    numbered up to the highest label.  Nothing is unpickled: a file cannot run code.
+    """
+
+    path: str
+    """The file."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
+
+    def load(self, split: SplitName, root: Path) -> Split:
+        name = f"npz:{self.path}"
+        with _opened(name, Path(self.path).expanduser()) as file:
+            images = _pixels(name, _array(name, file, IMAGES, split))
+            labels = _numbers(name, _array(name, file, LABELS, split))
+            has_test = any(label + ENDINGS["test"] in file for label in LABELS)
+            # Both splits are looked at, so that they agree on the classes.
+            both: list[SplitName] = ["train", "test"] if has_test else ["train"]
+            highest = [_numbers(name, _array(name, file, LABELS, s)).max(initial=-1) for s in both]
+        if len(images) != len(labels):
+            raise UserError(f"{name}: {len(images)} images and {len(labels)} labels")
+        classes = tuple(map(str, range(int(max(highest)) + 1)))
+        x, y = (torch.from_numpy(np.ascontiguousarray(each)) for each in (images, labels))
+        return checked(name, Split(x, y, classes))
+
+
+@contextmanager
+def _opened(name: str, path: Path) -> Iterator[Mapping[str, Array]]:
+    """The arrays in a file by name, each read when it is asked for."""
+    if not path.is_file():
+        raise UserError(f"{name}: no such file")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{name}: damaged, or not written by numpy.savez")
+        # Given a path, NumPy leaves a damaged file open.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            yield file
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive makes its readers raise nearly anything
+        reason = textwrap.shorten(str(error), 120)
+        raise UserError(f"{name}: damaged, or arrays of objects ({reason})") from error
+
+
+def _array(name: str, file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> Array:
+    ending = ENDINGS[split]
+    found = [each + ending for each in names if each + ending in file]
+    if not found:
+        wanted = " or ".join(repr(each + ending) for each in names)
+        raise UserError(f"{name}: no array {wanted} in it; it has {', '.join(file)}")
+    return file[found[0]]
+
+
+def _pixels(name: str, images: Array) -> Array:
+    """Images as (N, C, H, W)."""
+    if images.dtype != np.uint8:
+        raise UserError(f"{name}: images must be uint8, 0 to 255, got {images.dtype}")
+    if images.ndim == 3:
+        return images[:, None]
+    shape = images.shape
+    last, first = (images.ndim == 4 and shape[axis] in (1, 3) for axis in (3, 1))
+    if last == first:
+        raise UserError(
+            f"{name}: images must be (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, got {shape}"
+        )
+    return images.transpose(0, 3, 1, 2) if last else images
+
+
+def _numbers(name: str, labels: Array) -> Array:
+    """Labels as int64 (N)."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{name}: labels must be whole numbers (N), got {labels.dtype} {labels.shape}"
+        )
+    if labels.max(initial=0) >= MOST:
+        raise UserError(f"{name}: label {labels.max()} is too high for {MOST} classes")
+    return labels.astype(np.int64)

@@ -1,0 +1,120 @@
+"""Files of arrays: what is read, in which layout, and what is refused in one line."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.errors import UserError
+from robustbench_cli.registry import Spec
+
+RANDOM = np.random.default_rng(0)
+PIXELS = RANDOM.integers(0, 256, (6, 3, 8, 5), dtype=np.uint8)
+LABELS = np.array([2, 0, 1, 2, 1, 0], dtype=np.uint8)
+
+
+def load(path: Path, split: str = "train") -> Split:
+    return DATASETS.build(Spec.parse(f"npz:{path}")).load(split, Path())
+
+
+@pytest.mark.parametrize("names", [("image", "label"), ("x", "y")])
+@pytest.mark.parametrize("packed", [np.savez, np.savez_compressed])
+def test_both_layouts_are_the_same_images(tmp_path, names, packed):
+    image, label = names
+    for images in (PIXELS, PIXELS.transpose(0, 2, 3, 1)):
+        packed(tmp_path / "set.npz", **{image: images, label: LABELS})
+        split = load(tmp_path / "set.npz")
+        assert torch.equal(split.x, torch.from_numpy(PIXELS))
+        assert split.x.is_contiguous()
+        assert split.y.tolist() == LABELS.tolist()
+        assert split.y.dtype == torch.int64
+        assert split.classes == ("0", "1", "2")
+
+
+def test_grey_images_need_no_axis_for_their_channel(tmp_path):
+    np.savez(tmp_path / "set.npz", x=PIXELS[:, 0], y=LABELS)
+    assert torch.equal(load(tmp_path / "set.npz").x, torch.from_numpy(PIXELS[:, :1]))
+
+
+def test_splits_agree_on_the_classes(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, x=PIXELS, y=LABELS, x_test=PIXELS[:2], y_test=np.array([1, 4]))
+    assert len(load(path, "test")) == 2
+    assert load(path).classes == load(path, "test").classes == tuple("01234")
+
+
+def test_a_file_without_a_test_split_says_so_when_it_is_asked_for(tmp_path):
+    np.savez(tmp_path / "set.npz", image=PIXELS, label=LABELS)
+    with pytest.raises(UserError, match=r"no array 'image_test' or 'x_test' in it; it has image"):
+        load(tmp_path / "set.npz", "test")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": PIXELS}, "no array 'label' or 'y' in it; it has x"),
+        ({"x": PIXELS / 255, "y": LABELS}, "images must be uint8, 0 to 255, got float64"),
+        ({"x": PIXELS, "y": LABELS[:5]}, "6 images and 5 labels"),
+        ({"x": PIXELS, "y": LABELS / 2}, r"labels must be whole numbers \(N\), got float64"),
+        ({"x": PIXELS, "y": LABELS[:, None]}, r"got uint8 \(6, 1\)"),
+        ({"x": PIXELS[:, :2], "y": LABELS}, "with 1 or 3 channels, got .6, 2, 8, 5."),
+        ({"x": PIXELS[..., :3], "y": LABELS}, "with 1 or 3 channels, got .6, 3, 8, 3."),
+        ({"x": PIXELS[0, 0], "y": LABELS}, "with 1 or 3 channels, got .8, 5."),
+        ({"x": PIXELS[:0], "y": LABELS[:0]}, "at least 2 classes are needed, got 0"),
+        ({"x": PIXELS, "y": LABELS * 0}, "at least 2 classes are needed, got 1"),
+        ({"x": PIXELS, "y": LABELS.astype(int) - 1}, r"labels must be 0..1, .* got -1..1"),
+        ({"x": PIXELS, "y": LABELS.astype(int) * 10**11}, "label 200000000000 is too high"),
+        ({"x": PIXELS, "y": LABELS.astype(object)}, "damaged, or arrays of objects"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(UserError, match=message) as caught:
+        load(tmp_path / "set.npz")
+    assert "\n" not in str(caught.value)
+
+
+class Trap:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark):
+        self._mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self._mark,)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    trap = np.array([Trap(tmp_path / "mark")], dtype=object)
+    np.savez(tmp_path / "set.npz", x=PIXELS, y=trap)
+    with pytest.raises(UserError, match="arrays of objects"):
+        load(tmp_path / "set.npz")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_damaged_files_are_named(tmp_path):
+    path, whole = tmp_path / "set.npz", io.BytesIO()
+    np.savez_compressed(whole, x=PIXELS, y=LABELS)
+    intact = whole.getvalue()
+    refused = []
+    for place in range(0, len(intact), 7):
+        spoilt = bytearray(intact)
+        spoilt[place] ^= 0xFF
+        for content in (intact[:place], bytes(spoilt)):
+            path.write_bytes(content)
+            try:
+                split = load(path)
+            except UserError as error:
+                refused.append(str(error))
+            else:  # a byte that means nothing to the reader, such as a date
+                assert torch.equal(split.x, torch.from_numpy(PIXELS))
+    assert all(str(path) in message and "\n" not in message for message in refused)
+    assert len(refused) > len(intact) // 7  # every file that was cut short, at the least
+    with pytest.raises(UserError, match="no such file"):
+        load(tmp_path / "other.npz")
+    np.save(tmp_path / "one.npy", PIXELS)
+    with pytest.raises(UserError, match="not written by numpy"):
+        load(tmp_path / "one.npy")
