@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -49,8 +50,8 @@ class Proofs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Booth:
-    """Where the votes are given."""
+class Voting:
+    """A model that votes, and on what."""
 
     model: nn.Module
     """In evaluation mode and float32 (see ``judging``)."""
@@ -94,13 +95,13 @@ class Booth:
         each = sum(certificate.polls)
         number = torch.arange(start, stop, device=rows.device)
         row, copy = number // each, number % each
-        ends = torch.tensor(certificate.polls, device=rows.device).cumsum(0)
-        poll = torch.bucketize(copy, ends, right=True)
+        # Compared with numbers, not with a tensor: a GPU would wait for one to be copied.
+        poll = torch.stack([copy >= end for end in accumulate(certificate.polls)]).sum(0)
         # Every image is read once, however many of its copies are in the batch.
         first, last = start // each, (stop - 1) // each
         images = self.data.images(rows[first : last + 1])[row - first]
         logits = self.model(certificate.copies(images, self.noise.only(rows[row]).at(copy)))
-        place = (row * len(ends) + poll) * self.classes + logits.argmax(1)
+        place = (row * counts.shape[1] + poll) * self.classes + logits.argmax(1)
         # argmax of NaN is a class like any other; without a vote it will be missed.
         sound = logits.isfinite().all(1).to(counts.dtype)
         counts.view(-1).index_add_(0, place, sound)

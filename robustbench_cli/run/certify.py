@@ -11,7 +11,7 @@ from torch import nn
 from robustbench_cli.certificates import ABSTAINS, CERTIFICATES, Certificate
 from robustbench_cli.config import EvalConfig, specs_of
 from robustbench_cli.data import Split
-from robustbench_cli.engine.certify import Booth, Proofs
+from robustbench_cli.engine.certify import Proofs, Voting
 from robustbench_cli.engine.journal import Journal
 from robustbench_cli.noise import Noise
 from robustbench_cli.records import Proof, Recorder, Within
@@ -65,20 +65,20 @@ class Certifying:
     def _proofs(self, name: str, label: str, certificate: Certificate) -> tuple[Proofs, float]:
         """What one certificate says, and the seconds it took."""
         n, where, labels = len(self.data), self.data.y.device, _labels(self.data)
-        booth = Booth(
+        voting = Voting(
             model=self.model,
             data=self.data,
             noise=Noise(self.config.seed, torch.arange(n, device=where)),
             classes=len(self.data.classes),
             batch=self.config.batch_size,
         )
-        proofs = Proofs.empty(certificate, n, booth.classes)
+        proofs = Proofs.empty(certificate, n, voting.classes)
         seconds = self.journal.recall(name, proofs)
         mine = self.shard.mine(n)
         rows = torch.from_numpy((mine & ~proofs.done).nonzero()[0]).to(where)
         self.display.judging(label, int(mine.sum()), "certified accuracy")
         self.journal.started()
-        for found, votes in booth.votes(certificate, rows):
+        for found, votes in voting.votes(certificate, rows):
             proofs.put(found, votes, certificate)
             self.journal.moved(name, proofs, found)
             done = proofs.done & mine

@@ -8,7 +8,7 @@ import pytest
 
 from robustbench_cli import folders
 from robustbench_cli.cli import main
-from robustbench_cli.engine.certify import Booth
+from robustbench_cli.engine.certify import Voting
 
 SMALL = ["--set", "train.limit=400", "--set", "train.probe=40", "--set", "model.width=4"]
 
@@ -112,14 +112,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(args, message, results, capsys
 def test_ctrl_c_says_how_to_go_on(results, tmp_path, capsys, monkeypatch):
     command = ["eval", "--run", str(results / "net"), "--certify", "smoothing:n=40", "--n", "6"]
     command += ["--out", str(tmp_path), "--quiet"]
-    votes = Booth.votes
+    votes = Voting.votes
 
     def interrupted(self, certificate, rows):
         yield next(votes(self, certificate, rows))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Booth, "votes", interrupted)
+        patch.setattr(Voting, "votes", interrupted)
         assert main(command) == 130
     assert "Run the same command again to go on" in capsys.readouterr().err
     (cut,) = folders.every(tmp_path)

@@ -7,7 +7,7 @@ from torch import nn
 
 from robustbench_cli.certificates import ABSTAINS
 from robustbench_cli.certificates.smoothing import Smoothing
-from robustbench_cli.engine.certify import Booth, Proofs
+from robustbench_cli.engine.certify import Proofs, Voting
 from robustbench_cli.engine.evaluate import Tensors
 from robustbench_cli.errors import RunError
 from robustbench_cli.noise import Noise
@@ -29,15 +29,15 @@ def points(distances):
     return (0.5 + distances[:, None] * away).view(-1, 1, 2, 2)
 
 
-def booth(x, model=None, batch=512, seed=0):
+def voting(x, model=None, batch=512, seed=0):
     ids = torch.arange(len(x))
     data = Tensors(x, torch.zeros(len(x), dtype=torch.long))
-    return Booth(model=model or Plane(), data=data, noise=Noise(seed, ids), classes=2, batch=batch)
+    return Voting(model=model or Plane(), data=data, noise=Noise(seed, ids), classes=2, batch=batch)
 
 
 def proofs(smoothing, x, **options):
     found = Proofs.empty(smoothing, len(x), 2)
-    for rows, votes in booth(x, **options).votes(smoothing, torch.arange(len(x))):
+    for rows, votes in voting(x, **options).votes(smoothing, torch.arange(len(x))):
         found.put(rows, votes, smoothing)
     assert found.done.all()
     return found.arrays
@@ -87,7 +87,7 @@ def test_votes_do_not_depend_on_the_other_examples_but_on_the_seed():
     smoothing, x = Smoothing(n0=11, n=50), points(DISTANCES)
     usual = proofs(smoothing, x)["votes"]
     rows = torch.tensor([5, 2])
-    found = [pair for part in booth(x).votes(smoothing, rows) for pair in zip(*part, strict=True)]
+    found = [pair for part in voting(x).votes(smoothing, rows) for pair in zip(*part, strict=True)]
     assert [int(row) for row, _ in found] == [5, 2]
     assert all(np.array_equal(votes, usual[row]) for row, votes in found)
     assert not np.array_equal(proofs(smoothing, x, seed=1)["votes"], usual)
@@ -95,7 +95,7 @@ def test_votes_do_not_depend_on_the_other_examples_but_on_the_seed():
 
 def test_examples_are_told_as_soon_as_they_are_complete():
     smoothing, x = Smoothing(n0=10, n=50), points(DISTANCES)
-    parts = [rows.tolist() for rows, _ in booth(x, batch=150).votes(smoothing, torch.arange(8))]
+    parts = [rows.tolist() for rows, _ in voting(x, batch=150).votes(smoothing, torch.arange(8))]
     assert parts == [[0, 1], [2, 3, 4], [5, 6], [7]]
 
 

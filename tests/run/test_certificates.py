@@ -4,12 +4,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from robustbench_cli import folders, records
 from robustbench_cli.certificates.smoothing import Smoothing
+from robustbench_cli.data import DATASETS
 from robustbench_cli.engine import journal
 from robustbench_cli.errors import UserError
 from robustbench_cli.models.weights import digest
+from robustbench_cli.noise import Noise
+from robustbench_cli.registry import Spec
 from robustbench_cli.run import setup
 from robustbench_cli.run.asked import chosen_attacks, chosen_certificates, eval_config
 from robustbench_cli.run.display import Display
@@ -93,12 +97,6 @@ def test_the_figures_are_those_of_the_examples(tmp_path, net):
 
 def test_no_certificate_promises_more_than_an_attack_breaks(tmp_path, net):
     """The smoothed classifier is attacked where it is certified, by its own noisy copies."""
-    import torch
-
-    from robustbench_cli.data import DATASETS
-    from robustbench_cli.noise import Noise
-    from robustbench_cli.registry import Spec
-
     _, arrays = certified(tmp_path, net, config(SHORT))
     split = DATASETS.build(Spec("digits")).load("test", tmp_path)
     smoothing = Smoothing(n=400, n0=50, alpha=0.01)
