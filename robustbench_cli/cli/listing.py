@@ -29,8 +29,8 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="defenses, attacks, models, datasets, optimizers, schedules, presets, suites, "
-            "or runs (default: all but runs).",
+            help="defenses, attacks, certificates, models, datasets, optimizers, schedules, "
+            "presets, suites, or runs (default: all but runs).",
             autocompletion=catalogue.complete_kinds,
         ),
     ] = None,
@@ -56,8 +56,8 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defense, attack, model, data set, optimizer, schedule, preset, suite or run; "
-            "with parameters, too: pgd100, trades:beta=1.",
+            help="A defense, attack, certificate, model, data set, optimizer, schedule, preset, "
+            "suite or run; with parameters, too: pgd100, trades:beta=1.",
             autocompletion=catalogue.complete_names,
         ),
     ],
