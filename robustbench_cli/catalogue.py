@@ -160,6 +160,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "datasets": ("data", "DATASETS"),
     "optimizers": ("optim", "OPTIMIZERS"),
     "schedules": ("optim", "SCHEDULES"),
+    "figures": ("figures", "FIGURES"),
 }
 """The module and the name of the registry of a kind."""
 
@@ -259,6 +260,7 @@ complete_attacks = _completing("attacks")
 complete_certificates = _completing("certificates")
 complete_models = _completing("models")
 complete_datasets = _completing("datasets")
+complete_figures = _completing("figures")
 complete_presets = _completing("presets")
 complete_suites = _completing("suites")
 complete_names = _completing(*KINDS)

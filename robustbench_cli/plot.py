@@ -1,46 +1,25 @@
 """Pictures of sweeps: accuracy over the radius or over the number of steps, as PNG and SVG."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustbench_cli import canvas
+from robustbench_cli.canvas import COLOURS, DASHES, HEIGHT, MARKERS, WIDTH
 from robustbench_cli.curves import Curve, Panel
-from robustbench_cli.errors import UserError
-from robustbench_cli.records import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Told apart by the colour-blind, too (Okabe & Ito), then some more.
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
-    *("#7B4F9E", "#8C6D31", "#7F7F7F"),
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 CROWD = 8
 """Lines in one panel, above which each attack gets a panel of its own."""
 ACROSS = 3
 """Panels side by side."""
-WIDTH, HEIGHT = 4.6, 3.6
-"""Inches of one panel."""
-_STYLE: Any = {
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "legend.fontsize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5.5,
-    "text.parse_math": False,  # a name may hold a dollar sign
-    "svg.hashsalt": "advbench",  # the same numbers make the same file
-}
 
 
 def draw(panels: Sequence[Panel], path: Path) -> list[Path]:
@@ -49,12 +28,12 @@ def draw(panels: Sequence[Panel], path: Path) -> list[Path]:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ModuleNotFoundError:
-        raise UserError("--plot needs matplotlib: pip install 'advbench[plot]'") from None
+    files = (path.with_name(f"{path.name}{ending}") for ending in canvas.FORMATS)
+    return canvas.save(partial(painted, panels), *files)
+
+
+def painted(panels: Sequence[Panel]) -> "Figure":
+    """The panels side by side, with one legend below them."""
     titled = [(panel.title, panel) for panel in panels]
     if any(len(panel.curves) > CROWD for panel in panels):
         titled = [part for panel in panels for part in _by_attack(panel)]
@@ -62,42 +41,22 @@ def draw(panels: Sequence[Panel], path: Path) -> list[Path]:
     looks = _looks([curve for panel in panels for curve in panel.curves])
     across = min(ACROSS, len(panels))
     down = math.ceil(len(panels) / across)
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's own style may hold anything
-        mpl.rcParams.update(_STYLE)
-        labels = list(looks)
-        wide = max(len(label) for label in labels)
-        beside = max(1, int(across * WIDTH * 10 / (wide + 6)))
-        banded = any(point.std for p in panels for curve in p.curves for point in curve.points)
-        legend = 0.25 * (math.ceil(len(labels) / beside) + banded) + 0.2
-        # Also the longest name is on the picture.
-        size = max(across * WIDTH, 0.08 * wide + 0.7), down * HEIGHT + legend
-        figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
-        for place, (title, panel) in enumerate(titled, 1):
-            axes = figure.add_subplot(down, across, place)
-            axes.set_title(_plain(title), loc="left", pad=10)
-            _panel(axes, panel, looks)
-        lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-        figure.legend(
-            [lines[label] for label in labels],
-            labels,
-            loc="outside lower center",
-            ncols=min(beside, len(labels)),
-            frameon=False,
-            handlelength=3,
-            title="bands: ± standard deviation over seeds" if banded else None,
-            title_fontsize=10,
-        )
-        return [
-            written(
-                path.with_name(f"{path.name}.{ending}"),
-                lambda part, ending=ending, about=about: figure.savefig(  # type: ignore[misc]
-                    part, format=ending, dpi=200, metadata=about
-                ),
-            )
-            # No date and no version: a picture that did not change is the same file.
-            for ending, about in (("png", {"Software": None}), ("svg", {"Date": None}))
-        ]
+    banded = any(point.std for p in panels for curve in p.curves for point in curve.points)
+    size = across * WIDTH, down * HEIGHT
+    figure = canvas.sheet_for(list(looks), *size, titled=banded)
+    for place, (title, panel) in enumerate(titled, 1):
+        axes = figure.add_subplot(down, across, place)
+        axes.set_title(canvas.plain(title), loc="left", pad=10)
+        _panel(axes, panel, looks)
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    canvas.legend(
+        figure,
+        [lines[label] for label in looks],
+        list(looks),
+        size[0],
+        title="bands: ± standard deviation over seeds" if banded else None,
+    )
+    return figure
 
 
 def _by_attack(panel: Panel) -> list[tuple[str, Panel]]:
@@ -120,13 +79,7 @@ class _Look:
 
 
 def _label(curve: Curve) -> str:
-    # Of an underscore at the beginning matplotlib makes no label.
-    return re.sub(r"^_", " _", _plain(", ".join(filter(None, (curve.model, curve.attack)))))
-
-
-def _plain(text: str) -> str:
-    # Names may hold anything.
-    return "".join(c if c.isprintable() else " " for c in text)
+    return canvas.label(", ".join(filter(None, (curve.model, curve.attack))))
 
 
 def _looks(curves: Sequence[Curve]) -> dict[str, _Look]:
@@ -188,7 +141,7 @@ def _over_eps(axes: "Axes", values: Sequence[float], norm: str) -> None:
     unit = 255 if norm == "Linf" and levels and meant else 1
     top = max(values) or 1.0
     axes.set_xlim(0, top)
-    sign = norm.replace("L", "\N{SCRIPT SMALL L}").replace("inf", "∞")
+    sign = canvas.ell(norm)
     axes.set_xlabel(f"radius ({sign}, 1/255)" if unit > 1 else f"radius ({sign})")
     _ticks(axes, {eps: f"{round(eps * unit, 6):.3g}" for eps in values}, lambda eps: eps / top)
 

@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 LAYERS = [
     {"errors", "bpda"},
     {"registry", "losses", "modes", "noise", "records", "environment"},
-    {"threat", "optim", "picture", "folders"},
+    {"threat", "optim", "picture", "folders", "canvas"},
     {"ascent", "config", "models", "data"},
     {"step"},
     {"presets"},
@@ -27,6 +27,7 @@ LAYERS = [
     {"attacks", "certificates", "defenses"},
     {"engine"},
     {"run"},
+    {"figures"},
     {"cli"},
     {"__main__"},
 ]

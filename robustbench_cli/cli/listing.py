@@ -30,7 +30,7 @@ def list_(
         str | None,
         typer.Argument(
             help="defenses, attacks, certificates, models, datasets, optimizers, schedules, "
-            "presets, suites, or runs (default: all but runs).",
+            "figures, presets, suites, or runs (default: all but runs).",
             autocompletion=catalogue.complete_kinds,
         ),
     ] = None,
@@ -293,6 +293,7 @@ _EXAMPLES = {
     "datasets": "advbench train trades --dataset {}",
     "optimizers": "advbench train trades --set optimizer.name={}",
     "schedules": "advbench train trades --set schedule.name={}",
+    "figures": "advbench plot {}",
     "presets": "advbench train --preset {}",
     "suites": "advbench eval --suite {}",
 }

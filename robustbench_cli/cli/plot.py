@@ -1,0 +1,114 @@
+"""``advbench plot``: one figure from the runs that are named."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_cli import catalogue
+from robustbench_cli.cli import options
+from robustbench_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from robustbench_cli.figures import Told
+
+KEPT = "runs that are measured are kept; the same command goes on with the others."
+
+
+def plot(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="history, eps, steps, surface or landscape; with parameters, too: "
+            "surface:image=3, landscape:n=512,directions=5 (advbench show surface).",
+            autocompletion=catalogue.complete_figures,
+        ),
+    ],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Training runs: ids, parts of them, or paths (default: the latest; of eps and "
+            "steps: all that have a sweep).",
+            autocompletion=catalogue.complete_runs,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.png or FILE.svg (default: KIND.png).")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(help="Where run folders are.", envvar="ADVBENCH_RESULTS")
+    ] = Path("results"),
+    data_dir: options.DataDir = Path("data"),
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Draw one figure of one or several runs, as PNG or SVG.
+
+    surface and landscape measure the models; their numbers are kept beside the picture as
+    FILE.json, and the same command draws it again from there without measuring.
+
+    \b
+    advbench plot history trades mart               robust overfitting, two runs overlaid
+    advbench plot steps --out steps.svg             what eval --sweep steps=... recorded
+    advbench plot surface:image=3 trades standard   the loss around a test image
+    advbench plot landscape trades trades-awp       the loss around the weights
+    """
+    from robustbench_cli import canvas
+    from robustbench_cli.figures import FIGURES, Material
+    from robustbench_cli.registry import Spec
+
+    spec = FIGURES.resolve(Spec.parse(kind))
+    figure, file = FIGURES.build(spec), out or Path(f"{spec.name}.png")
+    if file.suffix.lower() not in canvas.FORMATS:
+        raise UserError(f"--out {str(file)!r}: end it in {' or '.join(canvas.FORMATS)}")
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"--out {str(file)!r}: {str(file.parent)!r} is no folder to write to")
+    canvas.needed()  # before hours are spent on numbers
+    with _told(quiet) as told, options.interruptible(KEPT):
+        material = Material(
+            names=tuple(runs or ()),
+            results=results,
+            data_dir=data_dir,
+            device=device,
+            numbers=file.with_suffix(".json"),
+            told=told,
+        )
+        paint = figure.prepared(material)
+    try:
+        canvas.save(paint, file)
+    except OSError as error:
+        raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror}") from None
+    typer.echo(file)
+
+
+@contextmanager
+def _told(quiet: bool) -> "Iterator[Told]":
+    """Notes as lines and, on a terminal, a bar for each run that is measured."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress, TaskID
+
+    from robustbench_cli.figures import Told
+
+    console = Console(stderr=True)
+    if quiet:
+        yield Told()
+    elif not console.is_terminal:
+        yield Told(note=partial(typer.echo, err=True))
+    else:
+        tasks: dict[str, TaskID] = {}
+        with Progress(console=console) as bars:
+
+            def progress(label: str, done: int, of: int) -> None:
+                if label not in tasks:
+                    tasks[label] = bars.add_task(escape(label), total=of)
+                bars.update(tasks[label], completed=done)
+
+            yield Told(note=lambda text: console.print(escape(text)), progress=progress)

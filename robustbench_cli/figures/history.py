@@ -1,0 +1,186 @@
+"""Robust overfitting: accuracy over the epochs of training (Rice et al., 2020), figure 1.
+
+https://arxiv.org/abs/2002.11569
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from robustbench_cli import canvas
+from robustbench_cli.canvas import COLOURS, HEIGHT, MARKERS, WIDTH
+from robustbench_cli.errors import UserError
+from robustbench_cli.figures import FIGURES, Figure, Material, Painter, called, setting
+from robustbench_cli.records import Run
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Page
+
+SPLITS = {"train": "training images", "val": "held-out images", "test": "test images"}
+"""What accuracies are measured on; a run has at most one of the last two."""
+PANELS = {"clean": "clean accuracy (%)", "robust": "robust accuracy, PGD-10 (%)"}
+DENSE = 40
+"""Epochs above which points get no marker."""
+_LINE: dict[bool, Any] = {
+    True: {"linestyle": (0, (4, 1.5)), "linewidth": 1.4, "clip_on": False},
+    False: {"linestyle": "-", "clip_on": False, "zorder": 3},
+}
+"""How curves on training images look, and all others."""
+_STAR: Any = {"marker": "*", "markersize": 13, "markeredgecolor": "white"}
+_KEPT: Any = {**_STAR, "clip_on": False, "zorder": 4}
+_DROP: Any = {"linestyle": ":", "linewidth": 1.2, "zorder": 1}
+
+Line = Sequence[tuple[int, float]]
+"""Epochs, counted from 1, and shares."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One run over its epochs."""
+
+    name: str
+    lines: Mapping[tuple[str, str], Line]
+    """By what was measured (``clean`` or ``robust``) and on which images."""
+    kept: int | None
+    """The epoch whose weights the run kept."""
+    drops: tuple[int, ...]
+    """Epochs after which the learning rate fell."""
+
+    @property
+    def on(self) -> str:
+        """The images that show what became of the model: not the training ones, if possible."""
+        return max((split for _, split in self.lines), key=[*SPLITS].index)
+
+
+@FIGURES.register("history")
+@dataclass(frozen=True, kw_only=True)
+class History(Figure):
+    """Clean and robust accuracy over epochs, on training and held-out images: robust overfitting.
+
+    Robust accuracy is under PGD-10, in evaluation mode, as training records it.  Held-out images
+    are there where a run was given ``--set train.validation=N`` (or looked at the test set).
+    """
+
+    def prepared(self, material: Material) -> Painter:
+        runs = list(material.trained().values())
+        settings = [setting(run) for run in runs]
+        same = len(set(settings)) == 1
+        tracks = []
+        for run, name, where in zip(runs, called(runs), settings, strict=True):
+            tracks.append(track(run, name if same else f"{name} ({where})"))
+            if tracks[-1].on == "train":
+                material.told.note(
+                    f"run {run.id!r} measured no held-out images: only its training curves are "
+                    "drawn (advbench train ... --set train.validation=1000 records both)"
+                )
+        return partial(painted, tracks, settings[0] if same else "")
+
+
+def track(run: Run, name: str) -> Track:
+    """What a record says of a run's epochs.
+
+    Raises:
+        UserError: no accuracy was measured.
+    """
+    lines = {
+        (what, split): [
+            (int(row["epoch"] or 0), float(share))
+            for row in run.history
+            if (share := row.get(f"{split}_{what}")) is not None
+        ]
+        for what in PANELS
+        for split in SPLITS
+    }
+    if not any(lines.values()):
+        raise UserError(f"run {run.id!r} has measured no accuracies over its epochs so far")
+    return Track(
+        name=name,
+        lines={key: line for key, line in lines.items() if line},
+        kept=run.checkpoint.epoch if run.checkpoint else None,
+        drops=drops([(int(row["epoch"] or 0), float(row.get("lr") or 0)) for row in run.history]),
+    )
+
+
+def drops(rates: Line) -> tuple[int, ...]:
+    """The epochs after which the learning rate fell at once, between stretches at one rate.
+
+    A rate that falls all the time, as in a cosine, has none.
+    """
+    flat = {epoch for (before, old), (epoch, new) in pairwise(rates) if new == old}
+    flat |= {before for (before, old), (_, new) in pairwise(rates) if new == old}
+    return tuple(
+        before
+        for (before, old), (epoch, new) in pairwise(rates)
+        if new < old and {before, epoch} & flat
+    )
+
+
+def painted(tracks: Sequence[Track], title: str) -> "Page":
+    """Clean accuracy on the left, robust accuracy on the right; a colour for each run."""
+    names = [canvas.label(track.name) for track in tracks]
+    styles = _styles(tracks)
+    labels = [*names, *styles]
+    size = len(PANELS) * WIDTH, HEIGHT
+    page = canvas.sheet_for(labels, *size)
+    for place, (what, says) in enumerate(PANELS.items(), 1):
+        axes = page.add_subplot(1, len(PANELS), place)
+        axes.set_ylabel(says)
+        _panel(axes, tracks, what)
+    page.axes[0].set_title(canvas.plain(title), loc="left", pad=10)
+    canvas.legend(page, [*_colours(names), *styles.values()], labels, size[0])
+    return page
+
+
+def _panel(axes: "Axes", tracks: Sequence[Track], what: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    shared = len({track.drops for track in tracks if track.drops}) == 1
+    for at, track in enumerate(tracks):
+        colour, marker = COLOURS[at % len(COLOURS)], MARKERS[at // len(COLOURS) % len(MARKERS)]
+        for epoch in track.drops:
+            axes.axvline(epoch, color="#999999" if shared else colour, **_DROP)
+        for split in SPLITS:
+            line = [(epoch, 100 * share) for epoch, share in track.lines.get((what, split), ())]
+            if not line:
+                continue
+            few: Any = {"marker": marker, "markersize": 3.5} if len(line) <= DENSE else {}
+            axes.plot(*zip(*line, strict=True), color=colour, **_LINE[split == "train"], **few)
+            if split == track.on and track.kept in dict(line):
+                axes.plot(track.kept, dict(line)[track.kept], color=colour, **_KEPT)
+    last = max(epoch for track in tracks for line in track.lines.values() for epoch, _ in line)
+    lines = [track.lines.get((what, split), ()) for track in tracks for split in SPLITS]
+    lowest = min((share for line in lines for _, share in line), default=0.0)
+    low = min(80, 20 * int(5 * lowest))
+    axes.set_xlim(min(1, last - 1), last)
+    axes.set_ylim(low, 100)
+    axes.set_yticks(range(low, 101, 20 if low < 60 else (100 - low) // 4))
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(True)
+
+
+def _colours(names: Sequence[str]) -> "list[Artist]":
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=COLOURS[at % len(COLOURS)]) for at, _ in enumerate(names)]
+
+
+def _styles(tracks: Sequence[Track]) -> "dict[str, Artist]":
+    """What lines and marks mean, whatever their colour."""
+    from matplotlib.lines import Line2D
+
+    splits = {split for track in tracks for _, split in track.lines}
+    found: dict[str, Artist] = {
+        says: Line2D([], [], color="#444444", **_LINE[split == "train"])
+        for split, says in SPLITS.items()
+        if split in splits
+    }
+    if any(track.kept for track in tracks):
+        found["kept epoch"] = Line2D([], [], color="#444444", linestyle="", **_KEPT)
+    if any(track.drops for track in tracks):
+        found["learning rate drop"] = Line2D([], [], color="#999999", **_DROP)
+    return found

@@ -1,0 +1,142 @@
+"""The loss around one image, which robust training flattens (Zhang & Wang, 2019), figure 4.
+
+https://arxiv.org/abs/1907.10764
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from robustbench_cli import canvas
+from robustbench_cli.errors import UserError
+from robustbench_cli.figures import FIGURES
+from robustbench_cli.figures._measured import Measured, Subject, Table, title
+from robustbench_cli.registry import Number, radius
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.contour import ContourSet
+    from matplotlib.figure import Figure as Page
+
+KEYS = ("loss", "margin", "distance")
+ALONG = {"Linf": "sign of the gradient", "L2": "gradient", "L1": "largest entries of the gradient"}
+"""What the x axis follows, by the norm of the threat."""
+BOUNDARY: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.8}
+BALL: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.1}
+IMAGE: dict[str, Any] = {"color": "black", "marker": "+", "markersize": 8, "linestyle": ""}
+LINES = {"decision boundary": BOUNDARY, "threat ball": BALL, "the image": IMAGE}
+"""What is drawn over the loss."""
+ACROSS = 3
+"""Panels side by side."""
+SIDE = 3.3
+"""Inches of one."""
+LETTERS = 40
+"""How many of a run's name fit above one."""
+LEVELS = 20
+"""About so many shades."""
+
+
+@FIGURES.register("surface")
+@dataclass(frozen=True, kw_only=True)
+class LossSurface(Measured):
+    """Cross-entropy around a test image, along its gradient's direction and a random one.
+
+    The directions are the unit step of steepest ascent (under Linf the gradient's sign, so that
+    eps on its axis is the FGSM image) and random signs (Rademacher), scaled to length 1.
+    """
+
+    image: Annotated[int, Field(ge=0)] = 0
+    """Which test image, counted from 0."""
+    points: Annotated[int, Field(ge=2, le=501)] = 41
+    """Where the loss is measured along each direction; an odd number has one in the middle."""
+    reach: Annotated[Number, Field(gt=0)] = 2.0
+    """How far the plane goes to each side, in eps."""
+    clip: bool = False
+    """Whether images are clipped to [0, 1], as an attack's are; that folds the plane."""
+
+    def measure(self, subject: Subject) -> Table:
+        import torch
+
+        from robustbench_cli.engine.surface import surface
+        from robustbench_cli.noise import Noise
+
+        test = subject.dataset.load("test", subject.data_dir)
+        if self.image >= len(test):
+            raise UserError(f"image={self.image}: the test split has {len(test)} images")
+        one = test.only(slice(self.image, self.image + 1)).to(subject.device)
+        edge = self.reach * subject.threat.eps
+        offsets = torch.linspace(-edge, edge, self.points, dtype=torch.float64)
+        found = surface(
+            subject.model,
+            one.images(slice(1)),
+            one.y,
+            subject.threat,
+            Noise(self.seed, torch.tensor([self.image]), "surface"),
+            offsets,
+            clip=self.clip,
+            done=subject.done,
+        )
+        return {
+            "class": test.classes[int(one.y)],
+            "offsets": offsets.tolist(),
+            **{key: getattr(found, key).tolist() for key in KEYS},
+        }
+
+    def paint(self, about: Table, found: Sequence[Table], names: Sequence[str]) -> "Page":
+        """A filled contour for each run, all on one scale; where the prediction turns is a line."""
+        from matplotlib.lines import Line2D
+        from matplotlib.ticker import MaxNLocator
+
+        across = min(ACROSS, len(found))
+        down = math.ceil(len(found) / across)
+        page = canvas.sheet(across * (SIDE + 0.55) + 1.2, down * (SIDE + 0.7) + 0.9)
+        highest = max(max(map(max, one["loss"])) for one in found)
+        levels = MaxNLocator(LEVELS, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest or 1.0)
+        for place, (one, name) in enumerate(zip(found, names, strict=True), 1):
+            axes = page.add_subplot(down, across, place)
+            lost = " (wrong everywhere)" if min(map(min, one["margin"])) > 0 else ""
+            named = textwrap.fill(canvas.plain(name) + lost, LETTERS)
+            axes.set_title(named, loc="left", fontsize=10)
+            filled = _panel(axes, one, about, levels)
+        bar = page.colorbar(filled, ax=page.axes, aspect=18 * down, pad=0.02)
+        bar.set_label("loss (cross-entropy)")
+        image = f"test image {self.image} (class {canvas.plain(found[0]['class'])})"
+        page.suptitle(f"{title(about)}, {image}", fontsize=11)
+        page.supylabel(f"random signs ({_unit(about)})", fontsize=10)
+        lines = {text: Line2D([], [], **look) for text, look in LINES.items()}
+        canvas.legend(page, [*lines.values()], [*lines], page.get_figwidth())
+        return page
+
+
+def _panel(axes: "Axes", one: Table, about: Table, levels: Sequence[float]) -> "ContourSet":
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+    # White around lines, so that they are seen on dark shades, too.
+    halo: list[AbstractPathEffect] = [withStroke(linewidth=3.5, foreground="white")]
+    scale = 255 if _unit(about) == "1/255" else 1
+    at = [scale * offset for offset in one["offsets"]]
+    # Rows of the tables follow the gradient, which is to run along the x axis.
+    loss, margin, distance = (list(zip(*one[key], strict=True)) for key in KEYS)
+    filled = axes.contourf(at, at, loss, levels=levels, cmap="YlGnBu")
+    filled.set_edgecolor("face")  # else some viewers show seams
+    for values, level, look in ((margin, 0.0, BOUNDARY), (distance, about["eps"], BALL)):
+        if min(map(min, values)) < level < max(map(max, values)):
+            many = {f"{key}s": value for key, value in look.items()}
+            axes.contour(at, at, values, levels=[level], **many).set_path_effects(halo)
+    axes.plot(0, 0, **IMAGE, path_effects=halo)
+    axes.set_aspect("equal")
+    axes.set_xlabel(f"{ALONG[about['norm']]} ({_unit(about)})", fontsize=10)
+    ticks = [at[-1] * share for share in (-1, -0.5, 0, 0.5, 1)]
+    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    return filled
+
+
+def _unit(about: Table) -> str:
+    if about["norm"] != "Linf":
+        return canvas.ell(about["norm"])
+    return "1/255" if radius(about["eps"]).endswith("/255") else "pixels in [0, 1]"

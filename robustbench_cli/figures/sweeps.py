@@ -1,0 +1,82 @@
+"""Accuracy over the radius and over the number of steps (Zhang & Wang, 2019), figure 3.
+
+https://arxiv.org/abs/1907.10764
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from robustbench_cli import folders
+from robustbench_cli.columns import swept
+from robustbench_cli.curves import panels
+from robustbench_cli.errors import UserError
+from robustbench_cli.figures import FIGURES, Figure, Material, Painter
+from robustbench_cli.plot import painted
+from robustbench_cli.records import Run
+from robustbench_cli.registry import radius
+from robustbench_cli.report import finished, of_kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Figure):
+    """Recorded sweeps as curves; without named runs, all of them."""
+
+    over: ClassVar[str]
+
+    def prepared(self, material: Material) -> Painter:
+        every, named = folders.every(material.results), list(material.runs().values())
+        known = {run.id for run in every}
+        every += [run for run in named if run.id not in known]
+        chosen = {run.id for run in named}
+        kept = [run for run in every if _wanted(run, chosen)]
+        found = [panel for panel in panels(kept) if panel.over == self.over]
+        if not found:
+            raise UserError(self._lacking(*named))
+        shown = [run for run in finished(kept) if swept(run) == self.over]
+        for run in named:
+            if run.id not in {name for each in shown for name in (each.id, each.parent)}:
+                material.told.note(self._lacking(run))
+        return partial(painted, found)
+
+    def _lacking(self, *named: Run) -> str:
+        of = f" of {', '.join(run.id for run in named)}" if named else ""
+        run = next(iter(of_kind(named, "train")), None)
+        which = f" --run {run.id}" if run else ""
+        return (
+            f"no finished sweep over {self.over}{of}; record one: "
+            f"advbench eval{which} {self.example(run)}"
+        )
+
+    @abstractmethod
+    def example(self, run: Run | None) -> str:
+        """Options of an evaluation that records what is missing."""
+
+
+def _wanted(run: Run, chosen: set[str]) -> bool:
+    # Training runs stay: they say what an evaluation is called and which seeds belong together.
+    return run.kind != "eval" or not chosen or bool({run.id, run.parent} & chosen)
+
+
+@FIGURES.register("eps")
+@dataclass(frozen=True, kw_only=True)
+class OverEps(Sweep):
+    """Accuracy over the radius, from recorded sweeps; without named runs, from all."""
+
+    over: ClassVar[str] = "eps"
+
+    def example(self, run: Run | None) -> str:
+        eps = run.config["threat"]["eps"] if run else 8 / 255
+        return f"--attack pgd100 --sweep eps=0,{radius(eps / 4)},...,{radius(2 * eps)}"
+
+
+@FIGURES.register("steps")
+@dataclass(frozen=True, kw_only=True)
+class OverSteps(Sweep):
+    """Accuracy over the number of attack steps, from recorded sweeps; without named runs, all."""
+
+    over: ClassVar[str] = "steps"
+
+    def example(self, run: Run | None) -> str:
+        return "--attack pgd --sweep steps=1,2,5,10,20,50,100"

@@ -1,0 +1,48 @@
+"""What ``advbench plot`` says of mistakes."""
+
+import sys
+
+import pytest
+
+from robustbench_cli import catalogue
+from robustbench_cli.cli import main
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        assert main(["plot", *args]) == 2
+        said = capsys.readouterr()
+        assert not said.out
+        assert said.err.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+        return said.err.removeprefix("advbench: ").strip()
+
+    return run
+
+
+def test_mistakes_cost_one_line_and_leave_nothing(refused):
+    assert refused("histroy") == "unknown figure 'histroy'; did you mean 'history'?"
+    assert "known: eps, history, landscape, steps, surface" in refused("zzz")
+    assert refused("history", "--out", "a.pdf") == "--out 'a.pdf': end it in .png or .svg"
+    assert "is no folder to write to" in refused("history", "--out", "absent/a.png")
+    assert "no parameter 'poinst'; did you mean 'points'" in refused("surface:poinst=3")
+    assert "KIND" in refused()
+
+
+def test_absent_runs_cost_one_line(refused):
+    pytest.importorskip("matplotlib")
+    assert refused("history").startswith("no finished train run in 'results'")
+    assert refused("surface", "absent").startswith("no train run 'absent' in 'results'")
+    assert refused("eps").startswith("no finished sweep over eps; record one: advbench eval")
+
+
+def test_without_matplotlib_nothing_is_measured_in_vain(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert refused("landscape") == "pictures need matplotlib: pip install 'advbench[plot]'"
+
+
+def test_the_shell_is_offered_figures():
+    assert [name for name, _ in catalogue.complete_figures("s")] == ["steps", "surface"]
