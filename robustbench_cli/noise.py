@@ -9,6 +9,7 @@ number and no loop over examples.
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -67,9 +68,8 @@ class Noise:
         return radius * torch.cos(2 * math.pi * self._uniform(like, "angle"))
 
     def _uniform(self, like: Tensor, purpose: str) -> Tensor:
-        ids = self.ids.to(like.device)
         count = like[0].numel() if len(like) else 0
-        rows = _mix(_mix(ids + key(self.seed, self.stream, purpose)) + _GAMMA)
+        rows = _begun(self.seed, self.stream, purpose, self.ids.to(like.device))
         if self.turn is not None:
             rows = _mix(rows + (self.turn.to(like.device) + 1) * _GAMMA)
         counter = torch.arange(1, count + 1, device=like.device) * _GAMMA
@@ -77,6 +77,12 @@ class Noise:
         # The top 24 bits fill a float32 significand exactly.
         unit = ((bits >> 40) & 0xFFFFFF).to(like.dtype) * 2.0**-24
         return unit.view(like.shape)
+
+
+@lru_cache(maxsize=64)
+def _begun(seed: int, stream: str, purpose: str, ids: Tensor) -> Tensor:
+    """The mixing that is the same at every turn; a search of thousands of looks does it once."""
+    return _mix(_mix(ids + key(seed, stream, purpose)) + _GAMMA)
 
 
 def _mix(z: Tensor) -> Tensor:

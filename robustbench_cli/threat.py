@@ -84,7 +84,7 @@ class Threat:
         """
         if self.norm == "Linf":
             low, high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
-            return torch.minimum(torch.maximum(x_adv, low), high)
+            return x_adv.clamp(low, high)
         delta = x_adv - x
         if self.norm == "L1":
             return onto_l1(x_adv, x, self.eps)

@@ -128,21 +128,22 @@ def _looked(attack: Search, table: Table, field: Field) -> Table:
     look, forwards, backwards = field.lens.look(attack, state, task, taken)
     x = state["x"]
     score, wrong = _score(attack, look.logits, x, task, final=field.stop and not field.judge.random)
-    # Not-a-number logits must stop the run at the next check, whoever is shown them.
-    score = torch.where(look.logits.isfinite().all(1), score, torch.nan)
+    # Logits that are not finite must stop the run at the next check, whoever is shown them: the
+    # difference is zero for all others.
+    score = score + (look.logits - look.logits).sum(1)
     better = table.alive & attack.counts(state, taken) & ~(score <= table.peak)
     last = attack.over(state, taken)
-    first = better & wrong & ((table.peak_step < 0) | attack.minimal)
+    first = better & wrong if attack.minimal else better & wrong & (table.peak_step < 0)
     return replace(
         table,
         state=attack.move(state, look, task),
         taken=taken + 1,
-        alive=table.alive & ~last & ~(better & (score == torch.inf)),
+        alive=table.alive & ~(last | (better & (score == torch.inf))),
         peak=torch.where(better, score, table.peak),
         peak_x=torch.where(over(better, x), x, table.peak_x),
         peak_step=torch.where(first, taken, table.peak_step),
-        forwards=table.forwards + forwards * table.alive,
-        backwards=table.backwards + backwards * table.alive,
+        forwards=table.forwards.add(table.alive, alpha=forwards),
+        backwards=table.backwards.add(table.alive, alpha=backwards),
     )
 
 
