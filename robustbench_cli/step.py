@@ -1,13 +1,15 @@
 """One training step as defenses see it: the batch, the passes over it, and what came of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
+from robustbench_cli.data.bank import Bank
 from robustbench_cli.losses import Criterion, cross_entropy
 from robustbench_cli.models import Classifier, Shape
+from robustbench_cli.models.taps import EMBEDDING, tapped
 from robustbench_cli.noise import Noise
 from robustbench_cli.threat import Threat
 
@@ -24,6 +26,8 @@ class Setting:
     model: Classifier
     shape: Shape
     batch_size: int
+    fresh: Callable[[], Classifier]
+    """Makes another network of the same architecture, with weights of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class Step:
     """Which rows (B, bool) come from the extra pool; None: there is no pool."""
     teachers: tuple[Classifier, ...] = ()
     """Frozen networks in evaluation mode, as many as the objective asked for."""
+    bank: Bank | None = None
+    """All training images, for objectives that look at others than the batch's."""
     aids: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def aid(self, part: object, kind: type[Aid]) -> Aid:
@@ -65,15 +71,26 @@ class Passes:
     objective already has; the order of first use is the order that BatchNorm sees.
     """
 
-    def __init__(self, model: Classifier, inputs: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, model: Classifier, inputs: Mapping[str, Tensor], taps: Sequence[str] = ()
+    ) -> None:
         self.seen: dict[str, Tensor] = {}
         self.inputs = inputs
         self._model = model
+        self._taps = taps
+        self._features: dict[str, Mapping[str, Tensor]] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.seen:
-            self.seen[name] = self._model(self.inputs[name])
+            with tapped(self._model, self._taps) as found:
+                self.seen[name] = self._model(self.inputs[name])
+            self._features[name] = found
         return self.seen[name]
+
+    def features(self, name: str, tap: str = EMBEDDING) -> Tensor:
+        """What the pass ``name`` left at one of the objective's ``taps``."""
+        _ = self[name]
+        return self._features[name][tap]
 
 
 class Trained(NamedTuple):

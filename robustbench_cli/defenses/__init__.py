@@ -75,6 +75,8 @@ class Objective(Defense):
     """How many inputs the loss looks at per example: 2 with a clean and an adversarial one."""
     teachers: ClassVar[int] = 0
     """How many frozen teachers it learns from."""
+    taps: ClassVar[tuple[str, ...]] = ()
+    """Features that the loss reads, as ``logits.features(pass, tap)``: see ``models.taps``."""
     unlabelled: ClassVar[bool] = False
     """Whether it knows what to do with examples that have no label."""
 
@@ -246,7 +248,7 @@ class Recipe:
             crafted = self.objective.crafted(step)
 
         def evaluated() -> tuple[Tensor, Passes]:
-            logits = Passes(step.model, {"clean": step.x, **crafted})
+            logits = Passes(step.model, {"clean": step.x, **crafted}, self.objective.taps)
             total = self.objective.loss(step, logits)
             for modifier in self.modifiers:
                 term = modifier.penalty(step, logits)

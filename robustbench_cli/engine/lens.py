@@ -16,8 +16,8 @@ from torch.fx.experimental import optimization
 
 from robustbench_cli.attacks import Look, Output, Search, State, Task
 from robustbench_cli.engine.judge import device_of
-from robustbench_cli.errors import UserError
 from robustbench_cli.losses import wide
+from robustbench_cli.models.taps import EMBEDDING, tapped
 
 Precision = Literal["exact", "auto"]
 
@@ -52,7 +52,9 @@ class Lens:
             What was seen, and the forward and backward passes that it took per example.
         """
         looks = [self._once(attack, state, task, taken) for _ in range(attack.draws)]
-        backwards = {"gradient": 1, "logits": 0, "jacobian": looks[0].logits.shape[1]}[attack.sees]
+        backwards = int(attack.sees == "gradient")
+        if attack.sees == "jacobian":
+            backwards = looks[0].grad.shape[1]
         price = attack.draws * (1 + attack.probes), attack.draws * backwards
         if len(looks) == 1:
             return looks[0], *price
@@ -76,10 +78,11 @@ class Lens:
             logits = wide(out.logits)
             features = none if out.features is None else out.features.detach()
             if attack.sees == "jacobian":
-                count = logits.shape[1]
+                each = logits.gather(1, attack.wanted(task)).sum(0)
+                last = len(each) - 1
                 rows = [
-                    torch.autograd.grad(logits[:, k].sum(), x, retain_graph=k < count - 1)[0]
-                    for k in range(count)
+                    torch.autograd.grad(one, x, retain_graph=k < last)[0]
+                    for k, one in enumerate(each)
                 ]
                 return Look(logits.detach(), none, torch.stack(rows, 1), seen, features, taken)
             loss = attack.loss(Output(logits, out.features), state, task)
@@ -95,15 +98,9 @@ class Lens:
     def _output(self, x: Tensor, taps: bool) -> Output:
         if not taps:
             return Output(self.model(x), None)
-        caught: list[Tensor] = []
-        hook = last_layer(self.model).register_forward_pre_hook(
-            lambda _module, inputs: caught.append(inputs[0])
-        )
-        try:
+        with tapped(self.model, [EMBEDDING]) as found:
             logits = self.model(x)
-        finally:
-            hook.remove()
-        return Output(logits, wide(caught[-1].flatten(1)))
+        return Output(logits, found[EMBEDDING])
 
 
 class Meter:
@@ -123,20 +120,6 @@ class Meter:
 
     def _count(self, images: int) -> None:
         self.backwards += images
-
-
-def last_layer(model: Any) -> nn.Module:
-    """The layer whose input are the features: ``head``, else the last linear one.
-
-    Raises:
-        UserError: the model has neither.
-    """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    linear = [m for m in modules if isinstance(m, nn.Linear)]
-    found = getattr(model, "head", None) or (linear[-1] if linear else None)
-    if not isinstance(found, nn.Module):
-        raise UserError("this attack reads features, but the model has no last linear layer")
-    return found
 
 
 def exact(model: nn.Module) -> Lens:

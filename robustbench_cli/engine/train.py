@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.config import Training
 from robustbench_cli.data import Dataset, Split
+from robustbench_cli.data.bank import Bank
 from robustbench_cli.data.pool import Pool
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.engine.evaluate import attacked
@@ -71,6 +72,9 @@ class Trainer:
     held_out_is: str = "val"
     """How the history calls it: ``val``, or ``test`` where selection is an oracle."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.bank = Bank(self.data)
 
     def epoch(self, epoch: int, on_batch: Callable[[Watch], None] = lambda _: None) -> Row:
         """Train through the data once and measure; ``epoch`` counts from 0.
@@ -146,6 +150,7 @@ class Trainer:
             batch=index,
             extra=extra,
             teachers=self.teachers,
+            bank=self.bank,
             aids=dict(self.aids.items()),
         )
 

@@ -128,7 +128,14 @@ def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepare
         raise UserError(f"training needs at least 2 examples, {len(data)} are left")
     recipe = Recipe.build(specs_of(config.defense))
     companions.check(recipe, config)
-    aids = recipe.aids(Setting(model=model, shape=shape, batch_size=config.train.batch_size))
+    aids = recipe.aids(
+        Setting(
+            model=model,
+            shape=shape,
+            batch_size=config.train.batch_size,
+            fresh=lambda: setup.build_model(asdict(config), shape),
+        )
+    )
     aids = aids.to(where)
     optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(
         model, config.train.lr, recipe.groups(aids)

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from robustbench_cli.data import Split
+from robustbench_cli.data.bank import Bank
 from robustbench_cli.defenses import DEFENSES, Adversarial, Modifier, Objective, Recipe, parse
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import cross_entropy, kl
@@ -34,8 +36,11 @@ def step_of(model, batch, norm="Linf", epoch=1000):
 
 def one_step(recipe, net, step, optimizer=None):
     shape = Shape(*step.x.shape[1:], 4, (0.2,), (0.7,))
-    setting = Setting(model=net, shape=shape, batch_size=len(step.x))
-    step = replace(step, aids=dict(recipe.aids(setting).items()))
+    setting = Setting(
+        model=net, shape=shape, batch_size=len(step.x), fresh=lambda: copy.deepcopy(net)
+    )
+    bank = Bank(Split((step.x * 255).byte(), step.y, tuple("abcd")))
+    step = replace(step, aids=dict(recipe.aids(setting).items()), bank=bank)
     with ExitStack() as moved:
         trained = recipe.backward(step, moved)
         if optimizer:

@@ -13,10 +13,11 @@ from robustbench_cli.data import Split
 from robustbench_cli.engine import lens as module
 from robustbench_cli.engine.evaluate import Column, Tensors, evaluate
 from robustbench_cli.engine.judge import Judge, judging
-from robustbench_cli.engine.lens import exact, last_layer, quick
+from robustbench_cli.engine.lens import exact, quick
 from robustbench_cli.engine.slots import Field
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Shape
+from robustbench_cli.models.taps import last_layer
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Spec
 from robustbench_cli.threat import Threat

@@ -143,7 +143,12 @@ def leaning():
     loop = trainer()
     loop.recipe = Recipe(Leaning())
     torch.manual_seed(1)
-    setting = Setting(model=loop.model, shape=Shape(1, 8, 8, 10, (0.0,), (1.0,)), batch_size=32)
+    setting = Setting(
+        model=loop.model,
+        shape=Shape(1, 8, 8, 10, (0.0,), (1.0,)),
+        batch_size=32,
+        fresh=lambda: loop.model,
+    )
     loop.aids = loop.recipe.aids(setting)
     optimizer = OPTIMIZERS.build(Spec("adam"))
     loop.optimizer = optimizer.build(loop.model, 0.01, loop.recipe.groups(loop.aids))
