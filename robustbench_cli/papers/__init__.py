@@ -1,0 +1,52 @@
+"""Published tables, as data: NAME.csv holds a paper's numbers, NAME.toml what its words mean here.
+
+Adding a paper is adding these two files.  No torch, and nothing that was measured here.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robustbench_cli.errors import UserError, hint
+
+FOLDER = Path(__file__).parent
+COMMON = "common"
+"""The file of words that mean the same in every paper."""
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """Every paper there are numbers of."""
+    return sorted(path.stem for path in folder.glob("*.csv"))
+
+
+def titles(folder: Path = FOLDER) -> Mapping[str, tuple[str, str]]:
+    """For every name and alias: the paper's name and its title.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name in names(folder):
+        words = read_toml(folder / f"{name}.toml")
+        called = (name, *words.get("aliases", ()))
+        found |= {each: (name, str(words.get("title", ""))) for each in called}
+    return found
+
+
+def named(text: str, folder: Path = FOLDER) -> str:
+    """The paper that ``text`` means; raise ``UserError`` with the nearest name if none."""
+    known, wanted = titles(folder), text.strip().lower()
+    if wanted not in known:
+        raise UserError(f"unknown paper {text!r}{hint(wanted, known)}")
+    return known[wanted][0]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file; raise ``UserError`` that names it if it is absent or damaged."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None

@@ -1,0 +1,271 @@
+"""A paper's numbers, typed, and what its words mean in advbench's terms."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from robustbench_cli.errors import UserError, hint
+from robustbench_cli.registry import Number, Spec
+
+_STRICT = {"extra": "forbid"}
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+"""One text, or several."""
+
+Place = tuple[object, ...]
+"""Where a number stands in a paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One number of a paper: a line of its CSV file, in the paper's own words."""
+
+    table: str
+    method: str
+    dataset: str
+    architecture: str = ""
+    """Nothing where the paper does not say."""
+    norm: str = ""
+    epsilon: Number | None = None
+    attack: str = ""
+    """Nothing for images as they are."""
+    attack_params: str = ""
+    """What is stated of the attack, ``key=value`` with semicolons; steps in pixel values."""
+    metric: str
+    value: Decimal
+    """With the digits that were printed."""
+    std: Decimal | None = None
+    note: str = ""
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What is stated of the attack."""
+        pairs = (pair.partition("=") for pair in self.attack_params.split(";") if pair)
+        return {key: value for key, _, value in pairs}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on this number, each by itself."""
+        return tuple(filter(None, (part.strip() for part in _REMARK.split(self.note))))
+
+    @property
+    def place(self) -> Place:
+        """Everything but the number itself: no two of a paper stand in one place."""
+        return tuple(getattr(self, name) for name in COLUMNS if name not in _NUMBERS)
+
+
+COLUMNS = tuple(each.name for each in fields(Published))
+_NUMBERS = ("value", "std", "note")
+_REMARK = re.compile(r";(?![^()]*\))")  # a semicolon inside brackets ends nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a column of numbers counts."""
+
+    __pydantic_config__ = _STRICT
+
+    title: str
+    counts: str = ""
+    """``clean`` or ``robust`` accuracy; nothing: advbench does not measure it."""
+    error: bool = False
+    """Whether it is what the accuracy leaves of 100 %."""
+    select: str = ""
+    """The rule for the epoch, as in ``train.select``; nothing where the paper does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What advbench knows of a data set in tables."""
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    copies: str = ""
+    """A regular expression: what folders with copies of it are called."""
+    shape: tuple[int, ...] = ()
+    """Channels, height, width and classes: a copy has them, too."""
+    test_sha256: str = ""
+    """The fingerprint of the test split, where it is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """An architecture of tables."""
+
+    __pydantic_config__ = _STRICT
+
+    write: str
+    """What stands after ``--model``."""
+    means: str
+    """The same with its sizes, as records hold it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What stands for the same thing in every paper."""
+
+    __pydantic_config__ = _STRICT
+
+    metrics: Mapping[str, Metric]
+    datasets: Mapping[str, Data]
+    models: Mapping[str, Network]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How some rows were trained; of several rules that fit, later ones win key by key."""
+
+    __pydantic_config__ = _STRICT
+
+    rows: Mapping[str, Texts] = field(default_factory=dict)
+    """Which rows: columns of the CSV file, each with the texts it may hold."""
+    defense: str | None = None
+    """What the method is in these rows, if not what it is elsewhere in the paper."""
+    inner: str | None = None
+    """Parameters of the objective: ``steps=10,step=7/31``."""
+    eps: Number | None = None
+    """The radius of training, where it is not the one that the table states."""
+    epochs: int | None = None
+    extra: str | None = None
+    """The additional training data."""
+    preset: str | None = None
+    """The preset with the whole recipe, used where it is there.  ``{method}``, ``{dataset}`` and
+    ``{norm}`` stand for the row's, in lower case."""
+    options: Texts | None = None
+    """Further words for ``advbench train``."""
+
+    def fits(self, cell: Published) -> bool:
+        """Whether it speaks of this number's row."""
+        return all(getattr(cell, column) in texts for column, texts in self.rows.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What a number was measured on and how, in advbench's terms."""
+
+    method: tuple[Spec, ...]
+    """Nothing: there is no such method here."""
+    inner: Mapping[str, Any]
+    """Parameters of its objective that are not part of what the method is called."""
+    dataset: Data | None
+    model: Network | None
+    attacks: tuple[Spec, ...]
+    """What may stand for the attack, the best first, with what is stated of it."""
+    source: tuple[Spec, ...]
+    """The defense of the model that images were crafted on, where it was another one."""
+    metric: Metric
+    eps: float | None = None
+    """The radius of training."""
+    epochs: int | None = None
+    extra: str = ""
+    preset: str = ""
+    options: tuple[str, ...] = ()
+
+    @property
+    def defense(self) -> tuple[Spec, ...]:
+        """The method with all its parameters."""
+        return tuple(
+            Spec(spec.name, spec.params if place else {**spec.params, **self.inner, **spec.params})
+            for place, spec in enumerate(self.method)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Who published what, and how to read it."""
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    title: str
+    authors: str
+    year: int
+    venue: str = ""
+    arxiv: str = ""
+    about: str = ""
+    """Where the numbers are from, and how far they can be trusted."""
+    aliases: tuple[str, ...] = ()
+    methods: Mapping[str, str] = field(default_factory=dict)
+    """What tables call a method -> advbench's defense."""
+    attacks: Mapping[str, Texts] = field(default_factory=dict)
+    """What tables call an attack -> advbench's, or several that may stand for it."""
+    rules: tuple[Rule, ...] = ()
+    cells: tuple[Published, ...] = ()
+    words: Words
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables, in order."""
+        return list(dict.fromkeys(cell.table for cell in self.cells))
+
+    @property
+    def citation(self) -> str:
+        """Who, where and when."""
+        link = f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
+        return ", ".join(filter(None, (self.authors, self.venue, str(self.year), link)))
+
+    def only(self, table: str | None) -> tuple[Published, ...]:
+        """The numbers of one table, or all; raise ``UserError`` for a table that is not there."""
+        if table is None:
+            return self.cells
+        wanted = table.strip().lower()
+        found = tuple(cell for cell in self.cells if cell.table.lower() == wanted)
+        if not found:
+            raise UserError(f"paper {self.name!r} has no table {table!r}{hint(table, self.tables)}")
+        return found
+
+    def meaning(self, cell: Published) -> Meaning:
+        """What advbench would have to do for this number."""
+        settings: dict[str, Any] = {"defense": self.methods.get(cell.method, ""), "inner": ""}
+        settings |= {"eps": cell.epsilon, "preset": ""}
+        for rule in self.rules:
+            if rule.fits(cell):
+                stated = {each.name: getattr(rule, each.name) for each in fields(rule)}
+                settings |= {k: v for k, v in stated.items() if v is not None and k != "rows"}
+        source = self.methods.get(cell.params.get("source", ""), "")
+        data = self.words.datasets.get(cell.dataset)
+        row = {"method": cell.method, "dataset": data.name if data else "", "norm": cell.norm}
+        named = settings.pop("preset").format_map({k: v.lower() for k, v in row.items()})
+        return Meaning(
+            preset=named,
+            method=tuple(parts(settings.pop("defense"))),
+            inner=Spec.parse(f"inner:{settings.pop('inner')}").params,
+            dataset=data,
+            model=self.words.models.get(cell.architecture),
+            attacks=tuple(_attack(text, cell) for text in self.attacks.get(cell.attack, ())),
+            source=tuple(parts(source)),
+            metric=self.words.metrics[cell.metric],
+            **settings,
+        )
+
+
+def parts(text: str) -> list[Spec]:
+    """``trades:beta=6+awp`` part by part; nothing for nothing."""
+    return [Spec.parse(part) for part in re.split(r"\+(?=[A-Za-z])", text) if part]
+
+
+_PASSED_ON = ("steps", "step", "start", "restarts", "version")
+"""What tables state of an attack under the name of advbench's own parameter."""
+
+
+def _attack(text: str, cell: Published) -> Spec:
+    """An attack with what is stated of it; its step as a fraction of the radius."""
+    spec = Spec.parse(text)
+    given = {key: value for key, value in cell.params.items() if key in _PASSED_ON}
+    step = given.pop("step", None)
+    if step and cell.epsilon:
+        given["step"] = ratio(float(Fraction(step)) / cell.epsilon)
+    return Spec(spec.name, {**given, **spec.params, **given})
+
+
+def ratio(number: float) -> str:
+    """``3/31`` where that is what was meant, else the number."""
+    near = Fraction(number).limit_denominator(1000)
+    return str(near) if abs(float(near) - number) < 1e-9 else f"{number:g}"
