@@ -1,0 +1,189 @@
+"""Every command that is offered can be run, and asks for what the paper did."""
+
+import shlex
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import typer
+
+from robustbench_cli import papers
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.certificates import CERTIFICATES
+from robustbench_cli.cli import app
+from robustbench_cli.commands import Known, commands, lacking, training
+from robustbench_cli.papers.paper import parts
+from robustbench_cli.papers.reading import load
+from robustbench_cli.registry import Spec
+from robustbench_cli.run import setup
+
+PAPERS = {name: load(name) for name in papers.names()}
+KNOWN = Known.scan()
+each_paper = pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
+
+
+COMMANDS = typer.main.get_command(app).commands
+
+
+def typed(line):
+    """What the command line's own parser makes of a shell line."""
+    program, name, *words = shlex.split(line)
+    assert program == "advbench"
+    return COMMANDS[name].make_context(name, words).params
+
+
+def within_reach(paper):
+    """The numbers that nothing is lacking for."""
+    pairs = ((cell, paper.meaning(cell)) for cell in paper.cells)
+    return [pair for pair in pairs if not lacking(*pair, KNOWN)]
+
+
+@each_paper
+def test_training_asks_for_the_paper_s_setting(paper):
+    seen = set()
+    for cell, meaning in within_reach(paper):
+        line = training(cell, meaning, KNOWN)
+        if line in seen:
+            continue
+        seen.add(line)
+        params = typed(line)
+        given = {
+            "defense": setup.parts(params["defense"]),
+            "dataset": {"name": params["dataset"]} if params["dataset"] else None,
+            "model": setup.component("model", params["model"]) if params["model"] else None,
+            "preset": params["preset"],
+            "train": {"epochs": params["epochs"]} if params["epochs"] else None,
+            "threat": {key: params[key] for key in ("norm", "eps") if params[key]} or None,
+        }
+        asked = {key: value for key, value in given.items() if value is not None}
+        config = setup.train_config(asked, params["set_"] or [])
+        assert config.dataset["name"] == meaning.dataset.name
+        assert config.train.epochs == (meaning.epochs or config.train.epochs)
+        assert cell.norm in ("", config.threat.norm)
+        assert config.threat.eps == pytest.approx(meaning.eps or config.threat.eps, rel=1e-6)
+        for spec in parts(meaning.model.means) if meaning.model else []:
+            sizes = {key: str(config.model[key]) for key in spec.params}
+            assert (config.model["name"], sizes) == (spec.name, spec.params)
+        assert [*config.defense] == [spec.name for spec in meaning.defense]
+        wanted = {"": config.train.select}.get(meaning.metric.select, meaning.metric.select)
+        assert config.train.select == wanted
+
+
+@each_paper
+def test_evaluations_name_what_there_is(paper):
+    lines = {
+        commands([(cell, meaning)], KNOWN)[-1]: KNOWN.attack(meaning)
+        for cell, meaning in within_reach(paper)
+    }
+    for line, stated in lines.items():
+        params = typed(line)
+        registry = ATTACKS if params["attack"] else CERTIFICATES
+        (named,) = params["attack"] or params["certify"]
+        component = registry.build(Spec.parse(named))
+        assert component == (registry.build(stated) if stated else component)
+
+
+def test_most_of_the_papers_of_this_tool_can_be_asked_for():
+    def share(name):
+        return len(within_reach(PAPERS[name])) / len(PAPERS[name].cells)
+
+    assert min(map(share, ("trades", "awp", "rst"))) > 0.4
+
+
+def wanted(name, table, method, **texts):
+    paper = PAPERS[name]
+    cells = [
+        cell
+        for cell in paper.only(table)
+        if cell.method == method and all(getattr(cell, k) == v for k, v in texts.items())
+    ]
+    return [(cell, paper.meaning(cell)) for cell in cells]
+
+
+def test_one_evaluation_for_all_attacks_on_a_model():
+    pairs = wanted("awp", "2", "TRADES-AWP")
+    assert commands(pairs, KNOWN) == [
+        "advbench train trades:beta=6+awp:gamma=0.005,warmup=9 --preset awp-table2-trades-awp",
+        "advbench eval --attack fgsm --attack pgd20 --attack pgd100 --attack cw --attack spsa "
+        "--attack autoattack",
+    ]
+
+
+def test_what_was_trained_at_another_radius_is_evaluated_at_the_table_s():
+    (pair,) = wanted("awp", "2", "MART", attack="FGSM")
+    assert commands([pair], KNOWN) == [
+        "advbench train mart:beta=6 --preset awp-table2-mart",
+        "advbench eval --attack fgsm --eps 8/255",
+    ]
+
+
+def test_a_preset_takes_the_place_of_settings_once_it_is_there():
+    (pair,) = wanted("trades", "5", "TRADES 1/lambda=1", attack="MI-FGSM")
+    assert commands([pair], KNOWN) == [
+        "advbench train trades:beta=1 --preset trades-table5-cifar10-beta1",
+        "advbench eval --attack mim",
+    ]
+    assert commands([pair], replace(KNOWN, presets=frozenset()))[0] == (
+        "advbench train trades:beta=1,steps=10,step=7/31 --dataset cifar10 --model wrn-34-10 "
+        "--eps 0.031 --epochs 76"
+    )
+
+
+def test_a_model_that_is_there_is_only_evaluated_under_the_paper_s_threat(trained):
+    run = trained(id="mine", threat={"norm": "Linf", "eps": 0.3})
+    (pair,) = wanted("trades", "4", "TRADES 1/lambda=2.0", dataset="CIFAR-10", metric="robust_acc")
+    assert commands([pair], KNOWN, run) == [
+        "advbench eval --run mine --attack pgd20:step=3/31,start=uniform,last_iterate=true "
+        "--eps 0.031"
+    ]
+    same = trained(id="same", threat={"norm": "Linf", "eps": 0.031})
+    assert commands([pair], KNOWN, same)[0].endswith("last_iterate=true")
+    other = trained(id="other", threat={"norm": "L2", "eps": 0.031})
+    assert commands([pair], KNOWN, other)[0].endswith("--norm Linf")
+
+
+def test_images_of_other_models_are_crafted_on_a_run_of_that_name():
+    pairs = wanted("trades", "6", "TRADES", metric="robust_acc")
+    _, *evaluations = commands(pairs, KNOWN)
+    assert [line.rpartition(" --source ")[2] for line in evaluations] == ["pgd-at", "standard"]
+
+
+def test_the_clean_accuracy_alone_is_measured_with_the_cheapest_attack():
+    (pair,) = wanted("trades", "5", "TRADES 1/lambda=6", dataset="CIFAR-10", metric="clean_acc")
+    assert commands([pair], KNOWN)[1] == "advbench eval --attack fgsm"
+
+
+def test_what_is_proven_is_certified():
+    pairs = wanted("rst", "Fig.1(b)", "RST_stab(50K+500K)")
+    assert commands(pairs, KNOWN)[1:] == [
+        "advbench eval --certify smoothing:sigma=0.25,n0=100,n=10000,alpha=1/1000"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "texts", "reason"),
+    [
+        ("trades", "5", {"method": "[RDV17]", "metric": "clean_acc"}, "no such method here"),
+        ("trades", "5", {"method": "TRADES 1/lambda=6", "attack": "C&W", "norm": "Linf"},
+         "no such attack here"),
+        ("trades", "6", {"method": "Madry", "metric": "xent_loss"},
+         "cross-entropy is not measured here"),
+        ("he", "4", {"method": "FreeAT", "architecture": "ResNet-50", "attack": "PGD-10"},
+         "no data set ImageNet here"),
+        ("gce", "README table", {"method": "GCE", "attack": "PGD"}, "no model LeNet-5 here"),
+        ("lbgat", "draft Table 4", {"method": "TRADES(alpha=6)"},
+         "the model that images were crafted on is not known"),
+    ],
+)  # fmt: skip
+def test_what_is_lacking_is_said(name, table, texts, reason):
+    method = texts.pop("method")
+    found = Counter(lacking(*pair, KNOWN) for pair in wanted(name, table, method, **texts))
+    assert reason in found
+
+
+def test_a_name_that_is_not_registered_is_not_there_yet():
+    none = Known(defenses={}, attacks={}, certificates={}, presets=frozenset())
+    (pair,) = wanted("awp", "2", "MART-AWP", attack="FGSM")
+    assert lacking(*pair, none) == "not here yet: mart, awp"
+    without = Known(defenses=KNOWN.defenses, attacks={}, certificates={}, presets=frozenset())
+    assert lacking(*pair, without) == "not here yet: fgsm"
