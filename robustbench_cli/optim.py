@@ -72,7 +72,9 @@ class SGD(OptimizerConfig):
     """Look ahead along the momentum (Nesterov, 1983)."""
 
     def over(self, groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:
-        return torch.optim.SGD(groups, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=self.momentum, nesterov=self.nesterov, fused=True
+        )
 
 
 @OPTIMIZERS.register("adam")
@@ -86,7 +88,7 @@ class Adam(OptimizerConfig):
     """Decay of the running mean of their squares."""
 
     def over(self, groups: list[dict[str, object]], lr: float) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, lr=lr, betas=(self.beta1, self.beta2))
+        return torch.optim.Adam(groups, lr=lr, betas=(self.beta1, self.beta2), fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)

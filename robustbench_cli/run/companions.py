@@ -13,6 +13,7 @@ from robustbench_cli.data.pool import UNLABELLED
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import Classifier, Shape
+from robustbench_cli.models.layout import laid_out
 from robustbench_cli.run import setup
 from robustbench_cli.run.subject import restore
 
@@ -116,9 +117,7 @@ def _network(
         raise UserError(
             f"--{role} {known['run']} is for images and classes {given}, this run has {wanted}"
         )
-    net = restore(run, folder).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    frozen: Classifier = net.eval().requires_grad_(False)
-    return frozen
+    return laid_out(restore(run, folder), where).eval().requires_grad_(False)
 
 
 def without_labels(split: Split) -> Split:

@@ -16,6 +16,7 @@ from robustbench_cli.engine.judge import examine
 from robustbench_cli.engine.train import Trainer
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import Shape
+from robustbench_cli.models.layout import laid_out
 from robustbench_cli.noise import generator, key
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.records import Run
@@ -117,8 +118,7 @@ def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepare
         train = train.only(slice(config.train.limit))
     shape = shape_of(dataset, train)
     torch.manual_seed(key(config.seed, "weights"))
-    model = setup.build_model(asdict(config), shape)
-    model = model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = laid_out(setup.build_model(asdict(config), shape), where)
     known = companions.load(config.parents, place.out, shape, where)
     known.start(model)
     examine(model, test.images(slice(2)).to(where), shape.classes)
