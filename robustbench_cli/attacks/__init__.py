@@ -94,7 +94,7 @@ class Look(NamedTuple):
     loss: Tensor
     """(B); what the gradient is of.  Not a number where the attack sees logits only."""
     grad: Tensor
-    """(B, C, H, W); for ``sees = "jacobian"`` (B, K, C, H, W), of each logit."""
+    """(B, C, H, W); for ``sees = "jacobian"`` (B, M, C, H, W), of each ``wanted`` logit."""
     probes: Tensor
     """(B, Q, K); logits of the probes."""
     features: Tensor
@@ -188,6 +188,10 @@ class Search(Attack, ABC):
     def seen(self, x: Tensor, state: State, task: Task, taken: Tensor) -> Tensor:
         """The image as the model is shown it where a gradient is taken (input diversity)."""
         return x
+
+    def wanted(self, task: Task) -> Tensor:
+        """The classes (B, M) whose logits' gradients ``sees = "jacobian"`` means: all of them."""
+        return torch.arange(task.clean.shape[1], device=task.y.device).expand_as(task.clean)
 
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
         """What the gradient is taken of, (B); an attack that sees logits only has none."""

@@ -10,7 +10,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli import losses
 from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.registry import Number
@@ -48,16 +47,17 @@ class DeepFool(Search):
         nowhere = torch.zeros_like(task.x)
         return {"x": task.x.clone(), "total": nowhere, "fooled": task.y < 0}
 
+    def wanted(self, task: Task) -> Tensor:
+        first = task.clean.scatter(1, task.y[:, None], torch.inf)  # the true class leads
+        return first.argsort(dim=1, descending=True, stable=True)[:, : self.candidates]
+
     def move(self, state: State, look: Look, task: Task) -> State:
-        x, y, grad = state["x"], task.y, look.grad
-        each = torch.arange(len(y), device=y.device)
-        away = grad - grad[each, y][:, None]
-        gap = (look.logits - losses.picked(look.logits, y)[:, None]).abs()
-        reach = gap / task.threat.dual(away.flatten(2)).clamp_min(1e-12)
-        rank = task.clean.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        reach = torch.where(rank < self.candidates, reach, torch.inf)
-        reach, nearest = reach.scatter(1, y[:, None], torch.inf).min(1)
-        step = over(reach + BEYOND, x) * task.threat.steepest(away[each, nearest])
+        x, y = state["x"], task.y
+        logits = look.logits.gather(1, self.wanted(task))
+        gap, away = (logits[:, 1:] - logits[:, :1]).abs(), look.grad[:, 1:] - look.grad[:, :1]
+        reach, nearest = (gap / task.threat.dual(away.flatten(2)).clamp_min(1e-12)).min(1)
+        away = away[torch.arange(len(y), device=y.device), nearest]
+        step = over(reach + BEYOND, x) * task.threat.steepest(away)
         total = state["total"] + step.to(x)
         fooled = state["fooled"] | (look.logits.argmax(1) != y)
         there = (task.x + (1 + self.overshoot) * total).clamp(0, 1)

@@ -100,6 +100,9 @@ def test_deepfool_goes_to_the_nearest_plane_not_to_the_runner_up(norm):
     torch.testing.assert_close(overshot.norm, 1.02 * distance, rtol=0.01, atol=0)
     astray = run(Planes(), x, y, "deepfool:candidates=2,overshoot=0.001", norm)
     assert (astray.norm > 1.01 * distance).all()
+    # A gradient for each candidate and look, none for the other classes.
+    assert (astray.backwards % 2 == 0).all()
+    assert (astray.backwards <= 2 * (astray.forwards - 2)).all()
 
 
 @every_attack

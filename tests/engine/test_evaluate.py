@@ -244,7 +244,7 @@ def test_costs_are_those_of_the_formula(model):
     [
         *("pgd:steps=4,restarts=2", "pgd:steps=3,eot=3", "mt:steps=2", "square-20", "fab-4"),
         *("apgd-t-6", "nes:queries=40,pairs=3", "ddn10", "pgd:steps=4,last_iterate=true"),
-        "deepfool",
+        *("deepfool", "deepfool:candidates=2"),
     ],
 )
 def test_costs_are_the_images_that_went_through_the_model(text, model):
