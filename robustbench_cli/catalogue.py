@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from robustbench_cli import presets
+from robustbench_cli import papers, presets
 from robustbench_cli.errors import UserError, hint
 
 PACKAGE = Path(__file__).parent
@@ -264,6 +264,15 @@ complete_figures = _completing("figures")
 complete_presets = _completing("presets")
 complete_suites = _completing("suites")
 complete_names = _completing(*KINDS)
+
+
+def complete_papers(incomplete: str) -> Completions:
+    """Papers whose published tables are here, by any of their names."""
+    try:
+        found = papers.titles()
+    except UserError:
+        return []
+    return [(name, title) for name, (_, title) in found.items() if name.startswith(incomplete)]
 
 
 def complete_kinds(incomplete: str) -> list[str]:

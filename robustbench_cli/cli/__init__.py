@@ -13,6 +13,7 @@ from robustbench_cli import __version__
 from robustbench_cli.cli.attack import attack
 from robustbench_cli.cli.evaluate import evaluate
 from robustbench_cli.cli.listing import list_, show
+from robustbench_cli.cli.paper import paper
 from robustbench_cli.cli.plot import plot
 from robustbench_cli.cli.report import report
 from robustbench_cli.cli.train import train
@@ -58,6 +59,7 @@ app.command("eval")(evaluate)
 app.command()(attack)
 app.command()(report)
 app.command()(plot)
+app.add_typer(paper, name="paper")
 app.command("list")(list_)
 app.command()(show)
 

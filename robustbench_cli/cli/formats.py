@@ -31,6 +31,8 @@ class Grid:
     title: str = ""
     shared: Mapping[str, str] = field(default_factory=dict)
     """Facts that all rows have in common: on a narrow screen they are said once."""
+    prose: frozenset[str] = frozenset()
+    """Columns of words, which take what room is left."""
 
     def only(self, columns: Sequence[str]) -> list[list[Entry]]:
         """The rows with these columns."""
@@ -48,16 +50,20 @@ class Page:
     """The rows of a CSV file."""
     objects: Sequence[Mapping[str, Any]]
     """The same for JSON, where values may be lists."""
+    head: Sequence[str] = ()
+    """What stands above the tables."""
+    listing: Sequence[str] = ()
+    """Commands, each whole on its line."""
 
 
 def _terminal(page: Page) -> str:
     from rich.text import Text
 
     console = screen()
-    parts: list[Any] = []
+    parts: list[Any] = [*map(Text, page.head), *[""] * bool(page.head)]
     for grid in page.grids:
         head, blocks = "", [list(grid.columns)]
-        if not fits(console, _drawing(grid, grid.columns)):
+        if not grid.prose and not fits(console, _drawing(grid, grid.columns)):
             # Said once: what all rows share.  In several blocks: the numbers.
             head = ", ".join(f"{name} {fact}" for name, fact in grid.shared.items())
             names = [c for c in grid.columns if c in grid.facts and c not in grid.shared]
@@ -69,7 +75,9 @@ def _terminal(page: Page) -> str:
                 blocks[-1] = [*blocks[-1], column]
         parts += [Text(text) for text in (grid.title, head) if text]
         parts += [part for block in blocks for part in (_drawing(grid, block), "")]
-    return drawn(console, [*parts, *map(Text, page.notes)])
+    # A command that is folded cannot be copied.
+    listing = "".join(f"{line}\n" for line in ("", *page.listing)) if page.listing else ""
+    return drawn(console, [*parts, *map(Text, page.notes)]) + listing
 
 
 def _drawing(grid: Grid, columns: Sequence[str]) -> Any:
@@ -80,7 +88,8 @@ def _drawing(grid: Grid, columns: Sequence[str]) -> Any:
     drawing = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in columns:
         justify: Any = "left" if name in grid.left else "right"
-        drawing.add_column(Text(name), justify=justify, overflow="fold")
+        whole = bool(grid.prose) and name not in grid.prose
+        drawing.add_column(Text(name), justify=justify, overflow="fold", no_wrap=whole)
     for row in grid.only(columns):
         drawing.add_row(*(Text(entry.text, "bold" if entry.best else "") for entry in row))
     return drawing
@@ -101,7 +110,7 @@ def _looks(grid: Grid, escaped: Callable[[str], str], bold: str) -> list[list[st
 
 def _markdown(page: Page) -> str:
     escaped = partial(_MARKDOWN.sub, r"\\\g<0>")
-    lines = []
+    lines = [line for text in page.head for line in (escaped(text), "")]
     for grid in page.grids:
         rows = [
             [escaped(name) for name in grid.columns],
@@ -110,11 +119,12 @@ def _markdown(page: Page) -> str:
         ]
         lines += [escaped(grid.title), ""] if grid.title else []
         lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
-    return "\n".join([*lines, "\n\n".join(page.notes), ""])
+    listing = ["", "```sh", *page.listing, "```"] if page.listing else []
+    return "\n".join([*lines, "\n\n".join(page.notes), *listing, ""])
 
 
 def _latex(page: Page) -> str:
-    lines = ["% needs the package booktabs"]
+    lines = ["% needs the package booktabs", *(f"% {text}" for text in page.head)]
     for grid in page.grids:
         cells = _looks(grid, lambda text: text.translate(_TEX), r"\textbf{TEXT}")
         head, *body = (
@@ -125,7 +135,7 @@ def _latex(page: Page) -> str:
         lines += [f"% {grid.title}"] if grid.title else []
         lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *body]
         lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {note}" for note in page.notes), ""])
+    return "\n".join([*lines, *(f"% {text}" for text in (*page.notes, *page.listing)), ""])
 
 
 # An underscore inside a word emphasises nothing.

@@ -1,7 +1,6 @@
 """``advbench report``: which table or picture, in which format."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +8,9 @@ import typer
 
 from robustbench_cli import catalogue
 from robustbench_cli.cli import options
-from robustbench_cli.cli.formats import ENDINGS, FORMATS, Page
+from robustbench_cli.cli.formats import Page
 from robustbench_cli.cli.tables import sheet, transfers
+from robustbench_cli.cli.writing import format_of, put, writing
 from robustbench_cli.errors import UserError, hint
 
 if TYPE_CHECKING:
@@ -67,6 +67,17 @@ def report(
             help="Instead: a table of sources and targets for each attack of eval --source.",
         ),
     ] = False,
+    paper: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Instead: a paper's tables with our numbers beside; advbench paper list.",
+            autocompletion=catalogue.complete_papers,
+        ),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="With --paper: this table only, e.g. 5 or 2(a).")
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -80,27 +91,34 @@ def report(
     Evaluations of one training run share a row. Runs that differ only in their seed are joined
     as mean and standard deviation. Rows are compared where data set, threat and n are the same.
     Sweeps and images from other models are left out: --sweeps, --plot and --transfer show them.
+    With --paper every published number gets the closest one of ours beside it, the difference and
+    what differs in setting; where there is none, the commands that would measure it.
 
     \b
     advbench report                                    on the screen
     advbench report --dataset cifar10 --sort autoattack
     advbench report --columns clean,pgd20,autoattack --intervals --out table.tex
+    advbench report --paper trades --table 5           published numbers beside ours
     advbench report --transfer --out transfer.md
     advbench report --plot curves                      curves.png and curves.svg
     """
-    from robustbench_cli import folders, records
+    from robustbench_cli import folders
 
-    table = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
+    shape = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
     text = {"--format": format_, "--out": out, "--intervals": intervals}
     if plot is not None:
-        _alone("--plot", {"--transfer": transfer, **table, **text})
+        _alone("--plot", {"--paper": paper, "--transfer": transfer, **shape, **text})
+    if paper is not None:
+        _alone("--paper", {"--transfer": transfer, **shape, "--intervals": intervals})
+    elif table is not None:
+        raise UserError(f"--table {table!r} is of a paper: name that, too, e.g. --paper trades")
     if transfer:
-        _alone("--transfer", table)
-    chosen = format_ or (ENDINGS.get(out.suffix.lower(), out.suffix) if out else "terminal")
-    allowed = ENDINGS.values() if out else FORMATS
-    if chosen not in allowed:
-        raise UserError(f"no format {chosen!r} for {out or 'the screen'}{hint(chosen, allowed)}")
+        _alone("--transfer", shape)
+    chosen = format_of(format_, out)
     runs = folders.every(results)
+    if paper is not None:
+        put(_beside(paper, table, dataset, runs), chosen, out)
+        return
     _check(runs, results, dataset)
     if plot is not None:
         _draw(runs, dataset, plot)
@@ -110,12 +128,7 @@ def report(
     else:
         found = _rows(runs, dataset, intervals=intervals, sweeps=sweeps)
         page = sheet(found, columns=columns, sort=sort).page()
-    written = FORMATS[chosen](page)
-    if out is None:
-        typer.echo(written, nl=False)
-    else:
-        with _writing("--out", out):
-            records.write_bytes(out, written.encode())
+    put(page, chosen, out)
     if not transfer:
         _left_out(runs, dataset, {run for row in found for run in row.runs})
 
@@ -126,14 +139,21 @@ def _alone(option: str, others: Mapping[str, object]) -> None:
             raise UserError(f"{option} goes without {name}")
 
 
-@contextmanager
-def _writing(option: str, *paths: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        named = str(paths[0])
-        raise UserError(f"{option} {named!r} cannot be written: {error.strerror}") from None
-    typer.echo(f"written to {' and '.join(map(str, paths))}", err=True)
+def _beside(name: str, table: str | None, dataset: str | None, runs: Sequence["Run"]) -> Page:
+    """A paper's numbers and ours."""
+    from robustbench_cli.cli import comparing
+    from robustbench_cli.commands import Known
+    from robustbench_cli.papers.reading import load
+    from robustbench_cli.replication import beside
+
+    paper = load(name)
+    cells, known = paper.only(table), paper.words.datasets
+    of = {cell.dataset: known[cell.dataset].name for cell in cells if cell.dataset in known}
+    if dataset not in (None, *of.values()):
+        named = f"{dataset!r}{hint(str(dataset), of.values())}"
+        raise UserError(f"paper {paper.name!r} has no numbers on {named}")
+    kept = [cell for cell in cells if dataset in (None, of.get(cell.dataset))]
+    return comparing.page(paper, beside(paper, kept, runs), Known.scan())
 
 
 def _check(runs: Sequence["Run"], results: Path, dataset: str | None) -> None:
@@ -210,5 +230,5 @@ def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:
             "advbench eval --attack pgd20 --sweep eps=0,2/255,...,8/255"
         )
     files = [path.with_name(f"{path.name}{ending}") for ending in (".png", ".svg")]
-    with _writing("--plot", *files):
+    with writing("--plot", *files):
         draw(found, path)

@@ -1,0 +1,142 @@
+"""Our numbers beside a paper's: a line for each, what differs, and how to get what is missing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from string import ascii_uppercase
+from typing import Any
+
+from robustbench_cli.cli.formats import Entry, Grid, Page
+from robustbench_cli.cli.published import Block, Remarks, groups, head, lettered, raw
+from robustbench_cli.commands import Known, Wanted, commands, lacking, training
+from robustbench_cli.papers.paper import Paper
+from robustbench_cli.records import Run
+from robustbench_cli.replication import Beside
+
+MEASURED, SETTING = "measured", "what differs (paper)"
+NUMBERS = ("paper", "ours", "diff")
+MEANING = (
+    "ours: accuracy in %, right before and after the attack, or the error that it leaves; mean ± "
+    "std over seeds; diff: ours less the paper's, in points"
+)
+
+
+def page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page:
+    """The numbers of a paper, each with ours beside it."""
+    metrics, found = paper.words.metrics, {pair.cell.place: pair for pair in pairs}
+    cells = [pair.cell for pair in pairs]
+    sheet = Sheet(remarks=Remarks.of(cells), known=known)
+    blocks = [Block.of(group, metrics) for group in groups(cells, metrics, together=False)]
+    grids = [sheet.grid(block, [found[cell.place] for cell in block.cells]) for block in blocks]
+    objects = [_object(paper, pair, known) for pair in pairs]
+    return Page(
+        head=head(paper),
+        grids=grids,
+        notes=[MEANING, *sheet.legend, *sheet.remarks.lines],
+        listing=sheet.listing,
+        lines=[{key: _flat(value) for key, value in each.items()} for each in objects],
+        objects=objects,
+    )
+
+
+@dataclass(kw_only=True)
+class Sheet:
+    """What the tables of a page refer to: models by letter, commands by number."""
+
+    remarks: Remarks
+    known: Known
+    models: dict[tuple[str, str], str] = field(default_factory=dict)
+    """For a training run and how it differs: its letter."""
+    wanted: dict[str, list[Wanted]] = field(default_factory=dict)
+    """For a model that is there or must be trained: the numbers to be measured."""
+    trained: dict[str, Run] = field(default_factory=dict)
+
+    def grid(self, block: Block, pairs: Sequence[Beside]) -> Grid:
+        """A table, the numbers of one model one below the other."""
+        rows: dict[tuple[str, ...], list[Beside]] = {}
+        for pair in pairs:
+            rows.setdefault(block.row(pair.cell), []).append(pair)
+        lines = []
+        for row, mates in rows.items():
+            runs = [pair.measured.trained for pair in mates if pair.measured]
+            runs += [pair.model for pair in mates if pair.model]
+            names, said = row, ""
+            for pair in sorted(mates, key=lambda pair: bool(pair.cell.attack)):
+                label = block.labels[pair.cell.place]
+                mark, setting = self._setting(pair, runs[0] if runs else None)
+                numbers = (self.remarks.marked(pair.cell), *_ours(pair))
+                again = setting if setting != said or pair.measured else ""
+                lines.append([Entry(text) for text in (*names, label, *numbers, mark, again)])
+                names, said = ("",) * len(row), setting
+        left = frozenset({*block.facts, MEASURED, "run", SETTING})
+        return Grid(
+            title=block.title,
+            columns=[*block.facts, MEASURED, *NUMBERS, "run", SETTING],
+            rows=lines,
+            facts=left,
+            left=left,
+            prose=frozenset({*block.facts, MEASURED, SETTING}),
+        )
+
+    def _setting(self, pair: Beside, run: Run | None) -> tuple[str, str]:
+        """The letter of a model and how its measurement differs, or how to get a number."""
+        if found := pair.measured:
+            count = found.accuracy.seeds
+            named = found.trained.id + (f" ({count} seeds)" if count > 1 else "")
+            model = named, ", ".join(map(str, pair.training))
+            letter = self.models.setdefault(model, lettered(len(self.models), ascii_uppercase))
+            return letter, ", ".join(map(str, pair.attack))
+        if reason := lacking(pair.cell, pair.meaning, self.known):
+            return "", reason
+        made = run.id if run else training(pair.cell, pair.meaning, self.known)
+        self.trained |= {made: run} if run else {}
+        self.wanted.setdefault(made, []).append((pair.cell, pair.meaning))
+        return f"[{[*self.wanted].index(made) + 1}]", ""
+
+    @property
+    def legend(self) -> list[str]:
+        """What the letters of models stand for."""
+        return [
+            f"{letter} = {run}: {apart or 'no difference in training is known'}"
+            for (run, apart), letter in self.models.items()
+        ]
+
+    @property
+    def listing(self) -> list[str]:
+        """The commands by number."""
+        return [
+            f"[{number}] {line}" if place == 0 else f"{' ' * len(f'[{number}]')} {line}"
+            for number, (key, pairs) in enumerate(self.wanted.items(), 1)
+            for place, line in enumerate(commands(pairs, self.known, self.trained.get(key)))
+        ]
+
+
+def _ours(pair: Beside) -> tuple[str, str]:
+    """Our number and the difference, with two digits."""
+    if pair.ours is None or pair.points is None:
+        return "", ""
+    spread = "" if pair.std is None else f" ± {pair.std:.2f}"
+    return f"{pair.ours:.2f}{spread}", f"{pair.points:+.2f}"
+
+
+def _flat(value: Any) -> Any:
+    """A value in a CSV file, where a column of whole numbers stays one if some are missing."""
+    return "; ".join(value) if isinstance(value, list) else "" if value is None else value
+
+
+def _object(paper: Paper, pair: Beside, known: Known) -> dict[str, Any]:
+    """A number with all there is to say of it."""
+    cell, meaning, found = pair.cell, pair.meaning, pair.measured
+    reason = lacking(cell, meaning, known)
+    run = found.trained if found else pair.model
+    return {
+        "paper": paper.name,
+        **raw(cell),
+        "ours": pair.ours,
+        "ours_std": pair.std,
+        "n": found.run.n if found else None,
+        "difference": None if pair.points is None else round(pair.points, 6),
+        "differs": list(map(str, (*pair.training, *pair.attack))),
+        "runs": [found.trained.id, found.run.id] if found else [],
+        "commands": [] if reason else commands([(cell, meaning)], known, run),
+        "lacking": reason,
+    }

@@ -1,0 +1,100 @@
+"""``advbench paper list`` and ``advbench paper show``: what was published."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_cli import catalogue
+from robustbench_cli.cli import options
+from robustbench_cli.cli.formats import Entry, Grid, Page
+from robustbench_cli.cli.writing import format_of, put
+
+paper = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="terminal, md, latex, csv or json (default: terminal, or as --out ends).",
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Write to this file, e.g. table.md, not to the screen.")
+]
+
+
+@paper.callback()
+def what(ctx: typer.Context) -> None:
+    """Published tables: which there are, and what they say.
+
+    advbench report --paper NAME puts our numbers beside them.
+    """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@paper.command("list")
+def list_(format_: Format = None, out: Out = None, debug: options.Debug = False) -> None:
+    """Name the papers whose numbers are here, with the tables and how many numbers there are.
+
+    \b
+    advbench paper list
+    advbench paper show trades --table 5
+    advbench report --paper trades           with our numbers beside them
+    """
+    from robustbench_cli import papers
+    from robustbench_cli.papers.reading import load
+
+    found = [load(name) for name in papers.names()]
+    lines = [
+        {
+            "paper": each.name,
+            "title": each.title,
+            "year": each.year,
+            "numbers": len(each.cells),
+            "tables": ", ".join(each.tables),
+        }
+        for each in found
+    ]
+    columns = list(lines[0])
+    grid = Grid(
+        columns=columns,
+        rows=[[Entry(str(line[name])) for name in columns] for line in lines],
+        facts=frozenset({"paper", "title", "tables"}),
+        left=frozenset({"paper", "title", "tables"}),
+        prose=frozenset({"title", "tables"}),
+    )
+    put(Page(grids=[grid], notes=[], lines=lines, objects=lines), format_of(format_, out), out)
+
+
+@paper.command()
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="trades, rst, awp, ...: advbench paper list names them.",
+            autocompletion=catalogue.complete_papers,
+        ),
+    ],
+    table: Annotated[
+        str | None, typer.Option(help="This table only, as the paper numbers it: 5, 2(a).")
+    ] = None,
+    format_: Format = None,
+    out: Out = None,
+    debug: options.Debug = False,
+) -> None:
+    """Print a paper's tables: methods below each other, what was measured side by side.
+
+    Letters in brackets refer to remarks below, which tell of doubtful numbers, too.
+
+    \b
+    advbench paper show trades --table 5
+    advbench paper show rst --format md
+    """
+    from robustbench_cli.cli import published
+    from robustbench_cli.papers.reading import load
+
+    found = load(name)
+    put(published.page(found, found.only(table)), format_of(format_, out), out)
