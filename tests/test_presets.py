@@ -8,7 +8,7 @@ from robustbench_cli.config import spec_of, specs_of
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.errors import UserError
-from robustbench_cli.models import Shape
+from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.run import setup
 
@@ -22,11 +22,12 @@ def test_a_preset_resolves_and_builds(name):
     assert config.preset == name
     channels, side, classes = SHAPES.get(config.dataset["name"], (3, 32, 10))
     shape = Shape(channels, side, side, classes, (0.5,) * channels, (0.5,) * channels)
-    table = {"model": config.model, "defense": config.defense}
     with torch.device("meta"):
-        model = setup.build_model(table, shape)
+        model = MODELS.build(spec_of(config.model)).build(shape)
         assert model(torch.empty(2, channels, side, side)).shape == (2, classes)
     recipe = Recipe.build(specs_of(config.defense))
+    small = MODELS.build(spec_of({"name": "strided-cnn"})).build(shape)
+    assert recipe.prepare(small)(torch.rand(2, channels, side, side)).shape == (2, classes)
     assert list(config.defense) == list(setup.parts(setup.subject(config.defense)))
     optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
     schedule = SCHEDULES.build(spec_of(config.schedule))
