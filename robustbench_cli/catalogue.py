@@ -168,6 +168,7 @@ KINDS: Mapping[str, Callable[[str, Path], Iterator[Item]]] = {
     **{kind: partial(_registered, *where) for kind, where in REGISTRIES.items()},
     "presets": partial(_presets, ""),
     "suites": partial(_presets, "suites"),
+    "benches": partial(_presets, "benches"),
 }
 """What lists can be made of, in the order they are shown."""
 
@@ -263,6 +264,7 @@ complete_datasets = _completing("datasets")
 complete_figures = _completing("figures")
 complete_presets = _completing("presets")
 complete_suites = _completing("suites")
+complete_benches = _completing("benches")
 complete_names = _completing(*KINDS)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from robustbench_cli import __version__
 from robustbench_cli.cli.attack import attack
+from robustbench_cli.cli.bench import bench
 from robustbench_cli.cli.evaluate import evaluate
 from robustbench_cli.cli.listing import list_, show
 from robustbench_cli.cli.paper import paper
@@ -57,6 +58,7 @@ def options(
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(attack)
+app.command()(bench)
 app.command()(report)
 app.command()(plot)
 app.add_typer(paper, name="paper")

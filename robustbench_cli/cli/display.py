@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: bars on a terminal, plain lines elsewhere."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,16 @@ from robustbench_cli.registry import radius
 from robustbench_cli.report import count
 from robustbench_cli.run.display import Display
 
+BARS = (
+    TextColumn("{task.description}"),
+    BarColumn(bar_width=24),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TextColumn("left"),
+    TimeRemainingColumn(),
+    TextColumn("{task.fields[numbers]}"),
+)
+"""A bar with the time left; ``numbers`` is what else there is to say."""
 REFRESH = 0.5
 """Seconds between looks at the running loss; each look waits for the device."""
 
@@ -40,16 +51,7 @@ def shown(quiet: bool) -> Iterator[Display]:
     elif not console.is_terminal:
         yield Lines()
     else:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-        )
-        with Progress(*columns, console=console, refresh_per_second=2) as progress:
+        with Progress(*BARS, console=console, refresh_per_second=2) as progress:
             yield Live(progress)
 
 
@@ -120,6 +122,30 @@ class Live(Display):
         assert self._task is not None
         so_far = f"{self._what} so far {accuracy:.2%}"
         self._progress.update(self._task, completed=done, numbers=so_far)
+
+
+@contextmanager
+def counted(total: int, quiet: bool) -> Iterator[Callable[[str, bool], None]]:
+    """Tell of jobs as they end, with the time left on a terminal; each by name, well or not."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        done = itertools.count(1)
+
+        def line(name: str, well: bool) -> None:
+            if not quiet:
+                typer.echo(f"{next(done)}/{total} {name}{'' if well else ' FAILED'}", err=True)
+
+        yield line
+        return
+    with Progress(*BARS, console=console, refresh_per_second=2) as progress:
+        task = progress.add_task("jobs", total=total, numbers="")
+
+        def bar(name: str, well: bool) -> None:
+            progress.update(task, advance=1, numbers=escape(name))
+            if not well:
+                progress.console.print(f"{escape(name)} failed")
+
+        yield bar
 
 
 def numbers(row: Row) -> str:

@@ -1,0 +1,132 @@
+"""Many trainings and evaluations from one file."""
+
+import json
+
+import pytest
+import typer
+
+from robustbench_cli import presets
+from robustbench_cli.cli import app, main
+from robustbench_cli.config import spec_of
+from robustbench_cli.data import DATASETS
+from robustbench_cli.errors import UserError
+from robustbench_cli.run import bench, setup
+
+SMALL = """\
+# Two runs, one of which builds on the other.
+seeds = [4]
+eval = "--attack fgsm"
+
+[data.digits]
+train = "--epochs 1 --batch-size 256 --set train.probe=0"
+eval = "--n 20"
+
+[runs]
+standard = "standard"
+tuned = "pgd-at:steps=1 --init {standard} --batch-size 128"
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_jobs_name_what_they_build_on(small):
+    first, second = bench.jobs(bench.load(str(small)), "digits", ["--out", "o"])
+    assert (first.id, first.after) == ("standard-s4", frozenset())
+    assert (second.id, second.after) == ("tuned-s4", {"standard-s4"})
+    words = " ".join(second.train)
+    assert words == (
+        "train pgd-at:steps=1 --init standard-s4 --batch-size 128 --dataset digits --epochs 1 "
+        "--set train.probe=0 --seed 4 --name tuned-s4 --quiet --out o"
+    )
+    assert " ".join(second.eval) == (
+        "eval --attack fgsm --n 20 --run tuned-s4 --name tuned-s4-eval --quiet --out o"
+    )
+
+
+def test_one_run_brings_along_what_it_needs(small):
+    found = bench.jobs(bench.load(str(small)), "digits", only=["tuned"])
+    assert [job.id for job in found] == ["standard-s4", "tuned-s4"]
+    assert len(bench.jobs(bench.load(str(small)), "digits", only=["standard"])) == 1
+
+
+@pytest.mark.parametrize("name", presets.names(bench.KIND))
+def test_every_command_of_a_shipped_bench_is_one(name):
+    """Options parse, defenses build, and what one run builds on comes before it."""
+    commands = typer.main.get_command(app).commands
+    known = bench.load(name)
+    for dataset in known.data:
+        done = set()
+        for job in bench.jobs(known, dataset):
+            assert job.after <= done
+            done.add(job.id)
+            asked = commands["train"].make_context("train", [*job.train[1:]]).params
+            typed = {
+                "defense": setup.parts(asked["defense"]),
+                "dataset": setup.component("dataset", asked["dataset"]),
+                "train": {k: asked[k] for k in ("epochs", "batch_size", "lr") if asked[k]},
+            }
+            config = setup.train_config(typed, asked["set_"] or [])
+            assert DATASETS.build(spec_of(config.dataset))
+            commands["eval"].make_context("eval", [*job.eval[1:]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[runs]", "[rnus]"), "runs: Field required"),
+        (("seeds = [4]", "seeds = 4"), "seeds"),
+        (("{standard}", "{standrad}"), "no run 'standrad'; did you mean 'standard'"),
+        (("seeds = [4]", "seeds = [4"), "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(change, message, small):
+    small.write_text(SMALL.replace(*change))
+    with pytest.raises(UserError, match=message) as caught:
+        bench.jobs(bench.load(str(small)), "digits")
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_are_one_line(small):
+    with pytest.raises(UserError, match="unknown bench 'at-famly'; did you mean 'at-family'"):
+        bench.load("at-famly")
+    with pytest.raises(UserError, match="no data set 'mnist'"):
+        bench.jobs(bench.load(str(small)), "mnist")
+    with pytest.raises(UserError, match="no run 'tund'; did you mean 'tuned'"):
+        bench.jobs(bench.load(str(small)), "digits", only=["tund"])
+
+
+def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, tmp_path, capsys):
+    words = ["bench", str(small), "--out", str(tmp_path / "r"), "--jobs", "1"]
+    assert main([*words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("advbench ") == 4
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "2/2 tuned-s4" in said.err
+    assert "fgsm" in said.out
+    files = sorted((tmp_path / "r").glob("*/run.json"))
+    assert [path.parent.name for path in files] == [
+        *("standard-s4", "standard-s4-eval", "tuned-s4", "tuned-s4-eval")
+    ]
+    tuned = json.loads(files[2].read_text())
+    standard = json.loads(files[0].read_text())
+    assert tuned["config"]["parents"]["init"]["weights"] == standard["checkpoint"]["sha256"]
+    before = [path.stat().st_mtime_ns for path in files]
+    assert main(words) == 0
+    assert [path.stat().st_mtime_ns for path in files] == before
+
+
+def test_what_fails_is_told_and_stops_only_what_builds_on_it(small, tmp_path, capsys):
+    small.write_text(SMALL.replace('= "standard"', '= "standard --lr 1e30"') + 'fine = "fgsm-at"\n')
+    words = ["bench", str(small), "--out", str(tmp_path / "r"), "--jobs", "2"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "standard-s4 FAILED" in said
+    assert "3/3" not in said  # the run that builds on it was not begun
+    assert "2 of 3 failed; standard-s4: advbench: the training loss is not finite" in said
+    assert (tmp_path / "r" / "fine-s4-eval" / "run.json").is_file()
+    assert not (tmp_path / "r" / "tuned-s4").exists()
