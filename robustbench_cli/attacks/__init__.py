@@ -92,7 +92,7 @@ class Look(NamedTuple):
     logits: Tensor
     """(B, K); averaged over the draws for a randomised model."""
     loss: Tensor
-    """(B); what the gradient is of.  Not a number where the attack sees logits only."""
+    """(B); what the gradient is of, or the margin where the attack sees logits only."""
     grad: Tensor
     """(B, C, H, W); for ``sees = "jacobian"`` (B, M, C, H, W), of each ``wanted`` logit."""
     probes: Tensor

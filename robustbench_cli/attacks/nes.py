@@ -13,7 +13,6 @@ from torch import Tensor
 from robustbench_cli.ascent import StepSize
 from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.attacks.spsa import slopes
-from robustbench_cli.losses import margin
 from robustbench_cli.registry import Number
 from robustbench_cli.threat import over
 
@@ -67,7 +66,7 @@ class NES(Search):
         return torch.cat([like + offset, like - offset], 1)
 
     def move(self, state: State, look: Look, task: Task) -> State:
-        gap = margin(look.logits, task.y).to(state["recent"])
+        gap = look.loss.to(state["recent"])
         recent = torch.cat([state["recent"][:, 1:], gap[:, None]], 1)
         stuck = recent[:, -1] < recent[:, 0]
         rate = torch.where(stuck, (state["rate"] / 2).clamp_min(self.least), state["rate"])

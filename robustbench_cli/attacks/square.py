@@ -14,7 +14,6 @@ from torch import Tensor
 from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.attacks._square import ODD, flipped, redrawn, striped, tiled
 from robustbench_cli.attacks._windows import sides
-from robustbench_cli.losses import margin
 from robustbench_cli.threat import over
 
 
@@ -47,7 +46,7 @@ class Square(Search):
         return {"x": first, "best": task.x.clone(), "gap": nothing}
 
     def move(self, state: State, look: Look, task: Task) -> State:
-        gap = margin(look.logits, task.y).to(state["gap"])
+        gap = look.loss.to(state["gap"])
         # The first one, an improvement, or a success; a tie is none.
         take = (gap > state["gap"]) | (gap >= 0)
         best = torch.where(over(take, task.x), state["x"], state["best"])

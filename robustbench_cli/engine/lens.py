@@ -16,7 +16,7 @@ from torch.fx.experimental import optimization
 
 from robustbench_cli.attacks import Look, Output, Search, State, Task
 from robustbench_cli.engine.judge import device_of
-from robustbench_cli.losses import wide
+from robustbench_cli.losses import margin, wide
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
 Precision = Literal["exact", "auto"]
@@ -56,14 +56,10 @@ class Lens:
         if attack.sees == "jacobian":
             backwards = looks[0].grad.shape[1]
         price = attack.draws * (1 + attack.probes), attack.draws * backwards
-        if len(looks) == 1:
-            return looks[0], *price
-        parts = list(zip(*(look[:-1] for look in looks), strict=True))
-        means = {
-            name: torch.stack(part).mean(0)
-            for name, part in zip(Look._fields[:-1], parts, strict=True)
-        }
-        return Look(**means, taken=taken), *price
+        look = looks[0] if len(looks) == 1 else _mean(looks)
+        if attack.sees == "logits":
+            look = look._replace(loss=margin(look.logits, task.y))
+        return look, *price
 
     def _once(self, attack: Search, state: State, task: Task, taken: Tensor) -> Look:
         x = state["x"].detach()
@@ -101,6 +97,11 @@ class Lens:
         with tapped(self.model, [EMBEDDING]) as found:
             logits = self.model(x)
         return Output(logits, found[EMBEDDING])
+
+
+def _mean(looks: list[Look]) -> Look:
+    *seen, taken = zip(*looks, strict=True)
+    return Look._make([*(torch.stack(part).mean(0) for part in seen), taken[0]])
 
 
 class Meter:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_cli.attacks import Attack, Examples, Search, Stage, Task, Whole
+from robustbench_cli.attacks import Attack, Examples, Look, Search, Stage, Task, Whole
 from robustbench_cli.engine.judge import Judge
 from robustbench_cli.engine.lens import Lens, Meter
 from robustbench_cli.engine.memory import halving
@@ -127,7 +127,7 @@ def _looked(attack: Search, table: Table, field: Field) -> Table:
     task, state, taken = table.task, table.state, table.taken
     look, forwards, backwards = field.lens.look(attack, state, task, taken)
     x = state["x"]
-    score, wrong = _score(attack, look.logits, x, task, final=field.stop and not field.judge.random)
+    score, wrong = _score(attack, look, x, task, final=field.stop and not field.judge.random)
     # Logits that are not finite must stop the run at the next check, whoever is shown them: the
     # difference is zero for all others.
     score = score + (look.logits - look.logits).sum(1)
@@ -148,13 +148,14 @@ def _looked(attack: Search, table: Table, field: Field) -> Table:
 
 
 def _score(
-    attack: Search, logits: Tensor, x: Tensor, task: Task, *, final: bool
+    attack: Search, look: Look, x: Tensor, task: Task, *, final: bool
 ) -> tuple[Tensor, Tensor]:
     """How good an image is, the higher the better; with ``final``, infinite where it is wrong."""
+    logits = look.logits
     wrong = logits.argmax(1) != task.y
     if attack.minimal:
         return torch.where(wrong, -task.threat.distance(x, task.x).to(logits), -torch.inf), wrong
-    gap = margin(logits, task.y)
+    gap = look.loss if attack.sees == "logits" else margin(logits, task.y)
     if attack.roams:
         inside = task.threat.inside(x, task.x)
         gap, wrong = torch.where(inside, gap, -torch.inf), wrong & inside

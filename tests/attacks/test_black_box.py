@@ -40,7 +40,8 @@ def look_of(state, task, model, taken):
     none = state["x"].new_full((len(task.y),), torch.nan)
     with torch.no_grad():
         probes = model(state["probes"].flatten(0, 1)).unflatten(0, state["probes"].shape[:2])
-        return Look(model(state["x"]), none, none, probes, none, taken)
+        logits = model(state["x"])
+        return Look(logits, margin(logits, task.y), none, probes, none, taken)
 
 
 @pytest.mark.parametrize("text", ["spsa:pairs=512,c=0.001", "nes:pairs=512,queries=5000"])
@@ -103,7 +104,7 @@ def test_nes_halves_the_step_on_a_plateau_row_by_row():
         gap = torch.tensor([-1.0 - taken, -1.0 + taken])  # one row falls, one rises
         logits = torch.stack([-gap, torch.zeros(2)], 1)
         probes = torch.randn(2, 4, 2)
-        state = attack.move(state, Look(logits, none, none, probes, none, y + taken), task)
+        state = attack.move(state, Look(logits, gap, none, probes, none, y + taken), task)
         rates.append(state["rate"])
     falling, rising = torch.stack(rates).T
     assert rising.eq(rising[0]).all()
