@@ -52,9 +52,8 @@ class Window(NamedTuple):
 
     def offsets(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Row and column of every pixel, counted from the corner: (B, H) and (B, W)."""
-        device = self.top.device
-        rows = torch.arange(height, device=device) - self.top[:, None]
-        return rows, torch.arange(width, device=device) - self.left[:, None]
+        rows, columns = _counted(height, self.top.device), _counted(width, self.top.device)
+        return rows - self.top[:, None], columns - self.left[:, None]
 
     def painted(self, table: Tensor, kind: Tensor, shape: tuple[int, int]) -> Tensor:
         """A picture from ``table`` (S, side, side) in each square, zero elsewhere: (B, 1, H, W).
@@ -70,6 +69,11 @@ class Window(NamedTuple):
             columns.clamp(0, most)[:, None, :],
         ]
         return torch.where(self.mask(*shape), picture[:, None], 0)
+
+
+@cache
+def _counted(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, device=device)
 
 
 def placed(draw: Tensor, side: Tensor, shape: tuple[int, int]) -> Window:

@@ -71,7 +71,7 @@ def _stream(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
     queue, turn = rows[room:], 0
     while True:
         table, turn = _looked(attack, table, field), turn + 1
-        if turn % field.lens.patience:
+        if turn % field.lens.patience or _quiet(table, field.judge):
             continue
         table, found = _leaving(attack, table, field)
         if found is not None:
@@ -88,6 +88,11 @@ def _stream(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
         if refill:
             fresh = _begin(attack, queue[:free], _task(stage, queue[:free], field))
             table, queue = (table.joined(fresh) if alive else fresh), queue[free:]
+
+
+def _quiet(table: Table, judge: Judge) -> bool:
+    """Whether all go on: no row had its last look, a success, or logits that are no numbers."""
+    return not judge.random and bool((table.alive & ~table.peak.isnan()).all())
 
 
 def _task(stage: Stage, rows: Tensor, field: Field) -> Task:
