@@ -174,8 +174,10 @@ class Recipe:
         objectives = [part for part in parts if isinstance(part, Objective)]
         if len(objectives) != 1:
             names = "+".join(spec.name for spec in specs)
+            ways = ["-".join(map(DEFENSES.name_of, way)) for way in (objectives, objectives[::-1])]
+            both = "".join(f"; {way} is both in one" for way in ways if way in objective_names())
             raise UserError(
-                f"a defense needs exactly one objective, {names!r} has {len(objectives)}"
+                f"a defense needs exactly one objective, {names!r} has {len(objectives)}{both}"
                 " (objectives: " + ", ".join(objective_names()) + ")"
             )
         modifiers = [part for part in parts if isinstance(part, Modifier)]

@@ -1,0 +1,60 @@
+"""Robust soft label distillation (Zi et al., 2021), https://arxiv.org/abs/2108.07969."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.ascent import Start, ascend
+from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe
+from robustbench_cli.defenses._distillation import Distilled, answer
+from robustbench_cli.errors import UserError
+from robustbench_cli.losses import kl
+from robustbench_cli.registry import Number
+from robustbench_cli.step import Passes, Step
+
+MOST_CLASSES = 10
+"""On CIFAR-100 the code multiplies its mean over 100 classes by 10."""
+
+
+@DEFENSES.register("rslad")
+@dataclass(frozen=True, kw_only=True)
+class RSLAD(Distilled, Adversarial):
+    """A robust teacher's answer to the clean image (``--teacher RUN``) in the place of the label.
+
+    It is what the attack leads away from, and what clean and attacked images are to be answered
+    with; labels are never looked at.  The code's published learning rate goes with a KL divided
+    by 10 on CIFAR-10 and CIFAR-100 alike: it is followed.  With a natural teacher it falls
+    behind plain ``pgd-at``.
+    """
+
+    weight: Annotated[Number, Field(ge=0, le=1)] = 5 / 6
+    """Weight of the KL on attacked images; the KL on clean ones has the rest."""
+    variant: Literal["paper", "code"] = "code"
+    """Whether the KL is the sum over the classes (paper) or divided by their number, by 10 at
+    most (code)."""
+    start: Start = "gauss"
+
+    branches: ClassVar[int] = 2
+    unlabelled: ClassVar[bool] = True
+
+    def check(self, recipe: Recipe, epochs: int) -> None:
+        super().check(recipe, epochs)
+        if self.start == "clean":
+            raise UserError(
+                f"{DEFENSES.name_of(self)}: start='clean' has a zero KL gradient where student "
+                "and teacher agree; use start=gauss or start=uniform"
+            )
+
+    def crafted(self, step: Step) -> Mapping[str, Tensor]:
+        taught = answer(step.teachers[0], step.x)
+        adv = ascend(step.model, kl, taught, step.x, step.threat, step.noise, self.climb)
+        return {"adv": adv, "taught": taught}
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        taught = logits.inputs["taught"]
+        attacked, clean = kl(logits["adv"], taught), kl(logits["clean"], taught)
+        gap = self.weight * attacked + (1 - self.weight) * clean
+        return gap / (min(taught.shape[1], MOST_CLASSES) if self.variant == "code" else 1)
