@@ -56,6 +56,11 @@ class Training:
     """Train on this many examples only; 0: all."""
     probe: Annotated[int, Field(ge=0)] = 256
     """Training examples whose clean and PGD-10 accuracy are measured after each epoch."""
+    collapse: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    """How far that PGD-10 accuracy must fall in one epoch, while accuracy under the training attack
+    rises, to count as catastrophic overfitting."""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """What to do then: say so, or also stop and keep nothing of that epoch."""
     deterministic: bool = False
     """Ask torch for deterministic algorithms only."""
 
@@ -68,6 +73,10 @@ class Training:
             raise ValueError(
                 f"select='epoch' needs select_epoch in 1..{self.epochs}, got {self.select_epoch}"
             )
+        if self.on_collapse == "stop" and not self.probe:
+            raise ValueError("on_collapse='stop' looks at training images: train.probe=256")
+        if self.on_collapse == "stop" and self.select == "epoch":
+            raise ValueError("on_collapse='stop' may come before the epoch that is to be kept")
 
 
 @dataclass(frozen=True, kw_only=True)

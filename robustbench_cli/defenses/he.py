@@ -38,6 +38,14 @@ class HE(Modifier):
                 "write he after label-smoothing: the margin belongs inside the smoothed criterion"
             )
 
+    def warnings(self) -> list[str]:
+        if self.eval_scale in (0, self.scale):
+            return []
+        return [
+            f"he is trained at scale {self.scale:g} and evaluated at {self.eval_scale:g}: that "
+            "changes what attacks on cross-entropy see, and may hide how weak the model is"
+        ]
+
     def prepare(self, model: Classifier) -> Classifier:
         if not isinstance(model.head, nn.Linear):
             raise UserError("he replaces a linear last layer, but another part already did")

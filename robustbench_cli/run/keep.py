@@ -66,10 +66,14 @@ class Keeper:
                 checkpoint.save(folder / AIDS, aids, {"epoch": self.kept})
         state = checkpoint.training_state(trainer.model, trainer.optimizer, trainer.aids)
         checkpoint.save(folder / STATE, state, {"history": self.history, "kept": self.kept})
-        self.tell(self.history, **changes)
+        self._tell(self.history, **changes)
 
-    def tell(self, history: list[Row], **changes: Any) -> None:
-        """Put these epochs, and what else has changed, into the record."""
+    def refuse(self, row: Row) -> None:
+        """Keep nothing of an epoch but its line in the record; go back to where it began."""
+        self._tell([*self.history, row])
+        self.restore()
+
+    def _tell(self, history: list[Row], **changes: Any) -> None:
         spent = sum(float(row["seconds"] or 0) for row in history)
         self.recorder.update(history=history, seconds=spent, **changes)
 

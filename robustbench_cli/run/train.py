@@ -12,6 +12,7 @@ from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.pool import Pool
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import Recipe
+from robustbench_cli.engine import guard
 from robustbench_cli.engine.judge import examine
 from robustbench_cli.engine.train import Trainer
 from robustbench_cli.errors import UserError
@@ -19,7 +20,7 @@ from robustbench_cli.models import Shape
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.noise import generator, key
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
-from robustbench_cli.records import Run
+from robustbench_cli.records import Recorder, Run
 from robustbench_cli.run import companions, setup
 from robustbench_cli.run.companions import Companions
 from robustbench_cli.run.display import Display
@@ -202,10 +203,26 @@ def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> 
     with records.recording(run, folder) as recorder:
         keeper = Keeper(recorder=recorder, trainer=trainer, config=config)
         keeper.restore()
+        for text in trainer.recipe.warnings():
+            _warn(text, recorder, display)
         display.training(config.train.epochs, len(keeper.history))
         for epoch in range(len(keeper.history), config.train.epochs):
             row = trainer.epoch(epoch, display.batch)
-            keeper.add(row)
+            fell = guard.collapse([*keeper.history, row], config.train.collapse)
+            stop = bool(fell) and config.train.on_collapse == "stop"
+            keeper.refuse(row) if stop else keeper.add(row)
             display.epoch(row)
+            if fell:
+                end = "; training was stopped, nothing of that epoch is kept" * stop
+                _warn(fell + end, recorder, display)
+            if stop:
+                break
         keeper.finish()
     return folder
+
+
+def _warn(text: str, recorder: Recorder, display: Display) -> None:
+    """Say it on the screen and, once, in the record."""
+    display.note(f"warning: {text}")
+    notes = recorder.run.notes
+    recorder.update(notes=notes if text in notes else [*notes, text])
