@@ -125,11 +125,13 @@ class Run:
     history: list[dict[str, float | int | None]] = field(default_factory=list)
     """One row per epoch."""
     checkpoint: Checkpoint | None = None
-    """The weights that a training run's rule keeps, or that were evaluated."""
+    """The weights that a training run's rule keeps."""
     last: Checkpoint | None = None
     """The weights after a training run's last epoch, where the rule keeps others."""
     weights: str = ""
     """sha256 of the weights that were evaluated."""
+    evaluated: Checkpoint | None = None
+    """Which of a training run's weights those are."""
     search: str = ""
     """What an evaluation's attacks searched in: float32, or something faster.  Verdicts are always
     float32's."""

@@ -190,7 +190,9 @@ def _heading(run: records.Run) -> str:
     threat, made_on = run.config["threat"], source(run).get("id")
     eps = "" if swept(run) == "eps" else f" eps {radius(threat['eps'])}"
     crafted = f", images crafted on {made_on}" if made_on else ""
-    return f"{run.subject} on {records.data_name(run)}, {threat['norm']}{eps}{crafted}"
+    kept = run.evaluated
+    which = f" ({kept.rule}, epoch {kept.epoch})" if kept else ""
+    return f"{run.subject}{which} on {records.data_name(run)}, {threat['norm']}{eps}{crafted}"
 
 
 def _extent(proof: records.Proof) -> str:

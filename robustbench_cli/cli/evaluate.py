@@ -41,6 +41,12 @@ def evaluate(
     ] = None,
     run: options.RunName = None,
     model: options.Model = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Which of the run's weights: last, or the ones that train.select keeps (default)."
+        ),
+    ] = None,
     weights: options.Weights = None,
     dataset: options.Dataset = None,
     n: Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")] = (
@@ -96,6 +102,7 @@ def evaluate(
         sigma=sigma,
         n0=n0,
         run=run,
+        checkpoint=checkpoint,
         model=model,
         weights=weights,
         dataset=dataset,

@@ -21,6 +21,7 @@ class Asked:
     sigma: str | None = None
     n0: int | None = None
     run: str | None
+    checkpoint: str | None = None
     model: str | None
     weights: Path | None
     dataset: str | None
@@ -60,7 +61,13 @@ def request(asked: Asked, kind: str) -> "Request":
     certificates = chosen_certificates(asked.certify, given(sigma=asked.sigma, n0=asked.n0))
     proof_only = certificates and not (asked.attacks or asked.suite or options)
     attacks = {} if proof_only else chosen_attacks(asked.attacks, asked.suite, options)
-    choice = Choice(run=asked.run, model=asked.model, weights=asked.weights, dataset=asked.dataset)
+    choice = Choice(
+        run=asked.run,
+        checkpoint=asked.checkpoint,
+        model=asked.model,
+        weights=asked.weights,
+        dataset=asked.dataset,
+    )
     subject, base = find(choice, place)
     source = find(Choice(run=asked.source), place)[0] if asked.source is not None else None
     dataset = asked.dataset

@@ -254,7 +254,8 @@ def _run(folder: Path) -> "Parts":
     from robustbench_cli import records
 
     run = records.read(folder)
-    kept = run.checkpoint
+    kept = [w for w in (run.checkpoint, run.last, run.evaluated) if w]
+    named = "; ".join(f"{w.file}, epoch {w.epoch} ({w.rule})" for w in kept)
     facts = {
         "folder": str(folder),
         "made": f"{run.created.astimezone():%Y-%m-%d %H:%M}, {run.seconds:.0f} s of work",
@@ -263,7 +264,7 @@ def _run(folder: Path) -> "Parts":
         "accuracy": _numbers(run),
         "examples": str(run.n or ""),
         "trained by": f"{run.parent}, seed {run.seed}" if run.parent else "",
-        "weights": f"{kept.file}, epoch {kept.epoch} ({kept.rule})" if kept else run.weights[:12],
+        "weights": named or run.weights[:12],
         **{key: _settings(value) for key, value in run.config.items() if value is not None},
         "searched in": run.search,
         "software": _settings(run.environment),

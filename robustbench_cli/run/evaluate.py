@@ -20,7 +20,7 @@ from robustbench_cli.engine.judge import Judge, examine, judging
 from robustbench_cli.engine.slots import Field
 from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
-from robustbench_cli.records import Recorder, Run
+from robustbench_cli.records import Checkpoint, Recorder, Run
 from robustbench_cli.run import setup
 from robustbench_cli.run.asked import build_attacks
 from robustbench_cli.run.certify import Certifying
@@ -43,8 +43,12 @@ class Subject:
     weights: str
     """sha256 of the weights, or of the file that makes the model."""
     parent: str | None = None
+    kept: Checkpoint | None = None
+    """Which of the training run's weights they are."""
     seed: int = 0
     """The seed of the training run, so that tables can join seeds."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of an evaluation of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,8 @@ def _described(request: Request, data: Split, test: Split, where: torch.device) 
     config, subject = request.config, request.subject
     made_up = folders.new_id(f"{request.kind}-{subject.name}", config.dataset["name"], subject.seed)
     return Run(
+        for note in subject.notes:
+            session.note(note)
         id=request.name or made_up,
         kind=request.kind,
         created=records.now(),
@@ -155,6 +161,7 @@ def _folder(
     if unfinished:
         return unfinished, records.read(unfinished), True
     return folders.new(results, run.id), run, False
+        evaluated=subject.kept,
 
 
 def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:

@@ -22,6 +22,7 @@ class Choice:
     """What the command line said about the model."""
 
     run: str | None = None
+    checkpoint: str | None = None
     model: str | None = None
     weights: Path | None = None
     dataset: str | None = None
@@ -36,42 +37,62 @@ def find(choice: Choice, place: Place) -> tuple[Subject, Table]:
     if choice.model is None:
         if choice.weights is not None:
             raise UserError("--weights goes with --model; a run has weights of its own")
-        return _from_run(folders.named(choice.run, place.out, "train"))
+        return _from_run(folders.named(choice.run, place.out, "train"), choice.checkpoint)
     if choice.run is not None:
         raise UserError("--run and --model name two models; give one of them")
+    if choice.checkpoint is not None:
+        raise UserError("--checkpoint goes with --run; a model has its --weights")
     return _foreign(choice.model, choice, place)
 
 
-def _from_run(folder: Path) -> tuple[Subject, Table]:
+def _from_run(folder: Path, rule: str | None) -> tuple[Subject, Table]:
     run = records.read(folder)
     if run.kind != "train":
         raise UserError(f"run {run.id!r} is of kind {run.kind!r}; --run takes a training run")
-    model = restore(run, folder)
-    assert run.checkpoint is not None
+    kept = weights_of(run, rule)
+    unfinished = f"run {run.id} is {run.status}: these are its weights after epoch {kept.epoch}"
     subject = Subject(
-        model=model,
+        model=restore(run, folder, kept),
         name=run.subject,
-        weights=run.checkpoint.sha256,
+        weights=kept.sha256,
         parent=run.id,
+        kept=kept,
         seed=run.seed,
+        notes=(unfinished,) * (run.status != "ok"),
     )
     kept = ("dataset", "model", "defense", "threat")
     return subject, {key: run.config[key] for key in kept}
 
 
-def restore(run: records.Run, folder: Path) -> Classifier:
+def weights_of(run: records.Run, rule: str | None = None) -> records.Checkpoint:
+    """The weights that a training run keeps by this rule; None: by the rule it was given.
+
+    Raises:
+        UserError: there are none.
+    """
+    if run.checkpoint is None:
+        raise UserError(f"run {run.id!r} has kept no weights yet (status: {run.status})")
+    known = {each.rule: each for each in (run.checkpoint, run.last) if each}
+    if rule not in {None, *known}:
+        raise UserError(f"--checkpoint {rule}: run {run.id!r} keeps {' and '.join(known)}")
+    return known[rule] if rule else run.checkpoint
+
+
+def restore(run: records.Run, folder: Path, kept: records.Checkpoint | None = None) -> Classifier:
     """The network that a training run kept, in evaluation trim.
+
+    Args:
+        kept: which of its weights; None: those that its own rule keeps.
 
     Raises:
         UserError: the checkpoint is missing, damaged, not the recorded one, or of another
             architecture.
     """
-    if run.checkpoint is None:
-        raise UserError(f"run {run.id!r} has kept no weights yet (status: {run.status})")
-    path = folder / run.checkpoint.file
+    kept = kept or weights_of(run)
+    path = folder / kept.file
     if not path.is_file():
         raise UserError(f"checkpoint {str(path)!r} is missing: train the run again")
-    if records.sha256(path) != run.checkpoint.sha256:
+    if records.sha256(path) != kept.sha256:
         raise UserError(
             f"checkpoint {str(path)!r} is damaged or was replaced: its sha256 is not the recorded "
             "one"
