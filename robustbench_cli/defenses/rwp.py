@@ -3,7 +3,7 @@ https://arxiv.org/abs/2010.04925.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
@@ -32,8 +32,9 @@ class RWP(WeightPerturbation):
     def moves(
         self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
     ) -> list[Tensor]:
-        # One draw per batch and turn: it belongs to the first example of the shuffled batch.
-        noise = step.noise.only(slice(1)).fork(f"weights {step.turn}")
+        # One draw per batch and turn, whoever is in the batch.
+        shared = replace(step.noise, ids=step.noise.ids.new_zeros(1))
+        noise = shared.fork(f"weights {step.batch} {step.turn}")
         drawn = [noise.fork(i).normal(p.detach()[None])[0] for i, p in enumerate(params)]
         share = self.radius / (length(drawn) + 1e-12)
         return [share * d for d in drawn]

@@ -26,7 +26,7 @@ RECIPES = OBJECTIVES + [f"pgd-at+{m}" for m in MODIFIERS] + ["trades+awp+he", "m
 PASSES = {"clp": 1, "lsq": 1, "rst-stab": 2}
 """Training passes of the objectives that look at inputs no accuracy is told of."""
 
-AWAY = {"lbgat-trades", "rslad", "rst", "trades"}
+AWAY = {"feature-scatter", "lbgat-trades", "rslad", "rst", "trades"}
 """Objectives whose attack leads away from the clean prediction (or the teacher's), not the label."""
 
 

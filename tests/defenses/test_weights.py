@@ -202,10 +202,11 @@ def test_the_random_direction_belongs_to_the_seed_the_epoch_the_batch_and_the_tu
     first = drawn(step)
     assert torch.equal(drawn(step), first)
     ids = torch.arange(6)
+    assert torch.equal(drawn(replace(step, noise=Noise(0, ids[3:]))), first)  # not to examples
     others = [
         replace(step, noise=Noise(1, ids)),
         replace(step, noise=Noise(0, ids, "epoch 1")),
-        replace(step, noise=Noise(0, ids + 6)),
+        replace(step, batch=1),
         replace(step, turn=1),
     ]
     for other in others:

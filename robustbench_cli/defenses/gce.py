@@ -1,0 +1,63 @@
+"""Guided complement entropy (Chen et al., 2019), https://arxiv.org/abs/1903.09799."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from robustbench_cli.ascent import ascend
+from robustbench_cli.defenses import DEFENSES, Adversarial
+from robustbench_cli.defenses._own_loss import OwnLoss, check_wrong_classes, complement_entropy
+from robustbench_cli.losses import picked, wide
+from robustbench_cli.registry import Number
+from robustbench_cli.step import Passes, Setting, Step
+
+
+@DEFENSES.register("gce")
+@dataclass(frozen=True, kw_only=True)
+class GCE(OwnLoss):
+    """Spread the wrong classes' shares evenly, the more so the larger the true class's is.
+
+    Per image -p^alpha H / log(classes - 1), with p the true class's share and H the entropy of
+    the others; the code divides by log(classes).  The slope vanishes where p is 0 or 1, which
+    stops attacks rather than examples: clean training with it does not make a net robust.
+    Judge it with other losses than its own, margins and targets among them.
+    """
+
+    alpha: Annotated[Number, Field(ge=0)] = 1 / 3
+    """How much the true class's share guides: 0 not at all."""
+    variant: Literal["paper", "code"] = "paper"
+    """The entropy's unit: its maximum, over the wrong classes (paper) or over all (code)."""
+
+    one_label: ClassVar[bool] = True
+
+    def aid(self, setting: Setting) -> nn.Module | None:
+        check_wrong_classes(DEFENSES.name_of(self), setting.shape.classes)
+        return None
+
+    def score(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The loss (B), between -1 and 0."""
+        classes = logits.shape[1] - (self.variant == "paper")
+        guide = (self.alpha * picked(F.log_softmax(wide(logits), 1), y)).exp()
+        return -guide * complement_entropy(logits, y) / math.log(classes)
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        return self.score(logits["clean"], step.y)
+
+
+@DEFENSES.register("gce-at")
+@dataclass(frozen=True, kw_only=True)
+class GCEAT(GCE, Adversarial):
+    """Guided complement entropy on the inputs that maximise it.
+
+    The README says no more than that; steps and start are those of ``pgd-at``, in eval mode.
+    """
+
+    def perturb(self, step: Step) -> Tensor:
+        return ascend(step.model, self.score, step.y, step.x, step.threat, step.noise, self.climb)
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        return self.score(logits["adv"], step.y)
