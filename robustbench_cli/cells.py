@@ -130,6 +130,33 @@ class Cell(Number):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference(Number):
+    """What the last epoch's accuracy is above that of the weights which were kept."""
+
+    points: tuple[float, ...]
+    """Per seed, as shares; negative where the last epochs did harm."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return self.points
+
+    @property
+    def shown(self) -> float:
+        return round(100 * self.mean, 2)
+
+    @property
+    def text(self) -> str:
+        """Percentage points, with their sign."""
+        spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
+        return f"{100 * self.mean:+.2f}{spread}{self._some}"
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """Shares."""
+        return {self.name: self.mean, f"{self.name}_std": self.std}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distance(Number):
     """How far the nearest adversarial image is: the median over examples."""
 

@@ -12,6 +12,8 @@ from robustbench_cli.records import Outcome, Run, Within
 from robustbench_cli.registry import radius
 
 CLEAN, WORST = "clean", "worst"
+LAST, DIFF = " last", " diff"
+"""After a column's name: of the last epoch's weights, and what they gain over the kept ones."""
 TAKEN = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST)
 """What no attack's column may be called."""
 
@@ -35,6 +37,13 @@ def key_of(run: Run, outcome: Outcome, *, apart: bool = True) -> str:
     """Equal for outcomes that share a column; ``apart``: only if crafted on one model."""
     made_on = source(run).get("weights") if apart else None
     return json.dumps([outcome.params, outcome.eps, made_on], sort_keys=True)
+
+
+def late(run: Run, trained: Mapping[str, Run]) -> bool:
+    """Whether an evaluation is of the last epoch's weights where its training run keeps others."""
+    parent = trained.get(run.parent or "")
+    kept = parent.checkpoint if parent else None
+    return bool(kept and run.evaluated and run.evaluated.rule != kept.rule)
 
 
 @dataclass(frozen=True, kw_only=True)

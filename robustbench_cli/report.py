@@ -10,14 +10,17 @@ from math import inf
 from typing import Any
 
 from robustbench_cli import records
-from robustbench_cli.cells import Cell, Distance, Fact, Number
+from robustbench_cli.cells import Cell, Difference, Distance, Fact, Number
 from robustbench_cli.columns import (
     CLEAN,
+    DIFF,
+    LAST,
     WORST,
     Column,
     columns,
     joined,
     key_of,
+    late,
     odd,
     proven,
     usual,
@@ -74,7 +77,8 @@ def rows(
     for run in done:
         groups[_identity(run, trained)].append(run)
     named = columns(done, trained)
-    found = [_row(group, trained, named, intervals) for group in groups.values()]
+    compared = any(late(run, trained) for run in done)
+    found = [_row(group, trained, named, intervals, compared) for group in groups.values()]
     order = sorted(found, key=lambda row: (row.facts["dataset"].rank, row.facts["eps"].rank))
     return _told_apart(order)
 
@@ -142,25 +146,42 @@ def right(outcome: Outcome) -> float:
 
 
 def _row(
-    group: Sequence[Run], trained: Mapping[str, Run], named: Mapping[str, Column], intervals: bool
+    group: Sequence[Run],
+    trained: Mapping[str, Run],
+    named: Mapping[str, Column],
+    intervals: bool,
+    compared: bool,
 ) -> Row:
+    """One row.
+
+    Args:
+        compared: whether the table has columns for the last epoch's weights, too.
+    """
     made: dict[int, dict[str, Any]] = defaultdict(dict)
+    current = {}
     for run in group:
-        made[run.seed][run.weights] = trained.get(run.parent or "", run).created
+        made[run.seed][run.parent or ""] = trained.get(run.parent or "", run).created
+        # A run that was evaluated before it was finished has other weights by now.
+        current[run.parent, late(run, trained)] = run.weights
     kept = {seed: max(born, key=born.__getitem__) for seed, born in sorted(made.items())}
-    used = [run for run in group if run.weights == kept[run.seed]]
+    used = [
+        run
+        for run in group
+        if (run.parent or "") == kept[run.seed]
+        and run.weights == current[run.parent, late(run, trained)]
+    ]
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for run in used:
-        n, seed = run.n or 0, run.seed
-        found[CLEAN][seed] = count(run.clean_accuracy, n)
+        n, seed, of = run.n or 0, run.seed, LAST * late(run, trained)
+        found[CLEAN + of][seed] = count(run.clean_accuracy, n)
         for outcome in run.attacks.values():
             column = named[key_of(run, outcome)]
-            found[column.name][seed] = right(outcome)
-            if column.distance and (reach := _reach(run, outcome)) is not None:
+            found[column.name + of][seed] = right(outcome)
+            if column.distance and not of and (reach := _reach(run, outcome)) is not None:
                 found[column.distance][seed] = reach
         for key, correct in proven(run).items():
-            found[named[key].name][seed] = correct
-        if usual(run) and run.attacks:
+            found[named[key].name + of][seed] = correct
+        if usual(run) and run.attacks and not of:
             # Every one is an upper bound of what all their attacks together leave.
             lowest = count(run.worst_case_accuracy, n)
             found[WORST][seed] = min(found[WORST].get(seed, lowest), lowest)
@@ -169,19 +190,29 @@ def _row(
     alone = {"model": last.config["model"], "weights": last.weights[:8]}
     config = parent.config if parent else alone
 
-    def cell(name: str, attack: str = "", at: tuple[str, float] | None = None) -> Number | None:
+    def cell(name: str, **about: Any) -> Number | None:
         numbers = tuple(found[name][seed] for seed in kept if seed in found[name])
-        about: dict[str, Any] = {"name": name, "seeds": len(kept), "attack": attack, "at": at}
+        about = {"name": name, "seeds": len(kept), **about}
         if not numbers:
             return None
         if name in distances:
             return Distance(distances=numbers, **about)
         return Cell(correct=numbers, n=last.n or 0, intervals=intervals, **about)
 
+    def gained(name: str) -> Number | None:
+        after, before = found[name + LAST], found[name]
+        seeds = [seed for seed in kept if seed in after and seed in before]
+        points = tuple((after[seed] - before[seed]) / (last.n or 1) for seed in seeds)
+        return Difference(name=name + DIFF, seeds=len(kept), points=points) if points else None
+
+    def both(name: str, **about: Any) -> dict[str, Number | None]:
+        later = {name + LAST: cell(name + LAST), name + DIFF: gained(name)} if compared else {}
+        return {name: cell(name, **about), **later}
+
     distances = {column.distance for column in named.values()}
-    cells = {CLEAN: cell(CLEAN)}
+    cells = both(CLEAN)
     for column in named.values():
-        cells[column.name] = cell(column.name, column.attack, column.at)
+        cells |= both(column.name, attack=column.attack, at=column.at)
         cells |= {column.distance: cell(column.distance)} if column.distance else {}
     return Row(
         facts=_facts(last, seeds=len(kept)),

@@ -7,6 +7,7 @@ import pytest
 from robustbench_cli.cells import wilson
 from robustbench_cli.columns import source
 from robustbench_cli.errors import UserError
+from robustbench_cli.records import Checkpoint
 from robustbench_cli.registry import radius
 from robustbench_cli.report import rows
 
@@ -436,3 +437,63 @@ def test_a_randomised_model_counts_as_often_as_it_is_right(trained, evaluated):
     shares = replace(run, clean_accuracy=0.9000000357)  # what float32 makes of 0.9
     (row,) = rows([parent, shares])
     assert right(row)["clean"] == (90,)
+
+
+def late(run, parent):
+    """The same evaluation, of the weights after the parent's last epoch."""
+    return replace(run, weights=parent.last.sha256, evaluated=parent.last)
+
+
+def overfitted(trained, seed=0, **config):
+    """A run that keeps its best epoch, and the last one's weights beside it."""
+    run = trained("pgd-at", seed, rule="best", **config)
+    kept = Checkpoint(file="last.safetensors", sha256=f"last of {run.id}", epoch=30, rule="last")
+    return replace(run, last=kept)
+
+
+def test_the_last_epoch_stands_beside_the_best_with_what_it_lost(trained, evaluated):
+    parents = [overfitted(trained, seed) for seed in (0, 1)]
+    runs = [*parents]
+    for parent, best, last in zip(parents, (60, 64), (50, 60), strict=True):
+        kept = evaluated(parent, {"pgd20": (PGD20, best)}, clean=80)
+        runs.append(replace(kept, evaluated=parent.checkpoint))
+        runs.append(late(evaluated(parent, {"pgd20": (PGD20, last)}, clean=82), parent))
+    (row,) = rows(runs)
+    assert row.cells["pgd20"].correct == (60, 64)
+    assert row.cells["pgd20 last"].correct == (50, 60)
+    assert row.cells["pgd20 diff"].values == pytest.approx((-0.10, -0.04))
+    assert row.cells["pgd20 diff"].text == "-7.00 ± 4.24"
+    assert row.cells["clean diff"].text == "+2.00 ± 0.00"
+    assert row.cells["worst"].correct == (60, 64)  # of the weights that are kept
+
+
+def test_a_difference_is_taken_within_a_seed(trained, evaluated):
+    parents = [overfitted(trained, seed) for seed in (0, 1)]
+    runs = [*parents, *(evaluated(p, {"pgd20": (PGD20, 60)}) for p in parents)]
+    runs.append(late(evaluated(parents[1], {"pgd20": (PGD20, 45)}), parents[1]))
+    (row,) = rows(runs)
+    assert row.cells["pgd20 last"].text == "45.00 (1/2)"
+    assert row.cells["pgd20 diff"].text == "-15.00 (1/2)"
+
+
+def test_where_nobody_asked_for_the_last_epoch_there_is_no_column_for_it(trained, evaluated):
+    parent = overfitted(trained)
+    (row,) = rows([parent, evaluated(parent, {"pgd20": (PGD20, 60)})])
+    assert list(row.cells) == ["clean", "pgd20", "worst"]
+
+
+def test_a_run_whose_rule_is_the_last_epoch_has_nothing_to_compare(trained, evaluated):
+    parent = trained()
+    run = replace(evaluated(parent, {"pgd20": (PGD20, 60)}), evaluated=parent.checkpoint)
+    (row,) = rows([parent, run])
+    assert list(row.cells) == ["clean", "pgd20", "worst"]
+
+
+def test_an_evaluation_of_an_unfinished_run_gives_way_to_one_of_its_final_weights(
+    trained, evaluated
+):
+    parent = trained()
+    early = replace(evaluated(parent, {"pgd20": (PGD20, 40)}), weights="after epoch 3")
+    (row,) = rows([parent, early, evaluated(parent, {"pgd20": (PGD20, 55)})])
+    assert right(row)["pgd20"] == (55,)
+    assert row.retrained == 0

@@ -89,8 +89,10 @@ class Sheet:
     def _notes(self) -> list[str]:
         """What the numbers are, a line each."""
         from robustbench_cli.cells import Cell, Distance
+        from robustbench_cli.columns import DIFF, LAST
 
         shown = [cell for row in self.rows for c in self.columns if (cell := row.cells.get(c))]
+        late = any(column.endswith((LAST, DIFF)) for column in self.columns)
         far = [cell for cell in shown if isinstance(cell, Distance)]
         spread = "; mean ± std over seeds" if any(cell.std is not None for cell in shown) else ""
         pooled = any(isinstance(cell, Cell) and cell.intervals for cell in shown)
@@ -98,6 +100,7 @@ class Sheet:
         notes = {
             _MEANING + (_POOLED if pooled else spread): True,
             "worst = right under every attack of an evaluation": "worst" in self.columns,
+            "last = the weights after the last epoch; diff = last minus those that were kept": late,
             "certified@r = right, and proven to stay so within r": any(
                 c.startswith("certified") for c in self.columns
             ),
