@@ -72,3 +72,8 @@ def restore_training(
     aids.load_state_dict(weights["aids"])
     state = optimizer.state_dict()
     optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
+    # A fused step walks a weight and its slots side by side in memory: they are laid out alike.
+    for weight, slot in optimizer.state.items():
+        for key, value in slot.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                slot[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

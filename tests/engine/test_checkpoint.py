@@ -7,8 +7,11 @@ from robustbench_cli.engine import checkpoint
 from robustbench_cli.errors import UserError
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
-def test_model_and_optimiser_go_on_where_they_were(kind, tmp_path, model):
+def test_model_and_optimiser_go_on_where_they_were(kind, layout, tmp_path, model):
+    model = model.to(memory_format=layout)
+
     def steps(net, optimizer, n, first):
         for i in range(n):
             torch.manual_seed(first + i)
@@ -16,7 +19,7 @@ def test_model_and_optimiser_go_on_where_they_were(kind, tmp_path, model):
             net(torch.rand(8, 1, 8, 8).double()).square().sum().backward()
             optimizer.step()
 
-    options = {"lr": 0.01} | ({"momentum": 0.9} if kind is torch.optim.SGD else {})
+    options = {"lr": 0.01, "fused": True} | ({"momentum": 0.9} if kind is torch.optim.SGD else {})
     optimizer = kind(model.parameters(), **options)
     aids = torch.nn.ModuleDict({"Part": torch.nn.Linear(2, 2)})
     kept = {k: v.clone() for k, v in aids.state_dict().items()}
