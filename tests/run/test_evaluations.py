@@ -182,20 +182,8 @@ def test_a_randomised_model_s_accuracy_is_a_mean_over_draws(tmp_path, net):
     assert found.attacks["pgd3:eot=4"].backwards > 3 * outcome.backwards
 
 
-def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net):
-    torch.save(net.state_dict(), tmp_path / "net.pt")
-    (tmp_path / "net.py").write_text(
-        "import torch\n"
-        "from pathlib import Path\n"
-        "from robustbench_cli.models import MODELS, Shape\n"
-        "from robustbench_cli.registry import Spec\n"
-        "def make():\n"
-        "    shape = Shape(1, 8, 8, 10, (0.0,), (1.0,))\n"
-        "    net = MODELS.build(Spec('digits-cnn', {'width': 8})).build(shape)\n"
-        "    net.load_state_dict(torch.load(Path(__file__).with_name('net.pt')))\n"
-        "    return net.eval()\n"
-    )
-    command = ["eval", "--model", f"{tmp_path / 'net.py'}:make", "--dataset", "digits"]
+def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net_file):
+    command = ["eval", "--model", f"{net_file}:make", "--dataset", "digits"]
     command += ["--attack", "pgd5", "--attack", "ensemble:apgd-ce-5/square20", "--n", "41"]
     command += ["--eps", "0.1", "--device", "cpu", "--quiet", "--out", str(tmp_path / "r")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

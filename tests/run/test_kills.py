@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from robustbench_cli import records
 from robustbench_cli.cli.evaluating import Asked, request
@@ -22,11 +21,11 @@ KILLS = 30
 ATTACKS = ["pgd5:restarts=2", "ensemble:apgd-ce-5/fab-t-2/square20", "fab-t:steps=2,targets=2"]
 
 
-def asked(out, net, name):
+def asked(out, file, name):
     return Asked(
         attacks=ATTACKS,
         run=None,
-        model=f"{net}:make",
+        model=f"{file}:make",
         weights=None,
         dataset="digits",
         n=40,
@@ -44,25 +43,6 @@ def asked(out, net, name):
         name=name,
         changes=[],
     )
-
-
-@pytest.fixture
-def net(tmp_path, digits_model):
-    """The trained digits net as a user's own model file."""
-    torch.save(digits_model[0].state_dict(), tmp_path / "net.pt")
-    file = tmp_path / "net.py"
-    file.write_text(
-        "import torch\n"
-        "from pathlib import Path\n"
-        "from robustbench_cli.models import MODELS, Shape\n"
-        "from robustbench_cli.registry import Spec\n"
-        "def make():\n"
-        "    shape = Shape(1, 8, 8, 10, (0.0,), (1.0,))\n"
-        "    net = MODELS.build(Spec('digits-cnn', {'width': 8})).build(shape)\n"
-        "    net.load_state_dict(torch.load(Path(__file__).with_name('net.pt')))\n"
-        "    return net.eval()\n"
-    )
-    return file
 
 
 def verdicts(folder):
@@ -85,10 +65,10 @@ def finished(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_thirty_random_kills_change_nothing(tmp_path, net, monkeypatch):
+def test_thirty_random_kills_change_nothing(tmp_path, net_file, monkeypatch):
     monkeypatch.setattr(journal, "FLUSH", 0.02)
     began = time.perf_counter()
-    whole = run(request(asked(tmp_path / "a", net, "whole"), "eval"), Display())
+    whole = run(request(asked(tmp_path / "a", net_file, "whole"), "eval"), Display())
     usual = time.perf_counter() - began
     draw, kills, lives = random.Random(0), 0, 0
     while kills < KILLS:
@@ -100,7 +80,7 @@ def test_thirty_random_kills_change_nothing(tmp_path, net, monkeypatch):
             child = os.fork()
             if not child:
                 try:
-                    run(request(asked(tmp_path / "b", net, folder.name), "eval"), Display())
+                    run(request(asked(tmp_path / "b", net_file, folder.name), "eval"), Display())
                 except BaseException:
                     traceback.print_exc()
                     os._exit(1)
@@ -115,7 +95,7 @@ def test_thirty_random_kills_change_nothing(tmp_path, net, monkeypatch):
             if finished(folder):
                 break  # killed on its way out, when all was said
         if not finished(folder):
-            run(request(asked(tmp_path / "b", net, folder.name), "eval"), Display())
+            run(request(asked(tmp_path / "b", net_file, folder.name), "eval"), Display())
         assert finished(folder)
         assert figures(folder) == figures(whole), here
         mine, theirs = verdicts(folder), verdicts(whole)
