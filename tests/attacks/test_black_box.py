@@ -6,27 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import ATTACKS, Look, Task
+from robustbench_cli.attacks import Look, Task
 from robustbench_cli.attacks.spsa import slopes
-from robustbench_cli.engine.evaluate import Tensors, attacked
+from robustbench_cli.engine.evaluate import Tensors
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import margin
 from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
 from robustbench_cli.threat import Threat
 
 LINF = Threat("Linf", 0.2)
 MODEST = ["spsa:steps=15,pairs=12,lr=0.05", "nes:queries=400,pairs=10"]
 modest = pytest.mark.parametrize("text", MODEST)
-
-
-def build(text):
-    return ATTACKS.build(Spec.parse(text))
-
-
-def run(model, x, y, text, threat=LINF, ids=None, **rest):
-    noise = Noise(0, torch.arange(len(y)) if ids is None else ids)
-    return attacked(model, x, y, build(text), threat, noise, **rest)
 
 
 def task_of(x, y, clean=None, threat=LINF):
@@ -45,7 +35,7 @@ def look_of(state, task, model, taken):
 
 
 @pytest.mark.parametrize("text", ["spsa:pairs=512,c=0.001", "nes:pairs=512,queries=5000"])
-def test_the_estimate_points_along_the_gradient(text, model, batch):
+def test_the_estimate_points_along_the_gradient(text, model, batch, build):
     (x, y), attack = batch, build(text)
     model.eval()
     task = task_of(x, y)
@@ -62,7 +52,7 @@ def test_the_estimate_points_along_the_gradient(text, model, batch):
 
 
 @modest
-def test_probes_are_pairs_of_their_own_for_every_example_and_step(text, model, batch):
+def test_probes_are_pairs_of_their_own_for_every_example_and_step(text, model, batch, build):
     (x, y), attack = batch, build(text)
     x[1] = x[0]
     task = task_of(x, y)
@@ -78,7 +68,7 @@ def test_probes_are_pairs_of_their_own_for_every_example_and_step(text, model, b
         assert not any(torch.allclose(one, other) for other in seen[:i])
 
 
-def test_spsa_takes_adam_s_steps(model, batch):
+def test_spsa_takes_adam_s_steps(model, batch, build):
     x, y = batch
     attack, task = build("spsa:pairs=4,lr=0.003"), task_of(x, y, threat=Threat("Linf", 1.0))
     state, model = attack.begin(task), model.eval()
@@ -94,7 +84,7 @@ def test_spsa_takes_adam_s_steps(model, batch):
         torch.testing.assert_close(state["x"], weight.detach(), rtol=0, atol=1e-6)
 
 
-def test_nes_halves_the_step_on_a_plateau_row_by_row():
+def test_nes_halves_the_step_on_a_plateau_row_by_row(build):
     attack = build("nes:pairs=2,queries=1000,step=0.2,least=0.06")
     x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.long)
     task = task_of(x, y)
@@ -112,7 +102,7 @@ def test_nes_halves_the_step_on_a_plateau_row_by_row():
     torch.testing.assert_close(falling, torch.tensor(expected))
 
 
-def test_nes_stays_within_its_budget(digits_model):
+def test_nes_stays_within_its_budget(digits_model, run):
     net, x, y = digits_model
     found = run(net, x, y, "nes:queries=200,pairs=10", Threat("Linf", 0.001))
     held = ~found.broken
@@ -123,7 +113,7 @@ def test_nes_stays_within_its_budget(digits_model):
 
 
 @modest
-def test_black_box_attacks_break_most_of_what_pgd_breaks(text, digits_model):
+def test_black_box_attacks_break_most_of_what_pgd_breaks(text, digits_model, run):
     net, x, y = digits_model
     pgd, found = run(net, x, y, "pgd20"), run(net, x, y, text)
     assert pgd.broken.sum() >= 20
@@ -157,7 +147,7 @@ class Saturated(nn.Module):
 
 
 @pytest.mark.parametrize("mask", [Stairs, Saturated])
-def test_masked_gradients_stop_pgd_but_not_spsa(mask, digits_model):
+def test_masked_gradients_stop_pgd_but_not_spsa(mask, digits_model, run):
     net, x, y = digits_model
     masked = mask(net)
     wrong = int((masked(x).argmax(1) != y).sum())
@@ -167,7 +157,7 @@ def test_masked_gradients_stop_pgd_but_not_spsa(mask, digits_model):
 
 
 @modest
-def test_verdicts_depend_on_the_example_alone(text, digits_model):
+def test_verdicts_depend_on_the_example_alone(text, digits_model, run):
     net, x, y = digits_model
     net, x, y, threat = copy.deepcopy(net).double(), x[:8].double(), y[:8], Threat("Linf", 0.15)
     whole = run(net, x, y, text, threat)
@@ -183,7 +173,7 @@ def test_verdicts_depend_on_the_example_alone(text, digits_model):
 
 @modest
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_images_stay_in_the_ball(text, norm, digits_model):
+def test_images_stay_in_the_ball(text, norm, digits_model, run):
     net, x, y = digits_model
     threat = Threat(norm, {"Linf": 0.1, "L2": 0.8}[norm])
     found = run(net, x, y, text, threat)
@@ -191,7 +181,7 @@ def test_images_stay_in_the_ball(text, norm, digits_model):
     assert (net(found.x).argmax(1) != y).equal(found.broken)
 
 
-def test_names_and_limits():
+def test_names_and_limits(build):
     assert build("spsa").probes == 256
     assert (build("spsa").steps, build("spsa").c, build("spsa").lr) == (100, 0.01, 0.01)
     assert build("spsa40").steps == 40

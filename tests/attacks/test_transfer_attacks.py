@@ -6,27 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.di_fgsm import diverse
 from robustbench_cli.attacks.ti_fgsm import blurred, gaussian
-from robustbench_cli.engine.evaluate import attacked
 from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
 from robustbench_cli.threat import Threat
 
 LINF = Threat("Linf", 0.2)
 NAMES = ["di-fgsm", "ti-fgsm:kernel=3", "ti-fgsm:prob=0.4,kernel=5", "pg-ours:steps=8,restarts=2"]
 every = pytest.mark.parametrize("text", NAMES)
-
-
-def build(text):
-    return ATTACKS.build(Spec.parse(text))
-
-
-def run(model, x, y, text, threat=LINF, ids=None, **rest):
-    noise = Noise(0, torch.arange(len(y)) if ids is None else ids)
-    return attacked(model, x, y, build(text), threat, noise, **rest)
 
 
 def test_diverse_images_are_images_and_each_is_its_own():
@@ -80,7 +68,7 @@ class Spy(torch.nn.Module):
         return torch.stack([score + 9, -score], 1)
 
 
-def test_images_are_transformed_as_often_as_asked_and_never_at_the_last_look():
+def test_images_are_transformed_as_often_as_asked_and_never_at_the_last_look(run):
     x, y = torch.ones(40, 1, 8, 8), torch.zeros(40, dtype=torch.long)
 
     def turned(text):
@@ -101,7 +89,7 @@ def test_images_are_transformed_as_often_as_asked_and_never_at_the_last_look():
     assert not turned("ti-fgsm").any()
 
 
-def test_only_looks_at_the_image_itself_count(digits_model):
+def test_only_looks_at_the_image_itself_count(digits_model, run):
     net, x, y = digits_model
     found = run(net, x, y, "di-fgsm:prob=1")
     assert found.broken.sum() > 12
@@ -125,7 +113,7 @@ def test_the_kernel_is_a_gaussian_that_sums_to_one():
     assert spread[1].abs().max() == spread[0, [0, 2]].abs().max() == 0
 
 
-def test_a_kernel_of_one_pixel_is_mim(digits_model):
+def test_a_kernel_of_one_pixel_is_mim(digits_model, run):
     net, x, y = digits_model
     plain = run(net, x, y, "mim", stop=False)
     same = run(net, x, y, "ti-fgsm:kernel=1", stop=False)
@@ -136,7 +124,7 @@ def test_a_kernel_of_one_pixel_is_mim(digits_model):
 
 
 @every
-def test_they_break_a_net_and_a_neighbour_of_it(text, digits_model):
+def test_they_break_a_net_and_a_neighbour_of_it(text, digits_model, run):
     net, x, y = digits_model
     other = copy.deepcopy(net)
     for weight in other.parameters():
@@ -148,7 +136,7 @@ def test_they_break_a_net_and_a_neighbour_of_it(text, digits_model):
 
 
 @every
-def test_verdicts_depend_on_the_example_alone(text, digits_model):
+def test_verdicts_depend_on_the_example_alone(text, digits_model, run):
     net, x, y = digits_model
     net, x, threat = copy.deepcopy(net).double(), x.double(), Threat("Linf", 0.14)
     whole = run(net, x, y, text, threat)
@@ -164,21 +152,21 @@ def test_verdicts_depend_on_the_example_alone(text, digits_model):
 
 @every
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.1), ("L2", 0.8), ("L1", 4.0)])
-def test_images_stay_in_the_ball(text, norm, eps, digits_model):
+def test_images_stay_in_the_ball(text, norm, eps, digits_model, run):
     net, x, y = digits_model
     found = run(net, x, y, text, Threat(norm, eps))
     assert Threat(norm, eps).inside(found.x, x).all()
     assert (net(found.x).argmax(1) != y).equal(found.broken)
 
 
-def test_pg_ours_is_carmon_s():
+def test_pg_ours_is_carmon_s(build):
     attack = build("pg-ours")
     assert (attack.steps, attack.restarts, attack.start) == (40, 5, "uniform")
     assert attack.step * 0.031 == pytest.approx(0.01)
     assert len(attack.stages(LINF, 10)) == 5
 
 
-def test_names_and_limits():
+def test_names_and_limits(build):
     assert build("di-fgsm20").steps == build("di2-fgsm-20").steps == 20
     assert build("di-fgsm20").stride == 1 / 20
     assert build("ti-fgsm5").kernel == 15
