@@ -22,7 +22,7 @@ BEYOND = 1e-4
 @ATTACKS.register("deepfool", aliases=("df",), pattern=r"deepfool-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(Search):
-    """Onto the nearest linearised boundary, again and again; one gradient per class and step.
+    """Onto the nearest linearised boundary, again and again; one gradient per candidate and step.
 
     The authors' code leaves the box [0, 1]; here every iterate is clipped to it, as in Foolbox,
     while the sum of the steps is not.  It also goes away from the predicted class, which for an
