@@ -68,6 +68,13 @@ def test_papers_that_use_another_radius_keep_it():
     assert eps["mmc-cifar10-at"] == 8 / 256
 
 
+def test_lbgat_s_rate_begins_low_and_falls_twice():
+    config = setup.train_config({"preset": "lbgat-readme-lbgat0-cifar100"}, [])
+    schedule = SCHEDULES.build(spec_of(config.schedule))
+    rates = [config.train.lr * schedule(i / config.train.epochs) for i in range(100)]
+    assert rates == pytest.approx([0.02] + 74 * [0.1] + 15 * [0.01] + 10 * [0.001])
+
+
 def test_a_base_is_refined_not_replaced(tmp_path):
     (tmp_path / "mine.toml").write_text(
         'base = "awp-table2-trades-awp"\n[defense.trades]\nbeta = 1.0\n[train]\nlr = 0.05\n'
