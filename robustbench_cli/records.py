@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -236,10 +236,14 @@ class Recorder:
 
 
 @contextmanager
-def recording(run: Run, folder: Path) -> Iterator[Recorder]:
-    """A record that says how the run went, even when it fails or is interrupted."""
-    with locked(folder):
-        recorder = Recorder(run, folder)
+def recording(run: Run, folder: Path, *, silent: bool = False) -> Iterator[Recorder]:
+    """A record that says how the run went, even when it fails or is interrupted.
+
+    Args:
+        silent: another process writes it.
+    """
+    with nullcontext() if silent else locked(folder):
+        recorder = Recorder(run, folder, silent)
         recorder.update(status="started", error=None)
         try:
             yield recorder

@@ -1,9 +1,10 @@
 """One training step as defenses see it: the batch, the passes over it, and what came of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from robustbench_cli.data.bank import Bank
@@ -11,6 +12,7 @@ from robustbench_cli.losses import Criterion, cross_entropy
 from robustbench_cli.models import Classifier, Shape
 from robustbench_cli.models.taps import EMBEDDING, tapped
 from robustbench_cli.noise import Noise
+from robustbench_cli.shard import ALONE, Shard
 from robustbench_cli.threat import Threat
 
 Aid = TypeVar("Aid", bound=nn.Module)
@@ -56,6 +58,40 @@ class Step:
     bank: Bank | None = None
     """All training images, for objectives that look at others than the batch's."""
     aids: Mapping[str, nn.Module] = field(default_factory=dict)
+    shard: Shard = ALONE
+    """Which of the processes that share the batch this is."""
+    dealt: int | None = None
+    """How many rows the batch had before each process took its own."""
+
+    @property
+    def size(self) -> int:
+        """Rows of the whole batch, those of other processes included."""
+        return len(self.x) if self.dealt is None else self.dealt
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of such values over all processes, a constant."""
+        found = value.detach().clone()
+        self.shard.add([found])
+        return found
+
+    def gradients(self) -> list[Tensor]:
+        """What a backward pass left in the weights, the model's and the aids'."""
+        nets = self.model, *self.aids.values()
+        return [p.grad for net in nets for p in net.parameters() if p.grad is not None]
+
+    def part(self) -> "Step":
+        """The same step with the rows of this process only."""
+        if self.shard.world == 1:
+            return self
+        rows = self.shard.rows
+        return replace(
+            self,
+            x=self.x[rows].contiguous(memory_format=torch.channels_last),
+            y=self.y[rows],
+            noise=self.noise.only(rows),
+            extra=None if self.extra is None else self.extra[rows],
+            dealt=len(self.x),
+        )
 
     def aid(self, part: object, kind: type[Aid]) -> Aid:
         """The module that ``part`` made for itself before training."""
@@ -96,8 +132,9 @@ class Passes:
 class Trained(NamedTuple):
     """One batch, after its gradient was left in the parameters.
 
-    ``correct`` counts right answers (0-dim tensors, no synchronisation) for each named pass; of
-    mixed labels, the share that was predicted.
+    Of several processes each has its part of both: their sum is the batch's.  ``correct`` counts
+    right answers (0-dim tensors, no synchronisation) for each named pass; of mixed labels, the
+    share that was predicted.
     """
 
     loss: Tensor

@@ -13,9 +13,9 @@ import robustbench_cli
 PACKAGE = Path(robustbench_cli.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = [
-    {"errors", "bpda"},
-    {"registry", "losses", "modes", "noise", "records", "environment"},
-    {"threat", "optim", "picture", "folders", "canvas"},
+    {"errors", "bpda", "launch"},
+    {"registry", "losses", "modes", "noise", "records", "environment", "shard"},
+    {"threat", "optim", "picture", "folders", "canvas", "whole"},
     {"ascent", "config", "models", "data"},
     {"step"},
     {"presets", "papers"},

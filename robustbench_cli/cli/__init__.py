@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import __version__
+from robustbench_cli import __version__, launch
 from robustbench_cli.cli.attack import attack
 from robustbench_cli.cli.bench import bench
 from robustbench_cli.cli.evaluate import evaluate
@@ -96,7 +96,8 @@ def _fail(error: Exception, debug: bool, code: int) -> int:
         traceback.print_exception(error)
     known = isinstance(error, UserError | RunError)
     what = str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)"
-    typer.echo(f"advbench: {' '.join(what.split())}", err=True)
+    if launch.speaks():  # the others failed for the same reason
+        typer.echo(f"advbench: {' '.join(what.split())}", err=True)
     return code
 
 

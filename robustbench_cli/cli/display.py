@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_cli import records
+from robustbench_cli import launch, records
 from robustbench_cli.cli.listing import drawn, screen
 from robustbench_cli.columns import ball, source, swept
 from robustbench_cli.engine.train import Row, Watch
@@ -46,7 +46,7 @@ REFRESH = 0.5
 def shown(quiet: bool) -> Iterator[Display]:
     """The display that fits: none, lines, or live bars on standard error."""
     console = Console(stderr=True)
-    if quiet:
+    if quiet or not launch.speaks():
         yield Display()
     elif not console.is_terminal:
         yield Lines()

@@ -8,6 +8,7 @@ import typer
 from robustbench_cli import catalogue
 from robustbench_cli.cli import options
 from robustbench_cli.cli.evaluating import Asked, request
+from robustbench_cli.launch import speaks
 
 
 def evaluate(
@@ -93,7 +94,6 @@ def evaluate(
     """
     from robustbench_cli.cli.display import print_outcomes, shown
     from robustbench_cli.run.evaluate import run as evaluation
-    from robustbench_cli.run.shard import speaks
 
     asked = Asked(
         attacks=attack or [],

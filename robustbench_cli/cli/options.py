@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import catalogue, launch
 
 Dataset = Annotated[
     str | None,
@@ -77,11 +77,18 @@ def given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def result(folder: Path) -> None:
+    """Print where everything is: once, however many processes share the command."""
+    if launch.speaks():
+        typer.echo(folder)
+
+
 @contextmanager
 def interruptible(how: str) -> Iterator[None]:
     """On Ctrl-C say in one line what is kept and how to go on, then let the interrupt pass."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nadvbench: interrupted; {how}", err=True)
+        if launch.speaks():
+            typer.echo(f"\nadvbench: interrupted; {how}", err=True)
         raise

@@ -131,13 +131,13 @@ def train(
             )
         with shown(quiet) as display, options.interruptible(_again(resume, place)):
             folder = command.resume(resume, place, display)
-        typer.echo(folder)
+        options.result(folder)
         return
     chosen = setup.train_config(typed, set_ or [], smoke=smoke)
     run_id = name or command.new_id(chosen)
     with shown(quiet) as display, options.interruptible(_again(run_id, place)):
         folder = command.train(chosen, place, display, command=sys.argv[1:], run_id=run_id)
-    typer.echo(folder)
+    options.result(folder)
 
 
 def _again(run: str, place: "Place") -> str:

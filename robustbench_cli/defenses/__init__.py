@@ -21,11 +21,14 @@ from robustbench_cli.models import Classifier
 from robustbench_cli.modes import Mode, borrowed
 from robustbench_cli.registry import Registry, Spec
 from robustbench_cli.step import SCORED, Passes, Setting, Step, Trained
+from robustbench_cli.whole import whole_batch
 
 
 class Defense(ABC):
     """What objectives and modifiers share."""
 
+    alone: ClassVar[bool] = False
+    """Whether it looks at a whole batch at once, so that processes cannot share one."""
     one_label: ClassVar[bool] = False
     """Whether it needs one class per example: mixed labels have shares of several."""
 
@@ -246,6 +249,11 @@ class Recipe:
         """
         for modifier in self.modifiers:
             step = modifier.inputs(replace(step, criterion=modifier.criterion(step.criterion)))
+        # Rows may meet above, so every process has them all; from here on each has its own.
+        with whole_batch(step.shard, len(step.x)):
+            return self._backward(step.part(), release)
+
+    def _backward(self, step: Step, release: ExitStack) -> Trained:
         with borrowed(step.model, self.objective.attack_mode):
             crafted = self.objective.crafted(step)
 
@@ -255,7 +263,7 @@ class Recipe:
             for modifier in self.modifiers:
                 term = modifier.penalty(step, logits)
                 total = total if term is None else total + term
-            return total.mean(), logits
+            return total.sum() / step.size, logits
 
         with ExitStack() as gradient:
             for modifier in self.modifiers:
@@ -263,6 +271,7 @@ class Recipe:
                 until.enter_context(modifier.weights(step, lambda: evaluated()[0]))
             loss, logits = evaluated()
             loss.backward()  # type: ignore[no-untyped-call]
+            step.shard.add(step.gradients())
         self.objective.learned(step, crafted)
         seen = logits.seen
         right = {name: hits(seen[name], step.y).sum() for name in SCORED if name in seen}

@@ -48,11 +48,13 @@ class WeightPerturbation(Modifier):
 
 
 def slope(
-    model: Classifier, params: Sequence[Tensor], loss: Callable[[], Tensor], mode: Mode = "frozen"
+    step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor], mode: Mode = "frozen"
 ) -> tuple[Tensor, ...]:
-    """The gradient of the loss at the weights as they are."""
-    with borrowed(model, mode):
-        return torch.autograd.grad(loss(), params, materialize_grads=True)
+    """The gradient of the loss at the weights as they are, over all processes' rows."""
+    with borrowed(step.model, mode):
+        found = torch.autograd.grad(loss(), params, materialize_grads=True)
+    step.shard.add(found)
+    return found
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class AMP(WeightPerturbation):
         for _ in range(self.climbs):
             with moved(params, gone):
                 mode = "frozen" if self.variant == "paper" else "train"
-                grads = slope(step.model, params, loss, mode)
+                grads = slope(step, params, loss, mode)
             gone = self._bounded([m + self.rate * g for m, g in zip(gone, grads, strict=True)])
         return gone
 

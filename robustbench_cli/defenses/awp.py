@@ -61,7 +61,7 @@ class AWP(WeightPerturbation):
         self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
     ) -> list[Tensor]:
         assert self.gamma is not None
-        grads = slope(step.model, params, loss)
+        grads = slope(step, params, loss)
         return [
             g * (self.gamma * p.detach().norm() / (g.norm() + 1e-20))
             for p, g in zip(params, grads, strict=True)

@@ -34,7 +34,7 @@ class SAM(WeightPerturbation):
     def moves(
         self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
     ) -> list[Tensor]:
-        grads = slope(step.model, params, loss, "train")
+        grads = slope(step, params, loss, "train")
         share = self.rho / (length(grads) + 1e-12)
         return [share * g for g in grads]
 

@@ -21,6 +21,7 @@ from robustbench_cli.models import Classifier
 from robustbench_cli.modes import evaluating
 from robustbench_cli.noise import Noise, generator, key
 from robustbench_cli.optim import Schedule
+from robustbench_cli.shard import ALONE, Shard
 from robustbench_cli.step import SCORED, Step, Trained
 from robustbench_cli.threat import Threat
 
@@ -72,6 +73,8 @@ class Trainer:
     held_out_is: str = "val"
     """How the history calls it: ``val``, or ``test`` where selection is an oracle."""
     seed: int = 0
+    shard: Shard = ALONE
+    """Which of the processes is this: all make the same updates, each from its own rows."""
 
     def __post_init__(self) -> None:
         self.bank = Bank(self.data)
@@ -87,7 +90,8 @@ class Trainer:
         torch.manual_seed(key(self.seed, "epoch", epoch))
         batches = self._batches(epoch)
         turns = self.recipe.objective.turns
-        tally = _Tally(torch.zeros((), device=self.data.y.device, dtype=torch.float64))
+        losses = torch.zeros((), device=self.data.y.device, dtype=torch.float64)
+        tally = _Tally(losses, world=self.shard.world)
         self.model.train()
         for index, rows in enumerate(batches):
             batch = self._assembled(rows, epoch, index)
@@ -98,6 +102,7 @@ class Trainer:
             if index % CHECK_EVERY == CHECK_EVERY - 1:
                 self._finite(tally.losses, epoch, index)
             on_batch(tally.watch(index + 1, len(batches)))
+        tally.join(self.shard)
         self._finite(tally.losses, epoch, len(batches) - 1)
         row: Row = {
             "epoch": epoch + 1,
@@ -113,6 +118,11 @@ class Trainer:
             row[f"{name}_clean"], row[f"{name}_robust"] = self._measure(self.held_out)
         row["seconds"] = time.perf_counter() - began
         return row
+
+    def agree(self) -> None:
+        """Give all processes the first one's weights."""
+        mine = (*self.model.state_dict().values(), *self.aids.state_dict().values())
+        self.shard.spread(mine)
 
     def kept(self) -> AbstractContextManager[None]:
         """The model with the weights that are measured and saved."""
@@ -152,6 +162,7 @@ class Trainer:
             teachers=self.teachers,
             bank=self.bank,
             aids=dict(self.aids.items()),
+            shard=self.shard,
         )
 
     def _update(self, step: Step, t: float) -> Trained:
@@ -180,25 +191,34 @@ class Trainer:
 
     def _measure(self, split: Split | None) -> tuple[float | None, float | None]:
         """Clean and PGD-10 accuracy in evaluation mode."""
-        return accuracies(self.model, split, self.threat, self.seed) if split else (None, None)
+        if not split:
+            return None, None
+        return accuracies(self.model, split, self.threat, self.seed, shard=self.shard)
 
 
 def accuracies(
-    model: Classifier, split: Split, threat: Threat, seed: int, batch_size: int = 512
+    model: Classifier,
+    split: Split,
+    threat: Threat,
+    seed: int,
+    batch_size: int = 512,
+    shard: Shard = ALONE,
 ) -> tuple[float, float]:
     """Clean and PGD-10 accuracy of a model in training, measured in evaluation mode."""
-    clean = robust = 0
+    mine = torch.arange(len(split), device=split.y.device)[shard.rows]
+    counts = torch.zeros(2, dtype=torch.long, device=split.y.device)
     narrow, model.low_precision = model.low_precision, False  # what selects must be float32
     with evaluating(model):
-        for rows in torch.split(torch.arange(len(split), device=split.y.device), batch_size):
+        for rows in torch.split(mine, batch_size) if len(mine) else ():
             x, y = split.images(rows), split.y[rows]
             with torch.no_grad():
                 right = model(x).argmax(1) == y
             noise = Noise(seed, rows[right], "measure")
             found = attacked(model, x[right], y[right], PROBE, threat, noise)
-            clean += int(right.sum())
-            robust += int((~found.broken).sum())
+            counts += torch.stack([right.sum(), (~found.broken).sum().to(right.device)])
     model.low_precision = narrow
+    shard.add([counts])
+    clean, robust = counts.tolist()
     return clean / len(split), robust / len(split)
 
 
@@ -207,6 +227,8 @@ class _Tally:
     """Sums over an epoch, on the device: reading one waits for it."""
 
     losses: Tensor
+    world: int = 1
+    """How many processes have equal parts of the sums; each sees its own until they ``join``."""
     done: int = 0
     labelled: Tensor | int = 0
     correct: dict[str, Tensor] = field(default_factory=dict)
@@ -221,12 +243,20 @@ class _Tally:
 
     def loss(self) -> float:
         """The mean over examples."""
-        return float(self.losses) / self.done
+        return self.world * float(self.losses) / self.done
 
     def accuracy(self, name: str) -> float | None:
         """The share of labelled examples that a pass got right; None for one nobody made."""
         right = self.correct.get(name)
-        return None if right is None else float(right) / max(1, int(self.labelled))
+        if right is None:
+            return None
+        return self.world * float(right) / max(1, int(self.labelled))
+
+    def join(self, shard: Shard) -> None:
+        """From here on the sums are everyone's."""
+        self.correct = {name: right.double() for name, right in self.correct.items()}
+        shard.add([self.losses, *self.correct.values()])
+        self.world = 1
 
     def watch(self, batch: int, batches: int) -> Watch:
         """What a display may ask for now."""

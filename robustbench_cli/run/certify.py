@@ -16,7 +16,7 @@ from robustbench_cli.engine.journal import Journal
 from robustbench_cli.noise import Noise
 from robustbench_cli.records import Proof, Recorder, Within
 from robustbench_cli.run.display import Display
-from robustbench_cli.run.shard import Shard
+from robustbench_cli.shard import Shard
 from robustbench_cli.threat import Threat
 
 RADII = (0.25, 0.5, 0.75, 1.0)

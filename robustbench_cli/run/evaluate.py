@@ -28,8 +28,8 @@ from robustbench_cli.run.display import Display
 from robustbench_cli.run.outcomes import arrays_of, fill, outcome, robust
 from robustbench_cli.run.points import Point, cut, inherit, points
 from robustbench_cli.run.setup import Place
-from robustbench_cli.run.shard import Shard, joined, local
 from robustbench_cli.run.watch import Watched
+from robustbench_cli.shard import Shard, joined, local
 
 CLEAN = "clean"
 
@@ -95,10 +95,23 @@ def run(
         UserError: something asked for cannot be had; no folder is left behind.
         RunError: a verdict is not possible; what was judged is kept.
     """
+    with joined(request.place.device) as shard:
+        return _shared(request, shard, display, keep, then)
+
+
+def _shared(
+    request: Request,
+    shard: Shard,
+    display: Display,
+    keep: Keep | None,
+    then: Callable[[Judged], None] | None,
+) -> Path:
+    """This process's part in it."""
     config, place, subject = request.config, request.place, request.subject
     where = setup.device(local(place.device))
     dataset = DATASETS.build(spec_of(config.dataset))
-    test = dataset.load("test", place.data_dir)
+    with shard.ahead():
+        test = dataset.load("test", place.data_dir)
     if config.n > len(test):
         raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
     data = test.only(slice(config.n or len(test))).to(where)
@@ -106,17 +119,16 @@ def run(
     for each in filter(None, (subject, request.source)):
         each.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         examine(each.model, data.images(slice(2)), len(test.classes))
-    with joined(where) as shard, ExitStack() as stack:
+    with ExitStack() as stack:
         run_ = _described(request, data, test, where)
         folder, run_, taken_up = shard.agreed(
             lambda: _folder(run_, place.out, request, keep, display)
         )
         if taken_up and shard.first:
             display.note(f"going on with {folder.name}")
-        if shard.first:
-            recorder = stack.enter_context(records.recording(run_, folder))
-        else:
-            recorder, display = Recorder(run_, folder, silent=True), Display()
+        silent = not shard.first
+        recorder = stack.enter_context(records.recording(run_, folder, silent=silent))
+        stack.enter_context(shard.as_one())
         for each in filter(None, (subject, request.source)):
             stack.enter_context(judging(each.model))
         session = _Session(request, data, shard, recorder, display)

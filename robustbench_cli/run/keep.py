@@ -23,7 +23,10 @@ STATE = "state.safetensors"
 
 @dataclass(kw_only=True)
 class Keeper:
-    """The epochs of a run that are done, in memory and on disk."""
+    """The epochs of a run that are done, in memory and on disk.
+
+    Of several processes the first one writes; the others go along in memory.
+    """
 
     recorder: Recorder
     trainer: Trainer
@@ -39,10 +42,11 @@ class Keeper:
             UserError: its state is damaged or of another run.
         """
         path, trainer = self.recorder.folder / STATE, self.trainer
-        if not path.is_file():
-            return
         try:
-            tensors, note = checkpoint.load(path)
+            found = trainer.shard.agreed(lambda: checkpoint.load(path) if path.is_file() else None)
+            if not found:
+                return
+            tensors, note = found
             checkpoint.restore_training(tensors, trainer.model, trainer.optimizer, trainer.aids)
         except (UserError, RuntimeError, ValueError, KeyError) as error:
             first = str(error).splitlines()[0]
@@ -53,12 +57,19 @@ class Keeper:
         self.history, self.kept = [dict(row) for row in _rows(note)], int(note["kept"])
 
     def add(self, row: Row) -> None:
-        """Write what an epoch leaves: chosen weights first, then the state that refers to them."""
-        trainer, folder = self.trainer, self.recorder.folder
+        """Write what an epoch leaves."""
         self.history.append(row)
-        changes: dict[str, Any] = {}
-        if self._chosen():
+        chosen = self._chosen()
+        if chosen:
             self.kept = len(self.history)
+        if not self.recorder.silent:
+            self._write(chosen)
+
+    def _write(self, chosen: bool) -> None:
+        """Chosen weights first, then the state that refers to them."""
+        trainer, folder = self.trainer, self.recorder.folder
+        changes: dict[str, Any] = {}
+        if chosen:
             self._save(MODEL)
             changes = {"checkpoint": self._described(MODEL, self.kept, self.config.train.select)}
             aids = trainer.aids.state_dict()
@@ -79,6 +90,8 @@ class Keeper:
 
     def finish(self) -> None:
         """Say in the record what is kept; the state has served."""
+        if self.recorder.silent:
+            return
         rule, epochs = self.config.train.select, len(self.history)
         changes: dict[str, Any] = {}
         if rule != "last":

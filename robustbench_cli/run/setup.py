@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from robustbench_cli import environment as software
-from robustbench_cli import presets
+from robustbench_cli import launch, presets
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.config import (
     MANY,
@@ -145,7 +145,12 @@ def device(name: str) -> torch.device:
 def environment(where: torch.device) -> dict[str, Any]:
     """Software and hardware, for the record."""
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else _processor()
-    return software.describe(device=str(where), device_name=name, threads=torch.get_num_threads())
+    return software.describe(
+        device=str(where),
+        device_name=name,
+        threads=torch.get_num_threads(),
+        processes=launch.world(),
+    )
 
 
 def _processor() -> str:

@@ -11,7 +11,7 @@ from robustbench_cli.config import TrainConfig, spec_of, specs_of, validated
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.pool import Pool
 from robustbench_cli.data.shape import shape_of
-from robustbench_cli.defenses import Recipe
+from robustbench_cli.defenses import DEFENSES, Recipe
 from robustbench_cli.engine import guard
 from robustbench_cli.engine.judge import examine
 from robustbench_cli.engine.train import Trainer
@@ -26,6 +26,7 @@ from robustbench_cli.run.companions import Companions
 from robustbench_cli.run.display import Display
 from robustbench_cli.run.keep import Keeper
 from robustbench_cli.run.setup import Place
+from robustbench_cli.shard import ALONE, Shard, joined, local
 from robustbench_cli.step import Setting
 
 
@@ -38,22 +39,24 @@ def train(
         UserError: something asked for cannot be had; no folder is left behind.
         RunError: training failed; what was finished is kept.
     """
-    where = setup.device(place.device)
-    config = replace(config, precision=setup.precision(config.precision, where))
-    prepared = _prepare(config, place, where)
-    folder = folders.new(place.out, run_id)
-    run = Run(
-        id=run_id,
-        kind="train",
-        created=records.now(),
-        command=command,
-        config=asdict(config),
-        seed=config.seed,
-        subject=setup.subject(config.defense),
-        dataset=prepared.describe(),
-        environment=setup.environment(where),
-    )
-    return _carry_on(run, folder, prepared, display)
+    with joined(place.device) as shard:
+        where = setup.device(local(place.device))
+        config = replace(config, precision=setup.precision(config.precision, where))
+        with shard.ahead():  # data may have to be downloaded
+            prepared = _prepare(config, place, where, shard)
+        folder = shard.agreed(lambda: folders.new(place.out, run_id))
+        run = Run(
+            id=folder.name,
+            kind="train",
+            created=records.now(),
+            command=command,
+            config=asdict(config),
+            seed=config.seed,
+            subject=setup.subject(config.defense),
+            dataset=prepared.describe(),
+            environment=setup.environment(where),
+        )
+        return _carry_on(run, folder, prepared, display)
 
 
 def new_id(config: TrainConfig) -> str:
@@ -67,12 +70,18 @@ def resume(name: str, place: Place, display: Display) -> Path:
     Raises:
         UserError: no such run, it is finished, or its data or state are not what they were.
     """
+    with joined(place.device) as shard:
+        return _resumed(name, place, shard, display)
+
+
+def _resumed(name: str, place: Place, shard: Shard, display: Display) -> Path:
     folder = folders.named(name, place.out, "train")
-    run = records.read(folder)
+    run = shard.agreed(lambda: records.read(folder))
     if run.status == "ok":
         raise UserError(f"run {run.id!r} is finished; to train anew, leave --resume out")
-    where = setup.device(place.device)
-    prepared = _prepare(validated(TrainConfig, run.config), place, where)
+    where = setup.device(local(place.device))
+    with shard.ahead():
+        prepared = _prepare(validated(TrainConfig, run.config), place, where, shard)
     if prepared.describe() != run.dataset:
         raise UserError(
             f"run {run.id!r} was started on other data than {run.config['dataset']['name']!r} "
@@ -111,7 +120,9 @@ class _Prepared:
         } | ({"extra": len(extra.data), "extra_sha256": extra.data.fingerprint()} if extra else {})
 
 
-def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepared:
+def _prepare(
+    config: TrainConfig, place: Place, where: torch.device, shard: Shard = ALONE
+) -> _Prepared:
     torch.use_deterministic_algorithms(config.train.deterministic)
     dataset = DATASETS.build(spec_of(config.dataset))
     train, test = dataset.load("train", place.data_dir), dataset.load("test", place.data_dir)
@@ -129,6 +140,7 @@ def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepare
         raise UserError(f"training needs at least 2 examples, {len(data)} are left")
     recipe = Recipe.build(specs_of(config.defense))
     companions.check(recipe, config)
+    _check_shared(recipe, shard)
     aids = recipe.aids(
         Setting(
             model=model,
@@ -156,8 +168,19 @@ def _prepare(config: TrainConfig, place: Place, where: torch.device) -> _Prepare
         held_out=held_out.to(where) if held_out else None,
         held_out_is="test" if config.train.select == "oracle" else "val",
         seed=config.seed,
+        shard=shard,
     )
     return _Prepared(config, trainer, train, test, shape)
+
+
+def _check_shared(recipe: Recipe, shard: Shard) -> None:
+    """Raise ``UserError`` where processes cannot share a batch."""
+    for part in recipe.parts:
+        if part.alone and shard.world > 1:
+            raise UserError(
+                f"{DEFENSES.name_of(part)} looks at a whole batch at once: train it in one "
+                "process, without torchrun"
+            )
 
 
 def _pool(
@@ -200,9 +223,11 @@ def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split
 
 def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> Path:
     trainer, config = prepared.trainer, prepared.config
-    with records.recording(run, folder) as recorder:
+    silent = not trainer.shard.first
+    with records.recording(run, folder, silent=silent) as recorder, trainer.shard.as_one():
         keeper = Keeper(recorder=recorder, trainer=trainer, config=config)
         keeper.restore()
+        trainer.agree()
         for text in trainer.recipe.warnings():
             _warn(text, recorder, display)
         display.training(config.train.epochs, len(keeper.history))
