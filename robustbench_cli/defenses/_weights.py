@@ -32,9 +32,7 @@ class WeightPerturbation(Modifier):
         return [p for p in model.parameters() if p.requires_grad]
 
     @abstractmethod
-    def moves(
-        self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
-    ) -> list[Tensor]:
+    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
         """What is added to each of ``params``, shaped as they are."""
 
     @contextmanager
@@ -58,7 +56,7 @@ def slope(
 
 
 @contextmanager
-def moved(params: Sequence[Tensor], moves: Sequence[Tensor]) -> Iterator[None]:
+def moved(params: list[Tensor], moves: list[Tensor]) -> Iterator[None]:
     """Lend ``params`` with ``moves`` added; a step that they make meanwhile is kept.
 
     Weights that made none come back bit for bit.
@@ -77,4 +75,5 @@ def moved(params: Sequence[Tensor], moves: Sequence[Tensor]) -> Iterator[None]:
 
 def length(tensors: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all of them as one vector."""
-    return torch.stack([t.norm() for t in tensors]).norm()
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([t.norm() for t in tensors]))
+    return norm

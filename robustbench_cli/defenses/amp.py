@@ -1,6 +1,6 @@
 """Adversarial model perturbation (Zheng et al., 2021), https://arxiv.org/abs/2010.04925."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from robustbench_cli.ascent import Steps
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._weights import WeightPerturbation, length, moved, slope
+from robustbench_cli.modes import Mode
 from robustbench_cli.registry import Number
 from robustbench_cli.step import Step
 
@@ -37,13 +38,11 @@ class AMP(WeightPerturbation):
     def idle(self, step: Step) -> bool:
         return self.radius == 0
 
-    def moves(
-        self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
-    ) -> list[Tensor]:
+    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
         gone = [p.new_zeros(()).expand_as(p) for p in params]
+        mode: Mode = "frozen" if self.variant == "paper" else "train"
         for _ in range(self.climbs):
             with moved(params, gone):
-                mode = "frozen" if self.variant == "paper" else "train"
                 grads = slope(step, params, loss, mode)
             gone = self._bounded([m + self.rate * g for m, g in zip(gone, grads, strict=True)])
         return gone

@@ -1,6 +1,6 @@
 """Adversarial weight perturbation (Wu et al., 2020), https://arxiv.org/abs/2004.05884, eq. 12."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -57,9 +57,7 @@ class AWP(WeightPerturbation):
         named = model.named_parameters()
         return [p for n, p in named if p.ndim > 1 and n.endswith("weight")]
 
-    def moves(
-        self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
-    ) -> list[Tensor]:
+    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
         assert self.gamma is not None
         grads = slope(step, params, loss)
         return [

@@ -66,10 +66,11 @@ class Twins(nn.Module):
     @torch.no_grad()
     def agree(self, model: Classifier, turn: int) -> None:
         """Put those that stayed in this turn where the others went."""
-        own, weights = list(self.copies), _trained(model)
+        own: list[Tensor] = list(self.copies)
+        weights = _trained(model)
         stayed, went = (weights, own) if turn == 1 else (own, weights)
         torch._foreach_copy_(stayed, went)
 
 
-def _trained(model: Classifier) -> list[nn.Parameter]:
+def _trained(model: Classifier) -> list[Tensor]:
     return [p for p in model.parameters() if p.requires_grad]

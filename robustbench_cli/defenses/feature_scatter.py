@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps, StepSize, ascend
+from robustbench_cli.ascent import Loss, Steps, StepSize, ascend
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe, _transport
 from robustbench_cli.defenses.label_smoothing import LabelSmoothing
 from robustbench_cli.errors import UserError
@@ -54,10 +54,10 @@ class FeatureScatter(Adversarial):
         if self.perturbation == "random":
             return self.climb.begin(step.x, step.threat, step.noise)
         if self.perturbation == "supervised":
-            loss, target = cross_entropy, step.y
-        else:
-            loss, target = self.distance, self._clean(step)
-        return ascend(step.model, loss, target, step.x, step.threat, step.noise, self.climb)
+            return self._climbed(step, cross_entropy, step.y)
+        with torch.no_grad():
+            clean = step.model(step.x)
+        return self._climbed(step, self.distance, clean)
 
     def distance(self, logits: Tensor, clean: Tensor) -> Tensor:
         """Each moved example's part (B) in the distance of the two batches of logits (B, C)."""
@@ -77,6 +77,5 @@ class FeatureScatter(Adversarial):
         if any(isinstance(part, LabelSmoothing) for part in recipe.modifiers):
             raise UserError("feature-scatter smooths labels itself; set its smoothing instead")
 
-    def _clean(self, step: Step) -> Tensor:
-        with torch.no_grad():
-            return step.model(step.x)
+    def _climbed(self, step: Step, loss: Loss, target: Tensor) -> Tensor:
+        return ascend(step.model, loss, target, step.x, step.threat, step.noise, self.climb)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from robustbench_cli.ascent import ascend
+from robustbench_cli.ascent import Loss, ascend
 from robustbench_cli.defenses import DEFENSES, Adversarial, Modifier, Recipe
 from robustbench_cli.defenses._centers import replace_head
 from robustbench_cli.defenses._own_loss import OwnLoss
@@ -72,10 +72,12 @@ class MMCAT(MMC, Adversarial):
     attack_mode: Mode = "frozen"
 
     def perturb(self, step: Step) -> Tensor:
-        loss, target = self.score, step.y
         if self.targeted:
             drawn = step.noise.fork("target").uniform(step.x[:, 0, 0, 0])
-            loss, target = picked, (drawn * step.classes).long()
+            return self._climbed(step, picked, (drawn * step.classes).long())
+        return self._climbed(step, self.score, step.y)
+
+    def _climbed(self, step: Step, loss: Loss, target: Tensor) -> Tensor:
         return ascend(step.model, loss, target, step.x, step.threat, step.noise, self.climb)
 
     def loss(self, step: Step, logits: Passes) -> Tensor:

@@ -2,7 +2,7 @@
 https://arxiv.org/abs/2010.04925.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -29,9 +29,7 @@ class RWP(WeightPerturbation):
     def idle(self, step: Step) -> bool:
         return self.radius == 0
 
-    def moves(
-        self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
-    ) -> list[Tensor]:
+    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
         # One draw per batch and turn, whoever is in the batch.
         shared = replace(step.noise, ids=step.noise.ids.new_zeros(1))
         noise = shared.fork(f"weights {step.batch} {step.turn}")

@@ -1,6 +1,6 @@
 """Sharpness-aware minimisation (Foret et al., 2021), https://arxiv.org/abs/2010.01412, eq. 2."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -31,9 +31,7 @@ class SAM(WeightPerturbation):
     def idle(self, step: Step) -> bool:
         return self.rho == 0
 
-    def moves(
-        self, step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor]
-    ) -> list[Tensor]:
+    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
         grads = slope(step, params, loss, "train")
         share = self.rho / (length(grads) + 1e-12)
         return [share * g for g in grads]
