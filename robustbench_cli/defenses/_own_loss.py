@@ -1,11 +1,7 @@
-"""Objectives that score labels by themselves, and the entropy that two of them are about."""
-
-import torch
-from torch import Tensor
+"""Objectives that score labels by themselves."""
 
 from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
 from robustbench_cli.errors import UserError
-from robustbench_cli.losses import wide
 
 
 class OwnLoss(Objective):
@@ -19,20 +15,3 @@ class OwnLoss(Objective):
                     f"{own} scores labels with a loss of its own; {other} would change a "
                     "criterion that is not used"
                 )
-
-
-def complement_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """The entropy (B) of the predictions over the wrong classes, logits (B, C), labels (B).
-
-    It does not depend on the true class's logit.
-    """
-    classes = logits.shape[1]
-    wrong = (y[:, None] + torch.arange(1, classes, device=y.device)) % classes
-    log_shares = wide(logits).gather(1, wrong).log_softmax(1)
-    return -(log_shares.exp() * log_shares).sum(1)
-
-
-def check_wrong_classes(name: str, classes: int) -> None:
-    """Raise ``UserError`` unless predictions over the wrong classes have an entropy."""
-    if classes < 3:
-        raise UserError(f"{name} spreads the wrong classes' shares: it needs two, thus 3 classes")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.defenses import DEFENSES, Objective
-from robustbench_cli.defenses._own_loss import check_wrong_classes, complement_entropy
+from robustbench_cli.defenses._complement import check_wrong_classes, complement_entropy
 from robustbench_cli.models import Classifier
 from robustbench_cli.step import Passes, Setting, Step
 
@@ -20,8 +20,8 @@ class COT(Objective):
 
     The second one spreads the wrong classes' shares evenly.  As in the code it has an optimiser
     of its own (momentum is not mixed) with the same learning rate.  The entropy is divided by the
-    number of wrong classes, in the code by that of all.  It is about accuracy: do not
-    expect robustness against more than single-step attacks.
+    number of wrong classes, in the code by that of all.  It is about accuracy: do not expect
+    robustness against more than single-step attacks.
     """
 
     variant: Literal["paper", "code"] = "paper"

@@ -34,8 +34,9 @@ class FeatureScatter(Adversarial):
     What is climbed is the optimal-transport distance of the two batches, with one minus the
     cosine of logits as the cost, so examples depend on their batch: the launch script's has 60.
     Solvers are differentiated through, as in the code.  Its own solver, ``matching=legacy``,
-    stops after a few rounds, far from a plan; the default converges.  AutoAttack finds 36.64 %
-    where the paper's attacks left 60.6: always judge it by that.
+    stops after a few rounds, far from a plan; the default converges.  Starts are clipped to
+    [0, 1] here, in the code only results are.  AutoAttack finds 36.64 % where the paper's attacks
+    left 60.6: always judge it by that.
     """
 
     steps: Steps = 1
@@ -48,7 +49,7 @@ class FeatureScatter(Adversarial):
     smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.5
     """The mass that each label gives to the other classes."""
 
-    alone: ClassVar[bool] = True
+    alone: ClassVar[str] = "moves a whole batch at once"
 
     def perturb(self, step: Step) -> Tensor:
         if self.perturbation == "random":

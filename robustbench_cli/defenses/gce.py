@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from robustbench_cli.ascent import ascend
 from robustbench_cli.defenses import DEFENSES, Adversarial
-from robustbench_cli.defenses._own_loss import OwnLoss, check_wrong_classes, complement_entropy
+from robustbench_cli.defenses._complement import check_wrong_classes, complement_entropy
+from robustbench_cli.defenses._own_loss import OwnLoss
 from robustbench_cli.losses import picked, wide
 from robustbench_cli.registry import Number
 from robustbench_cli.step import Passes, Setting, Step
@@ -35,6 +36,7 @@ class GCE(OwnLoss):
     one_label: ClassVar[bool] = True
 
     def aid(self, setting: Setting) -> nn.Module | None:
+        # Nothing is needed; this is where the data set's classes are first known.
         check_wrong_classes(DEFENSES.name_of(self), setting.shape.classes)
         return None
 

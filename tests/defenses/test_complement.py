@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
-from robustbench_cli.defenses._own_loss import complement_entropy
+from robustbench_cli.defenses._complement import complement_entropy
 from robustbench_cli.defenses.cot import Twins
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import Shape
