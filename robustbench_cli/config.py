@@ -57,10 +57,10 @@ class Training:
     probe: Annotated[int, Field(ge=0)] = 256
     """Training examples whose clean and PGD-10 accuracy are measured after each epoch."""
     collapse: Annotated[Number, Field(gt=0, lt=1)] = 0.2
-    """How far that PGD-10 accuracy must fall in one epoch, while accuracy under the training attack
-    rises, to count as catastrophic overfitting."""
+    """How far that PGD-10 accuracy must fall, while accuracy under the training attack rises, to
+    count as catastrophic overfitting."""
     on_collapse: Literal["warn", "stop"] = "warn"
-    """What to do then: say so, or also stop and keep nothing of that epoch."""
+    """What to do then: say so, or also stop and go back to the epoch before."""
     deterministic: bool = False
     """Ask torch for deterministic algorithms only."""
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustbench_cli.losses import cross_entropy, cw_margin, dlr, dlr_targeted, kl, margin
+from robustbench_cli.losses import cross_entropy, cw_margin, dlr, dlr_targeted, hits, kl, margin
 
 
 def test_values_by_hand():
@@ -73,3 +73,10 @@ def test_cw_keeps_climbing_until_fifty_past_the_boundary():
 def test_low_precision_logits_are_widened_first():
     logits = torch.randn(4, 10).bfloat16()
     assert cross_entropy(logits, torch.zeros(4, dtype=torch.long)).dtype == torch.float32
+
+
+def test_a_mixed_label_counts_by_the_share_that_was_predicted():
+    logits = torch.eye(3)[[0, 2, 1]]
+    assert hits(logits, torch.tensor([0, 1, -100])).tolist() == [True, False, False]
+    shares = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.0, 0.9], [0.5, 0.0, 0.5]])
+    assert hits(logits, shares).tolist() == pytest.approx([0.7, 0.9, 0.0])

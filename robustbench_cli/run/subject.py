@@ -50,7 +50,10 @@ def _from_run(folder: Path, rule: str | None) -> tuple[Subject, Table]:
     if run.kind != "train":
         raise UserError(f"run {run.id!r} is of kind {run.kind!r}; --run takes a training run")
     kept = weights_of(run, rule)
-    unfinished = f"run {run.id} is {run.status}: these are its weights after epoch {kept.epoch}"
+    unfinished = (
+        f"run {run.id} has not finished ({run.status}): these are its weights after epoch "
+        f"{kept.epoch}"
+    )
     subject = Subject(
         model=restore(run, folder, kept),
         name=run.subject,

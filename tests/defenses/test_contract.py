@@ -112,6 +112,21 @@ def test_the_inner_attack_s_batchnorm_is_what_the_method_says(name, model, batch
     assert int(norm.num_batches_tracked) - before == counts[objective.attack_mode] + outer
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_mixed_labels_are_understood_or_refused(name, model, batch):
+    """An objective that needs one label per image says so: ``one_label``."""
+    recipe = Recipe.build(parse(f"{name}+mixup"))
+    if recipe.objective.one_label:
+        with pytest.raises(UserError, match="needs one label per image"):
+            recipe.check(1000)
+        return
+    recipe.check(1000)
+    net = recipe.prepare(model).train()
+    step = step_of(net, batch)
+    assert torch.isfinite(one_step(recipe, net, step).loss)
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
 def test_order_of_modifiers_does_not_change_the_gradient(model, batch):
     gradients = []
     for text in ("trades+awp+he", "trades+he+awp", "he+awp+trades"):

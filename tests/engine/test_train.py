@@ -1,5 +1,6 @@
 """The training loop: what each batch gets, and what an epoch reports."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +80,14 @@ def test_the_rate_follows_the_schedule_per_iteration():
     assert rates == pytest.approx(expected)
     assert rates[0] == 0
     assert max(rates) == rates[8] == 0.01
+
+
+def test_a_rate_per_epoch_is_the_one_where_it_begins():
+    """Carmon et al.: 0.5 lr (1 + cos(pi (e - 1) / E)) throughout epoch e of E."""
+    loop = replace(trainer(), schedule=SCHEDULES.build(Spec("cosine", {"per": "epoch"})))
+    rates = [[rate for _, rate in seen(replace(loop), epoch)] for epoch in range(4)]
+    expected = [[0.01 * 0.5 * (1 + math.cos(math.pi * e / 4))] * 4 for e in range(4)]
+    assert rates == [pytest.approx(each) for each in expected]
 
 
 def test_the_radius_grows_over_the_warm_up():
