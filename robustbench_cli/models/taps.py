@@ -33,6 +33,13 @@ def tapped(model: Any, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         yield found
 
 
+def embedding(model: Any, x: Tensor) -> Tensor:
+    """What the last layer of ``model`` reads of images ``x``, (B, F)."""
+    with tapped(model, [EMBEDDING]) as found:
+        model(x)
+    return found[EMBEDDING]
+
+
 def last_layer(model: Any) -> nn.Module:
     """The layer whose input is the embedding: ``head``, else the last linear one.
 

@@ -23,11 +23,11 @@ ATTACKING = [n for n in OBJECTIVES if issubclass(DEFENSES.entry(n).cls, Adversar
 MODIFIERS = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Modifier)]
 RECIPES = OBJECTIVES + [f"pgd-at+{m}" for m in MODIFIERS] + ["trades+awp+he", "mart+ls+awp"]
 
-PASSES = {"clp": 1, "lsq": 1, "rst-stab": 2}
+PASSES = {"clp": 1, "lsq": 1, "mter": 1, "rst-stab": 2, "tla": 4}
 """Training passes of the objectives that look at inputs no accuracy is told of."""
 
-AWAY = {"feature-scatter", "lbgat-trades", "rslad", "rst", "trades"}
-"""Objectives whose attack leads away from the clean prediction (or the teacher's), not the label."""
+AWAY = {"feature-scatter", "lbgat-trades", "mter", "rslad", "rst", "trades"}
+"""Objectives whose attack leads away from the clean prediction (or a teacher's), not the label."""
 
 
 def step_of(model, batch, norm="Linf", epoch=1000):
@@ -42,6 +42,7 @@ def step_of(model, batch, norm="Linf", epoch=1000):
         noise=noise,
         epoch=epoch,
         teachers=(frozen(model), frozen(model)),
+        bank=Bank(Split((x * 255).byte(), y, tuple("abcd"))),
     )
 
 
@@ -55,8 +56,7 @@ def one_step(recipe, net, step, optimizer=None):
     setting = Setting(
         model=net, shape=shape, batch_size=len(step.x), fresh=lambda: copy.deepcopy(net)
     )
-    bank = Bank(Split((step.x * 255).byte(), step.y, tuple("abcd")))
-    step = replace(step, aids=dict(recipe.aids(setting).items()), bank=bank)
+    step = replace(step, aids=dict(recipe.aids(setting).items()))
     with ExitStack() as moved:
         trained = recipe.backward(step, moved)
         if optimizer:
@@ -103,7 +103,7 @@ def test_inner_attacks_stay_inside_and_climb(name, norm, model, batch):
 def test_the_inner_attack_s_batchnorm_is_what_the_method_says(name, model, batch):
     """eval and frozen leave the running statistics alone; train lets every pass in."""
     objective = DEFENSES.build(Spec(name))
-    net = model.train()
+    net = objective.prepare(model).train()
     counts = {"eval": 0, "frozen": 0, "train": getattr(objective, "steps", 0)}
     norm = next(m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
     before = int(norm.num_batches_tracked)
