@@ -156,6 +156,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "defenses": ("defenses", "DEFENSES"),
     "attacks": ("attacks", "ATTACKS"),
     "certificates": ("certificates", "CERTIFICATES"),
+    "detectors": ("detectors", "DETECTORS"),
     "models": ("models", "MODELS"),
     "datasets": ("data", "DATASETS"),
     "optimizers": ("optim", "OPTIMIZERS"),
@@ -259,6 +260,7 @@ def _completing(*kinds: str) -> Callable[[str], Completions]:
 
 complete_attacks = _completing("attacks")
 complete_certificates = _completing("certificates")
+complete_detectors = _completing("detectors")
 complete_models = _completing("models")
 complete_datasets = _completing("datasets")
 complete_figures = _completing("figures")

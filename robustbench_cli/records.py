@@ -20,7 +20,8 @@ from robustbench_cli.errors import UserError
 
 SCHEMA = 1
 
-Kind = Literal["train", "eval", "attack"]
+Kind = Literal["train", "eval", "attack", "detect"]
+Population = Literal["adversarial", "clean+adversarial"]
 Status = Literal["started", "interrupted", "failed", "ok"]
 UNFINISHED: tuple[Status, ...] = ("started", "interrupted", "failed")
 
@@ -100,6 +101,24 @@ class Proof:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Detection:
+    """How well one detector tells wrong answers from right ones under one attack."""
+
+    detector: str
+    params: dict[str, Any]
+    fitted: str
+    """sha256 of what it had learned."""
+    attack: str
+    population: Population
+    """Every image as the attack left it; or these and the clean ones together."""
+    wrong: int
+    right: int
+    auroc: float | None
+    """The share of pairs, one wrong and one right, in which the wrong answer is the more suspicious
+    one, ties half; None where all are wrong or none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One command, as it was asked and as it went.  Fields are only ever added."""
 
@@ -143,6 +162,11 @@ class Run:
     certificates: dict[str, Proof] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
     """Name and sha256 of the file with one verdict per example."""
+    fitted: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of the file with what a detector has learned."""
+    detections: list[Detection] = field(default_factory=list)
+    scores: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of the file with what each detector says of each answer."""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     error: str | None = None

@@ -12,6 +12,7 @@ import typer
 from robustbench_cli import __version__, launch
 from robustbench_cli.cli.attack import attack
 from robustbench_cli.cli.bench import bench
+from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import evaluate
 from robustbench_cli.cli.listing import list_, show
 from robustbench_cli.cli.paper import paper
@@ -58,6 +59,7 @@ def options(
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(attack)
+app.add_typer(detect, name="detect")
 app.command()(bench)
 app.command()(report)
 app.command()(plot)

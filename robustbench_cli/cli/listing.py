@@ -29,8 +29,8 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="defenses, attacks, certificates, models, datasets, optimizers, schedules, "
-            "figures, presets, suites, or runs (default: all but runs).",
+            help="defenses, attacks, certificates, detectors, models, datasets, optimizers, "
+            "schedules, figures, presets, suites, or runs (default: all but runs).",
             autocompletion=catalogue.complete_kinds,
         ),
     ] = None,
@@ -56,8 +56,8 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defense, attack, certificate, model, data set, optimizer, schedule, preset, "
-            "suite or run; with parameters, too: pgd100, trades:beta=1.",
+            help="A defense, attack, certificate, detector, model, data set, optimizer, schedule, "
+            "preset, suite or run; with parameters, too: pgd100, trades:beta=1.",
             autocompletion=catalogue.complete_names,
         ),
     ],
@@ -266,6 +266,11 @@ def _run(folder: Path) -> "Parts":
         "trained by": f"{run.parent}, seed {run.seed}" if run.parent else "",
         "weights": named or run.weights[:12],
         **{key: _settings(value) for key, value in run.config.items() if value is not None},
+        "AUROC": ", ".join(
+            f"{each.attack} {each.detector} ({each.population}) {each.auroc:.2%}"
+            for each in run.detections
+            if each.auroc is not None
+        ),
         "searched in": run.search,
         "software": _settings(run.environment),
         "notes": "; ".join(run.notes),
@@ -290,6 +295,7 @@ _EXAMPLES = {
     "modifier": "advbench train trades+{}",
     "attacks": "advbench eval --attack {}",
     "certificates": "advbench eval --certify {}",
+    "detectors": "advbench detect fit {}",
     "models": "advbench train trades --model {}",
     "datasets": "advbench train trades --dataset {}",
     "optimizers": "advbench train trades --set optimizer.name={}",

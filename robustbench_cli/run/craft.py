@@ -1,10 +1,13 @@
 """``advbench attack``: an evaluation under one attack that keeps the images, with a picture."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from robustbench_cli import picture, records
+from robustbench_cli.data import Split
 from robustbench_cli.engine.evaluate import Progress
 from robustbench_cli.engine.journal import write_arrays
 from robustbench_cli.run.display import Display
@@ -23,26 +26,39 @@ def attack(request: Request, display: Display) -> Path:
     Raises:
         UserError: something asked for cannot be had; no folder is left behind.
     """
-    found: dict[int, torch.Tensor] = {}
-
-    def keep(progress: Progress) -> None:
-        best = torch.from_numpy(progress.kept)
-        rows = progress.found.rows[best].tolist()
-        found.update(zip(rows, progress.found.x[best], strict=True))
+    images = Images()
 
     def then(judged: Judged) -> None:
-        _save(judged, found, request)
+        _save(judged, images, request)
 
-    return run(request, display, keep=keep, then=then)
+    return run(request, display, keep=images.keep, then=then)
 
 
-def _save(judged: Judged, found: dict[int, torch.Tensor], request: Request) -> None:
+class Images:
+    """The images that attacks find, in memory."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[int, Tensor]] = defaultdict(dict)
+
+    def keep(self, label: str, progress: Progress) -> None:
+        """Take in what the attack of this label found."""
+        best = torch.from_numpy(progress.kept)
+        rows = progress.found.rows[best].tolist()
+        self._found[label].update(zip(rows, progress.found.x[best], strict=True))
+
+    def under(self, label: str, data: Split) -> Tensor:
+        """All images under an attack (N, C, H, W), on the CPU; plain where it did not look."""
+        x = data.images(slice(None)).cpu()
+        for row, image in self._found[label].items():
+            x[row] = image
+        return x
+
+
+def _save(judged: Judged, images: Images, request: Request) -> None:
     data = judged.data
     clean, (label, column) = judged.columns.pop(CLEAN), next(iter(judged.columns.items()))
     x, y = data.images(slice(None)).cpu(), data.y.cpu()
-    x_adv = x.clone()
-    for row, image in found.items():
-        x_adv[row] = image
+    x_adv = images.under(label, data)
     before = torch.from_numpy(clean.arrays["prediction"])
     after, norm, step = (
         torch.from_numpy(column.arrays[name]) for name in ("prediction", "norm", "step")

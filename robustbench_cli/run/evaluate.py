@@ -63,10 +63,12 @@ class Request:
     command: list[str]
     name: str | None = None
     kind: records.Kind = "eval"
+    stop: bool = True
+    """Whether attacks leave an example once it is broken; else they go on to the surest error."""
 
 
-Keep = Callable[[Progress], None]
-"""What to do with the images that attacks find."""
+Keep = Callable[[str, Progress], None]
+"""What to do with the images that the attack of this label finds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,9 @@ def _shared(
         for each in filter(None, (subject, request.source)):
             stack.enter_context(judging(each.model))
         session = _Session(request, data, shard, recorder, display)
-        columns = session.judge(todo, keep or (lambda _progress: None))
+        for note in subject.notes:
+            session.note(note)
+        columns = session.judge(todo, keep or (lambda *_: None))
         if then and shard.first:
             then(Judged(folder=folder, data=data, columns=columns, recorder=recorder))
     if shard.first:
@@ -144,8 +148,6 @@ def _described(request: Request, data: Split, test: Split, where: torch.device) 
     config, subject = request.config, request.subject
     made_up = folders.new_id(f"{request.kind}-{subject.name}", config.dataset["name"], subject.seed)
     return Run(
-        for note in subject.notes:
-            session.note(note)
         id=request.name or made_up,
         kind=request.kind,
         created=records.now(),
@@ -161,6 +163,7 @@ def _described(request: Request, data: Split, test: Split, where: torch.device) 
         },
         environment=setup.environment(where),
         weights=subject.weights,
+        evaluated=subject.kept,
         n=len(data),
     )
 
@@ -173,7 +176,6 @@ def _folder(
     if unfinished:
         return unfinished, records.read(unfinished), True
     return folders.new(results, run.id), run, False
-        evaluated=subject.kept,
 
 
 def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:
@@ -215,7 +217,7 @@ class _Session:
             noise=Noise(self.config.seed, torch.arange(len(data), device=data.y.device)),
             slots=self.config.batch_size,
             # An image for another model is the better the surer this one is wrong about it.
-            stop=request.source is None,
+            stop=request.stop and request.source is None,
             target=self._judge if request.source else None,
             note=self.note,
         )
@@ -255,7 +257,8 @@ class _Session:
         mine = self.shard.mine(len(self.data)) & (column.arrays["stages"] == 0)
         self._display.judging(CLEAN, int(mine.sum()), "accuracy")
         done = 0
-        for found in clean(replace(self._field, judge=self._judge), self._rows(mine)):
+        rows = torch.from_numpy(mine.nonzero()[0]).to(self.data.y.device)
+        for found in clean(replace(self._field, judge=self._judge), rows):
             column.put(0, found, minimal=False)
             self.journal.moved("0", column, found.rows.numpy())
             done += len(found.rows)
@@ -290,16 +293,13 @@ class _Session:
         self.journal.started()
         watched = Watched(self._display, point, column, standing, len(stages), int(mine.sum()))
         for progress in evaluate(stages, column, standing, field, self._itself):
-            keep(progress)
+            keep(point.label, progress)
             self.journal.moved(name, column, progress.found.rows.numpy())
             watched.see(progress)
         self.journal.flush(name, column)
         seconds += self.journal.spent
         fill(column, right, clean_, self._labels)
         return column, self.shard.together(column.arrays, len(self.data), seconds)
-
-    def _rows(self, mask: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(mask.nonzero()[0]).to(self.data.y.device)
 
     def _close(
         self, todo: list[Point], columns: dict[str, Column], proven: dict[str, np.ndarray]

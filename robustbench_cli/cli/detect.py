@@ -1,0 +1,157 @@
+"""``advbench detect fit`` and ``advbench detect eval``: which answers not to trust."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_cli import catalogue
+from robustbench_cli.cli import options
+from robustbench_cli.cli.evaluating import Asked, request
+
+detect = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@detect.callback()
+def what(ctx: typer.Context) -> None:
+    """Tell a model's errors from its right answers: fit a detector, then attack the model."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@detect.command()
+def fit(
+    detector: Annotated[
+        str,
+        typer.Argument(
+            help="gaussian, gaussian:score=posterior, knn, softmax, ...",
+            autocompletion=catalogue.complete_detectors,
+        ),
+    ],
+    run: options.RunName = None,
+    device: options.Device = "auto",
+    data_dir: options.DataDir = Path("data"),
+    out: options.Out = Path("results"),
+    name: options.Name = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Fit a detector on what a trained run makes of its training images.
+
+    The folder gets detector.safetensors: tensors only.
+
+    \b
+    advbench detect fit gaussian                the latest run
+    advbench detect fit knn:k=20 --run tla
+    """
+    from robustbench_cli.cli.display import shown
+    from robustbench_cli.run import detect as detecting
+    from robustbench_cli.run.setup import Place
+    from robustbench_cli.run.subject import Choice
+
+    asked = detecting.Fitting(
+        detector=detector,
+        choice=Choice(run=run),
+        place=Place(out=out, data_dir=data_dir, device=device),
+        command=sys.argv[1:],
+        name=name,
+    )
+    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+        folder = detecting.fit(asked, display)
+    typer.echo(folder)
+
+
+@detect.command("eval")
+def evaluate(
+    attack: Annotated[
+        list[str],
+        typer.Option(
+            help="pgd20, autoattack, ...; repeat.", autocompletion=catalogue.complete_attacks
+        ),
+    ],
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of those fitted on this run; repeat (default: all of them).",
+            autocompletion=catalogue.complete_detectors,
+        ),
+    ] = None,
+    run: options.RunName = None,
+    n: Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")] = (
+        None
+    ),
+    norm: options.Norm = None,
+    eps: options.Eps = None,
+    restarts: options.Restarts = None,
+    last_iterate: options.LastIterate = False,
+    batch_size: options.AttackBatch = None,
+    seed: options.Seed = None,
+    device: options.Device = "auto",
+    data_dir: options.DataDir = Path("data"),
+    out: options.Out = Path("results"),
+    name: options.Name = None,
+    set_: options.Set = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Attack a run and measure how well detectors tell its errors from its right answers (AUROC).
+
+    Attacks do not stop at the first error but go on to the surest one. The figure depends on which
+    images count: those under attack, or these and the clean ones; both are told.
+
+    \b
+    advbench detect eval --attack pgd20
+    advbench detect eval --attack pgd20 --run tla --eps 0.25 --n 200 --detector gaussian
+    """
+    from robustbench_cli.cli.display import shown
+    from robustbench_cli.run import detect as detecting
+
+    asked = Asked(
+        attacks=attack,
+        run=run,
+        model=None,
+        weights=None,
+        dataset=None,
+        n=n,
+        norm=norm,
+        eps=eps,
+        sweep=None,
+        restarts=restarts,
+        eot=None,
+        last_iterate=last_iterate,
+        precision=None,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        data_dir=data_dir,
+        out=out,
+        name=name,
+        changes=set_ or [],
+    )
+    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+        wanted = replace(request(asked, "detect"), stop=False)
+        folder = detecting.evaluate(wanted, detector or [], display)
+    print_detections(folder)
+
+
+def print_detections(folder: Path) -> None:
+    """What each detector makes of each attack, and where the files are."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from robustbench_cli import records
+    from robustbench_cli.cli.display import print_outcomes
+    from robustbench_cli.cli.listing import drawn, screen
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("attack", "detector", "images", "AUROC", "wrong", "right"):
+        number = title in ("AUROC", "wrong", "right")
+        table.add_column(title, justify="right" if number else "left")
+    for each in records.read(folder).detections:
+        share = "" if each.auroc is None else f"{each.auroc:.2%}"
+        counts = (share, str(each.wrong), str(each.right))
+        table.add_row(escape(each.attack), escape(each.detector), each.population, *counts)
+    typer.echo(drawn(screen(), [table, ""]), nl=False)
+    print_outcomes(folder)

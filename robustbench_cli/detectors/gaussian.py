@@ -1,0 +1,62 @@
+"""Class-conditional Gaussians with one covariance (Lee et al., 2018),
+https://arxiv.org/abs/1807.03888."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.detectors import DETECTORS, Detector, Seen
+from robustbench_cli.registry import Number
+
+
+@DETECTORS.register("gaussian")
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Detector):
+    """Suspect features that no class makes likely, each class a Gaussian around its mean.
+
+    With equal class shares the density is Lee et al.'s Mahalanobis score on the last layer, without
+    their noise on inputs and without other layers.  What Mao et al. (2019, arXiv:1909.00900) score
+    TLA with is not in their code; this is what they describe.
+    """
+
+    score: Literal["density", "posterior"] = "density"
+    """The density under the likeliest class, or that class's share of all."""
+    ridge: Annotated[Number, Field(gt=0)] = 1e-3
+    """What is added to each variance, as a share of their mean: some features never vary."""
+
+    def fit(self, seen: Seen, y: Tensor) -> dict[str, Tensor]:
+        features, classes = seen.features.double(), seen.logits.shape[1]
+        count = torch.bincount(y, minlength=classes)
+        sums = features.new_zeros(classes, features.shape[1]).index_add(0, y, features)
+        means = sums / count.clamp(min=1)[:, None]
+        rest = features - means[y]
+        covariance = rest.T @ rest / len(y)
+        covariance.diagonal().add_(self.ridge * covariance.diagonal().mean())
+        return {
+            "means": means,
+            "log_shares": (count / len(y)).log().to(means),
+            "factor": torch.linalg.cholesky(covariance),
+        }
+
+    def suspicion(self, seen: Seen, known: Mapping[str, Tensor]) -> Tensor:
+        density = log_density(seen.features.double(), known["means"], known["factor"])
+        # A class without training images has no Gaussian.
+        density = density.where(known["log_shares"].isfinite(), float("-inf"))
+        if self.score == "density":
+            return -density.amax(1)
+        return -(density + known["log_shares"]).log_softmax(1).amax(1)
+
+
+def log_density(x: Tensor, means: Tensor, factor: Tensor) -> Tensor:
+    """Log-densities (B, classes) of points (B, F) under N(mean, factor factor^T) for each mean."""
+    white, centers = (
+        torch.linalg.solve_triangular(factor, each.T, upper=False).T for each in (x, means)
+    )
+    squared = torch.cdist(white, centers, compute_mode="donot_use_mm_for_euclid_dist").square()
+    volume = factor.diagonal().log().sum() + x.shape[1] / 2 * math.log(2 * math.pi)
+    return -squared / 2 - volume
