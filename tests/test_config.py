@@ -26,7 +26,9 @@ def test_a_component_that_changes_drops_the_other_s_parameters():
     chosen = train("optimizer.name=adam", preset="trades-table5-mnist")
     assert chosen.optimizer["name"] == "adam"
     assert "momentum" not in chosen.optimizer
-    assert train("optimizer.momentum=0.5", preset="trades-table5-mnist").optimizer["momentum"] == 0.5
+    assert (
+        train("optimizer.momentum=0.5", preset="trades-table5-mnist").optimizer["momentum"] == 0.5
+    )
 
 
 @pytest.mark.parametrize(

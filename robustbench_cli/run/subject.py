@@ -63,8 +63,8 @@ def _from_run(folder: Path, rule: str | None) -> tuple[Subject, Table]:
         seed=run.seed,
         notes=(unfinished,) * (run.status != "ok"),
     )
-    kept = ("dataset", "model", "defense", "threat")
-    return subject, {key: run.config[key] for key in kept}
+    sections = ("dataset", "model", "defense", "threat")
+    return subject, {section: run.config[section] for section in sections}
 
 
 def weights_of(run: records.Run, rule: str | None = None) -> records.Checkpoint:
