@@ -111,9 +111,11 @@ class Shard:
         try:
             yield
         except BaseException as error:
-            own = f"{type(error).__name__}\n{error}"
+            lost = isinstance(error, distributed.DistError) or "/gloo/" in str(error)
+            mine = RunError("another process of this run is gone") if lost else error
+            own = f"{type(mine).__name__}\n{mine}"
             told = self.store.compare_set(FAILURE, "", own).decode() if self.store else own
-            if told == own:
+            if told == own and not lost:
                 raise
             kind, _, text = told.partition("\n")
             known = {each.__name__: each for each in (KeyboardInterrupt, UserError, RunError)}
@@ -134,20 +136,30 @@ def joined(device: str) -> Iterator[Shard]:
     if launch.world() == 1:
         yield ALONE
         return
-    gpu = torch.cuda.is_available() and device.startswith(("auto", "cuda"))
     store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
-    group = PrefixStore("group", store)
     shard = Shard(rank, world, store)
-    with shard.as_one():
-        if gpu:
-            torch.cuda.set_device(local(device))
-        distributed.init_process_group(
-            "nccl" if gpu else "gloo", store=group, rank=rank, world_size=world, timeout=PATIENCE
-        )
-        try:
-            yield shard
-        finally:
-            distributed.destroy_process_group()
+    # Twice: whoever fails must have said why before its connections are closed.
+    with shard.as_one(), _grouped(shard, store, device), shard.as_one():
+        yield shard
+
+
+@contextmanager
+def _grouped(shard: Shard, store: Store, device: str) -> Iterator[None]:
+    """While open, all processes can talk."""
+    gpu = torch.cuda.is_available() and device.startswith(("auto", "cuda"))
+    if gpu:
+        torch.cuda.set_device(local(device))
+    distributed.init_process_group(
+        "nccl" if gpu else "gloo",
+        store=PrefixStore("group", store),
+        rank=shard.rank,
+        world_size=shard.world,
+        timeout=PATIENCE,
+    )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def local(device: str) -> str:

@@ -47,7 +47,9 @@ class _Whole(TorchFunctionMode):
 
     def _dropout(self, x: Tensor, p: float) -> Tensor:
         # Several passes may have been put one after the other: each has the batch's rows.
-        passes = len(x) // self._own if self._own else 1
+        passes, odd = divmod(len(x), self._own) if self._own else (1, 0)
+        if odd:  # some of the rows: nobody knows which of one process's draws are theirs
+            return F.dropout(x, p)
         ones = x.new_ones(passes * self._size, *x.shape[1:])
         # Draws follow the order in memory.
         last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)

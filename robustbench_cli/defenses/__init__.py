@@ -27,8 +27,8 @@ from robustbench_cli.whole import whole_batch
 class Defense(ABC):
     """What objectives and modifiers share."""
 
-    alone: ClassVar[bool] = False
-    """Whether it looks at a whole batch at once, so that processes cannot share one."""
+    alone: ClassVar[str] = ""
+    """Why processes cannot share a batch, where they cannot: what it does with one."""
     one_label: ClassVar[bool] = False
     """Whether it needs one class per example: mixed labels have shares of several."""
 

@@ -6,7 +6,7 @@ https://arxiv.org/abs/1810.12042): judge them by many restarts and by black-box 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -34,6 +34,8 @@ class CLP(Objective):
     sigma: Annotated[Number, Field(ge=0)] = 0.5
     """Standard deviation of the Gaussian noise."""
 
+    alone: ClassVar[str] = "pairs the rows of a batch"
+
     def crafted(self, step: Step) -> Mapping[str, Tensor]:
         noise = step.noise.fork("noise").normal(step.x)
         return {"noisy": (step.x + self.sigma * noise).clamp(0, 1)}
@@ -56,6 +58,8 @@ class LogitSqueezing(CLP):
 
     The penalty is the length of the logit vector, as in Mosbach et al.'s code.
     """
+
+    alone: ClassVar[str] = ""
 
     def pull(self, scores: Tensor) -> Tensor:
         lengths: Tensor = torch.linalg.vector_norm(scores, dim=1)

@@ -5,7 +5,7 @@ Each batch is replayed, and each backward pass moves the weights and the images 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -33,6 +33,8 @@ class FreeAT(Objective):
     """Updates in a row from each batch, m: 8 on CIFAR, 4 on ImageNet."""
     step: StepSize = 1.0
     """How far each update moves the perturbation, as a fraction of eps."""
+
+    alone: ClassVar[str] = "remembers a perturbation for each place in a batch"
 
     @property
     def turns(self) -> int:

@@ -36,4 +36,5 @@ def consistent(step: Step, logits: Passes, moved: str, beta: float) -> Tensor:
     drift = kl(logits[moved], logits["clean"])
     known = hard(step.y) >= 0
     natural = step.criterion(logits["clean"], step.y.clamp(min=0)) * known
-    return natural * len(known) / known.sum().clamp(min=1) + beta * drift
+    labelled = step.total(known.sum()).clamp(min=1)
+    return natural * step.size / labelled + beta * drift

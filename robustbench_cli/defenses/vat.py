@@ -65,7 +65,8 @@ class VAT(Objective):
             return step.criterion(logits["clean"], step.y) + drift
         known = step.criterion(logits["labelled"], step.y[~step.extra])
         # Two means, each over its own images; what comes of this is averaged over all.
-        return torch.cat([known / len(known), drift / len(drift)]) * len(step.x)
+        extra = step.total(step.extra.sum())
+        return torch.cat([known / (step.size - extra), drift / extra]) * step.size
 
 
 def unit(direction: Tensor) -> Tensor:

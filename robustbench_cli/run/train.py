@@ -178,8 +178,8 @@ def _check_shared(recipe: Recipe, shard: Shard) -> None:
     for part in recipe.parts:
         if part.alone and shard.world > 1:
             raise UserError(
-                f"{DEFENSES.name_of(part)} looks at a whole batch at once: train it in one "
-                "process, without torchrun"
+                f"{DEFENSES.name_of(part)} {part.alone}, which processes cannot share: train it "
+                "without torchrun"
             )
 
 

@@ -1,0 +1,63 @@
+"""Processes that share every batch make the updates of a single one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, parse
+from robustbench_cli.errors import UserError
+from robustbench_cli.run.train import _check_shared
+from robustbench_cli.shard import Shard
+
+SCRIPT = Path(__file__).with_name("updates.py")
+ROOT = Path(__file__).parents[2]
+
+MEMBERS = {name: DEFENSES.entry(name).cls for name in DEFENSES.names()}
+ALONE = [name for name, cls in MEMBERS.items() if cls.alone]
+
+
+def quick(name):
+    """The objective with two inner steps, or AWP from the first epoch."""
+    known = {"steps": "2", "step": "0.5", "warmup": "0"}
+    params = {key: known[key] for key in known if key in MEMBERS[name].__dataclass_fields__}
+    return ":".join([name, ",".join(f"{k}={v}" for k, v in params.items())]).rstrip(":")
+
+
+def recipes():
+    """Every objective, every modifier, and one recipe with several."""
+    rest = [name for name in MEMBERS if name not in ALONE]
+    objectives = [quick(name) for name in rest if issubclass(MEMBERS[name], Objective)]
+    modifiers = [quick(name) for name in rest if issubclass(MEMBERS[name], Modifier)]
+    return [*objectives, *(f"fast-at+{m}" for m in modifiers), "trades:steps=2+awp:warmup=0+he+ema"]
+
+
+@pytest.fixture(scope="module")
+def updated(tmp_path_factory):
+    """What one process and what two leave behind, by recipe."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    folders = []
+    for start in ([], launcher):
+        folders.append(tmp_path_factory.mktemp("updates"))
+        command = [sys.executable, *start, str(SCRIPT), str(folders[-1]), *recipes()]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return lambda text: [torch.load(folder / f"{text}.pt") for folder in folders]
+
+
+@pytest.mark.parametrize("text", recipes())
+def test_two_processes_make_the_updates_of_one(text, updated):
+    one, two = updated(text)
+    torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_needs_a_whole_batch_says_so(name):
+    recipe = Recipe.build(parse(name))
+    with pytest.raises(UserError, match=f"{name} .* without torchrun"):
+        _check_shared(recipe, Shard(0, 2))
+    _check_shared(recipe, Shard())

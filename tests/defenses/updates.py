@@ -1,0 +1,90 @@
+"""An epoch of each recipe in float64, by one process or by several that share every batch.
+
+    python -m torch.distributed.run --nproc-per-node 2 tests/defenses/updates.py OUT RECIPE...
+
+The first process leaves the weights of each recipe, and what its history says, in OUT.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from robustbench_cli.config import Training
+from robustbench_cli.data import DATASETS
+from robustbench_cli.data.pool import Pool
+from robustbench_cli.defenses import Recipe, parse
+from robustbench_cli.engine.train import Trainer
+from robustbench_cli.models import MODELS, Classifier, Shape
+from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
+from robustbench_cli.registry import Spec
+from robustbench_cli.run.companions import without_labels
+from robustbench_cli.shard import joined
+from robustbench_cli.step import Setting
+from robustbench_cli.threat import Threat
+
+SHAPE = Shape(1, 8, 8, 10, (0.3,), (0.4,))
+
+
+class Exact(Classifier):
+    """Images come in float32; everything else here is float64, where rounding cannot grow."""
+
+    def features(self, x):
+        return super().features(x.double())
+
+
+def pooled(recipe):
+    """Whether it is trained with extra, unlabelled images."""
+    return all(part.unlabelled for part in recipe.parts)
+
+
+def net(recipe, seed):
+    torch.manual_seed(seed)
+    built = MODELS.build(Spec("digits-cnn", {"width": 4})).build(SHAPE)
+    # Of passes over some rows of a batch nobody knows which draws of one process are theirs.
+    dropout = torch.nn.Dropout(0.0 if pooled(recipe) else 0.2)
+    dropped = torch.nn.Sequential(built.body, dropout)
+    return recipe.prepare(Exact(built.normalize, dropped, built.head)).double()
+
+
+def updated(text, shard):
+    """The weights after an epoch, and its row of the history."""
+    recipe = Recipe.build(parse(text))
+    model = net(recipe, shard.rank)  # each begins elsewhere: agreeing is the trainer's business
+    digits = DATASETS.build(Spec("digits"))
+    train, test = (digits.load(split, Path()) for split in ("train", "test"))
+    setting = Setting(model=model, shape=SHAPE, batch_size=7, fresh=lambda: net(recipe, shard.rank))
+    aids = recipe.aids(setting).double()
+    teachers = [net(recipe, 7 + i).eval().requires_grad_(False) for i in range(2)]
+    optimizer = OPTIMIZERS.build(Spec("sgd")).build(model, 0.02, recipe.groups(aids))
+    pool = Pool(data=without_labels(test.only(slice(20))), share=0.4, first=16)
+    trainer = Trainer(
+        model=model,
+        recipe=recipe,
+        pool=pool if pooled(recipe) else None,
+        teachers=tuple(teachers[: recipe.objective.teachers]),
+        aids=aids,
+        optimizer=optimizer,
+        schedule=SCHEDULES.build(Spec("constant")),
+        threat=Threat("Linf", 0.1),
+        # The last batch has two rows.
+        options=Training(epochs=1, batch_size=7, lr=0.02, probe=3),
+        dataset=digits,
+        data=train.only(slice(16)),
+        shard=shard,
+    )
+    trainer.agree()
+    row = trainer.epoch(0)
+    with trainer.kept():
+        state = {**model.state_dict(), **{f"aid {k}": v for k, v in aids.state_dict().items()}}
+    told = {k: v for k, v in row.items() if v is not None and "seconds" not in k}
+    return state | {f"row {k}": torch.tensor(v) for k, v in told.items()}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined("cpu") as shard:
+        for text in sys.argv[2:]:
+            found = updated(text, shard)
+            if shard.first:
+                torch.save(found, Path(sys.argv[1]) / f"{text}.pt")
