@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustbench_cli.defenses import DEFENSES, Recipe, parse
+from robustbench_cli.defenses import DEFENSES, Recipe, _transport, parse
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import cross_entropy
 from robustbench_cli.noise import Noise
@@ -52,6 +52,14 @@ def official_plan(cost, regularizer):
         if moved < 0.1:
             break
     return a[:, None] * kernel * b
+
+
+@pytest.mark.parametrize("least", [0.0, 0.12])
+def test_legacy_is_the_official_solver_constants_and_all(least):
+    """Far costs make the 1e-6 count; where it stops decides the rest."""
+    cost = least + torch.rand(20, 20).double()
+    ours = _transport.hurried_sinkhorn(cost, 0.01)
+    torch.testing.assert_close(ours, official_plan(cost, 0.01))
 
 
 def by_hand(model, x, y, eps, start, matching):

@@ -25,11 +25,21 @@ def clustered(n: int = 30, moved: int = 5) -> Tensor:
     return (rows[:, None] != columns).double() + noise
 
 
+def far_clusters() -> Tensor:
+    """Ten clusters as far apart as can be, a sixth of the examples in another than before."""
+    torch.manual_seed(0)
+    rows = torch.randint(10, (60,))
+    columns = torch.cat([torch.randint(10, (9,)), rows[9:]])
+    return 2 * (rows[:, None] != columns).double() + 0.05 * torch.rand(60, 60).double()
+
+
 def distance(plan: Tensor, cost: Tensor) -> float:
     return float((plan * cost).sum())
 
 
-@pytest.mark.parametrize("cost", [torch.rand(40, 40), torch.rand(12, 30), clustered()])
+@pytest.mark.parametrize(
+    "cost", [torch.rand(40, 40), torch.rand(12, 30), clustered(), far_clusters()]
+)
 @pytest.mark.parametrize("regularizer", [0.01, 0.1, 1.0])
 def test_sinkhorn_has_the_marginals(cost, regularizer):
     plan = _transport.sinkhorn(cost.double(), regularizer)
