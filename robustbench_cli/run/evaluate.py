@@ -22,6 +22,7 @@ from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
 from robustbench_cli.records import Checkpoint, Recorder, Run
 from robustbench_cli.run import setup
+from robustbench_cli.run.again import folder_for
 from robustbench_cli.run.asked import build_attacks
 from robustbench_cli.run.certify import Certifying
 from robustbench_cli.run.display import Display
@@ -124,7 +125,7 @@ def _shared(
     with ExitStack() as stack:
         run_ = _described(request, data, test, where)
         folder, run_, taken_up = shard.agreed(
-            lambda: _folder(run_, place.out, request, keep, display)
+            lambda: folder_for(run_, place.out, request.name, display, fresh=keep is not None)
         )
         if taken_up and shard.first:
             display.note(f"going on with {folder.name}")
@@ -166,27 +167,6 @@ def _described(request: Request, data: Split, test: Split, where: torch.device) 
         evaluated=subject.kept,
         n=len(data),
     )
-
-
-def _folder(
-    run: Run, results: Path, request: Request, keep: Keep | None, display: Display
-) -> tuple[Path, Run, bool]:
-    """A fresh folder, or that of an unfinished evaluation that asks the same."""
-    unfinished = None if keep else _unfinished(run, results, request.name, display)
-    if unfinished:
-        return unfinished, records.read(unfinished), True
-    return folders.new(results, run.id), run, False
-
-
-def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:
-    """The folder of an evaluation that asks the same of the same weights and is not done."""
-    asked = (run.kind, run.config, run.weights, run.dataset)
-    others = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
-    for folder, other in reversed(others):
-        same = (other.kind, other.config, other.weights, other.dataset) == asked
-        if same and name in (None, other.id) and other.status in records.UNFINISHED:
-            return folder
-    return None
 
 
 class _Session:

@@ -1,0 +1,33 @@
+"""Where an evaluation is kept: a folder of its own, or that of an unfinished one like it."""
+
+from pathlib import Path
+
+from robustbench_cli import folders, records
+from robustbench_cli.records import Run
+from robustbench_cli.run.display import Display
+
+
+def folder_for(
+    run: Run, results: Path, name: str | None, display: Display, *, fresh: bool = False
+) -> tuple[Path, Run, bool]:
+    """A folder, the record to go on with, and whether an unfinished evaluation is taken up.
+
+    Args:
+        name: what the user calls the folder.
+        fresh: begin anew in any case.
+    """
+    unfinished = None if fresh else _unfinished(run, results, name, display)
+    if unfinished:
+        return unfinished, records.read(unfinished), True
+    return folders.new(results, run.id), run, False
+
+
+def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:
+    """The folder of an evaluation that asks the same of the same weights and is not done."""
+    asked = (run.kind, run.config, run.weights, run.dataset)
+    others = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
+    for folder, other in reversed(others):
+        same = (other.kind, other.config, other.weights, other.dataset) == asked
+        if same and name in (None, other.id) and other.status in records.UNFINISHED:
+            return folder
+    return None
