@@ -15,9 +15,9 @@ ROOT = PACKAGE.parent
 LAYERS = [
     {"errors", "bpda", "launch"},
     {"registry", "losses", "modes", "noise", "records", "environment", "shard"},
-    {"threat", "optim", "picture", "folders", "canvas", "whole"},
+    {"threat", "optim", "picture", "folders", "canvas", "whole", "domains"},
     {"ascent", "config", "models", "data"},
-    {"step"},
+    {"step", "transforms", "masks"},
     {"presets", "papers"},
     {"catalogue"},
     {"cells", "columns"},

@@ -88,7 +88,7 @@ def clean(field: Field, rows: Tensor) -> Iterator[Found]:
         for part in torch.split(left, size):
             x, y = field.data.images(part), field.data.y[part]
             verdict = field.judge.verdict(x, x, y)
-            yield Found.judged(part, x, torch.zeros_like(y), verdict)
+            yield Found.judged(part, x, torch.zeros_like(part), verdict)
 
     return halving(batches, rows, field.slots, field.note)
 

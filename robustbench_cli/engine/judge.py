@@ -126,11 +126,7 @@ class Judge:
 
     def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, *, bounded: bool = True) -> Verdict:
         """Decide about stored images; raise ``RunError`` if they are not where they must be."""
-        box = (x_adv >= 0) & (x_adv <= 1)  # False for NaN, too
-        if not bool(box.all()) or (bounded and not bool(self.threat.inside(x_adv, x).all())):
-            raise RunError(
-                f"the attack left the ball or the box, or made NaN pixels ({self.threat})"
-            )
+        self.admit(x_adv, x, bounded=bounded)
         logits = self.logits(x_adv)
         if not self.random:
             prediction = logits.argmax(1)
@@ -143,6 +139,18 @@ class Judge:
         share = votes[every, y].float() / SHARE
         # Never "any draw was wrong": that would count luck as an attack.
         return Verdict(votes.argmax(1), share, share < 1 / SHARE, margin(logits, y), SHARE + 1)
+
+    def admit(self, x_adv: Tensor, x: Tensor, *, bounded: bool) -> None:
+        """Raise ``RunError`` for images that are not where they must be.
+
+        Args:
+            bounded: whether they must be in the ball, too.
+        """
+        box = (x_adv >= 0) & (x_adv <= 1)  # False for NaN, too
+        if not bool(box.all()) or (bounded and not bool(self.threat.inside(x_adv, x).all())):
+            raise RunError(
+                f"the attack left the ball or the box, or made NaN pixels ({self.threat})"
+            )
 
     def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
         """Whether a success is one for good: wrong, at every one of ``passes`` fresh draws."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.attacks import Attack, Examples, Look, Search, Stage, Task, Whole
+from robustbench_cli.domains import least_wrong
 from robustbench_cli.engine.judge import Judge
 from robustbench_cli.engine.lens import Lens, Meter
 from robustbench_cli.engine.memory import halving
@@ -110,7 +111,8 @@ def _task(stage: Stage, rows: Tensor, field: Field) -> Task:
 
 
 def _begin(attack: Search, rows: Tensor, task: Task) -> Table:
-    none = torch.zeros_like(task.y)
+    none = torch.zeros_like(rows)
+    low = torch.full_like(rows, -torch.inf, dtype=task.clean.dtype)
     return Table(
         task=task,
         state=attack.begin(task),
@@ -118,10 +120,10 @@ def _begin(attack: Search, rows: Tensor, task: Task) -> Table:
         taken=none,
         alive=torch.ones_like(none, dtype=torch.bool),
         here=torch.ones_like(none, dtype=torch.bool),
-        peak=torch.full_like(task.clean[:, 0], -torch.inf),
+        peak=low,
         peak_x=task.x,
         peak_step=none - 1,
-        tried=torch.zeros_like(task.clean[:, 0]),
+        tried=torch.zeros_like(low),
         forwards=none + 1,  # the clean logits
         backwards=none,
     )
@@ -135,7 +137,7 @@ def _looked(attack: Search, table: Table, field: Field) -> Table:
     score, wrong = _score(attack, look, x, task, final=field.stop and not field.judge.random)
     # Logits that are not finite must stop the run at the next check, whoever is shown them: the
     # difference is zero for all others.
-    score = score + (look.logits - look.logits).sum(1)
+    score = score + (look.logits - look.logits).flatten(1).sum(1)
     better = table.alive & attack.counts(state, taken) & ~(score <= table.peak)
     last = attack.over(state, taken)
     first = better & wrong if attack.minimal else better & wrong & (table.peak_step < 0)
@@ -156,11 +158,11 @@ def _score(
     attack: Search, look: Look, x: Tensor, task: Task, *, final: bool
 ) -> tuple[Tensor, Tensor]:
     """How good an image is, the higher the better; with ``final``, infinite where it is wrong."""
-    logits = look.logits
-    wrong = logits.argmax(1) != task.y
+    logits, y = least_wrong(look.logits, task.y)
+    wrong = logits.argmax(1) != y
     if attack.minimal:
         return torch.where(wrong, -task.threat.distance(x, task.x).to(logits), -torch.inf), wrong
-    gap = look.loss if attack.sees == "logits" else margin(logits, task.y)
+    gap = look.loss if attack.sees == "logits" else margin(logits, y)
     if attack.roams:
         inside = task.threat.inside(x, task.x)
         gap, wrong = torch.where(inside, gap, -torch.inf), wrong & inside
@@ -203,11 +205,12 @@ def _confirmed(attack: Search, table: Table, field: Field) -> Table:
     return table
 
 
-def _verdicts(attack: Attack, table: Table, field: Field) -> Found:
+def _verdicts(attack: Search, table: Table, field: Field) -> Found:
     found = _judged(attack, table.peak_x, table.peak > -torch.inf, table.rows, table.task, field)
     return replace(
         found,
         margin=table.peak.float().cpu(),
+        told=attack.told(table.state).cpu(),
         step=torch.where(found.broken, table.peak_step.cpu(), -1),
         forwards=found.forwards + table.forwards.cpu(),
         backwards=table.backwards.cpu(),

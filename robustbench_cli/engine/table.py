@@ -29,6 +29,8 @@ class Found:
     """Looks before the first success (gradient steps taken); -1: never."""
     forwards: Tensor
     backwards: Tensor
+    told: Tensor
+    """(B, T): what the attack has to tell at its end; of most, nothing."""
 
     @classmethod
     def judged(cls, rows: Tensor, x: Tensor, norm: Tensor, verdict: Verdict) -> "Found":
@@ -45,6 +47,7 @@ class Found:
             step=none - 1,
             forwards=none + verdict.forwards,
             backwards=none,
+            told=verdict.margin.new_zeros(len(rows), 0).cpu(),
         )
 
 

@@ -1,0 +1,77 @@
+"""Min-max over domains, APGDA (Wang et al., 2021), https://arxiv.org/abs/1906.03563."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.ascent import Steps, StepSize
+from robustbench_cli.attacks import ATTACKS, Iterated, Look, Output, State, Task
+from robustbench_cli.domains import Weights, first, towards_worst
+from robustbench_cli.losses import Criterion, cross_entropy, cw_margin
+from robustbench_cli.registry import Number
+
+LOSSES: dict[str, Criterion] = {"cw": cw_margin, "ce": cross_entropy}
+
+
+@ATTACKS.register("min-max", aliases=("apgda",), pattern=r"min-max-?(?P<steps>\d+)")
+@dataclass(frozen=True, kw_only=True)
+class MinMax(Iterated):
+    """One perturbation against several domains, the more so the less they are fooled.
+
+    For ``advbench joint``, where domains are runs, images or transforms; one model alone is one
+    domain, and this is PGD.  After each step of the image the weights climb the losses at the new
+    image.  Written from the formulas, with true labels: the published code has the wrong loss and,
+    for images and transforms, the wrong sign.  Defaults are its 50 steps, beta 50 and gamma 3, but
+    for the steps of the image: steepest ones of eps/4 beat its raw gradient (``alpha=4``) here.
+    """
+
+    weights: Weights = "min-max"
+    """Of the domains: min-max, avg (all the same), or fixed ones as 0.5/0.3/0.2."""
+    gamma: Annotated[Number, Field(gt=0)] = 3.0
+    """What keeps weights alike: large is the average, small the worst domain alone."""
+    beta: Annotated[Number, Field(gt=0)] = 50.0
+    """The weights step by 1/beta."""
+    alpha: Annotated[Number, Field(gt=0)] | None = None
+    """Follow the raw gradient by 1/alpha, as the paper does; None: steepest steps of ``step``."""
+    climbs: Literal["cw", "ce"] = "cw"
+    """What is minimised per domain: the C&W margin with kappa 50, or minus cross-entropy."""
+    steps: Steps = 50
+    step: StepSize = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.weights, tuple) and abs(sum(self.weights) - 1) > 1e-6:
+            raise ValueError(f"weights must sum to one, these sum to {sum(self.weights):g}")
+
+    def begin(self, task: Task) -> State:
+        each = task.y.view(len(task.y), -1)
+        weights = first(self.weights, task.clean.new_empty(each.shape))
+        # The image steps first, under these weights.
+        return {**super().begin(task), "weights": weights, "pace": weights[:, :1] * 0}
+
+    def losses(self, logits: Tensor, task: Task) -> Tensor:
+        """F (B, K): how far each domain is from being fooled, but for a constant."""
+        found = -LOSSES[self.climbs](logits.flatten(0, -2), task.y.flatten())
+        return found.view(len(logits), -1)
+
+    def weighed(self, losses: Tensor, state: State) -> Tensor:
+        """The weights (B, K) that go with these losses at the image of ``state``."""
+        return towards_worst(state["weights"], losses.detach(), self.gamma, state["pace"])
+
+    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+        losses = self.losses(out.logits, task)
+        return -(self.weighed(losses, state) * losses).sum(1)
+
+    def move(self, state: State, look: Look, task: Task) -> State:
+        moved = super().move(state, look, task)
+        if self.alpha is not None:
+            moved["x"] = task.threat.project(state["x"] + look.grad / self.alpha, task.x)
+        pace = 1 / self.beta if self.weights == "min-max" else 0.0
+        weights = self.weighed(self.losses(look.logits, task), state)
+        return {**moved, "weights": weights, "pace": torch.full_like(state["pace"], pace)}
+
+    def told(self, state: State) -> Tensor:
+        return state["weights"]
