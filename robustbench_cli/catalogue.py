@@ -157,6 +157,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "attacks": ("attacks", "ATTACKS"),
     "certificates": ("certificates", "CERTIFICATES"),
     "detectors": ("detectors", "DETECTORS"),
+    "generators": ("generators", "GENERATORS"),
     "models": ("models", "MODELS"),
     "datasets": ("data", "DATASETS"),
     "optimizers": ("optim", "OPTIMIZERS"),
@@ -261,6 +262,7 @@ def _completing(*kinds: str) -> Callable[[str], Completions]:
 complete_attacks = _completing("attacks")
 complete_certificates = _completing("certificates")
 complete_detectors = _completing("detectors")
+complete_generators = _completing("generators")
 complete_models = _completing("models")
 complete_datasets = _completing("datasets")
 complete_figures = _completing("figures")

@@ -48,8 +48,8 @@ class Training:
     """The epoch that ``select = "epoch"`` keeps, counted from 1."""
     validation: Annotated[int, Field(ge=0)] = 0
     """Training examples held out, never trained on."""
-    extra_share: Annotated[Number, Field(gt=0, lt=1)] = 0.5
-    """How much of each batch comes from the extra data, where there is any."""
+    extra_share: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    """How much of each batch comes from the extra data, where there is any; 0: nothing."""
     extra_labels: Literal["own", "none"] = "own"
     """Whether labels that extra data brings are used; a labeller's replace them."""
     limit: Annotated[int, Field(ge=0)] = 0

@@ -20,7 +20,7 @@ from robustbench_cli.errors import UserError
 
 SCHEMA = 1
 
-Kind = Literal["train", "eval", "attack", "detect"]
+Kind = Literal["train", "eval", "attack", "detect", "synth"]
 Population = Literal["adversarial", "clean+adversarial"]
 Status = Literal["started", "interrupted", "failed", "ok"]
 UNFINISHED: tuple[Status, ...] = ("started", "interrupted", "failed")
@@ -163,10 +163,12 @@ class Run:
     examples: dict[str, str] = field(default_factory=dict)
     """Name and sha256 of the file with one verdict per example."""
     fitted: dict[str, str] = field(default_factory=dict)
-    """Name and sha256 of the file with what a detector has learned."""
+    """Name and sha256 of the file with what a detector or a generator has learned."""
     detections: list[Detection] = field(default_factory=list)
     scores: dict[str, str] = field(default_factory=dict)
     """Name and sha256 of the file with what each detector says of each answer."""
+    samples: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of the file with a generator's images."""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     error: str | None = None
@@ -289,6 +291,11 @@ def sha256(path: Path) -> str:
     """The hash of a file's content."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def filed(path: Path) -> dict[str, str]:
+    """How a record names a file beside it."""
+    return {"file": path.name, "sha256": sha256(path)}
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

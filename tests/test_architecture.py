@@ -24,7 +24,7 @@ LAYERS = [
     {"report", "differences"},
     {"transfer", "curves", "replication", "commands"},
     {"plot"},
-    {"attacks", "certificates", "defenses", "detectors"},
+    {"attacks", "certificates", "defenses", "detectors", "generators"},
     {"engine"},
     {"run"},
     {"figures"},
@@ -65,7 +65,7 @@ def test_no_file_is_too_long():
 
 
 def test_a_method_is_a_file_of_at_most_eighty_lines_that_names_its_source():
-    for kind in ("attacks", "certificates", "defenses", "detectors"):
+    for kind in ("attacks", "certificates", "defenses", "detectors", "generators"):
         for path in (PACKAGE / kind).glob("[!_]*.py"):
             text = path.read_text()
             docstring = ast.get_docstring(ast.parse(text))

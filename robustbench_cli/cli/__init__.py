@@ -18,6 +18,7 @@ from robustbench_cli.cli.listing import list_, show
 from robustbench_cli.cli.paper import paper
 from robustbench_cli.cli.plot import plot
 from robustbench_cli.cli.report import report
+from robustbench_cli.cli.synth import synth
 from robustbench_cli.cli.train import train
 from robustbench_cli.errors import RunError, UserError
 
@@ -60,6 +61,7 @@ app.command()(train)
 app.command("eval")(evaluate)
 app.command()(attack)
 app.add_typer(detect, name="detect")
+app.add_typer(synth, name="synth")
 app.command()(bench)
 app.command()(report)
 app.command()(plot)

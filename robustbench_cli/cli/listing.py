@@ -29,8 +29,8 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="defenses, attacks, certificates, detectors, models, datasets, optimizers, "
-            "schedules, figures, presets, suites, or runs (default: all but runs).",
+            help="defenses, attacks, certificates, detectors, generators, models, datasets, "
+            "optimizers, schedules, figures, presets, suites, or runs (default: all but runs).",
             autocompletion=catalogue.complete_kinds,
         ),
     ] = None,
@@ -56,8 +56,8 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defense, attack, certificate, detector, model, data set, optimizer, schedule, "
-            "preset, suite or run; with parameters, too: pgd100, trades:beta=1.",
+            help="A defense, attack, certificate, detector, generator, model, data set, optimizer, "
+            "schedule, preset, suite or run; with parameters, too: pgd100, trades:beta=1.",
             autocompletion=catalogue.complete_names,
         ),
     ],
@@ -296,6 +296,7 @@ _EXAMPLES = {
     "attacks": "advbench eval --attack {}",
     "certificates": "advbench eval --certify {}",
     "detectors": "advbench detect fit {}",
+    "generators": "advbench synth fit {}",
     "models": "advbench train trades --model {}",
     "datasets": "advbench train trades --dataset {}",
     "optimizers": "advbench train trades --set optimizer.name={}",

@@ -29,6 +29,7 @@ class Folder(Dataset):
 
     Classes are numbered in the order of their sorted names, and the images are shuffled once, in
     the same way for every run.  Files that are no images by their ending are passed over.
+    ``--extra-data`` needs no ``test``.
     """
 
     path: str
@@ -43,8 +44,9 @@ class Folder(Dataset):
         top = Path(self.path).expanduser()
         if not top.is_dir():
             raise UserError(f"{name}: no such folder")
-        files = {each: _files(name, top, each) for each in ("train", "test")}
-        odd = sorted(files["train"].keys() ^ files["test"].keys())
+        there = ["train", "test"] if split == "test" or (top / "test").is_dir() else ["train"]
+        files = {each: _files(name, top, each) for each in there}
+        odd = sorted(files["train"].keys() ^ files[there[-1]].keys())
         if odd:
             has, lacks = ("train", "test") if odd[0] in files["train"] else ("test", "train")
             raise UserError(
@@ -53,7 +55,7 @@ class Folder(Dataset):
             )
         classes = tuple(sorted(files["train"]))
         # Both splits are looked at, so that they come out alike.
-        everything = chain.from_iterable(chain(files["train"].values(), files["test"].values()))
+        everything = chain.from_iterable(chain(*(files[each].values() for each in there)))
         wanted = layout(name, everything, self.size)
         images = [image for label in classes for image in files[split][label]]
         counts = torch.tensor([len(files[split][label]) for label in classes])

@@ -1,4 +1,7 @@
-"""A second set of training images beside the labelled one: unlabelled, or generated."""
+"""A second set of training images beside the labelled one: unlabelled, or generated.
+
+Generated ones stand for the data set (Sehwag et al., 2022), https://arxiv.org/abs/2104.09425.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.data import Split
+from robustbench_cli.errors import UserError
 from robustbench_cli.noise import generator
 
 UNLABELLED = -100
@@ -27,9 +31,42 @@ class Pool:
     """The id of its first example, for noise: ids go on where the labelled ones end."""
 
     def room(self, batch_size: int) -> int:
-        """How many labelled examples a batch takes."""
-        return max(1, batch_size - round(self.share * batch_size))
+        """How many labelled examples a batch takes.
+
+        Raises:
+            UserError: all or none, so that one of the two sets would not be looked at.
+        """
+        extra = round(self.share * batch_size)
+        if not 0 < extra < batch_size:
+            raise UserError(
+                f"train.extra_share={self.share:g} comes to {extra} extra and {batch_size - extra} "
+                f"labelled examples in a batch of {batch_size}; at least one of each is needed (an "
+                "epoch is a pass through the labelled ones; extra_share=0 leaves the others out)"
+            )
+        return batch_size - extra
 
     def draw(self, count: int, *purpose: object) -> Tensor:
         """Which examples (int64) fill up one batch."""
         return torch.randint(len(self.data), (count,), generator=generator(*purpose, "pool"))
+
+
+def renumbered(extra: Split, classes: tuple[str, ...]) -> Split:
+    """Extra images with the labels that a data set with these ``classes`` gives.
+
+    Classes are found by their names; names that are numbers (of an .npz, or of folders) are labels.
+
+    Raises:
+        UserError: a class that the data set has not.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+    if not {*extra.classes} <= {*classes}:
+        labels = {str(label): label for label in range(len(classes))}
+    odd = [name for name in extra.classes if name not in labels]
+    if odd:
+        raise UserError(
+            f"--extra-data has a class {odd[0]!r}, which the data set has not: it has "
+            f"{len(classes)}, from {classes[0]!r} to {classes[-1]!r} (label the images with "
+            "--labeller RUN, or train without labels: train.extra_labels=none)"
+        )
+    theirs = torch.tensor([labels[name] for name in extra.classes])
+    return Split(extra.x, theirs[extra.y], classes)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robustbench_cli.errors import UserError
-from robustbench_cli.records import written
+from robustbench_cli.records import sha256, written
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
@@ -33,6 +33,18 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"checkpoint {str(path)!r} is damaged: {error}") from None
     return tensors, note
+
+
+def recorded(folder: Path, entry: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors in a file as a record names it.
+
+    Raises:
+        UserError: it is not the file that was recorded.
+    """
+    path = folder / entry["file"]
+    if not path.is_file() or sha256(path) != entry["sha256"]:
+        raise UserError(f"{str(path)!r} is missing, damaged or was replaced: fit it again")
+    return load(path)[0]
 
 
 def training_state(

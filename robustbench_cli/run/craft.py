@@ -87,4 +87,4 @@ def _save(judged: Judged, images: Images, request: Request) -> None:
         f"{label} on {request.subject.name}, {request.config.threat}",
         float((x_adv - x).abs().max()),
     )
-    judged.recorder.update(examples={"file": path.name, "sha256": records.sha256(path)})
+    judged.recorder.update(examples=records.filed(path))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from robustbench_cli import folders, launch, records
-from robustbench_cli.catalogue import typed
 from robustbench_cli.config import spec_of
 from robustbench_cli.data import DATASETS
 from robustbench_cli.detectors import DETECTORS, Detector
@@ -26,7 +25,7 @@ from robustbench_cli.run import setup
 from robustbench_cli.run.craft import Images
 from robustbench_cli.run.display import Display
 from robustbench_cli.run.evaluate import CLEAN, Judged, Request, Subject, run
-from robustbench_cli.run.setup import Place
+from robustbench_cli.run.setup import Place, label_of
 from robustbench_cli.run.subject import Choice, find
 
 FITTED = "detector.safetensors"
@@ -63,7 +62,7 @@ def fit(asked: Fitting, display: Display) -> Path:
     where = setup.device(place.device)
     subject, base = find(asked.choice, place)
     train = DATASETS.build(spec_of(base["dataset"])).load("train", place.data_dir)
-    data, label = train.to(where), label_of(detector)
+    data, label = train.to(where), label_of(DETECTORS, detector)
     model = subject.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     examine(model, data.images(slice(2)), len(data.classes))
     with judging(model):
@@ -88,7 +87,7 @@ def fit(asked: Fitting, display: Display) -> Path:
     folder = folders.new(place.out, fitted.id)
     with records.recording(fitted, folder) as recorder:
         checkpoint.save(folder / FITTED, known, {"detector": label})
-        recorder.update(fitted=_described(folder / FITTED), seconds=time.perf_counter() - began)
+        recorder.update(fitted=records.filed(folder / FITTED), seconds=time.perf_counter() - began)
     display.note(f"{label}: fitted on {len(train)} training images of {name}")
     return folder
 
@@ -129,13 +128,6 @@ class _Fitted:
     sha256: str
 
 
-def label_of(detector: Detector) -> str:
-    """``gaussian:score=posterior``: the name, and the parameters that are not its defaults."""
-    given, usual = DETECTORS.describe(detector), DETECTORS.describe(type(detector)())
-    odd = ",".join(f"{key}={typed(value)}" for key, value in given.items() if value != usual[key])
-    return f"{given['name']}:{odd}" if odd else str(given["name"])
-
-
 def _built(text: str) -> Detector:
     return DETECTORS.build(Spec.parse(text))
 
@@ -157,7 +149,7 @@ def _there(subject: Subject, results: Path, display: Display) -> dict[str, tuple
 
 
 def _chosen(text: str, there: Mapping[str, object], subject: Subject) -> str:
-    label = label_of(_built(text))
+    label = label_of(DETECTORS, _built(text))
     if label not in there:
         raise UserError(
             f"detector {label!r} is not fitted on {subject.parent}, but {', '.join(there)}; fit it "
@@ -167,10 +159,7 @@ def _chosen(text: str, there: Mapping[str, object], subject: Subject) -> str:
 
 
 def _load(folder: Path, fitted: Run, label: str) -> _Fitted:
-    path = folder / fitted.fitted["file"]
-    if not path.is_file() or records.sha256(path) != fitted.fitted["sha256"]:
-        raise UserError(f"{str(path)!r} is missing, damaged or was replaced: fit it again")
-    known, _ = checkpoint.load(path)
+    known = checkpoint.recorded(folder, fitted.fitted)
     detector = DETECTORS.build(spec_of(fitted.config["detector"][label]))
     return _Fitted(label, detector, known, fitted.fitted["sha256"])
 
@@ -196,7 +185,7 @@ def _score(judged: Judged, request: Request, images: Images, detectors: list[_Fi
             for each in detectors
             for population in POPULATIONS
         ],
-        scores=_described(write_arrays(judged.folder / SCORES, arrays)),
+        scores=records.filed(write_arrays(judged.folder / SCORES, arrays)),
     )
 
 
@@ -216,7 +205,3 @@ def _detection(
         right=int((~wrong).sum()),
         auroc=auroc(suspicion, wrong),
     )
-
-
-def _described(path: Path) -> dict[str, str]:
-    return {"file": path.name, "sha256": records.sha256(path)}

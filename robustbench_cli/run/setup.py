@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from robustbench_cli import catalogue, launch, presets
 from robustbench_cli import environment as software
-from robustbench_cli import launch, presets
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.config import (
     MANY,
@@ -189,6 +189,15 @@ def subject(defense: Mapping[str, Mapping[str, Any]]) -> str:
         odd = ",".join(f"{k}={_short(v)}" for k, v in table.items() if usual[k] != v)
         names.append(f"{label}:{odd}" if odd else label)
     return "+".join(names)
+
+
+def label_of(registry: Registry[Any], component: Any) -> str:
+    """``gaussian:score=posterior``: the name, and the parameters that are not its defaults."""
+    given, usual = registry.describe(component), registry.describe(type(component)())
+    odd = ",".join(
+        f"{key}={catalogue.typed(value)}" for key, value in given.items() if value != usual[key]
+    )
+    return f"{given['name']}:{odd}" if odd else str(given["name"])
 
 
 def _short(value: Any) -> str:

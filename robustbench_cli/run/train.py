@@ -9,7 +9,7 @@ import torch
 from robustbench_cli import folders, records
 from robustbench_cli.config import TrainConfig, spec_of, specs_of, validated
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.data.pool import Pool
+from robustbench_cli.data.pool import Pool, renumbered
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import DEFENSES, Recipe
 from robustbench_cli.engine import guard
@@ -192,21 +192,23 @@ def _pool(
         if labelled:
             raise UserError("--labeller labels extra data: add --extra-data")
         return None
+    if not config.train.extra_share:
+        return None
     found = DATASETS.build(spec_of(config.extra)).load("train", place.data_dir)
     if found.x.shape[1:] != train.x.shape[1:]:
         raise UserError(
             f"--extra-data has images of {tuple(found.x.shape[1:])}, the data set of "
             f"{tuple(train.x.shape[1:])}"
         )
-    if config.train.extra_labels == "none" and not labelled:
+    if labelled:
+        found = known.labelled(found, where)
+    elif config.train.extra_labels == "none":
         found = companions.without_labels(found)
-    found = known.labelled(found, where)
-    if int(found.y.max()) >= len(train.classes):
-        raise UserError(
-            f"--extra-data has {len(found.classes)} classes, the data set {len(train.classes)}: "
-            "label it with --labeller RUN"
-        )
-    return Pool(data=found.to(where), share=config.train.extra_share, first=len(train))
+    else:
+        found = renumbered(found, train.classes)
+    pool = Pool(data=found.to(where), share=config.train.extra_share, first=len(train))
+    pool.room(config.train.batch_size)
+    return pool
 
 
 def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split | None]:

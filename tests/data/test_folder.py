@@ -173,7 +173,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     harm(top, picture)
     with pytest.raises(UserError, match=message) as caught:
-        load(f"folder:{top}")
+        [load(f"folder:{top}", split) for split in ("train", "test")]
     assert "\n" not in str(caught.value)
     assert str(top) in str(caught.value)
 
@@ -183,3 +183,9 @@ def test_mistakes_in_the_parameters(top: Path) -> None:
         load(f"folder:{top},size=0")
     with pytest.raises(UserError, match="path"):
         load("folder")
+
+
+def test_training_images_alone_are_enough_for_a_pool(top: Path) -> None:
+    whole = load(f"folder:{top}")
+    shutil.rmtree(top / "test")
+    assert load(f"folder:{top}").fingerprint() == whole.fingerprint()

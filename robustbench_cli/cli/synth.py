@@ -1,0 +1,106 @@
+"""``advbench synth fit`` and ``advbench synth sample``: images to train on beside the real ones."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_cli import catalogue
+from robustbench_cli.cli import options
+
+synth = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@synth.callback()
+def what(ctx: typer.Context) -> None:
+    """Make images that stand for a data set: fit a generator, then draw from it."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@synth.command()
+def fit(
+    generator: Annotated[
+        str,
+        typer.Argument(
+            help="gaussian, gaussian:components=20, kde, pixels, ...",
+            autocompletion=catalogue.complete_generators,
+        ),
+    ],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="digits, mnist, cifar10, ..., folder:PATH, or npz:PATH.",
+            autocompletion=catalogue.complete_datasets,
+        ),
+    ] = "digits",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="First N training examples, like train.limit (default: all)."),
+    ] = None,
+    data_dir: options.DataDir = Path("data"),
+    out: options.Out = Path("results"),
+    name: options.Name = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Fit a generator on training images; print the folder that holds it.
+
+    The folder gets generator.safetensors: tensors only. Nothing is drawn yet, so there is no seed.
+
+    \b
+    advbench synth fit gaussian
+    advbench synth fit kde:bandwidth=0.2 --dataset mnist --limit 200
+    """
+    from robustbench_cli.cli.display import shown
+    from robustbench_cli.run import synth as making
+    from robustbench_cli.run.setup import Place
+
+    asked = making.Fitting(
+        generator=generator,
+        dataset=dataset,
+        limit=limit,
+        place=Place(out=out, data_dir=data_dir),
+        command=sys.argv[1:],
+        name=name,
+    )
+    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+        folder = making.fit(asked, display)
+    typer.echo(folder)
+
+
+@synth.command()
+def sample(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A fitted generator: its run's id, a part of it, or its path.",
+            autocompletion=catalogue.complete_runs,
+        ),
+    ],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
+    out: options.Out = Path("results"),
+    name: options.Name = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Draw labelled images from a fitted generator; print the .npz file that holds them.
+
+    The same seed gives the same first images, however many are drawn.
+
+    \b
+    advbench synth sample synth-gaussian --n 5000 --name proxy
+    advbench train pgd-at --extra-data npz:results/proxy/samples.npz
+    """
+    from robustbench_cli.cli.display import shown
+    from robustbench_cli.run import synth as making
+    from robustbench_cli.run.setup import Place
+
+    asked = making.Sampling(
+        run=run, n=n, seed=seed, place=Place(out=out), command=sys.argv[1:], name=name
+    )
+    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+        path = making.sample(asked, display)
+    typer.echo(path)

@@ -1,0 +1,42 @@
+"""Class-conditional PCA, after Tipping and Bishop (1999), https://doi.org/10.1111/1467-9868.00196."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from robustbench_cli.data import Split
+from robustbench_cli.generators import GENERATORS, Generator
+from robustbench_cli.noise import Noise
+
+
+@GENERATORS.register("gaussian", aliases=("pca",))
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Generator):
+    """Each class a Gaussian with its mean and the directions in which it varies most.
+
+    The directions that are left out do not vary at all, where probabilistic PCA puts noise.
+    """
+
+    components: PositiveInt = 40
+    """How many directions a class keeps; a class of n images has n - 1 at most."""
+
+    def fit(self, train: Split) -> dict[str, Tensor]:
+        image = train.x.shape[1:]
+        rank = min(self.components, image.numel())
+        means = torch.zeros(len(train.classes), image.numel(), dtype=torch.float64)
+        axes = torch.zeros(len(train.classes), rank, image.numel(), dtype=torch.float64)
+        for label in {*train.y.tolist()}:
+            x = train.images(train.y == label).double().flatten(1)
+            means[label] = x.mean(0)
+            _, spread, directions = torch.linalg.svd(x - means[label], full_matrices=False)
+            found = spread[:rank, None] * directions[:rank] / max(1, len(x) - 1) ** 0.5
+            axes[label, : len(found)] = found
+        return {"means": means.view(-1, *image), "axes": axes.view(-1, rank, *image)}
+
+    def draw(self, known: Mapping[str, Tensor], y: Tensor, noise: Noise) -> Tensor:
+        axes = known["axes"][y]
+        along = noise.normal(axes.new_empty(axes.shape[:2]))
+        return known["means"][y] + torch.einsum("br,brchw->bchw", along, axes)

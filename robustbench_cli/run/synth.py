@@ -1,0 +1,138 @@
+"""``advbench synth``: generators fitted on training images, and the images they make."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from robustbench_cli import folders, records
+from robustbench_cli.config import spec_of
+from robustbench_cli.data import DATASETS
+from robustbench_cli.engine import checkpoint, synth
+from robustbench_cli.engine.journal import write_arrays
+from robustbench_cli.errors import UserError
+from robustbench_cli.generators import GENERATORS
+from robustbench_cli.records import Run
+from robustbench_cli.registry import Spec
+from robustbench_cli.run import setup
+from robustbench_cli.run.display import Display
+from robustbench_cli.run.setup import Place
+
+FITTED = "generator.safetensors"
+SAMPLES = "samples.npz"
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """What one ``synth fit`` asks for."""
+
+    generator: str
+    dataset: str
+    limit: int | None
+    place: Place
+    command: list[str]
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What one ``synth sample`` asks for."""
+
+    run: str
+    n: int
+    seed: int
+    place: Place
+    command: list[str]
+    name: str | None = None
+
+
+def fit(asked: Fitting, display: Display) -> Path:
+    """Fit a generator on training images, as they are; return the folder.
+
+    It holds ``generator.safetensors``: tensors only.  Images of the test split are left out where
+    they are among the training images, too.
+
+    Raises:
+        UserError: something asked for cannot be had; no folder is left behind.
+    """
+    generator, began = GENERATORS.build(Spec.parse(asked.generator)), time.perf_counter()
+    dataset = DATASETS.build(spec_of(setup.component("dataset", asked.dataset)))
+    given, test = (dataset.load(split, asked.place.data_dir) for split in ("train", "test"))
+    given = given.only(slice(asked.limit))
+    train = synth.unseen(given, test)
+    left_out = len(given) - len(train)
+    if not len(train):
+        raise UserError(f"all {len(given)} training images are in the test split, too")
+    known = synth.learned(generator, train)
+    name, label = DATASETS.name_of(dataset), setup.label_of(GENERATORS, generator)
+    run = Run(
+        id=asked.name or folders.new_id(f"synth-{GENERATORS.name_of(generator)}", name, 0),
+        kind="synth",
+        created=records.now(),
+        command=asked.command,
+        config=records.plain(
+            {
+                "generator": {label: GENERATORS.describe(generator)},
+                "dataset": DATASETS.describe(dataset),
+                "limit": asked.limit,
+            }
+        ),
+        subject=label,
+        dataset={
+            "name": name,
+            "train": len(train),
+            "train_sha256": train.fingerprint(),
+            "test_sha256": test.fingerprint(),
+        },
+        environment=setup.environment(CPU),
+        n=len(train),
+        notes=[f"{left_out} training images are in the test split, too: left out"] * bool(left_out),
+    )
+    folder = folders.new(asked.place.out, run.id)
+    with records.recording(run, folder) as recorder:
+        checkpoint.save(folder / FITTED, known, {"generator": label})
+        kept = records.filed(folder / FITTED)
+        recorder.update(fitted=kept, seconds=time.perf_counter() - began)
+    for note in (*run.notes, f"{label}: fitted on {len(train)} training images of {name}"):
+        display.note(note)
+    return folder
+
+
+def sample(asked: Sampling, display: Display) -> Path:
+    """Draw labelled images; return the file, for ``--extra-data npz:FILE``.
+
+    Raises:
+        UserError: there is no such generator, or it is damaged; no folder is left behind.
+    """
+    began, source = time.perf_counter(), folders.named(asked.run, asked.place.out, "synth")
+    fitted = records.read(source)
+    if not fitted.fitted:
+        raise UserError(f"run {fitted.id!r} has no generator; fit one: advbench synth fit gaussian")
+    known = checkpoint.recorded(source, fitted.fitted)
+    ((label, described),) = fitted.config["generator"].items()
+    generator = GENERATORS.build(spec_of(described))
+    images, labels = synth.sampled(generator, known, asked.n, asked.seed)
+    made_up = f"samples-{described['name']}"
+    run = Run(
+        id=asked.name or folders.new_id(made_up, fitted.dataset["name"], asked.seed),
+        kind="synth",
+        created=records.now(),
+        command=asked.command,
+        config={**fitted.config, "n": asked.n, "seed": asked.seed},
+        seed=asked.seed,
+        parent=fitted.id,
+        subject=label,
+        dataset=fitted.dataset,
+        environment=setup.environment(CPU),
+        weights=fitted.fitted["sha256"],
+        n=asked.n,
+    )
+    folder = folders.new(asked.place.out, run.id)
+    with records.recording(run, folder) as recorder:
+        arrays = {"image": images.numpy(), "label": labels.numpy()}
+        path = write_arrays(folder / SAMPLES, arrays)
+        recorder.update(samples=records.filed(path), seconds=time.perf_counter() - began)
+    display.note(f"{label}: {asked.n} images like those of {fitted.dataset['name']}")
+    return path
