@@ -42,8 +42,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/advbench report --results $(DEMO) --format md --out $(DEMO)/table.md
 	@$(BIN)/advbench report --results $(DEMO)
 
+# A process per core, one thread each, and every test file in one process: files share their nets.
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -206,7 +206,7 @@ def test_the_shell_is_offered_names_with_their_meaning():
 
 def test_after_an_objective_only_modifiers_are_offered():
     assert "trades" in words(catalogue.complete_defenses(""))
-    assert words(catalogue.complete_defenses("trades+a")) == ["trades+awp"]
+    assert words(catalogue.complete_defenses("trades+aw")) == ["trades+awp"]
     assert words(catalogue.complete_defenses("trades:beta=1+awp+h")) == ["trades:beta=1+awp+he"]
     assert words(catalogue.complete_defenses("trades+awp+aw")) == []
     assert "awp+trades" in words(catalogue.complete_defenses("awp+t"))

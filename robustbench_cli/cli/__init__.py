@@ -89,8 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         if type(error).__name__ == "Abort":  # Ctrl-C; the command has said how to go on
             return 130
         if hasattr(error, "format_message"):  # what click found wrong with the options
-            typer.echo(f"advbench: {' '.join(error.format_message().split())}", err=True)
-            return 2
+            return _complain(error.format_message(), code=2)
         return _fail(error, debug, code=1)
     return code if isinstance(code, int) else 0
 
@@ -100,8 +99,15 @@ def _fail(error: Exception, debug: bool, code: int) -> int:
         traceback.print_exception(error)
     known = isinstance(error, UserError | RunError)
     what = str(error) if known else f"{type(error).__name__}: {error} (--debug shows where)"
-    if launch.speaks():  # the others failed for the same reason
+    return _complain(what, code)
+
+
+def _complain(what: str, code: int) -> int:
+    """One line from one process: the others, if there are any, failed for the same reason."""
+    if launch.speaks():
         typer.echo(f"advbench: {' '.join(what.split())}", err=True)
+    else:
+        launch.linger()
     return code
 
 

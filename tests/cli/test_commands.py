@@ -71,7 +71,7 @@ def test_eval_takes_the_latest_run_and_prints_the_accuracies(results, capsys):
     assert main(["eval", "--attack", "fgsm", "--n", "20", "--quiet", "--out", str(results)]) == 0
     out, err = capsys.readouterr()
     assert not err
-    assert "trades:steps=2+awp:warmup=0+he on digits, Linf eps 0.15" in out
+    assert "trades:steps=2+awp:warmup=0+he (last, epoch 4) on digits, Linf eps 0.15" in out
     assert "clean" in out
     assert Path(out.strip().splitlines()[-1]).is_dir()
 
