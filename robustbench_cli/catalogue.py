@@ -155,6 +155,7 @@ def _presets(folder: str, kind: str, package: Path) -> Iterator[Item]:
 REGISTRIES: Mapping[str, tuple[str, str]] = {
     "defenses": ("defenses", "DEFENSES"),
     "attacks": ("attacks", "ATTACKS"),
+    "masks": ("masks", "MASKS"),
     "certificates": ("certificates", "CERTIFICATES"),
     "detectors": ("detectors", "DETECTORS"),
     "generators": ("generators", "GENERATORS"),
@@ -260,6 +261,7 @@ def _completing(*kinds: str) -> Callable[[str], Completions]:
 
 
 complete_attacks = _completing("attacks")
+complete_masks = _completing("masks")
 complete_certificates = _completing("certificates")
 complete_detectors = _completing("detectors")
 complete_generators = _completing("generators")

@@ -6,7 +6,7 @@ A *component* (model, dataset, optimizer, schedule) is a table ``{"name": ..., p
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -145,6 +145,14 @@ def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
         message = first["msg"].removeprefix("Value error, ")
         given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         raise UserError(f"{where}{': ' if where else ''}{message}{given}") from None
+
+
+def recorded(config: TrainConfig | EvalConfig) -> Table:
+    """A configuration as records keep it: a mask only where there is one."""
+    values = asdict(config)
+    if not config.threat.mask:
+        del values["threat"]["mask"]
+    return values
 
 
 def merged(*layers: Mapping[str, Any]) -> Table:

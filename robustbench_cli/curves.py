@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from robustbench_cli.cells import Cell
 from robustbench_cli.columns import CLEAN, swept
 from robustbench_cli.records import Run
-from robustbench_cli.registry import radius
+from robustbench_cli.registry import limits
 from robustbench_cli.report import Row, finished, rows
 
 
@@ -42,11 +42,14 @@ class Panel:
     """The radius, unless it is swept."""
     n: int
     curves: tuple[Curve, ...]
+    mask: str = ""
+    """Which pixels may change; nothing: all."""
 
     @property
     def title(self) -> str:
         """What all curves have in common."""
-        threat = self.norm if self.eps is None else f"{self.norm} {radius(self.eps)}"
+        plain = self.norm if self.eps is None else limits(self.norm, self.eps)
+        threat = f"{plain}, mask {self.mask}" if self.mask else plain
         return f"{self.dataset}, {threat}, n {self.n}"
 
 
@@ -87,6 +90,7 @@ def _panel(over: str, found: Sequence[Row]) -> Panel:
         norm=eps["norm"],
         eps=None if over == "eps" else eps["eps"],
         n=facts["n"].raw["n"],
+        mask=eps.get("mask", ""),
         curves=tuple(
             curve
             for row, name in zip(found, defenses, strict=True)

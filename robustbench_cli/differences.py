@@ -38,6 +38,8 @@ class Measured:
     """The attack's; nothing for images as they are."""
     norm: str
     eps: float
+    mask: str = ""
+    """Which pixels could change; nothing: all."""
     within: str | None = None
     """Of a certificate: the ball, as ``Linf=2/255``, or nothing for its predictions as such."""
     source: Run | None = None
@@ -87,6 +89,7 @@ def training(
         ("epochs", train.get("epochs"), meaning.epochs),
         ("training images", train.get("limit") or None, "all"),
         ("trained at eps", threat.get("eps") if attacked else None, meaning.eps),
+        ("trained with mask", threat.get("mask") if attacked else None, "none"),
         ("extra data", extra.get("path", extra.get("name")), meaning.extra or None),
         ("epoch kept", _KEPT.get(rule, rule) or None, _kept(rule, meaning.metric.select)),
     ]
@@ -116,7 +119,7 @@ def attack(cell: Published, meaning: Meaning, each: Measured) -> list[Difference
         return None
     # A paper that says nothing of restarts made one.
     found = _params(each.params, {"restarts": "1", **alike[0].params}) if alike else []
-    reach = [("eps", each.eps, cell.epsilon)] if attacked else []
+    reach = [("eps", each.eps, cell.epsilon), ("mask", each.mask or None, "none")] * attacked
     judged = [("images", each.run.n, each.run.dataset.get("test"))]
     return [*_unequal(reach), *found, *(source or ()), *_unequal(judged)]
 

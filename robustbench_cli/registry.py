@@ -40,6 +40,11 @@ def radius(eps: float) -> str:
     return f"{round(levels)}/255" if fraction else f"{eps:g}"
 
 
+def limits(norm: str, eps: float, mask: str = "") -> str:
+    """A threat in words: ``Linf 8/255``, or ``L2 1, mask box:share=0.5``."""
+    return f"{norm} {radius(eps)}" + (f", mask {mask}" if mask else "")
+
+
 @dataclass(frozen=True)
 class Spec:
     """A component by name with the parameters that were given, e.g. ``pgd:steps=50``.

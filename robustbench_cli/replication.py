@@ -155,6 +155,7 @@ def measured(runs: Sequence[Run]) -> Iterator[Measured]:
                     params=params,
                     norm=threat["norm"],
                     eps=threat["eps"] if eps is None else eps,
+                    mask=threat.get("mask", ""),
                     within=within,
                     source=weights.get(made_on),
                     run=run,

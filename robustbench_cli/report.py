@@ -27,7 +27,7 @@ from robustbench_cli.columns import (
 )
 from robustbench_cli.errors import UserError
 from robustbench_cli.records import Kind, Outcome, Run
-from robustbench_cli.registry import radius
+from robustbench_cli.registry import limits
 
 _TOLD = 3  # differences that tell a name apart; more would fill the line
 
@@ -130,7 +130,8 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
 def setting(run: Run) -> Hashable:
     """Equal for evaluations whose numbers can be compared."""
     threat, data = run.config["threat"], run.dataset
-    return data["name"], data["test_sha256"], threat["norm"], threat["eps"], run.n
+    limited = threat["norm"], threat["eps"], threat.get("mask", "")
+    return data["name"], data["test_sha256"], *limited, run.n
 
 
 def count(share: float | None, n: int) -> float:
@@ -240,10 +241,11 @@ def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
         "model": run.config["model"]["name"],
     }
     counts = {"n": run.n or 0, "seeds": seeds}
-    norm, eps = threat["norm"], threat["eps"]
+    norm, eps, mask = threat["norm"], threat["eps"], threat.get("mask", "")
+    limited = {"norm": norm, "eps": eps} | ({"mask": mask} if mask else {})
     return {
         **{key: Fact(name, {key: name}, name) for key, name in names.items()},
-        "eps": Fact(f"{norm} {radius(eps)}", {"norm": norm, "eps": eps}, (norm, eps)),
+        "eps": Fact(limits(**limited), limited, (norm, eps, mask)),
         **{key: Fact(str(count), {key: count}, -count) for key, count in counts.items()},
     }
 

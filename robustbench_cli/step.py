@@ -44,6 +44,7 @@ class Step:
     classes: int = 0
     """How many there are."""
     threat: Threat
+    """With a mask: bound to these images by the time that an objective sees it."""
     noise: Noise
     criterion: Criterion = cross_entropy
     epoch: int = 0

@@ -9,7 +9,7 @@ from robustbench_cli import records
 from robustbench_cli.cells import Cell
 from robustbench_cli.columns import CLEAN, key_of, labels, odd, source, swept
 from robustbench_cli.records import Outcome, Run
-from robustbench_cli.registry import radius
+from robustbench_cli.registry import limits
 from robustbench_cli.report import count, finished, right, setting
 
 
@@ -19,7 +19,7 @@ class Matrix:
 
     attack: str
     about: Mapping[str, Any]
-    """dataset, norm, eps, n."""
+    """dataset, norm, eps, perhaps mask, n."""
     names: Mapping[str, str]
     """What to call the models, by their weights, in the order in which they were made."""
     sources: tuple[str, ...]
@@ -35,8 +35,8 @@ class Matrix:
     def title(self) -> str:
         """What all numbers have in common."""
         about = self.about
-        eps = f"{about['norm']} {radius(about['eps'])}"
-        return f"{self.attack}: {about['dataset']}, {eps}, n {about['n']}"
+        threat = limits(about["norm"], about["eps"], about.get("mask", ""))
+        return f"{self.attack}: {about['dataset']}, {threat}, n {about['n']}"
 
 
 def matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[Matrix]:

@@ -47,6 +47,7 @@ class Task:
     clean: Tensor
     """Logits (B, K) of the clean images, in float32."""
     threat: Threat
+    """With a mask: bound to these images."""
     noise: Noise
     """Keyed by example, for this attack and this lane only."""
     lane: int
@@ -61,6 +62,7 @@ class Task:
             x=self.x[rows],
             y=self.y[rows],
             clean=self.clean[rows],
+            threat=self.threat.only(rows),
             noise=self.noise.only(rows),
         )
 
@@ -71,6 +73,7 @@ class Task:
             x=torch.cat([self.x, other.x]),
             y=torch.cat([self.y, other.y]),
             clean=torch.cat([self.clean, other.clean]),
+            threat=self.threat.joined(other.threat),
             noise=replace(self.noise, ids=torch.cat([self.noise.ids, other.noise.ids])),
         )
 
@@ -146,6 +149,11 @@ class Attack:
         return False
 
     @property
+    def maskable(self) -> bool:
+        """Whether the engine can keep it to the pixels that a mask leaves free."""
+        return True
+
+    @property
     def draws(self) -> int:
         """Passes that are averaged for one look (expectation over transformation)."""
         return 1
@@ -213,6 +221,10 @@ class Search(Attack, ABC):
 @dataclass(frozen=True, kw_only=True)
 class Whole(Attack, ABC):
     """An attack that runs by itself on a batch, for codes that are not ours."""
+
+    @property
+    def maskable(self) -> bool:
+        return False
 
     @abstractmethod
     def craft(self, model: Any, task: Task) -> Tensor:

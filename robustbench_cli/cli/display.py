@@ -189,10 +189,11 @@ def print_outcomes(folder: Path) -> None:
 def _heading(run: records.Run) -> str:
     threat, made_on = run.config["threat"], source(run).get("id")
     eps = "" if swept(run) == "eps" else f" eps {radius(threat['eps'])}"
+    mask = f", mask {threat['mask']}" if "mask" in threat else ""
     crafted = f", images crafted on {made_on}" if made_on else ""
     kept = run.evaluated
     which = f" ({kept.rule}, epoch {kept.epoch})" if kept else ""
-    return f"{run.subject}{which} on {records.data_name(run)}, {threat['norm']}{eps}{crafted}"
+    return f"{run.subject}{which} on {records.data_name(run)}, {threat['norm']}{eps}{mask}{crafted}"
 
 
 def _extent(proof: records.Proof) -> str:

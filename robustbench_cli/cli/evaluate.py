@@ -55,6 +55,7 @@ def evaluate(
     ),
     norm: options.Norm = None,
     eps: options.Eps = None,
+    mask: options.Mask = None,
     sweep: Annotated[
         str | None,
         typer.Option(help="Every attack at several radii or lengths: eps=0,2/255,...,16/255."),
@@ -110,6 +111,7 @@ def evaluate(
         n=n,
         norm=norm,
         eps=eps,
+        mask=mask,
         sweep=sweep,
         restarts=restarts,
         eot=eot,

@@ -29,6 +29,7 @@ class Asked:
     n: int | None
     norm: str | None
     eps: str | None
+    mask: str | None = None
     sweep: str | None = None
     restarts: int | None
     eot: int | None
@@ -75,7 +76,7 @@ def request(asked: Asked, kind: str) -> "Request":
         attack=attacks,
         certify=certificates,
         dataset=setup.component("dataset", dataset) if dataset is not None else None,
-        threat=given(norm=asked.norm, eps=asked.eps) or None,
+        threat=given(norm=asked.norm, eps=asked.eps, mask=asked.mask) or None,
         source={"id": source.parent, "weights": source.weights} if source else None,
         sweep=asked.sweep,
         n=asked.n,

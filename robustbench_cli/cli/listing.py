@@ -29,8 +29,9 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="defenses, attacks, certificates, detectors, generators, models, datasets, "
-            "optimizers, schedules, figures, presets, suites, or runs (default: all but runs).",
+            help="defenses, attacks, masks, certificates, detectors, generators, models, "
+            "datasets, optimizers, schedules, figures, presets, suites, or runs (default: all "
+            "but runs).",
             autocompletion=catalogue.complete_kinds,
         ),
     ] = None,
@@ -56,8 +57,9 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defense, attack, certificate, detector, generator, model, data set, optimizer, "
-            "schedule, preset, suite or run; with parameters, too: pgd100, trades:beta=1.",
+            help="A defense, attack, mask, certificate, detector, generator, model, data set, "
+            "optimizer, schedule, preset, suite or run; with parameters, too: pgd100, "
+            "trades:beta=1.",
             autocompletion=catalogue.complete_names,
         ),
     ],
@@ -294,6 +296,7 @@ _EXAMPLES = {
     "objective": "advbench train {}",
     "modifier": "advbench train trades+{}",
     "attacks": "advbench eval --attack {}",
+    "masks": "advbench eval --attack pgd20 --mask {}",
     "certificates": "advbench eval --certify {}",
     "detectors": "advbench detect fit {}",
     "generators": "advbench synth fit {}",

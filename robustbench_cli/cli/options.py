@@ -18,6 +18,14 @@ Dataset = Annotated[
 ]
 Norm = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
 Eps = Annotated[str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        help="Which pixels may change: threshold:above=0.1, border:width=2, box:share=0.5, "
+        "file:PATH.npz, saliency:top=0.2 (default: all).",
+        autocompletion=catalogue.complete_masks,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")]
 DataDir = Annotated[

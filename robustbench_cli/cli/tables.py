@@ -189,7 +189,8 @@ def _grid(matrix: "Matrix") -> Grid:
 
 def _pairs(matrix: "Matrix") -> list[dict[str, Any]]:
     """One line for each number: who broke whom."""
-    about = {key: matrix.about[key] for key in ("dataset", "norm", "eps", "n")}
+    keys = ("dataset", "norm", "eps", "mask", "n")
+    about = {key: matrix.about[key] for key in keys if key in matrix.about}
     return [
         {
             "attack": matrix.attack,

@@ -42,6 +42,7 @@ def train(
     lr: Annotated[str | None, typer.Option(help="Highest learning rate.")] = None,
     norm: options.Norm = None,
     eps: options.Eps = None,
+    mask: options.Mask = None,
     seed: options.Seed = None,
     device: options.Device = "auto",
     precision: Annotated[
@@ -111,7 +112,7 @@ def train(
     named = Named(init=init, labeller=labeller, teachers=tuple(teacher or ()))
     place = setup.Place(out=out, data_dir=data_dir, device=device)
     section = options.given(epochs=epochs, batch_size=batch_size, lr=lr)
-    threat = options.given(norm=norm, eps=eps)
+    threat = options.given(norm=norm, eps=eps, mask=mask)
     typed = options.given(
         defense=setup.parts(defense) if defense is not None else None,
         dataset=setup.component("dataset", dataset) if dataset is not None else None,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from robustbench_cli.ascent import Ascent, Start, Steps, StepSize, check_reach
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import Criterion, hits
+from robustbench_cli.masks import Sight, bound
 from robustbench_cli.models import Classifier
 from robustbench_cli.modes import Mode, borrowed
 from robustbench_cli.registry import Registry, Spec
@@ -254,6 +255,8 @@ class Recipe:
             return self._backward(step.part(), release)
 
     def _backward(self, step: Step, release: ExitStack) -> Trained:
+        sight = Sight(model=step.model, x=step.x, y=step.y)
+        step = replace(step, threat=bound(step.threat, sight))
         with borrowed(step.model, self.objective.attack_mode):
             crafted = self.objective.crafted(step)
 

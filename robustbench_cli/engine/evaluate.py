@@ -87,7 +87,7 @@ def clean(field: Field, rows: Tensor) -> Iterator[Found]:
     def batches(left: Tensor, size: int) -> Iterator[Found]:
         for part in torch.split(left, size):
             x, y = field.data.images(part), field.data.y[part]
-            verdict = field.judge.verdict(x, x, y)
+            verdict = field.judge.of(part).verdict(x, x, y)
             yield Found.judged(part, x, torch.zeros_like(part), verdict)
 
     return halving(batches, rows, field.slots, field.note)
@@ -145,7 +145,7 @@ def _handed(found: Found, field: Field) -> Found:
     assert field.target is not None
     rows = found.rows.to(field.data.y.device)
     x, y = field.data.images(rows), field.data.y[rows]
-    verdict = field.target.verdict(found.x.to(x), x, y)
+    verdict = field.target.of(rows).verdict(found.x.to(x), x, y)
     return replace(
         found,
         broken=verdict.broken.cpu(),
@@ -203,6 +203,7 @@ def attacked(
     Args:
         x: images (B, C, H, W) in [0, 1].
         y: labels (B).
+        threat: with a mask, bound to these images.
         noise: keyed by example, B of them.
         stop: whether an example is done once it is broken (see ``Field.stop``).
         precision: "auto" searches with the fastest model that can be vouched for.

@@ -5,7 +5,7 @@ Attacks and the fast models they search with only propose.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -117,8 +117,17 @@ class Judge:
 
     model: nn.Module
     threat: Threat
+    """With a mask: bound to all examples, or to those of the verdict."""
     random: bool = False
     """Whether the model is randomised, so that one pass decides nothing."""
+
+    def of(self, rows: Tensor) -> "Judge":
+        """The judge of some of the examples."""
+        return replace(self, threat=self.threat.only(rows))
+
+    def at(self, eps: float) -> "Judge":
+        """The judge under a threat of another radius."""
+        return replace(self, threat=replace(self.threat, eps=eps))
 
     def logits(self, x: Tensor) -> Tensor:
         """One float32 pass, (B, K)."""
@@ -146,6 +155,8 @@ class Judge:
         Args:
             bounded: whether they must be in the ball, too.
         """
+        if not bool(self.threat.untouched(x_adv, x).all()):
+            raise RunError(f"the attack changed pixels that must stay ({self.threat})")
         box = (x_adv >= 0) & (x_adv <= 1)  # False for NaN, too
         if not bool(box.all()) or (bounded and not bool(self.threat.inside(x_adv, x).all())):
             raise RunError(

@@ -58,8 +58,9 @@ class Lens:
         price = attack.draws * (1 + attack.probes), attack.draws * backwards
         look = looks[0] if len(looks) == 1 else _mean(looks)
         if attack.sees == "logits":
-            look = look._replace(loss=margin(look.logits, task.y))
-        return look, *price
+            return look._replace(loss=margin(look.logits, task.y)), *price
+        # No attack need know of masks: in directions that are closed the loss looks flat.
+        return look._replace(grad=task.threat.allowed(look.grad)), *price
 
     def _once(self, attack: Search, state: State, task: Task, taken: Tensor) -> Look:
         x = state["x"].detach()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustbench_cli.attacks import Attack, Examples, Look, Search, Stage, Task, Whole
+from robustbench_cli.attacks import Attack, Examples, Look, Search, Stage, State, Task, Whole
 from robustbench_cli.domains import least_wrong
 from robustbench_cli.engine.judge import Judge
 from robustbench_cli.engine.lens import Lens, Meter
@@ -20,7 +20,7 @@ from robustbench_cli.engine.table import Found, Table
 from robustbench_cli.errors import RunError
 from robustbench_cli.losses import margin
 from robustbench_cli.noise import Noise
-from robustbench_cli.threat import over
+from robustbench_cli.threat import Masked, over
 
 REFILL = 8
 """Slots are refilled when one in so many is free: beginning an attack has a price of its own."""
@@ -103,7 +103,7 @@ def _task(stage: Stage, rows: Tensor, field: Field) -> Task:
         x=x,
         y=y,
         clean=field.judge.logits(x),
-        threat=field.judge.threat,
+        threat=field.judge.threat.only(rows),
         noise=source,
         lane=stage.lane,
         data=field.data,
@@ -115,7 +115,7 @@ def _begin(attack: Search, rows: Tensor, task: Task) -> Table:
     low = torch.full_like(rows, -torch.inf, dtype=task.clean.dtype)
     return Table(
         task=task,
-        state=attack.begin(task),
+        state=_kept_to(attack, attack.begin(task), task, none),
         rows=rows,
         taken=none,
         alive=torch.ones_like(none, dtype=torch.bool),
@@ -143,7 +143,7 @@ def _looked(attack: Search, table: Table, field: Field) -> Table:
     first = better & wrong if attack.minimal else better & wrong & (table.peak_step < 0)
     return replace(
         table,
-        state=attack.move(state, look, task),
+        state=_kept_to(attack, attack.move(state, look, task), task, taken + 1),
         taken=taken + 1,
         alive=table.alive & ~(last | (better & (score == torch.inf))),
         peak=torch.where(better, score, table.peak),
@@ -152,6 +152,20 @@ def _looked(attack: Search, table: Table, field: Field) -> Table:
         forwards=table.forwards.add(table.alive, alpha=forwards),
         backwards=table.backwards.add(table.alive, alpha=backwards),
     )
+
+
+def _kept_to(attack: Search, state: State, task: Task, taken: Tensor) -> State:
+    """The state with clean pixels where nothing may change, in probes and in images that count.
+
+    What does not count is the attack's own business: it may be an image of something else.
+    """
+    if not isinstance(task.threat, Masked):
+        return state
+    x = task.threat.restored(state["x"], task.x)
+    kept = {"x": torch.where(over(attack.counts(state, taken), x), x, state["x"])}
+    if attack.probes:
+        kept["probes"] = task.threat.restored(state["probes"], task.x)
+    return {**state, **kept}
 
 
 def _score(
@@ -190,7 +204,7 @@ def _confirmed(attack: Search, table: Table, field: Field) -> Table:
     if not len(claims):
         return table
     task = table.task
-    stored = task.threat.stored(table.peak_x[claims], task.x[claims])
+    stored = task.threat.only(claims).stored(table.peak_x[claims], task.x[claims])
     granted = field.judge.broken(stored, task.y[claims])
     table.forwards[claims] += field.judge.passes
     denied = claims[~granted]
@@ -231,12 +245,13 @@ def _judged(
     attack: Attack, x: Tensor, hit: Tensor, rows: Tensor, task: Task, field: Field
 ) -> Found:
     """The verdict on the best images, ``hit`` (B) of which an attack claims to be of any use."""
+    judge = replace(field.judge, threat=task.threat)
     if not attack.minimal:
         x = task.threat.stored(x, task.x)
-        verdict = field.judge.verdict(x, task.x, task.y)
+        verdict = judge.verdict(x, task.x, task.y)
         return Found.judged(rows, x, task.threat.distance(x, task.x), verdict)
-    x, passes = _nudged(x, task, hit, field.judge)
-    verdict = field.judge.verdict(x, task.x, task.y, bounded=False)
+    x, passes = _nudged(x, task, hit, judge)
+    verdict = judge.verdict(x, task.x, task.y, bounded=False)
     broken = verdict.broken & hit
     norm = torch.where(broken, task.threat.distance(x, task.x), torch.inf)
     found = Found.judged(rows, x, norm, verdict._replace(broken=broken, margin=-norm))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli import masks
 from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.config import Training
 from robustbench_cli.data import Dataset, Split
@@ -17,6 +18,7 @@ from robustbench_cli.data.pool import Pool
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.engine.evaluate import attacked
 from robustbench_cli.errors import RunError
+from robustbench_cli.masks import Sight
 from robustbench_cli.models import Classifier
 from robustbench_cli.modes import evaluating
 from robustbench_cli.noise import Noise, generator, key
@@ -214,7 +216,8 @@ def accuracies(
             with torch.no_grad():
                 right = model(x).argmax(1) == y
             noise = Noise(seed, rows[right], "measure")
-            found = attacked(model, x[right], y[right], PROBE, threat, noise)
+            here = masks.bound(threat, Sight(model=model, x=x[right], y=y[right]))
+            found = attacked(model, x[right], y[right], PROBE, here, noise)
             counts += torch.stack([right.sum(), (~found.broken).sum().to(right.device)])
     model.low_precision = narrow
     shard.add([counts])

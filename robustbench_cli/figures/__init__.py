@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from robustbench_cli import folders, records
 from robustbench_cli.errors import UserError
 from robustbench_cli.records import Run
-from robustbench_cli.registry import Registry, radius
+from robustbench_cli.registry import Registry, limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Page
@@ -93,7 +93,7 @@ def setting(run: Run) -> str:
     """Data set and threat: ``mnist, Linf 0.3``."""
     try:
         threat = run.config["threat"]
-        return f"{records.data_name(run)}, {threat['norm']} {radius(threat['eps'])}"
+        return f"{records.data_name(run)}, {limits(**threat)}"
     except KeyError as error:
         raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
 

@@ -56,8 +56,9 @@ def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
         spec.label: CERTIFICATES.describe(CERTIFICATES.build(spec))
         for spec in specs_of(values.get("certify", {}))
     }
-    for option in ("sweep", "source"):
-        if values["certify"] and values.get(option):
+    options = {**values, "mask": values["threat"]["mask"]}
+    for option in ("sweep", "source", "mask"):
+        if values["certify"] and options.get(option):
             raise UserError(f"--certify goes without --{option}, which is for attacks")
     return validated(EvalConfig, values)
 
@@ -183,6 +184,11 @@ def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
             raise UserError(
                 f"attack {label!r} is an attack in {measured}, the threat is {norm}; a distance in "
                 f"one norm says nothing about a radius in another: use --norm {attack.measures[0]}"
+            )
+        stages = attack.stages(config.threat, classes)
+        if config.threat.mask and not all(stage.attack.maskable for stage in stages):
+            raise UserError(
+                f"attack {label!r} runs in code that knows of no mask: leave it or --mask out"
             )
         if "steps" in config.sweep and not ATTACKS.accepts(config.attack[label]["name"], "steps"):
             raise UserError(f"--sweep steps: attack {label!r} has no steps")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,9 @@ from torch import nn
 
 from robustbench_cli import folders, records
 from robustbench_cli.attacks import Stage
-from robustbench_cli.config import EvalConfig, spec_of
+from robustbench_cli.config import EvalConfig, recorded, spec_of
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.engine import checks, lens
+from robustbench_cli.engine import checks, lens, localize
 from robustbench_cli.engine.evaluate import Column, Progress, clean, evaluate
 from robustbench_cli.engine.journal import Journal
 from robustbench_cli.engine.judge import Judge, examine, judging
@@ -31,6 +31,7 @@ from robustbench_cli.run.points import Point, cut, inherit, points
 from robustbench_cli.run.setup import Place
 from robustbench_cli.run.watch import Watched
 from robustbench_cli.shard import Shard, joined, local
+from robustbench_cli.threat import Threat
 
 CLEAN = "clean"
 
@@ -122,6 +123,7 @@ def _shared(
     for each in filter(None, (subject, request.source)):
         each.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
         examine(each.model, data.images(slice(2)), len(test.classes))
+    threat = localize.bound(config.threat, subject.model, data)
     with ExitStack() as stack:
         run_ = _described(request, data, test, where)
         folder, run_, taken_up = shard.agreed(
@@ -134,7 +136,7 @@ def _shared(
         stack.enter_context(shard.as_one())
         for each in filter(None, (subject, request.source)):
             stack.enter_context(judging(each.model))
-        session = _Session(request, data, shard, recorder, display)
+        session = _Session(request, data, threat, shard, recorder, display)
         for note in subject.notes:
             session.note(note)
         columns = session.judge(todo, keep or (lambda *_: None))
@@ -153,7 +155,7 @@ def _described(request: Request, data: Split, test: Split, where: torch.device) 
         kind=request.kind,
         created=records.now(),
         command=request.command,
-        config=records.plain(asdict(config)),
+        config=records.plain(recorded(config)),
         seed=subject.seed,
         parent=subject.parent,
         subject=subject.name,
@@ -173,7 +175,13 @@ class _Session:
     """One process's part of an evaluation."""
 
     def __init__(
-        self, request: Request, data: Split, shard: Shard, recorder: Recorder, display: Display
+        self,
+        request: Request,
+        data: Split,
+        threat: Threat,
+        shard: Shard,
+        recorder: Recorder,
+        display: Display,
     ) -> None:
         self.config, self.data, self.shard = request.config, data, shard
         self.journal = Journal(recorder.folder, len(data))
@@ -181,7 +189,7 @@ class _Session:
         self._labels = data.y.cpu().numpy()
         model = request.subject.model
         few, labels = data.images(slice(lens.SHOWN)), data.y[: lens.SHOWN]
-        self._judge = Judge(model, self.config.threat, checks.randomised(model, few))
+        self._judge = Judge(model, threat, checks.randomised(model, few))
         for note in checks.before(model, few, labels, self._judge.random):
             self.note(note)
         on = request.source.model if request.source else model
@@ -267,8 +275,8 @@ class _Session:
         standing = mine & right & (point.eps != 0)
         field = replace(
             self._field,
-            judge=replace(self._field.judge, threat=point.threat),
-            target=self._field.target and replace(self._field.target, threat=point.threat),
+            judge=self._field.judge.at(point.threat.eps),
+            target=self._field.target and self._field.target.at(point.threat.eps),
         )
         self.journal.started()
         watched = Watched(self._display, point, column, standing, len(stages), int(mine.sum()))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from robustbench_cli import catalogue, launch, presets
+from robustbench_cli import catalogue, launch, masks, presets
 from robustbench_cli import environment as software
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.config import (
@@ -205,9 +205,10 @@ def _short(value: Any) -> str:
 
 
 def radius_of(threat: Mapping[str, Any], dataset: Dataset) -> Table:
-    """The threat with the data set's usual radius where none is given."""
+    """The threat with the data set's usual radius where none is given, its mask written out."""
     norm = validated(_OnlyNorm, {"norm": threat.get("norm", "Linf")}).norm
-    return asdict(validated(Threat, {"eps": dataset.eps[norm], **threat, "norm": norm}))
+    found = asdict(validated(Threat, {"eps": dataset.eps[norm], **threat, "norm": norm}))
+    return {**found, "mask": masks.canonical(found["mask"])}
 
 
 def _capped(section: Table) -> Table:

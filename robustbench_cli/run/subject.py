@@ -63,8 +63,10 @@ def _from_run(folder: Path, rule: str | None) -> tuple[Subject, Table]:
         seed=run.seed,
         notes=(unfinished,) * (run.status != "ok"),
     )
-    sections = ("dataset", "model", "defense", "threat")
-    return subject, {section: run.config[section] for section in sections}
+    base = {section: run.config[section] for section in ("dataset", "model", "defense")}
+    # A mask is asked for, never inherited: what was trained under one may fall without it.
+    threat = {key: run.config["threat"][key] for key in ("norm", "eps")}
+    return subject, base | {"threat": threat}
 
 
 def weights_of(run: records.Run, rule: str | None = None) -> records.Checkpoint:

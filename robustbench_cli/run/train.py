@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from robustbench_cli import folders, records
-from robustbench_cli.config import TrainConfig, spec_of, specs_of, validated
+from robustbench_cli.config import TrainConfig, recorded, spec_of, specs_of, validated
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.pool import Pool, renumbered
 from robustbench_cli.data.shape import shape_of
@@ -50,7 +50,7 @@ def train(
             kind="train",
             created=records.now(),
             command=command,
-            config=asdict(config),
+            config=recorded(config),
             seed=config.seed,
             subject=setup.subject(config.defense),
             dataset=prepared.describe(),

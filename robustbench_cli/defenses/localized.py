@@ -1,0 +1,53 @@
+"""Localized adversarial training (Rothberg et al., 2019), https://arxiv.org/abs/1909.04779."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from robustbench_cli.ascent import ascend
+from robustbench_cli.defenses import DEFENSES, Adversarial
+from robustbench_cli.errors import UserError
+from robustbench_cli.losses import cross_entropy
+from robustbench_cli.masks import Sight, bound, canonical
+from robustbench_cli.registry import Number
+from robustbench_cli.step import Passes, Step
+
+
+@DEFENSES.register("localized")
+@dataclass(frozen=True, kw_only=True)
+class Localized(Adversarial):
+    """A mix of the clean criterion and that on images whose background alone was attacked.
+
+    A threat-model study and no robustness method: an attack on the whole image leaves almost
+    nothing of it.  There is no code, and the full text could not be read: equal weights, the PGD
+    and the mask are a reconstruction.  The default mask is for digits on black; elsewhere name
+    one.  Histories and evaluations attack the whole image unless ``--mask`` is given there.
+    """
+
+    mask: str = "threshold:above=0.1"
+    """Which pixels the inner attack may change, as --mask takes it (advbench list masks)."""
+    clean_weight: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    """The share of the clean term."""
+
+    branches = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            object.__setattr__(self, "mask", canonical(self.mask))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        if not self.mask:
+            raise ValueError("it trains under a mask; without one write fgsm-at or pgd-at")
+
+    def perturb(self, step: Step) -> Tensor:
+        sight = Sight(model=step.model, x=step.x, y=step.y)
+        threat = bound(replace(step.threat, mask=self.mask), sight)
+        return ascend(step.model, cross_entropy, step.y, step.x, threat, step.noise, self.climb)
+
+    def loss(self, step: Step, logits: Passes) -> Tensor:
+        clean = step.criterion(logits["clean"], step.y)
+        adversarial = step.criterion(logits["adv"], step.y)
+        return self.clean_weight * clean + (1 - self.clean_weight) * adversarial
