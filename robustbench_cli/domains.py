@@ -3,25 +3,30 @@
 Wang et al., 2021, https://arxiv.org/abs/1906.03563: w maximises sum w_i F_i - gamma/2 |w - 1/K|^2.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 from torch import Tensor
 
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import margin
-from robustbench_cli.registry import Number
 
 
-def _numbers(value: Any) -> Any:
-    return tuple(value.split("/")) if isinstance(value, str) and "/" in value else value
+def _weights(value: Any) -> Any:
+    if value in get_args(Schedule):
+        return value
+    try:
+        shares = tuple(map(float, value.split("/") if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        raise ValueError("expected min-max, avg, or shares of one as 0.5/0.3/0.2") from None
+    if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"weights are shares of one, these sum to {sum(shares):g}")
+    return shares
 
 
-Weights = Annotated[
-    Literal["min-max", "avg"] | tuple[Annotated[Number, Field(ge=0)], ...],
-    BeforeValidator(_numbers),
-]
+Schedule = Literal["min-max", "avg"]
+Weights = Annotated[Schedule | tuple[float, ...], BeforeValidator(_weights)]
 """Weights that follow the worst domain, the same for all, or fixed ones: ``0.5/0.3/0.2``."""
 
 

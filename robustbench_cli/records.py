@@ -20,7 +20,7 @@ from robustbench_cli.errors import UserError
 
 SCHEMA = 1
 
-Kind = Literal["train", "eval", "attack", "detect", "synth"]
+Kind = Literal["train", "eval", "attack", "detect", "synth", "joint"]
 Population = Literal["adversarial", "clean+adversarial"]
 Status = Literal["started", "interrupted", "failed", "ok"]
 UNFINISHED: tuple[Status, ...] = ("started", "interrupted", "failed")
@@ -119,6 +119,18 @@ class Detection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Domain:
+    """One of several domains that the same perturbation is to fool."""
+
+    name: str
+    clean_accuracy: float
+    robust_accuracy: float
+    """The share of examples about which it is right at the image that counts."""
+    weight: float
+    """What the attack weighed it with in the end: the mean over the examples it attacked."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One command, as it was asked and as it went.  Fields are only ever added."""
 
@@ -160,6 +172,8 @@ class Run:
     n: int | None = None
     attacks: dict[str, Outcome] = field(default_factory=dict)
     certificates: dict[str, Proof] = field(default_factory=dict)
+    domains: list[Domain] = field(default_factory=list)
+    """Of a joint attack, whose accuracies count examples that are not wrong in all of them."""
     examples: dict[str, str] = field(default_factory=dict)
     """Name and sha256 of the file with one verdict per example."""
     fitted: dict[str, str] = field(default_factory=dict)

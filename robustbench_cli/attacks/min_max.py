@@ -41,11 +41,6 @@ class MinMax(Iterated):
     steps: Steps = 50
     step: StepSize = 0.25
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.weights, tuple) and abs(sum(self.weights) - 1) > 1e-6:
-            raise ValueError(f"weights must sum to one, these sum to {sum(self.weights):g}")
-
     def begin(self, task: Task) -> State:
         each = task.y.view(len(task.y), -1)
         weights = first(self.weights, task.clean.new_empty(each.shape))

@@ -14,6 +14,7 @@ from robustbench_cli.cli.attack import attack
 from robustbench_cli.cli.bench import bench
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import evaluate
+from robustbench_cli.cli.joint import joint
 from robustbench_cli.cli.listing import list_, show
 from robustbench_cli.cli.paper import paper
 from robustbench_cli.cli.plot import plot
@@ -60,6 +61,7 @@ def options(
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(attack)
+app.command()(joint)
 app.add_typer(detect, name="detect")
 app.add_typer(synth, name="synth")
 app.command()(bench)

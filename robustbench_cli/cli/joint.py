@@ -1,0 +1,125 @@
+"""``advbench joint``."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustbench_cli import catalogue
+from robustbench_cli.cli import options
+
+if TYPE_CHECKING:
+    from robustbench_cli.records import Run
+
+
+def joint(
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A training run: its id, a part of it, or its path; repeat (default: the latest).",
+            autocompletion=catalogue.complete_runs,
+        ),
+    ] = None,
+    transform: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is done to the image before the model: identity, flip, flip-vertical, "
+            "brightness:by=0.1, gamma, zoom, rotate:degrees=30; repeat (default: identity)."
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Neighbouring test images that share one perturbation.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="min-max, avg, or fixed ones as 0.5/0.3/0.2 (default: min-max)."),
+    ] = None,
+    gamma: Annotated[
+        str | None,
+        typer.Option(help="Large: weights stay alike; small: the worst domain gets all."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Gradient steps (default: 50).")] = None,
+    attack: Annotated[
+        str, typer.Option(help="More of its parameters: min-max:climbs=ce,beta=20.")
+    ] = "min-max",
+    n: Annotated[int | None, typer.Option("--n", help="First N test images (default: all).")] = (
+        None
+    ),
+    norm: options.Norm = None,
+    eps: options.Eps = None,
+    batch_size: options.AttackBatch = None,
+    seed: options.Seed = None,
+    device: options.Device = "auto",
+    data_dir: options.DataDir = Path("data"),
+    out: options.Out = Path("results"),
+    name: options.Name = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Fool several domains with one perturbation: runs, images, transforms, or mixtures of them.
+
+    An example counts as fooled when all domains are wrong about it at the same image. The weights
+    that the attack ends with tell which domains are the difficult ones. An interrupted attack goes
+    on where it stopped when the same command is run again.
+
+    \b
+    advbench joint --run standard --run pgd-at --run trades --eps 0.15
+    advbench joint --run pgd-at --images 5               one perturbation for five images
+    advbench joint --run pgd-at --transform identity --transform flip --weights avg
+    """
+    from robustbench_cli import records
+    from robustbench_cli.cli.display import shown
+    from robustbench_cli.run.domains import Asked
+    from robustbench_cli.run.joint import run as joined
+    from robustbench_cli.run.setup import Place
+
+    asked = Asked(
+        runs=run or [None],
+        transforms=transform or [],
+        attack=attack,
+        options=options.given(weights=weights, gamma=gamma, steps=steps),
+        settings=options.given(
+            images=images,
+            n=n,
+            threat=options.given(norm=norm, eps=eps),
+            batch_size=batch_size,
+            seed=seed,
+        ),
+        place=Place(out=out, data_dir=data_dir, device=device),
+        command=sys.argv[1:],
+        name=name,
+    )
+    again = "what is done is kept. Run the same command again to go on."
+    with shown(quiet) as display, options.interruptible(again):
+        folder = joined(asked, display)
+    print_domains(records.read(folder), folder)
+
+
+def print_domains(run: "Run", folder: Path) -> None:
+    """How many examples are fooled in all domains, what each domain withstood, and its weight."""
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    from robustbench_cli.cli.listing import drawn, screen
+    from robustbench_cli.registry import radius
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("domain", "clean", "accuracy", "weight"):
+        table.add_column(title, justify="left" if title == "domain" else "right")
+    for each in run.domains:
+        shares = (f"{each.clean_accuracy:.2%}", f"{each.robust_accuracy:.2%}", f"{each.weight:.3f}")
+        table.add_row(escape(each.name), *shares)
+    threat, n = run.config["threat"], run.n or 0
+    (outcome,) = run.attacks.values()
+    fooled = n - outcome.correct
+    alone = n - round((run.clean_accuracy or 0) * n)
+    what = "groups" if run.config["images"] > 1 else "images"
+    lines = [
+        f"{run.subject} on {run.dataset['name']}, {threat['norm']} eps {radius(threat['eps'])}",
+        f"wrong in all domains: {fooled / n:.2%} ({fooled} of {n} {what}; {alone} as they are)",
+    ]
+    notes = [Text(f"note: {note}") for note in run.notes]
+    typer.echo(drawn(screen(), [*map(Text, lines), table, *notes]), nl=False)
+    typer.echo(folder)
