@@ -217,6 +217,10 @@ class Search(Attack, ABC):
         """Whether a misclassification at this look counts, (B)."""
         return torch.ones_like(taken, dtype=torch.bool)
 
+    def told(self, state: State) -> Tensor:
+        """What is to be known of each example at its end, (B, T); of most attacks, nothing."""
+        return state["x"].new_zeros(len(state["x"]), 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Whole(Attack, ABC):
@@ -229,10 +233,6 @@ class Whole(Attack, ABC):
     @abstractmethod
     def craft(self, model: Any, task: Task) -> Tensor:
         """Adversarial images (B, C, H, W); where there is none, anything."""
-    def told(self, state: State) -> Tensor:
-        """What is to be known of each example at its end, (B, T); of most attacks, nothing."""
-        return state["x"].new_zeros(len(state["x"]), 0)
-
 
 
 @dataclass(frozen=True, kw_only=True)
