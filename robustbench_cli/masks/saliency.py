@@ -38,5 +38,5 @@ class Saliency(Mask):
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    # In float64: of a model that is sure of itself, float32's loss has no gradient at all.
+    # In float64: where a model is sure, float32 rounds the label's own part of the gradient away.
     return cross_entropy(logits.double(), y.double() if y.is_floating_point() else y)
