@@ -19,6 +19,7 @@ SMALL = {
     "resnet-18": {"width": 8},
     "preact-resnet-18": {"width": 8},
     "digits-cnn": {"width": 8},
+    "vgg-16": {"width": 8, "hidden": 64},
 }
 """Parameters that a model cannot do without, or that make it quick; others are built as is."""
 

@@ -1,0 +1,45 @@
+"""LeNet-5 (LeCun et al., 1998), https://doi.org/10.1109/5.726791.
+
+With ReLU and max-pooling, as Chen et al. (2019), https://arxiv.org/abs/1903.09799, train it.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import nn
+
+from robustbench_cli.errors import UserError
+from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+
+SMALLEST = 12
+"""The side of the smallest image of which a pixel is left."""
+
+
+@MODELS.register("lenet-5", aliases=("lenet5", "lenet"))
+@dataclass(frozen=True, kw_only=True)
+class LeNet5(ModelConfig):
+    """Two 5x5 convolutions, each pooled, and three linear layers; 61,706 parameters on MNIST."""
+
+    def build(self, shape: Shape) -> Classifier:
+        if min(shape.height, shape.width) < SMALLEST:
+            raise UserError(
+                f"model 'lenet-5': images of {shape.height}x{shape.width} are too small; both "
+                f"sides must be at least {SMALLEST}"
+            )
+        pixels = (shape.height // 2 - 4) // 2 * ((shape.width // 2 - 4) // 2)
+        body = nn.Sequential(
+            OrderedDict(
+                conv1=nn.Conv2d(shape.channels, 6, 5, padding=2),
+                relu1=nn.ReLU(),
+                pool1=nn.MaxPool2d(2),
+                conv2=nn.Conv2d(6, 16, 5),
+                relu2=nn.ReLU(),
+                pool2=nn.MaxPool2d(2),
+                flatten=nn.Flatten(),
+                fc1=nn.Linear(16 * pixels, 120),
+                relu3=nn.ReLU(),
+                fc2=nn.Linear(120, 84),
+                relu4=nn.ReLU(),
+            )
+        )
+        return Classifier(self.normalizer(shape), body, nn.Linear(84, shape.classes))

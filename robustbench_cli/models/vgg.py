@@ -1,0 +1,56 @@
+"""VGG-16 (Simonyan and Zisserman, 2015), https://arxiv.org/abs/1409.1556.
+
+The variant for 32x32 images that AMP's authors train (Zheng et al., 2021),
+https://arxiv.org/abs/2010.04925: with batch norm, and two linear layers of 4,096 before the last.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import PositiveInt
+from torch import nn
+
+from robustbench_cli.errors import UserError
+from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+
+STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
+"""Channels of the convolutions of each stage, in multiples of ``width``."""
+SMALLEST = 2 ** len(STAGES)
+"""The side of the smallest image of which a pixel is left."""
+
+
+@MODELS.register("vgg-16", aliases=("vgg16",))
+@dataclass(frozen=True, kw_only=True)
+class VGG16(ModelConfig):
+    """Five stages of 3x3 convolutions, each pooled; 33,646,666 parameters on CIFAR-10."""
+
+    width: PositiveInt = 64
+    """Channels of the first stage."""
+    hidden: PositiveInt = 4096
+    """Units of the two linear layers before the last."""
+
+    def build(self, shape: Shape) -> Classifier:
+        if min(shape.height, shape.width) < SMALLEST:
+            raise UserError(
+                f"model 'vgg-16': images of {shape.height}x{shape.width} are too small; both "
+                f"sides must be at least {SMALLEST}"
+            )
+        layers: list[nn.Module] = []
+        channels = shape.channels
+        for stage in STAGES:
+            for multiple in stage:
+                layers += _convolution(channels, multiple * self.width)
+                channels = multiple * self.width
+            layers.append(nn.MaxPool2d(2))
+        pixels = shape.height // SMALLEST * (shape.width // SMALLEST)
+        first, second = (nn.Linear(n, self.hidden) for n in (channels * pixels, self.hidden))
+        layers += [nn.Flatten(), first, nn.ReLU(), second, nn.ReLU()]
+        head = nn.Linear(self.hidden, shape.classes)
+        for linear in (first, second, head):
+            nn.init.zeros_(linear.bias)
+        return Classifier(self.normalizer(shape), nn.Sequential(*layers), head)
+
+
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
