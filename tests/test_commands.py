@@ -70,6 +70,11 @@ def test_training_asks_for_the_paper_s_setting(paper):
 
 
 @each_paper
+def test_a_preset_of_a_row_that_is_within_reach_is_there(paper):
+    assert {meaning.preset for _, meaning in within_reach(paper)} - {""} <= KNOWN.presets
+
+
+@each_paper
 def test_evaluations_name_what_there_is(paper):
     lines = {
         commands([(cell, meaning)], KNOWN)[-1]: KNOWN.attack(meaning)
@@ -170,8 +175,7 @@ def test_what_is_proven_is_certified():
          "cross-entropy is not measured here"),
         ("he", "4", {"method": "FreeAT", "architecture": "ResNet-50", "attack": "PGD-10"},
          "no data set ImageNet here"),
-        ("gce", "README table", {"method": "cross-entropy baseline", "attack": "PGD"},
-         "no model LeNet-5 here"),
+        ("pcl", "RobustBench", {"method": "PCL robust model"}, "no model ResNet-110 here"),
         ("lbgat", "draft Table 4", {"method": "TRADES(alpha=6)"},
          "the model that images were crafted on is not known"),
     ],
