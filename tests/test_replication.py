@@ -9,7 +9,8 @@ from robustbench_cli.papers.reading import load
 from robustbench_cli.records import Proof, Within
 from robustbench_cli.replication import beside
 
-TRADES, RST, RICE, AWP = map(load, ("trades", "rst", "robust-overfitting", "awp"))
+PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat")
+TRADES, RST, RICE, AWP, LBGAT = map(load, PAPERS)
 
 INNER = {"steps": 40, "step": 1 / 30, "beta": 6.0}
 FAITHFUL = {
@@ -276,3 +277,35 @@ def test_a_damaged_training_record_is_named(trained):
     config = {key: value for key, value in run.config.items() if key != "model"}
     with pytest.raises(UserError, match=r"^run 'odd' is damaged: its record has no 'model'$"):
         mnist([replace(run, config=config)])
+
+
+@pytest.mark.parametrize(("beta", "row"), [(0.0, "LBGAT0"), (6.0, "LBGAT6")])
+@pytest.mark.parametrize(
+    ("table", "rows"),
+    [
+        ("README CIFAR-100", {"LBGAT0": "LBGAT0", "LBGAT6": "LBGAT6"}),
+        (
+            "draft Table 3",
+            {"LBGAT0": "AODT+TRADES(alpha=0)", "LBGAT6": "AODT+TRADES(alpha=6)"},
+        ),
+    ],
+)
+def test_lbgat_s_beta_tells_its_rows_apart(beta, row, table, rows, trained, evaluated):
+    inner = {"steps": 10, "step": 7 / 31, "beta": beta}
+    run = trained(
+        data="cifar100",
+        defense={"lbgat-trades": {"name": "lbgat-trades", **inner}},
+        model={"name": "wrn", "depth": 34, "width": 10},
+        threat={"norm": "Linf", "eps": 0.031},
+        train={"epochs": 100, "limit": 0},
+    )
+    judged = evaluated(run, {"pgd20": (PGD, 30)}, clean=70, eps=0.031)
+    found = {
+        pair.cell.method: pair
+        for pair in beside(LBGAT, LBGAT.only(table), [run, judged])
+        if (pair.cell.dataset, pair.cell.architecture) == ("CIFAR-100", "WRN-34-10")
+        and not pair.cell.attack
+    }
+    for name, method in rows.items():
+        assert found[method].ours == (70.0 if name == row else None)
+        assert found[method].training == ()
