@@ -48,6 +48,7 @@ def fit(
     """Fit a generator on training images; print the folder that holds it.
 
     The folder gets generator.safetensors: tensors only. Nothing is drawn yet, so there is no seed.
+    What a run holds out of its training images (train.validation) is not left out here.
 
     \b
     advbench synth fit gaussian

@@ -207,6 +207,7 @@ def _pool(
     else:
         found = renumbered(found, train.classes)
     pool = Pool(data=found.to(where), share=config.train.extra_share, first=len(train))
+    # A share that leaves one of the two sets out is refused before there is a folder.
     pool.room(config.train.batch_size)
     return pool
 
