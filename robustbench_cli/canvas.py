@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.errors import UserError
-from robustbench_cli.records import written
+from robustbench_cli.files import written
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

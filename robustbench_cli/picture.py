@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from robustbench_cli.records import written
+from robustbench_cli.files import written
 
 CELL = 96
 """Pixels that the longer side of an image is shown at."""

@@ -6,8 +6,7 @@ No torch in here: reports must start fast.
 import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from robustbench_cli.errors import UserError
+from robustbench_cli.files import write_bytes
 
 SCHEMA = 1
 
@@ -194,30 +194,6 @@ _RUN = TypeAdapter(Run)
 def write(run: Run, folder: Path) -> Path:
     """Replace ``run.json`` whole, so a reader never sees half of one."""
     return write_bytes(folder / "run.json", _RUN.dump_json(run, indent=2) + b"\n")
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write to a temporary name, flush to the disk, rename."""
-    return written(path, lambda part: part.write_bytes(content))
-
-
-def written(path: Path, save: Callable[[Path], object]) -> Path:
-    """Let ``save`` write a temporary file beside ``path``, flush it to the disk, rename it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save(part)
-        part.chmod(0o666 & ~_umask())  # some writers make private files
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        return part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read(path: Path) -> Run:

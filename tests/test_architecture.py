@@ -13,7 +13,7 @@ import robustbench_cli
 PACKAGE = Path(robustbench_cli.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = [
-    {"errors", "bpda", "launch"},
+    {"errors", "bpda", "launch", "files"},
     {"registry", "losses", "modes", "noise", "records", "environment", "shard"},
     {"threat", "optim", "picture", "folders", "canvas", "whole", "domains"},
     {"ascent", "config", "models", "data"},

@@ -21,14 +21,14 @@ def format_of(name: str | None, out: Path | None) -> str:
 
 def put(page: Page, chosen: str, out: Path | None) -> None:
     """Print the tables, or write them to a file."""
-    from robustbench_cli import records
+    from robustbench_cli import files
 
     written = FORMATS[chosen](page)
     if out is None:
         typer.echo(written, nl=False)
     else:
         with writing("--out", out):
-            records.write_bytes(out, written.encode())
+            files.write_bytes(out, written.encode())
 
 
 @contextmanager

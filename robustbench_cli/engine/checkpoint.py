@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robustbench_cli.errors import UserError
-from robustbench_cli.records import sha256, written
+from robustbench_cli.files import written
+from robustbench_cli.records import sha256
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:

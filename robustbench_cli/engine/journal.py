@@ -16,7 +16,8 @@ import numpy as np
 
 from robustbench_cli.engine.evaluate import Column
 from robustbench_cli.errors import UserError
-from robustbench_cli.records import sha256, write_bytes
+from robustbench_cli.files import write_bytes
+from robustbench_cli.records import sha256
 
 FLUSH = 5.0
 """Seconds between files."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustbench_cli import __version__, canvas, records
+from robustbench_cli import __version__, canvas, files, records
 from robustbench_cli.errors import UserError
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter, called
 from robustbench_cli.records import Run
@@ -142,4 +142,4 @@ def _kept(file: Path, head: Table) -> dict[str, Table]:
 
 
 def _keep(file: Path, numbers: Table) -> None:
-    records.write_bytes(file, json.dumps(numbers, indent=1).encode() + b"\n")
+    files.write_bytes(file, json.dumps(numbers, indent=1).encode() + b"\n")
