@@ -154,3 +154,89 @@ def test_the_smallest_ball_around_a_ball_in_another_norm(norm, other, radius_):
     corner *= (threat.eps / threat.distance(corner, 0 * corner))[:, None]
     far = Threat(other, 1.0).distance(corner, 0 * corner)
     assert float(far.max()) == pytest.approx(reach, rel=1e-5)
+
+
+@pytest.fixture
+def half():
+    """Thirty colour images and the same twelve of sixteen free pixels in each."""
+    free = torch.ones(4, 4, dtype=torch.bool)
+    free[1] = False
+    return torch.rand(30, 3, 4, 4), free.expand(30, 1, 4, 4)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_under_a_mask_the_ball_is_that_of_the_free_pixels(norm, half):
+    """As if the others were not there at all: the change is projected without them."""
+    x, free = half
+    threat = Threat(norm, 0.3)
+    far = x + torch.randn_like(x)
+    masked = threat.bound(free).project(far, x)
+    open_ = free[0, 0].flatten().nonzero().squeeze(1)
+    small, there = (t.flatten(2)[..., open_] for t in (x, far))
+    torch.testing.assert_close(
+        masked.flatten(2)[..., open_], threat.project(there, small), rtol=0, atol=1e-6
+    )
+    closed = ~free.expand_as(x)
+    assert torch.equal(masked[closed], x[closed])
+    assert threat.bound(free).inside(masked, x).all()
+    assert torch.equal(threat.bound(free).stored(far, x), masked)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_under_a_mask_starts_fill_the_ball_of_the_free_pixels(norm):
+    x = torch.full((500, 1, 4, 4), 0.5)
+    free = torch.rand(500, 1, 4, 4) < 0.6
+    threat = Threat(norm, 0.2).bound(free)
+    start = threat.random_start(x, Noise(0, torch.arange(500)))
+    assert torch.equal(start[~free], x[~free])
+    share = (threat.distance(start, x) / 0.2) ** free.flatten(1).sum(1)
+    assert abs(share.mean() - 0.5) < 0.06
+    assert abs(share.var() - 1 / 12) < 0.02
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_under_a_mask_steps_and_directions_keep_their_length(norm, half):
+    x, free = half
+    threat = Threat(norm, 0.3).bound(free)
+    noise = Noise(0, torch.arange(30))
+    for change in (threat.steepest(torch.randn_like(x)), threat.direction(x, noise)):
+        torch.testing.assert_close(threat.distance(x + change, x), torch.ones(30))
+        assert not change[~free.expand_as(x)].any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_where_nothing_may_change_nothing_does_and_nothing_is_nan(norm, half):
+    x, free = half
+    threat = Threat(norm, 0.3).bound(free & False)
+    noise = Noise(0, torch.arange(30))
+    assert torch.equal(threat.random_start(x, noise), x)
+    assert torch.equal(threat.project(1 - x, x), x)
+    assert not threat.steepest(torch.randn_like(x)).any()
+    assert not threat.direction(x, noise).any()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_mask_of_ones_changes_no_bit(norm):
+    x, noise = torch.rand(40, 3, 5, 5), Noise(0, torch.arange(40))
+    threat, grad = Threat(norm, 0.3), torch.randn(40, 3, 5, 5)
+    masked = threat.bound(torch.ones(40, 3, 5, 5).bool())
+    for of in (
+        lambda t: t.random_start(x, noise),
+        lambda t: t.direction(x, noise),
+        lambda t: t.steepest(grad),
+        lambda t: t.project(x + grad, x),
+    ):
+        assert torch.equal(of(masked), of(threat))
+
+
+def test_a_bound_threat_goes_with_its_images(half):
+    x, free = half
+    free = free & (torch.arange(30) % 2 == 0)[:, None, None, None]
+    threat = Threat("Linf", 0.3).bound(free)
+    rows = torch.tensor([7, 2, 29])
+    few = threat.only(rows)
+    assert torch.equal(few.free, free[rows])
+    assert torch.equal(few.joined(threat).free, torch.cat([free[rows], free]))
+    assert few.untouched(1 - x[rows], x[rows]).tolist() == [False, False, False]
+    with pytest.raises(UserError, match="by the size of the ball alone"):
+        threat.radius_in("L2", 48)
