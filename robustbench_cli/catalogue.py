@@ -156,6 +156,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "defenses": ("defenses", "DEFENSES"),
     "attacks": ("attacks", "ATTACKS"),
     "masks": ("masks", "MASKS"),
+    "transforms": ("transforms", "TRANSFORMS"),
     "certificates": ("certificates", "CERTIFICATES"),
     "detectors": ("detectors", "DETECTORS"),
     "generators": ("generators", "GENERATORS"),
@@ -265,6 +266,7 @@ complete_masks = _completing("masks")
 complete_certificates = _completing("certificates")
 complete_detectors = _completing("detectors")
 complete_generators = _completing("generators")
+complete_transforms = _completing("transforms")
 complete_models = _completing("models")
 complete_datasets = _completing("datasets")
 complete_figures = _completing("figures")

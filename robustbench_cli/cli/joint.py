@@ -25,7 +25,8 @@ def joint(
         list[str] | None,
         typer.Option(
             help="What is done to the image before the model: identity, flip, flip-vertical, "
-            "brightness:by=0.1, gamma, zoom, rotate:degrees=30; repeat (default: identity)."
+            "brightness:by=0.1, gamma, zoom, rotate:degrees=30; repeat (default: identity).",
+            autocompletion=catalogue.complete_transforms,
         ),
     ] = None,
     images: Annotated[

@@ -29,9 +29,9 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="defenses, attacks, masks, certificates, detectors, generators, models, "
-            "datasets, optimizers, schedules, figures, presets, suites, or runs (default: all "
-            "but runs).",
+            help="defenses, attacks, masks, transforms, certificates, detectors, generators, "
+            "models, datasets, optimizers, schedules, figures, presets, suites, or runs "
+            "(default: all but runs).",
             autocompletion=catalogue.complete_kinds,
         ),
     ] = None,
@@ -57,8 +57,8 @@ def show(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defense, attack, mask, certificate, detector, generator, model, data set, "
-            "optimizer, schedule, preset, suite or run; with parameters, too: pgd100, "
+            help="A defense, attack, mask, transform, certificate, detector, generator, model, "
+            "data set, optimizer, schedule, preset, suite or run; with parameters, too: pgd100, "
             "trades:beta=1.",
             autocompletion=catalogue.complete_names,
         ),
@@ -297,6 +297,7 @@ _EXAMPLES = {
     "modifier": "advbench train trades+{}",
     "attacks": "advbench eval --attack {}",
     "masks": "advbench eval --attack pgd20 --mask {}",
+    "transforms": "advbench joint --transform identity --transform {}",
     "certificates": "advbench eval --certify {}",
     "detectors": "advbench detect fit {}",
     "generators": "advbench synth fit {}",

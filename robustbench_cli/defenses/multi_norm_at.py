@@ -19,7 +19,7 @@ from robustbench_cli.errors import UserError
 from robustbench_cli.losses import cross_entropy
 from robustbench_cli.registry import Number
 from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.threat import Norm, Threat
 
 
 @DEFENSES.register("multi-norm-at", aliases=("mnat",))
@@ -49,7 +49,7 @@ class MultiNormAT(Adversarial):
 
     def threats(self, own: Threat) -> list[Threat]:
         """The balls, the threat's own first; raise ``UserError`` if that is left out."""
-        radii = {"Linf": self.linf, "L2": self.l2, "L1": self.l1}
+        radii: dict[Norm, float] = {"Linf": self.linf, "L2": self.l2, "L1": self.l1}
         if not radii[own.norm]:
             raise UserError(f"multi-norm-at: the threat is {own}; give {own.norm} a radius, too")
         scale = own.eps / radii.pop(own.norm)

@@ -68,7 +68,8 @@ class Groups:
             return self.data.images(rows)
         first = torch.arange(len(self.y), device=self.data.y.device)[rows] * self.size
         each = first[:, None] + torch.arange(self.size, device=first.device)
-        return self.data.images(each.flatten()).unflatten(0, each.shape)
+        found = self.data.images(each.flatten())
+        return found.view(*each.shape, *found.shape[1:])
 
 
 @dataclass(frozen=True)
