@@ -3,6 +3,7 @@
 import re
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -219,3 +220,16 @@ def test_without_matplotlib_one_line_says_what_to_install(monkeypatch, tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"pip install 'advbench\[plot\]'"):
         draw([panel()], tmp_path / "curves")
+
+
+def test_a_sweep_under_a_mask_is_drawn_by_itself(trained, evaluated, over_eps):
+    run = trained()
+    plain, masked = (over_eps(run, {0.1: right, 0.3: right - 20}) for right in (60, 80))
+    threat = {**masked.config["threat"], "mask": "box:share=0.5"}
+    masked = replace(masked, config={**masked.config, "threat": threat})
+    found = panels([run, plain, masked])
+    assert [panel.title for panel in found] == [
+        "mnist, Linf, n 100",
+        "mnist, Linf, mask box:share=0.5, n 100",
+    ]
+    assert [len(panel.curves) for panel in found] == [1, 1]

@@ -69,6 +69,8 @@ def test_the_number_of_steps_may_differ_and_is_told(trained, evaluated):
     [
         ({"train": {"epochs": 6, "limit": 500}}, ["epochs 6 (100)", "training images 500 (all)"]),
         ({"threat": {"norm": "Linf", "eps": 8 / 255}}, ["trained at eps 8/255 (0.3)"]),
+        ({"threat": {"norm": "Linf", "eps": 0.3, "mask": "border:width=2"}},
+         ["trained with mask border:width=2 (none)"]),
         ({"model": {"name": "wrn", "depth": 16, "width": 4}},
          ["model wrn:depth=16,width=4 (CNN [CW17]: 4 conv + 3 fc)"]),
         ({"defense": {"trades": {"name": "trades", **INNER, "beta": 3.0, "step": 0.3}}},
@@ -97,6 +99,16 @@ def test_what_differs_in_the_attack_is_told(trained, evaluated, params, changes,
     run = trained(**FAITHFUL)
     judged = evaluated(run, {"pgd": ({**PGD, **params}, 40)}, clean=48, **{**WHOLE, **changes})
     assert said(mnist([run, judged])["FGSM^40 (PGD)"]) == told
+
+
+def test_a_mask_is_told_of_robust_accuracies(trained, evaluated):
+    run = trained(**FAITHFUL)
+    judged = evaluated(run, {"pgd": (PGD, 95)}, clean=99, **WHOLE)
+    masked = {**judged.config["threat"], "mask": "border:width=2"}
+    judged = replace(judged, config={**judged.config, "threat": masked})
+    found = mnist([run, judged])
+    assert said(found["FGSM^40 (PGD)"]) == ["mask border:width=2 (none)"]
+    assert said(found["clean"]) == []
 
 
 def test_a_copy_of_the_data_is_told_and_other_data_is_not_compared(trained, evaluated):

@@ -497,3 +497,16 @@ def test_an_evaluation_of_an_unfinished_run_gives_way_to_one_of_its_final_weight
     (row,) = rows([parent, early, evaluated(parent, {"pgd20": (PGD20, 55)})])
     assert right(row)["pgd20"] == (55,)
     assert row.retrained == 0
+
+
+def test_an_evaluation_under_a_mask_has_a_row_of_its_own(trained, evaluated):
+    run = trained()
+    plain, masked = (evaluated(run, {"pgd20": ({"name": "pgd"}, right)}) for right in (40, 80))
+    threat = {**masked.config["threat"], "mask": "border:width=2"}
+    masked = replace(masked, config={**masked.config, "threat": threat})
+    found = rows([run, plain, masked])
+    assert [row.facts["eps"].text for row in found] == ["Linf 0.3", "Linf 0.3, mask border:width=2"]
+    assert found[0].facts["eps"].raw == {"norm": "Linf", "eps": 0.3}
+    assert found[1].facts["eps"].raw == {**found[0].facts["eps"].raw, "mask": "border:width=2"}
+    assert found[0].setting != found[1].setting
+    assert [row.cells["pgd20"].mean for row in found] == [0.4, 0.8]

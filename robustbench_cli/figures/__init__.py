@@ -93,7 +93,8 @@ def setting(run: Run) -> str:
     """Data set and threat: ``mnist, Linf 0.3``."""
     try:
         threat = run.config["threat"]
-        return f"{records.data_name(run)}, {limits(**threat)}"
+        limited = limits(threat["norm"], threat["eps"], threat.get("mask", ""))
+        return f"{records.data_name(run)}, {limited}"
     except KeyError as error:
         raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
 
