@@ -271,3 +271,23 @@ def by_row(stage, rows, fields):
         for found in slots.run(stage, rows, fields)
         for i, row in enumerate(found.rows)
     }
+
+
+def test_what_an_attack_looks_at_beside_its_iterates_is_left_whole(model, batch, free):
+    """The features that feaatt pulls towards are those of another image, not of a blend."""
+    x, y = batch
+    threat = FULL.bound(free)
+    with judging(model):
+        witness = Witness(model=model)
+        fields = Field(
+            data=Tensors(x, y),
+            judge=Judge(model, threat),
+            lens=witness,
+            noise=Noise(0, torch.arange(6)),
+        )
+        (stage,) = built("feaatt", restarts=1).stages(threat, 4)
+        list(slots.run(stage, torch.arange(6), fields))
+    _, _, first, clean = witness.shown[0]
+    for image, own in zip(first, clean, strict=True):
+        assert sum(torch.equal(image, other) for other in x) == 1
+        assert not torch.equal(image, own)
