@@ -113,7 +113,7 @@ def _described(
     n: int,
     where: torch.device,
 ) -> Run:
-    name = config.dataset["name"]
+    name, threat = config.dataset["name"], config.threat
     made_up = folders.new_id("joint", name, config.seed)
     left_out = (config.n or len(test)) % config.images
     notes = [note for each in subjects for note in each.notes]
@@ -123,7 +123,9 @@ def _described(
         kind="joint",
         created=records.now(),
         command=asked.command,
-        config=records.plain(asdict(config)),
+        config=records.plain(
+            {**asdict(config), "threat": {"norm": threat.norm, "eps": threat.eps}}
+        ),
         seed=config.seed,
         subject=", ".join(each.name for each in subjects),
         dataset={"name": name, "test": len(test), "test_sha256": test.fingerprint()},

@@ -13,11 +13,13 @@ TWO = ["--run", "plain", "--run", "firm"]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Two nets on the digits, one of them trained a little against attacks."""
+    """Two nets on the digits, one of them trained a little against attacks, and both fooled."""
     out = tmp_path_factory.mktemp("joint") / "results"
     for name, defense in (("plain", "standard"), ("firm", "pgd-at:steps=2,step=1/2")):
         train = ["train", defense, "--epochs", "3", "--name", name, "--quiet", *SMALL]
         assert main([*train, "--out", str(out)]) == 0
+    options = [*TWO, "--eps", "0.1", "--n", "60", "--steps", "10", "--name", "both", "--quiet"]
+    assert main(["joint", *options, "--out", str(out)]) == 0
     return out
 
 
@@ -39,12 +41,13 @@ def verdicts(results, name):
 
 
 def test_runs_are_fooled_at_one_image_and_the_record_can_be_recomputed(joint, results):
-    code, out, err = joint(*TWO, "--eps", "0.1", "--n", "60", "--steps", "10", "--name", "both")
+    code, out, err = joint(*TWO, "--eps", "0.1", "--n", "60", "--steps", "10", "--name", "again")
     assert (code, err) == (0, "")
-    run, arrays = verdicts(results, "both")
+    run, arrays = verdicts(results, "again")
     assert (run.kind, run.status, run.n) == ("joint", "ok", 60)
     assert run.config["runs"].keys() == {"plain", "firm"}
     assert run.config["attack"]["min-max"]["steps"] == 10
+    assert run.config["threat"] == {"norm": "Linf", "eps": 0.1}
     wrong = arrays["min-max/prediction"] != arrays["label"]
     clean = arrays["clean/prediction"] != arrays["label"]
     assert wrong.shape == (60, 2)
@@ -58,7 +61,7 @@ def test_runs_are_fooled_at_one_image_and_the_record_can_be_recomputed(joint, re
     assert sum(each.weight for each in run.domains) == pytest.approx(1, abs=1e-5)
     assert (arrays["min-max/norm"] <= 0.1 + 1e-6).all()
     assert (wrong[clean.all(1)] == clean[clean.all(1)]).all()  # nothing was done to those
-    assert records.sha256(results / "both" / "examples.npz") == run.examples["sha256"]
+    assert records.sha256(results / "again" / "examples.npz") == run.examples["sha256"]
     share, number = wrong.all(1).mean(), wrong.all(1).sum()
     assert f"wrong in all domains: {share:.2%} ({number} of 60 images; {clean.all(1).sum()}" in out
 
@@ -115,11 +118,12 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(joint, results, monkeyp
     assert not (results / "twice" / "journal").exists()
 
 
-def test_list_and_show_and_report_know_of_it(results, capsys):
+def test_list_and_show_know_of_it(results, capsys):
     assert main(["list", "runs", "--results", str(results)]) == 0
     assert main(["show", "both", "--results", str(results)]) == 0
-    assert "joint run, ok" in capsys.readouterr().out
-    assert main(["report", "--results", str(results)]) in (0, 2)
+    out = capsys.readouterr().out
+    assert "joint run, ok" in out
+    assert "standard, pgd-at" in out
 
 
 @pytest.mark.parametrize(
