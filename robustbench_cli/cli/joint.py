@@ -117,9 +117,10 @@ def print_domains(run: "Run", folder: Path) -> None:
     fooled = n - outcome.correct
     alone = n - round((run.clean_accuracy or 0) * n)
     what = "groups" if run.config["images"] > 1 else "images"
+    counts = f"{fooled} of {n} {what}, {alone} of them without any change"
     lines = [
         f"{run.subject} on {run.dataset['name']}, {threat['norm']} eps {radius(threat['eps'])}",
-        f"wrong in all domains: {fooled / n:.2%} ({fooled} of {n} {what}; {alone} as they are)",
+        f"wrong in all domains: {fooled / n:.2%} ({counts})",
     ]
     notes = [Text(f"note: {note}") for note in run.notes]
     typer.echo(drawn(screen(), [*map(Text, lines), table, *notes]), nl=False)
