@@ -89,6 +89,7 @@ def evaluate(
     advbench eval --attack pgd100 --attack cw20          the latest run
     advbench eval --suite paper --run trades --n 1000
     advbench eval --attack pgd20 --sweep eps=0,2/255,...,16/255
+    advbench eval --attack pgd20 --mask threshold:above=0.1    the background only
     advbench eval --attack pgd20 --run trades --source standard
     advbench eval --certify smoothing --sigma 0.25 --n 500
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
