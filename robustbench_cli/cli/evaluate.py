@@ -41,13 +41,13 @@ def evaluate(
         typer.Option("--n0", help="Votes that choose the class which is certified, e.g. 100."),
     ] = None,
     run: options.RunName = None,
-    model: options.Model = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
             help="Which of the run's weights: last, or the ones that train.select keeps (default)."
         ),
     ] = None,
+    model: options.Model = None,
     weights: options.Weights = None,
     dataset: options.Dataset = None,
     n: Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")] = (
