@@ -5,7 +5,6 @@ Lists and the shell's completion must not wait seconds for torch.
 
 import ast
 import inspect
-import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from robustbench_cli import papers, presets
+from robustbench_cli import presets
 from robustbench_cli.errors import UserError, hint
 
 PACKAGE = Path(__file__).parent
@@ -237,84 +236,3 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(first)}"
     words = [_type(each) for each in (first, *rest)] if rest else [_WORDS.get(first, str(first))]
     return " | ".join(words)
-
-
-Completions = list[tuple[str, str]]
-"""Words the shell may offer, each with a few words on it."""
-
-
-def _completing(*kinds: str) -> Callable[[str], Completions]:
-    """A function that offers names and aliases of these kinds."""
-
-    def complete(incomplete: str) -> Completions:
-        try:
-            found = [item for kind in kinds for item in scan(kind)]
-        except UserError:  # a shell that is completing a line has no place for a message
-            return []
-        return [
-            (name, item.summary)
-            for item in found
-            for name in (item.name, *item.aliases)
-            if name.startswith(incomplete)
-        ]
-
-    return complete
-
-
-complete_attacks = _completing("attacks")
-complete_masks = _completing("masks")
-complete_certificates = _completing("certificates")
-complete_detectors = _completing("detectors")
-complete_generators = _completing("generators")
-complete_transforms = _completing("transforms")
-complete_models = _completing("models")
-complete_datasets = _completing("datasets")
-complete_figures = _completing("figures")
-complete_presets = _completing("presets")
-complete_suites = _completing("suites")
-complete_benches = _completing("benches")
-complete_names = _completing(*KINDS)
-
-
-def complete_papers(incomplete: str) -> Completions:
-    """Papers whose published tables are here, by any of their names."""
-    try:
-        found = papers.titles()
-    except UserError:
-        return []
-    return [(name, title) for name, (_, title) in found.items() if name.startswith(incomplete)]
-
-
-def complete_kinds(incomplete: str) -> list[str]:
-    """What ``advbench list`` takes."""
-    return [kind for kind in (*KINDS, "runs") if kind.startswith(incomplete)]
-
-
-def complete_defenses(incomplete: str) -> Completions:
-    """Parts that may stand after the last ``+``: ``trades+a`` becomes ``trades+awp``.
-
-    A defense has one objective, so once it is there only modifiers are left.
-    """
-    before, plus, last = incomplete.rpartition("+")
-    if not (offered := _completing("defenses")(last)):
-        return []
-    used = [part.partition(":")[0] for part in before.split("+")]
-    roles = {name: item.group for item in scan("defenses") for name in (item.name, *item.aliases)}
-    whole = "objective" in map(roles.get, used)
-    return [
-        (f"{before}{plus}{name}", summary)
-        for name, summary in offered
-        if name not in used and not (whole and roles[name] == "objective")
-    ]
-
-
-def complete_runs(ctx: Any, incomplete: str) -> list[str]:
-    """Runs in the results folder that the command line names so far.
-
-    Args:
-        ctx: the command being typed, as Typer hands it over.
-    """
-    typed = ctx.params.get("results") or ctx.params.get("out")
-    folder = Path(typed or os.environ.get("ADVBENCH_RESULTS", "results"))
-    names = sorted(file.parent.name for file in folder.glob("**/run.json"))
-    return [name for name in names if name.startswith(incomplete)]

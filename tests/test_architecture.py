@@ -20,6 +20,7 @@ LAYERS = [
     {"step", "transforms", "masks"},
     {"presets", "papers"},
     {"catalogue"},
+    {"completion"},
     {"cells", "columns"},
     {"report", "differences"},
     {"transfer", "curves", "replication", "commands"},

@@ -1,13 +1,11 @@
 """Reading source text gives what importing it gives, and costs less."""
 
 import importlib
-import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pytest
@@ -75,7 +73,7 @@ def test_a_scan_is_quick(kind):
 def test_nothing_heavy_is_imported():
     code = (
         "import sys; from robustbench_cli import catalogue as c;"
-        "[c.scan(kind) for kind in c.KINDS]; c.complete_defenses('trades+');"
+        "[c.scan(kind) for kind in c.KINDS];"
         "sys.exit(str({'torch', 'pydantic', 'rich', 'typer'} & set(sys.modules) or ''))"
     )
     done = subprocess.run(
@@ -183,60 +181,3 @@ def test_parameters_are_explained():
         ("steps", "int >= 1", "10", "How many"),
         ("width", "int > 0 | none", "none", ""),
     ]
-
-
-def words(found):
-    return [word for word, _ in found]
-
-
-def test_the_shell_is_offered_names_with_their_meaning():
-    assert words(catalogue.complete_attacks("pg")) == ["pg-ours", "pgd"]
-    assert words(catalogue.complete_models("preact")) == [
-        "preact-resnet-18",
-        "preactresnet18",
-        "preact-resnet18",
-    ]
-    assert words(catalogue.complete_datasets("cifar-")) == ["cifar-10", "cifar-100"]
-    assert words(catalogue.complete_suites("pa")) == ["paper"]
-    assert words(catalogue.complete_presets("")) == presets.names()
-    assert {"trades", "pgd", "wrn", "digits", "paper"} <= set(words(catalogue.complete_names("")))
-    assert catalogue.complete_kinds("r") == ["runs"]
-    assert dict(catalogue.complete_attacks("fgsm"))["fgsm"].startswith("A single full-size step")
-
-
-def test_after_an_objective_only_modifiers_are_offered():
-    assert "trades" in words(catalogue.complete_defenses(""))
-    assert words(catalogue.complete_defenses("trades+aw")) == ["trades+awp"]
-    assert words(catalogue.complete_defenses("trades:beta=1+awp+h")) == ["trades:beta=1+awp+he"]
-    assert words(catalogue.complete_defenses("trades+awp+aw")) == []
-    assert "awp+trades" in words(catalogue.complete_defenses("awp+t"))
-
-
-def test_runs_are_offered_from_the_folder_that_was_named(tmp_path, monkeypatch):
-    for place, run in (("results", "mine"), ("other", "theirs")):
-        (tmp_path / place / run).mkdir(parents=True)
-        (tmp_path / place / run / "run.json").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ADVBENCH_RESULTS", raising=False)
-    nothing = SimpleNamespace(params={})
-    assert catalogue.complete_runs(nothing, "") == ["mine"]
-    assert catalogue.complete_runs(nothing, "x") == []
-    assert catalogue.complete_runs(SimpleNamespace(params={"out": Path("other")}), "") == ["theirs"]
-    monkeypatch.setenv("ADVBENCH_RESULTS", "other")
-    assert catalogue.complete_runs(nothing, "") == ["theirs"]
-
-
-def test_the_shell_completes_a_command_line():
-    env = os.environ | {
-        "_ADVBENCH_COMPLETE": "complete_bash",
-        "COMP_WORDS": "advbench train trades+aw",
-        "COMP_CWORD": "2",
-    }
-    code = (
-        "from robustbench_cli.cli import app; import typer;"
-        "typer.main.get_command(app)(prog_name='advbench')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, check=False
-    )
-    assert "trades+awp" in done.stdout

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 from robustbench_cli.cli.evaluating import Asked, request
 
@@ -16,7 +16,7 @@ def attack(
         typer.Argument(
             metavar="NAME",
             help="pgd20, cw100, fgsm, autoattack, pgd:steps=50, ...",
-            autocompletion=catalogue.complete_attacks,
+            autocompletion=completion.attacks,
         ),
     ],
     run: options.RunName = None,

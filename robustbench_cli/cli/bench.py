@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 
 
@@ -16,7 +16,7 @@ def bench(
         str,
         typer.Argument(
             help="A bench by name (at-family), or a .toml file.",
-            autocompletion=catalogue.complete_benches,
+            autocompletion=completion.benches,
         ),
     ],
     dataset: options.Dataset = None,

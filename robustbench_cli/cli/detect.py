@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 from robustbench_cli.cli.evaluating import Asked, request
 
@@ -27,7 +27,7 @@ def fit(
         str,
         typer.Argument(
             help="gaussian, gaussian:score=posterior, knn, softmax, ...",
-            autocompletion=catalogue.complete_detectors,
+            autocompletion=completion.detectors,
         ),
     ],
     run: options.RunName = None,
@@ -67,15 +67,13 @@ def fit(
 def evaluate(
     attack: Annotated[
         list[str],
-        typer.Option(
-            help="pgd20, autoattack, ...; repeat.", autocompletion=catalogue.complete_attacks
-        ),
+        typer.Option(help="pgd20, autoattack, ...; repeat.", autocompletion=completion.attacks),
     ],
     detector: Annotated[
         list[str] | None,
         typer.Option(
             help="Of those fitted on this run; repeat (default: all of them).",
-            autocompletion=catalogue.complete_detectors,
+            autocompletion=completion.detectors,
         ),
     ] = None,
     run: options.RunName = None,

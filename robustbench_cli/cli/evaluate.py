@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 from robustbench_cli.cli.evaluating import Asked, request
 from robustbench_cli.launch import speaks
@@ -16,21 +16,21 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="pgd20, cw100, pgd:steps=50,restarts=5, autoattack, ...; repeat.",
-            autocompletion=catalogue.complete_attacks,
+            autocompletion=completion.attacks,
         ),
     ] = None,
     suite: Annotated[
         str | None,
         typer.Option(
             help="A set of attacks by name (paper), or a .toml file.",
-            autocompletion=catalogue.complete_suites,
+            autocompletion=completion.suites,
         ),
     ] = None,
     certify: Annotated[
         list[str] | None,
         typer.Option(
             help="smoothing, smoothing:sigma=0.5,n=100000, ...: what can be proven; repeat.",
-            autocompletion=catalogue.complete_certificates,
+            autocompletion=completion.certificates,
         ),
     ] = None,
     sigma: Annotated[
@@ -64,7 +64,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Craft the images on another run and try them on this one (transfer).",
-            autocompletion=catalogue.complete_runs,
+            autocompletion=completion.runs,
         ),
     ] = None,
     restarts: options.Restarts = None,

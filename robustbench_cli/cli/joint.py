@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def joint(
         list[str] | None,
         typer.Option(
             help="A training run: its id, a part of it, or its path; repeat (default: the latest).",
-            autocompletion=catalogue.complete_runs,
+            autocompletion=completion.runs,
         ),
     ] = None,
     transform: Annotated[
@@ -26,7 +26,7 @@ def joint(
         typer.Option(
             help="What is done to the image before the model: identity, flip, flip-vertical, "
             "brightness:by=0.1, gamma, zoom, rotate:degrees=30; repeat (default: identity).",
-            autocompletion=catalogue.complete_transforms,
+            autocompletion=completion.transforms,
         ),
     ] = None,
     images: Annotated[

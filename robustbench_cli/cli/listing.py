@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import catalogue, completion
 from robustbench_cli.cli import options
 from robustbench_cli.errors import UserError, hint
 
@@ -32,7 +32,7 @@ def list_(
             help="defenses, attacks, masks, transforms, certificates, detectors, generators, "
             "models, datasets, optimizers, schedules, figures, presets, suites, or runs "
             "(default: all but runs).",
-            autocompletion=catalogue.complete_kinds,
+            autocompletion=completion.kinds,
         ),
     ] = None,
     results: Results = Path("results"),
@@ -60,7 +60,7 @@ def show(
             help="A defense, attack, mask, transform, certificate, detector, generator, model, "
             "data set, optimizer, schedule, preset, suite or run; with parameters, too: pgd100, "
             "trades:beta=1.",
-            autocompletion=catalogue.complete_names,
+            autocompletion=completion.names,
         ),
     ],
     results: Results = Path("results"),

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_cli import catalogue, launch
+from robustbench_cli import completion, launch
 
 Dataset = Annotated[
     str | None,
     typer.Option(
         help="digits, mnist, cifar10, ..., folder:PATH, or hf:PATH-or-NAME (default: digits).",
-        autocompletion=catalogue.complete_datasets,
+        autocompletion=completion.datasets,
     ),
 ]
 Norm = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
@@ -23,7 +23,7 @@ Mask = Annotated[
     typer.Option(
         help="Which pixels may change: threshold:above=0.1, border:width=2, box:share=0.5, "
         "file:PATH.npz, saliency:top=0.2 (default: all).",
-        autocompletion=catalogue.complete_masks,
+        autocompletion=completion.masks,
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
@@ -43,7 +43,7 @@ RunName = Annotated[
     str | None,
     typer.Option(
         help="A training run: its id, a part of it, or its path (default: the latest).",
-        autocompletion=catalogue.complete_runs,
+        autocompletion=completion.runs,
     ),
 ]
 Model = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 from robustbench_cli.cli.formats import Entry, Grid, Page
 from robustbench_cli.cli.writing import format_of, put
@@ -75,7 +75,7 @@ def show(
         str,
         typer.Argument(
             help="trades, rst, awp, ...: advbench paper list names them.",
-            autocompletion=catalogue.complete_papers,
+            autocompletion=completion.papers,
         ),
     ],
     table: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 from robustbench_cli.errors import UserError
 
@@ -26,7 +26,7 @@ def plot(
             metavar="KIND",
             help="history, eps, steps, surface or landscape; with parameters, too: "
             "surface:image=3, landscape:n=512,directions=5 (advbench show surface).",
-            autocompletion=catalogue.complete_figures,
+            autocompletion=completion.figures,
         ),
     ],
     runs: Annotated[
@@ -35,7 +35,7 @@ def plot(
             metavar="RUN",
             help="Training runs: ids, parts of them, or paths (default: the latest; of eps and "
             "steps: all that have a sweep).",
-            autocompletion=catalogue.complete_runs,
+            autocompletion=completion.runs,
         ),
     ] = None,
     out: Annotated[

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 from robustbench_cli.cli.formats import Page
 from robustbench_cli.cli.tables import sheet, transfers
@@ -36,9 +36,7 @@ def report(
     ] = Path("results"),
     dataset: Annotated[
         str | None,
-        typer.Option(
-            help="Rows on this data set only.", autocompletion=catalogue.complete_datasets
-        ),
+        typer.Option(help="Rows on this data set only.", autocompletion=completion.datasets),
     ] = None,
     columns: Annotated[
         str | None,
@@ -72,7 +70,7 @@ def report(
         typer.Option(
             metavar="NAME",
             help="Instead: a paper's tables with our numbers beside; advbench paper list.",
-            autocompletion=catalogue.complete_papers,
+            autocompletion=completion.papers,
         ),
     ] = None,
     table: Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 
 synth = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -25,14 +25,14 @@ def fit(
         str,
         typer.Argument(
             help="gaussian, gaussian:components=20, kde, pixels, ...",
-            autocompletion=catalogue.complete_generators,
+            autocompletion=completion.generators,
         ),
     ],
     dataset: Annotated[
         str,
         typer.Option(
             help="digits, mnist, cifar10, ..., folder:PATH, or npz:PATH.",
-            autocompletion=catalogue.complete_datasets,
+            autocompletion=completion.datasets,
         ),
     ] = "digits",
     limit: Annotated[
@@ -77,7 +77,7 @@ def sample(
         str,
         typer.Argument(
             help="A fitted generator: its run's id, a part of it, or its path.",
-            autocompletion=catalogue.complete_runs,
+            autocompletion=completion.runs,
         ),
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 5000,

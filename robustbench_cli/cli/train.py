@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import options
 from robustbench_cli.errors import UserError
 
@@ -19,7 +19,7 @@ def train(
         str | None,
         typer.Argument(
             help="One objective and any modifiers: trades, trades:beta=1, trades+awp+he.",
-            autocompletion=catalogue.complete_defenses,
+            autocompletion=completion.defenses,
         ),
     ] = None,
     dataset: options.Dataset = None,
@@ -27,14 +27,14 @@ def train(
         str | None,
         typer.Option(
             help="small-cnn, preact-resnet-18, wrn-28-10, torchvision:resnet18, ...",
-            autocompletion=catalogue.complete_models,
+            autocompletion=completion.models,
         ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
             help="A published recipe by name, or a .toml file; flags change single settings.",
-            autocompletion=catalogue.complete_presets,
+            autocompletion=completion.presets,
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes through the data.")] = None,
@@ -54,28 +54,28 @@ def train(
         str | None,
         typer.Option(
             help="Start from this run's weights; a last layer that does not fit is made anew.",
-            autocompletion=catalogue.complete_runs,
+            autocompletion=completion.runs,
         ),
     ] = None,
     teacher: Annotated[
         list[str] | None,
         typer.Option(
             help="A trained run to learn from, by id or path; repeat for a second one.",
-            autocompletion=catalogue.complete_runs,
+            autocompletion=completion.runs,
         ),
     ] = None,
     extra_data: Annotated[
         str | None,
         typer.Option(
             help="A second data set that fills half of each batch (train.extra_share).",
-            autocompletion=catalogue.complete_datasets,
+            autocompletion=completion.datasets,
         ),
     ] = None,
     labeller: Annotated[
         str | None,
         typer.Option(
             help="The run whose predictions label the extra data.",
-            autocompletion=catalogue.complete_runs,
+            autocompletion=completion.runs,
         ),
     ] = None,
     smoke: Annotated[
@@ -87,7 +87,7 @@ def train(
         str | None,
         typer.Option(
             help="Go on with this interrupted run, with the settings it was started with.",
-            autocompletion=catalogue.complete_runs,
+            autocompletion=completion.runs,
         ),
     ] = None,
     set_: options.Set = None,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from robustbench_cli import catalogue, papers
+from robustbench_cli import completion, papers
 from robustbench_cli.cli import app, main
 from robustbench_cli.papers.reading import load
 
@@ -261,7 +261,7 @@ def test_alone_it_explains_itself(said):
 
 
 def test_the_shell_completes_names_and_aliases():
-    offered = dict(catalogue.complete_papers("r"))
+    offered = dict(completion.papers("r"))
     assert {"rst", "rice", "robust-overfitting", "rslad"} <= {*offered}
     assert offered["rice"] == "Overfitting in adversarially robust deep learning"
 

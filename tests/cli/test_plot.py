@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from robustbench_cli import catalogue
+from robustbench_cli import completion
 from robustbench_cli.cli import main
 
 
@@ -45,4 +45,4 @@ def test_without_matplotlib_nothing_is_measured_in_vain(refused, monkeypatch):
 
 
 def test_the_shell_is_offered_figures():
-    assert [name for name, _ in catalogue.complete_figures("s")] == ["steps", "surface"]
+    assert [name for name, _ in completion.figures("s")] == ["steps", "surface"]
