@@ -39,6 +39,9 @@ def found(
 def named(name: str | None, results: Path, kind: Kind) -> Path:
     """The folder of the run that ``name`` (an id, an unambiguous part of one, or a path) means.
 
+    A whole id means its run, in whatever folder below ``results`` it is, even where it is a part of
+    another's.
+
     Without a name: the latest finished run of this kind.
     """
     given = Path(name) if name is not None else None
@@ -60,6 +63,7 @@ def named(name: str | None, results: Path, kind: Kind) -> Path:
     # Only records that may be meant are read: a damaged one of another run is no reason to fail.
     known = sorted(file.parent for file in results.glob("**/run.json"))
     matches = [folder for folder in known if name in folder.name and read(folder).kind == kind]
+    matches = [folder for folder in matches if folder.name == name] or matches
     if len(matches) == 1:
         return matches[0]
     if matches:
