@@ -71,7 +71,7 @@ def rows(
         intervals: write confidence intervals instead of the spread over seeds.
         keep: which evaluations.
     """
-    trained = {run.id: run for run in of_kind(runs, "train")}
+    trained = _trained(runs)
     done = [run for run in finished(runs) if keep(run)]
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in done:
@@ -81,6 +81,23 @@ def rows(
     found = [_row(group, trained, named, intervals, compared) for group in groups.values()]
     order = sorted(found, key=lambda row: (row.facts["dataset"].rank, row.facts["eps"].rank))
     return _told_apart(order)
+
+
+def _trained(runs: Sequence[Run]) -> dict[str, Run]:
+    """The training runs by id; what they build on counts by how it was made, whatever its seed."""
+    trained = of_kind(runs, "train")
+    known = {run.checkpoint.sha256: run for run in trained if run.checkpoint}
+    return {run.id: replace(run, config=_made(run, known)) for run in trained}
+
+
+def _made(run: Run, known: Mapping[str, Run]) -> dict[str, Any]:
+    """A configuration in which runs that are ``known`` by their weights are replaced by theirs."""
+    parents = dict(run.config.get("parents", {}))
+    for role, named in parents.items():
+        if parent := known.get(named.get("weights")):
+            recipe = records.same_but_seed(_made(parent, known))
+            parents[role] = {"run": parent.subject, "recipe": recipe[:8]}
+    return {**run.config, "parents": parents} if parents else run.config
 
 
 def of_kind(runs: Sequence[Run], kind: Kind) -> list[Run]:
@@ -123,7 +140,8 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
     parent = trained.get(run.parent or "")
     made: Hashable = run.weights
     if parent:
-        made = records.same_but_seed(parent.config), parent.dataset.get("train_sha256")
+        data = (parent.dataset.get(f"{part}_sha256") for part in ("train", "extra"))
+        made = records.same_but_seed(parent.config), *data
     return made, setting(run), *(fact.text for fact in _facts(run, seeds=1).values())
 
 

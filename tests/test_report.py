@@ -510,3 +510,35 @@ def test_an_evaluation_under_a_mask_has_a_row_of_its_own(trained, evaluated):
     assert found[1].facts["eps"].raw == {**found[0].facts["eps"].raw, "mask": "border:width=2"}
     assert found[0].setting != found[1].setting
     assert [row.cells["pgd20"].mean for row in found] == [0.4, 0.8]
+
+
+def student(trained, seed, teacher):
+    """A run that learned from another one."""
+    known = {"run": teacher.id, "weights": teacher.checkpoint.sha256}
+    return trained("rslad", seed, parents={"teacher": known})
+
+
+def test_teachers_that_differ_in_their_seed_are_one_configuration(trained, evaluated):
+    teachers = [trained("pgd-at", seed) for seed in (0, 1)]
+    students = [student(trained, seed, teacher) for seed, teacher in enumerate(teachers)]
+    other = trained("trades", 0)
+    third = student(trained, 0, other)
+    results = [evaluated(each, {"pgd20": (PGD20, 60)}) for each in (*students, third)]
+    found = rows([*teachers, *students, other, third, *results])
+    assert [(row.facts["defense"].text, row.seeds) for row in found] == [
+        (found[0].facts["defense"].text, (0, 1)),
+        (found[1].facts["defense"].text, (0,)),
+    ]
+    assert found[0].facts["defense"].text.startswith("rslad (parents.teacher.run=pgd-at, ")
+    assert found[1].facts["defense"].text.startswith("rslad (parents.teacher.run=trades, ")
+    # Without their records nothing is known of the teachers but their weights.
+    assert len(rows([*students, third, *results])) == 3
+
+
+def test_runs_on_other_extra_data_are_not_seeds_of_one(trained, evaluated):
+    both = [trained("pgd-at", seed) for seed in (0, 1)]
+    both = [
+        replace(run, dataset={**run.dataset, "extra_sha256": f"pool {run.seed}"}) for run in both
+    ]
+    found = rows([*both, *(evaluated(each, {"pgd20": (PGD20, 60)}) for each in both)])
+    assert [row.seeds for row in found] == [(0,), (1,)]
