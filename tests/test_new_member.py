@@ -85,8 +85,9 @@ def advbench(folder, *args):
 
 
 def test_one_new_file_each_is_listed_explained_trained_and_run(checkout):
-    assert "noise-training" in advbench(checkout, "list", "defenses")
-    assert "random-signs" in advbench(checkout, "list", "attacks")
+    listed = advbench(checkout, "list")
+    assert "noise-training" in listed
+    assert "random-signs" in listed
     assert "tries" in advbench(checkout, "show", "random-signs")
     trained = advbench(
         checkout, "train", "noise-training+awp", "--epochs", "2", "--set", "train.limit=300"

@@ -1,5 +1,7 @@
 """The digits that come with scikit-learn, and what a split is in general."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.registry import Spec
 
+ROOT = Path(__file__).parents[2]
 NOWHERE = Path("/nonexistent")
 
 
@@ -27,6 +30,34 @@ def test_sizes_and_types(train: Split, test: Split) -> None:
         assert (split.x.dtype, split.y.dtype) == (torch.uint8, torch.int64)
         assert split.classes == tuple("0123456789")
         assert len(split) == len(split.y)
+
+
+def test_they_are_scikit_learns_scans_and_its_split(train: Split, test: Split) -> None:
+    datasets, selection = (
+        pytest.importorskip(f"sklearn.{module}") for module in ("datasets", "model_selection")
+    )
+    values, labels = datasets.load_digits(return_X_y=True)
+    rows = selection.train_test_split(
+        range(len(labels)), test_size=500, random_state=0, stratify=labels
+    )
+    for split, own in zip((train, test), rows, strict=True):
+        scans = torch.from_numpy(values[own]).view(-1, 1, 8, 8)
+        assert ((split.x.double() * 16 / 255).round() == scans).all()
+        assert (split.y == torch.from_numpy(labels[own])).all()
+    assert train.fingerprint().startswith("e7fd6a3787bf")
+
+
+def test_nothing_of_scikit_learn_is_imported() -> None:
+    code = (
+        "import sys; from pathlib import Path; from robustbench_cli.data import DATASETS;"
+        "from robustbench_cli.registry import Spec;"
+        "DATASETS.build(Spec('digits')).load('test', Path());"
+        "sys.exit(str({'sklearn', 'scipy', 'pandas'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.stderr.strip() == ""
 
 
 def test_every_grey_is_used(train: Split) -> None:
