@@ -27,11 +27,7 @@ def collapse(history: Sequence[Row], by: float) -> str | None:
     epoch before, under PGD-5: that misses a collapse which takes a few epochs.  A learning rate
     that is too high makes both fall.
     """
-    points = [
-        Point(epoch, float(robust), float(fooled))
-        for epoch, row in enumerate(history, 1)
-        if (robust := row["train_robust"]) is not None and (fooled := row["batch_adv"]) is not None
-    ]
+    points = _points(history)
     before = _fallen_from(points, by)
     if before is None or any(_fallen_from(points[:i], by) for i in range(len(points))):
         return None
@@ -41,6 +37,32 @@ def collapse(history: Sequence[Row], by: float) -> str | None:
         f"training images fell from {before.robust:.1%} to {now.robust:.1%} under PGD-10 and rose "
         f"from {before.fooled:.1%} to {now.fooled:.1%} under the training attack"
     )
+
+
+def blind(history: Sequence[Row], by: float) -> str | None:
+    """Whether a finished run fools its own attack and no other, in words; None where it does not.
+
+    PGD leaves less than a tenth of what the training attack leaves, and ``by`` less.  A net that
+    was never robust falls from nowhere, so ``collapse`` has nothing to tell of it.
+    """
+    points = _points(history)
+    if not points or points[-1].epoch != len(history):
+        return None
+    now = points[-1]
+    if now.robust >= now.fooled / 10 or now.fooled - now.robust <= by:
+        return None
+    return (
+        f"it is robust to its own attack only: in the end accuracy on training images is "
+        f"{now.fooled:.1%} under the training attack and {now.robust:.1%} under PGD-10"
+    )
+
+
+def _points(history: Sequence[Row]) -> list[Point]:
+    return [
+        Point(epoch, float(robust), float(fooled))
+        for epoch, row in enumerate(history, 1)
+        if (robust := row["train_robust"]) is not None and (fooled := row["batch_adv"]) is not None
+    ]
 
 
 def _fallen_from(points: Sequence[Point], by: float) -> Point | None:

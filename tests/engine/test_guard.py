@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustbench_cli.engine.guard import collapse
+from robustbench_cli.engine.guard import blind, collapse
 
 
 def rows(*pairs):
@@ -40,3 +40,25 @@ def test_a_fall_over_several_epochs_is_told_once():
 )
 def test_nothing_else_counts(history, by):
     assert collapse(history, by) is None
+
+
+def test_a_run_that_was_never_robust_is_told_in_the_end():
+    assert blind(rows((0.01, 0.3), (0.004, 0.6)), 0.2) == (
+        "it is robust to its own attack only: in the end accuracy on training images is 60.0% "
+        "under the training attack and 0.4% under PGD-10"
+    )
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        rows((0.01, 0.6), (0.5, 0.6)),  # it was so on the way: a radius may have grown
+        rows((0.061, 0.6)),  # more than a tenth
+        rows((0.0, 0.2)),  # next to nothing under either
+        rows((None, 0.6)),  # no probe
+        rows((0.0, 0.6), (None, None)),  # no probe in the end
+    ],
+)
+def test_other_runs_are_not(history):
+    assert blind(history, 0.2) is None
