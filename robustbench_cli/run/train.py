@@ -245,8 +245,8 @@ def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> 
                 _warn(fell + end, recorder, display)
             if stop:
                 break
-        if text := guard.blind(keeper.history, config.train.collapse):
-            _warn(text, recorder, display)
+        if blind := guard.blind(keeper.history, config.train.collapse):
+            _warn(blind, recorder, display)
         keeper.finish()
     return folder
 
