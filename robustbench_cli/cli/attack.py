@@ -75,6 +75,6 @@ def attack(
         name=name,
         changes=set_ or [],
     )
-    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+    with shown(quiet) as display, options.interruptible(options.NOTHING):
         folder = craft(request(asked, "attack"), display)
     print_outcomes(folder)

@@ -62,7 +62,6 @@ def bench(
             for _, words in job.commands:
                 typer.echo(f"advbench {shlex.join(words)}")
         return
-    again = "what is done is kept. Run the same command again to go on."
-    with counted(len(todo), quiet) as told, options.interruptible(again):
+    with counted(len(todo), quiet) as told, options.interruptible(options.AGAIN):
         command.carry_out(todo, folder, jobs or os.cpu_count() or 1, told)
     report(results=folder)

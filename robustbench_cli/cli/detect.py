@@ -58,7 +58,7 @@ def fit(
         command=sys.argv[1:],
         name=name,
     )
-    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+    with shown(quiet) as display, options.interruptible(options.NOTHING):
         folder = detecting.fit(asked, display)
     typer.echo(folder)
 
@@ -77,9 +77,7 @@ def evaluate(
         ),
     ] = None,
     run: options.RunName = None,
-    n: Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")] = (
-        None
-    ),
+    n: options.N = None,
     norm: options.Norm = None,
     eps: options.Eps = None,
     restarts: options.Restarts = None,
@@ -109,17 +107,11 @@ def evaluate(
     asked = Asked(
         attacks=attack,
         run=run,
-        model=None,
-        weights=None,
-        dataset=None,
         n=n,
         norm=norm,
         eps=eps,
-        sweep=None,
         restarts=restarts,
-        eot=None,
         last_iterate=last_iterate,
-        precision=None,
         batch_size=batch_size,
         seed=seed,
         device=device,
@@ -128,7 +120,7 @@ def evaluate(
         name=name,
         changes=set_ or [],
     )
-    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+    with shown(quiet) as display, options.interruptible(options.NOTHING):
         wanted = replace(request(asked, "detect"), stop=False)
         folder = detecting.evaluate(wanted, detector or [], display)
     print_detections(folder)

@@ -50,9 +50,7 @@ def evaluate(
     model: options.Model = None,
     weights: options.Weights = None,
     dataset: options.Dataset = None,
-    n: Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")] = (
-        None
-    ),
+    n: options.N = None,
     norm: options.Norm = None,
     eps: options.Eps = None,
     mask: options.Mask = None,
@@ -126,8 +124,7 @@ def evaluate(
         name=name,
         changes=set_ or [],
     )
-    again = "what is done is kept. Run the same command again to go on."
-    with shown(quiet) as display, options.interruptible(again):
+    with shown(quiet) as display, options.interruptible(options.AGAIN):
         folder = evaluation(request(asked, "eval"), display)
     if speaks():
         print_outcomes(folder)

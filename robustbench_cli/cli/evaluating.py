@@ -1,4 +1,4 @@
-"""From options to a request: what ``eval`` and ``attack`` have in common."""
+"""From options to a request: what ``eval``, ``attack`` and ``detect eval`` have in common."""
 
 import sys
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The options that both commands take, as they were typed."""
+    """The options of these commands, as they were typed; what only some take may be left out."""
 
     attacks: list[str]
     suite: str | None = None
@@ -22,9 +22,9 @@ class Asked:
     n0: int | None = None
     run: str | None
     checkpoint: str | None = None
-    model: str | None
-    weights: Path | None
-    dataset: str | None
+    model: str | None = None
+    weights: Path | None = None
+    dataset: str | None = None
     source: str | None = None
     n: int | None
     norm: str | None
@@ -32,9 +32,9 @@ class Asked:
     mask: str | None = None
     sweep: str | None = None
     restarts: int | None
-    eot: int | None
+    eot: int | None = None
     last_iterate: bool
-    precision: str | None
+    precision: str | None = None
     batch_size: int | None
     seed: int | None
     device: str

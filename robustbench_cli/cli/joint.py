@@ -91,8 +91,7 @@ def joint(
         command=sys.argv[1:],
         name=name,
     )
-    again = "what is done is kept. Run the same command again to go on."
-    with shown(quiet) as display, options.interruptible(again):
+    with shown(quiet) as display, options.interruptible(options.AGAIN):
         folder = joined(asked, display)
     print_domains(records.read(folder), folder)
 

@@ -16,6 +16,7 @@ Dataset = Annotated[
         autocompletion=completion.datasets,
     ),
 ]
+N = Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")]
 Norm = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
 Eps = Annotated[str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")]
 Mask = Annotated[
@@ -78,6 +79,11 @@ LastIterate = Annotated[
         help="Count only the last iterate, as old protocols do, instead of any iterate.",
     ),
 ]
+
+AGAIN = "what is done is kept. Run the same command again to go on."
+"""What an interrupted command leaves that takes itself up again."""
+NOTHING = "nothing is kept of it."
+"""What one leaves that does not."""
 
 
 def given(**values: Any) -> dict[str, Any]:

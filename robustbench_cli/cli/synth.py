@@ -66,7 +66,7 @@ def fit(
         command=sys.argv[1:],
         name=name,
     )
-    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+    with shown(quiet) as display, options.interruptible(options.NOTHING):
         folder = making.fit(asked, display)
     typer.echo(folder)
 
@@ -102,6 +102,6 @@ def sample(
     asked = making.Sampling(
         run=run, n=n, seed=seed, place=Place(out=out), command=sys.argv[1:], name=name
     )
-    with shown(quiet) as display, options.interruptible("nothing is kept of it."):
+    with shown(quiet) as display, options.interruptible(options.NOTHING):
         path = making.sample(asked, display)
     typer.echo(path)

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli.errors import UserError
 from robustbench_cli.models.weights import load_weights
 from robustbench_cli.registry import Registry
 
@@ -104,6 +105,14 @@ class ModelConfig(ABC):
             UserError: the file is absent or damaged, holds code, or does not fit.
         """
         load_weights(model, path)
+
+    def at_least(self, side: int, shape: Shape) -> None:
+        """Raise ``UserError`` if a side of the images is shorter than ``side``."""
+        if min(shape.height, shape.width) < side:
+            raise UserError(
+                f"model {MODELS.name_of(self)!r}: images of {shape.height}x{shape.width} are too "
+                f"small; both sides must be at least {side}"
+            )
 
     def normalizer(self, shape: Shape) -> nn.Module:
         """The first layer, as ``normalize`` asks."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pydantic import PositiveInt
 from torch import nn
 
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 
 
@@ -22,11 +21,7 @@ class DigitsCNN(ModelConfig):
     """Channels of the first layer; the other two have twice as many."""
 
     def build(self, shape: Shape) -> Classifier:
-        if shape.height < 2 or shape.width < 2:
-            raise UserError(
-                f"model 'digits-cnn': images of {shape.height}x{shape.width} are too small; "
-                "both sides must be at least 2"
-            )
+        self.at_least(2, shape)
         narrow, wide = self.width, 2 * self.width
         body = nn.Sequential(
             OrderedDict(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 
 SMALLEST = 12
@@ -21,11 +20,7 @@ class LeNet5(ModelConfig):
     """Two 5x5 convolutions, each pooled, and three linear layers; 61,706 parameters on MNIST."""
 
     def build(self, shape: Shape) -> Classifier:
-        if min(shape.height, shape.width) < SMALLEST:
-            raise UserError(
-                f"model 'lenet-5': images of {shape.height}x{shape.width} are too small; both "
-                f"sides must be at least {SMALLEST}"
-            )
+        self.at_least(SMALLEST, shape)
         pixels = (shape.height // 2 - 4) // 2 * ((shape.width // 2 - 4) // 2)
         body = nn.Sequential(
             OrderedDict(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pydantic import PositiveInt
 from torch import nn
 
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 
 SMALLEST = 4
@@ -28,11 +27,7 @@ class MadryCNN(ModelConfig):
     """Units of the first fully connected layer."""
 
     def build(self, shape: Shape) -> Classifier:
-        if min(shape.height, shape.width) < SMALLEST:
-            raise UserError(
-                f"model 'madry-cnn': images of {shape.height}x{shape.width} are too small; "
-                f"both sides must be at least {SMALLEST}"
-            )
+        self.at_least(SMALLEST, shape)
         pixels = (shape.height // 4) * (shape.width // 4)
         body = nn.Sequential(
             OrderedDict(

@@ -11,7 +11,6 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.registry import Number
 
@@ -28,12 +27,8 @@ class SmallCNN(ModelConfig):
     """Probability of dropping a unit of the first fully connected layer."""
 
     def build(self, shape: Shape) -> Classifier:
+        self.at_least(SMALLEST, shape)
         height, width = _left(shape.height), _left(shape.width)
-        if height < 1 or width < 1:
-            raise UserError(
-                f"model 'small-cnn': images of {shape.height}x{shape.width} are too small; "
-                f"both sides must be at least {SMALLEST}"
-            )
         body = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(shape.channels, 32, 3),

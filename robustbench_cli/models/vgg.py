@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pydantic import PositiveInt
 from torch import nn
 
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 
 STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
@@ -29,11 +28,7 @@ class VGG16(ModelConfig):
     """Units of the two linear layers before the last."""
 
     def build(self, shape: Shape) -> Classifier:
-        if min(shape.height, shape.width) < SMALLEST:
-            raise UserError(
-                f"model 'vgg-16': images of {shape.height}x{shape.width} are too small; both "
-                f"sides must be at least {SMALLEST}"
-            )
+        self.at_least(SMALLEST, shape)
         layers: list[nn.Module] = []
         channels = shape.channels
         for stage in STAGES:

@@ -1,7 +1,9 @@
-"""Models as users bring them."""
+"""Models as users bring them, and interruptions at a chosen moment."""
 
 import pytest
 import torch
+
+from robustbench_cli.run.display import Display
 
 
 @pytest.fixture
@@ -21,3 +23,25 @@ def net_file(tmp_path, digits_model):
         "    return net.eval()\n"
     )
     return file
+
+
+class Stop(Display):
+    """Ctrl-C after an epoch, or in the middle of one."""
+
+    def __init__(self, epoch, batches=None):
+        self._epoch, self._batches, self._done = epoch, batches, 0
+
+    def epoch(self, row):
+        self._done = row["epoch"]
+        if self._batches is None and self._done == self._epoch:
+            raise KeyboardInterrupt
+
+    def batch(self, watch):
+        if self._batches and self._done == self._epoch and watch.batch == self._batches:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def stopping():
+    """A maker of displays that interrupt: after an epoch, or at a batch of the next one."""
+    return Stop

@@ -76,24 +76,8 @@ def test_what_needs_labels_refuses_a_pool_without(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-class Stop(Display):
-    """Ctrl-C after an epoch, or in the middle of one."""
-
-    def __init__(self, epoch, batches=None):
-        self._epoch, self._batches, self._done = epoch, batches, 0
-
-    def epoch(self, row):
-        self._done = row["epoch"]
-        if self._batches is None and self._done == self._epoch:
-            raise KeyboardInterrupt
-
-    def batch(self, watch):
-        if self._batches and self._done == self._epoch and watch.batch == self._batches:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("stop", [Stop(2), Stop(1, batches=2), Stop(0, batches=3)])
-def test_free_at_goes_on_with_the_perturbation_it_had(stop, tmp_path):
+@pytest.mark.parametrize("stop", [(2,), (1, 2), (0, 3)])
+def test_free_at_goes_on_with_the_perturbation_it_had(stop, stopping, tmp_path):
     typed = {"defense": setup.parts("free-at:replays=3"), "seed": 0}
     config = setup.train_config(typed, [*SMALL, "train.epochs=3"])
     place = setup.Place(out=tmp_path, device="cpu")
@@ -103,7 +87,7 @@ def test_free_at_goes_on_with_the_perturbation_it_had(stop, tmp_path):
 
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
-        begin("cut", stop)
+        begin("cut", stopping(*stop))
     cut = train_command.resume("cut", place, Display())
     assert records.sha256(cut / "model.safetensors") == records.sha256(whole / "model.safetensors")
     (left, _), (right, _) = (checkpoint.load(folder / AIDS) for folder in (cut, whole))

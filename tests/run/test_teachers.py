@@ -127,28 +127,14 @@ def test_the_natural_net_is_kept_and_knows_the_labels(out):
     assert right.float().mean() > 0.8
 
 
-class Stop(Display):
-    """Ctrl-C after an epoch, or in the middle of one."""
-
-    def __init__(self, epoch, batches=None):
-        self._epoch, self._batches, self._done = epoch, batches, 0
-
-    def epoch(self, row):
-        self._done = row["epoch"]
-        if self._batches is None and self._done == self._epoch:
-            raise KeyboardInterrupt
-
-    def batch(self, watch):
-        if self._batches and self._done == self._epoch and watch.batch == self._batches:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("stop", [(1,), (1, 2)])
 @pytest.mark.parametrize(
     ("defense", "teachers"),
     [("lbgat6:steps=1,natural=digits-cnn:width=6", []), ("iad-ii:steps=1", ["robust", "natural"])],
 )
-def test_an_interrupted_run_ends_with_the_same_nets(defense, teachers, stop, out, tmp_path):
+def test_an_interrupted_run_ends_with_the_same_nets(
+    defense, teachers, stop, stopping, out, tmp_path
+):
     parents = companions.Named(teachers=tuple(str(out / name) for name in teachers))
     typed = {"defense": setup.parts(defense), "parents": parents.parents(tmp_path)}
     config = setup.train_config(typed, [*SMALL, "train.epochs=2"])
@@ -159,7 +145,7 @@ def test_an_interrupted_run_ends_with_the_same_nets(defense, teachers, stop, out
 
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
-        begin("cut", Stop(*stop))
+        begin("cut", stopping(*stop))
     cut = train_command.resume("cut", place, Display())
     assert (cut / MODEL).read_bytes() == (whole / MODEL).read_bytes()
     assert (cut / AIDS).is_file() == (whole / AIDS).is_file() == (not teachers)
@@ -203,14 +189,14 @@ def test_a_natural_net_that_is_none_is_one_line(refused):
     assert told.startswith("unknown model 'resnet-81'; did you mean")
 
 
-def test_going_on_with_a_teacher_that_changed_is_one_line(tmp_path, capsys):
+def test_going_on_with_a_teacher_that_changed_is_one_line(tmp_path, stopping, capsys):
     assert train(tmp_path, "standard", name="teacher", epochs=1) == 0
     parents = companions.Named(teachers=("teacher",)).parents(tmp_path)
     typed = {"defense": setup.parts("ard:steps=1"), "parents": parents}
     config = setup.train_config(typed, [*SMALL, "train.epochs=2"])
     place = setup.Place(out=tmp_path, device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        train_command.train(config, place, Stop(1), command=["x"], run_id="cut")
+        train_command.train(config, place, stopping(1), command=["x"], run_id="cut")
     path = tmp_path / "teacher" / "run.json"
     changed = json.loads(path.read_text())
     changed["checkpoint"]["sha256"] = "0" * 64
