@@ -100,6 +100,21 @@ def _made(run: Run, known: Mapping[str, Run]) -> dict[str, Any]:
     return {**run.config, "parents": parents} if parents else run.config
 
 
+def unlike(runs: Sequence[Run]) -> set[str]:
+    """Training runs of one name whose records do not hold the same settings.
+
+    A setting that a later version brought is missing from records written before: such runs can be
+    compared once their defaults are filled in.
+    """
+    alike: dict[Hashable, dict[str, frozenset[str]]] = defaultdict(dict)
+    for run in of_kind(runs, "train"):
+        names = (run.config.get(part, {}).get("name") for part in ("model", "dataset", "optimizer"))
+        own = {part: held for part, held in run.config.items() if part not in ("parents", "extra")}
+        keys = frozenset(key for key, _ in _flat(own))
+        alike[run.subject, *names][run.id] = keys
+    return {id_ for known in alike.values() if len({*known.values()}) > 1 for id_ in known}
+
+
 def of_kind(runs: Sequence[Run], kind: Kind) -> list[Run]:
     """The runs of one kind."""
     return [run for run in runs if run.kind == kind]

@@ -113,7 +113,7 @@ def report(
     if transfer:
         _alone("--transfer", shape)
     chosen = format_of(format_, out)
-    runs = folders.every(results)
+    runs = _completed(folders.every(results))
     if paper is not None:
         put(_beside(paper, table, dataset, runs), chosen, out)
         return
@@ -129,6 +129,18 @@ def report(
     put(page, chosen, out)
     if not transfer:
         _left_out(runs, dataset, {run for row in found for run in row.runs})
+
+
+def _completed(runs: list["Run"]) -> list["Run"]:
+    """The records; where some lack settings that others have, with the defaults of these."""
+    from robustbench_cli.report import unlike
+
+    which = unlike(runs)
+    if not which:
+        return runs
+    from robustbench_cli.run.defaults import filled  # torch comes with it, seldom needed here
+
+    return filled(runs, which)
 
 
 def _alone(option: str, others: Mapping[str, object]) -> None:

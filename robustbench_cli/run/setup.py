@@ -66,6 +66,17 @@ class Place:
     device: str = "auto"
 
 
+def described(values: Table) -> Table:
+    """A training configuration's components with all their parameters, defaults written out."""
+    whole = dict(values)
+    for kind in ("dataset", "extra", "model", "optimizer", "schedule"):
+        if values.get(kind):
+            whole[kind] = COMPONENTS[kind].describe(COMPONENTS[kind].build(spec_of(values[kind])))
+    parts = map(DEFENSES.describe, Recipe.build(specs_of(values["defense"])).parts)
+    whole["defense"] = {table["name"]: table for table in parts}
+    return whole
+
+
 def component(kind: str, text: str) -> Table:
     """``wrn-28-10`` or ``folder:PATH`` as a configuration table."""
     spec = COMPONENTS[kind].resolve(Spec.parse(text))
@@ -110,15 +121,9 @@ def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> Trai
         values["extra"] = values["dataset"] if values.get("extra") else {}
     if not values.get("defense"):
         raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
-    for kind in ("model", "optimizer", "schedule"):
-        values[kind] = COMPONENTS[kind].describe(COMPONENTS[kind].build(spec_of(values[kind])))
-    if values.get("extra"):
-        extra = DATASETS.build(spec_of(values["extra"]))
-        values["extra"] = DATASETS.describe(extra)
+    values = described(values)
     values["threat"] = radius_of(values.get("threat", {}), dataset)
     recipe = Recipe.build(specs_of(values["defense"]))
-    described = [DEFENSES.describe(part) for part in recipe.parts]
-    values["defense"] = {table["name"]: table for table in described}
     config = validated(TrainConfig, values)
     recipe.check(config.train.epochs)
     return config

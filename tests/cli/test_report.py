@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import termios
@@ -529,3 +530,24 @@ def test_no_report_imports_torch(results, more, tmp_path, args):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_setting_that_came_later_does_not_part_a_row(tmp_path, report, results):
+    """An older record has none of it: its default was meant, and another value is another row."""
+    for seed in (0, 1):
+        for name in (f"pgd-at-s{seed}", f"pgd-at-s{seed}-eval"):
+            folder = results / name
+            shutil.copytree(ROOT / "results/at-family-digits" / name, folder)
+    older = results / "pgd-at-s0/run.json"
+    run = json.loads(older.read_text())
+    del run["config"]["train"]["collapse"], run["config"]["defense"]["pgd-at"]["attack_mode"]
+    older.write_text(json.dumps(run))
+    only = ["--dataset", "digits", "--format", "json"]
+    (row,) = json.loads(report(*only))
+    assert row["seeds"] == [0, 1]
+    run["config"]["train"]["extra_share"] = 0.25
+    older.write_text(json.dumps(run))
+    assert len(json.loads(report(*only))) == 2
+    run["config"]["train"] |= {"extra_share": 0.5, "gone since": 1}
+    older.write_text(json.dumps(run))
+    assert len(json.loads(report(*only))) == 2
