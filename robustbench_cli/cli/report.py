@@ -100,7 +100,7 @@ def report(
     advbench report --transfer --out transfer.md
     advbench report --plot curves                      curves.png and curves.svg
     """
-    from robustbench_cli import folders
+    from robustbench_cli.run.defaults import every
 
     shape = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
     text = {"--format": format_, "--out": out, "--intervals": intervals}
@@ -113,7 +113,7 @@ def report(
     if transfer:
         _alone("--transfer", shape)
     chosen = format_of(format_, out)
-    runs = _completed(folders.every(results))
+    runs = every(results)
     if paper is not None:
         put(_beside(paper, table, dataset, runs), chosen, out)
         return
@@ -129,18 +129,6 @@ def report(
     put(page, chosen, out)
     if not transfer:
         _left_out(runs, dataset, {run for row in found for run in row.runs})
-
-
-def _completed(runs: list["Run"]) -> list["Run"]:
-    """The records; where some lack settings that others have, with the defaults of these."""
-    from robustbench_cli.report import unlike
-
-    which = unlike(runs)
-    if not which:
-        return runs
-    from robustbench_cli.run.defaults import filled  # torch comes with it, seldom needed here
-
-    return filled(runs, which)
 
 
 def _alone(option: str, others: Mapping[str, object]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from robustbench_cli import folders
 from robustbench_cli.columns import swept
 from robustbench_cli.curves import panels
 from robustbench_cli.errors import UserError
@@ -17,6 +16,7 @@ from robustbench_cli.plot import painted
 from robustbench_cli.records import Run
 from robustbench_cli.registry import radius
 from robustbench_cli.report import finished, of_kind
+from robustbench_cli.run.defaults import every
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,11 @@ class Sweep(Figure):
     over: ClassVar[str]
 
     def prepared(self, material: Material) -> Painter:
-        every, named = folders.every(material.results), list(material.runs().values())
-        known = {run.id for run in every}
-        every += [run for run in named if run.id not in known]
+        recorded, named = every(material.results), list(material.runs().values())
+        known = {run.id for run in recorded}
+        recorded += [run for run in named if run.id not in known]
         chosen = {run.id for run in named}
-        kept = [run for run in every if _wanted(run, chosen)]
+        kept = [run for run in recorded if _wanted(run, chosen)]
         found = [panel for panel in panels(kept) if panel.over == self.over]
         if not found:
             raise UserError(self._lacking(*named))
