@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+from robustbench_cli.models._thin import ThinConv2d
 
 SMALLEST = 12
 """The side of the smallest image of which a pixel is left."""
@@ -24,7 +25,7 @@ class LeNet5(ModelConfig):
         pixels = (shape.height // 2 - 4) // 2 * ((shape.width // 2 - 4) // 2)
         body = nn.Sequential(
             OrderedDict(
-                conv1=nn.Conv2d(shape.channels, 6, 5, padding=2),
+                conv1=ThinConv2d(shape.channels, 6, 5, padding=2),
                 relu1=nn.ReLU(),
                 pool1=nn.MaxPool2d(2),
                 conv2=nn.Conv2d(6, 16, 5),

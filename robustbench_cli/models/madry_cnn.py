@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import nn
 
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+from robustbench_cli.models._thin import ThinConv2d
 
 SMALLEST = 4
 """The side of the smallest image that two poolings leave a pixel of."""
@@ -31,7 +32,7 @@ class MadryCNN(ModelConfig):
         pixels = (shape.height // 4) * (shape.width // 4)
         body = nn.Sequential(
             OrderedDict(
-                conv1=nn.Conv2d(shape.channels, 32, 5, padding=2),
+                conv1=ThinConv2d(shape.channels, 32, 5, padding=2),
                 relu1=nn.ReLU(),
                 pool1=nn.MaxPool2d(2),
                 conv2=nn.Conv2d(32, 64, 5, padding=2),

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+from robustbench_cli.models._thin import ThinConv2d
 from robustbench_cli.registry import Number
 
 SMALLEST = 16
@@ -31,7 +32,7 @@ class SmallCNN(ModelConfig):
         height, width = _left(shape.height), _left(shape.width)
         body = nn.Sequential(
             OrderedDict(
-                conv1=nn.Conv2d(shape.channels, 32, 3),
+                conv1=ThinConv2d(shape.channels, 32, 3),
                 relu1=nn.ReLU(),
                 conv2=nn.Conv2d(32, 32, 3),
                 relu2=nn.ReLU(),

@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import nn
 
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+from robustbench_cli.models._thin import ThinConv2d
 
 SMALLEST = 4
 """The side of the smallest image that two strides of two leave a pixel of."""
@@ -30,7 +31,7 @@ class StridedCNN(ModelConfig):
         pixels = (shape.height // 4) * (shape.width // 4)
         body = nn.Sequential(
             OrderedDict(
-                conv1=nn.Conv2d(shape.channels, self.width, 4, stride=2, padding=1),
+                conv1=ThinConv2d(shape.channels, self.width, 4, stride=2, padding=1),
                 relu1=nn.ReLU(),
                 conv2=nn.Conv2d(self.width, 2 * self.width, 4, stride=2, padding=1),
                 relu2=nn.ReLU(),
