@@ -23,6 +23,9 @@ def bench(
     only: Annotated[
         str | None, typer.Option(help="These runs only, e.g. trades,awp-trades.")
     ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="These seeds instead of the bench's own, e.g. 0,1.")
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(help="Runs side by side, a thread each (default: one per core).", min=1),
@@ -52,6 +55,8 @@ def bench(
     from robustbench_cli.run import bench as command
 
     found = command.load(name)
+    if seeds:
+        found = command.with_seeds(found, seeds.split(","))
     data = dataset or next(iter(found.data))
     folder = out or Path("results") / f"{Path(name).stem}-{data}"
     common = ["--out", str(folder), "--data-dir", str(data_dir), "--device", device]

@@ -7,7 +7,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
 
@@ -83,6 +83,14 @@ def load(name: str) -> Bench:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"bench {str(path)!r}, {where}: {first['msg']}") from None
+
+
+def with_seeds(bench: Bench, typed: Sequence[str]) -> Bench:
+    """The bench under other seeds; raise ``UserError`` for what is none."""
+    wrong = [text for text in typed if not text.strip().isdecimal()]
+    if wrong:
+        raise UserError(f"--seeds: {wrong[0]!r} is no seed; give whole numbers, e.g. 0,1,2")
+    return replace(bench, seeds=tuple(dict.fromkeys(map(int, typed))))
 
 
 def jobs(
