@@ -108,7 +108,8 @@ def jobs(
     if dataset not in bench.data:
         raise UserError(f"this bench has no data set {dataset!r}{hint(dataset, bench.data)}")
     scale = bench.data[dataset]
-    runs = {**bench.runs, **scale.runs}
+    # Its own come first: others of the same file may build on them.
+    runs = {**scale.runs, **bench.runs, **scale.runs}
     for name in only:
         if name not in runs:
             raise UserError(f"this bench has no run {name!r}{hint(name, runs)}")

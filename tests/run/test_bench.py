@@ -54,6 +54,14 @@ def test_one_run_brings_along_what_it_needs(small):
     assert len(bench.jobs(bench.load(str(small)), "digits", only=["standard"])) == 1
 
 
+def test_other_seeds_than_the_bench_s_own(small):
+    found = bench.with_seeds(bench.load(str(small)), ["7", " 5", "7"])
+    ids = [job.id for job in bench.jobs(found, "digits", only=["standard"])]
+    assert ids == ["standard-s7", "standard-s5"]
+    with pytest.raises(UserError, match="'-1' is no seed"):
+        bench.with_seeds(found, ["-1"])
+
+
 @pytest.mark.parametrize("name", presets.names(bench.KIND))
 def test_every_command_of_a_shipped_bench_is_one(name):
     """Options parse, defenses build, and what one run builds on comes before it."""
