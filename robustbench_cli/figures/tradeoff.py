@@ -3,58 +3,21 @@
 https://arxiv.org/abs/1901.08573
 """
 
-import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from robustbench_cli import canvas
-from robustbench_cli.canvas import COLOURS, HEIGHT, MARKERS, WIDTH
 from robustbench_cli.catalogue import typed
 from robustbench_cli.cells import Cell
 from robustbench_cli.columns import CLEAN, LAST, WORST, usual
 from robustbench_cli.errors import UserError, hint
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
-from robustbench_cli.plot import ACROSS
+from robustbench_cli.figures._scatter import Curve, Panel, painted
 from robustbench_cli.records import Run, same_but_seed
 from robustbench_cli.report import Row, finished, rows
 from robustbench_cli.run.defaults import every
-
-if TYPE_CHECKING:
-    from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Page
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One training configuration over its seeds."""
-
-    clean: Cell
-    robust: Cell
-    label: str
-    """``beta=6``; nothing for a point alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Configurations that differ in one parameter, in its order; or a single one."""
-
-    name: str
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """Lines that can be compared."""
-
-    title: str
-    column: str
-    """What the robust accuracy is under."""
-    lines: tuple[Line, ...]
 
 
 @FIGURES.register("tradeoff")
@@ -66,24 +29,25 @@ class TradeOff(Figure):
     """
 
     attack: str = ""
-    """A column of the report, e.g. pgd20; nothing: worst where all were attacked alike, else the
-    strongest attack that all have in common."""
+    """A column of the report, e.g. pgd20; nothing: worst where all rows met the same attacks, else
+    the strongest attack that all of them met."""
 
     def prepared(self, material: Material) -> Painter:
         found = _rows(material)
-        known = dict.fromkeys(column for row in found for column in _robust(row))
+        known = {name for row in found for name in _measured(row)} - {CLEAN}
         if self.attack and self.attack not in known:
             raise UserError(f"unknown column {self.attack!r}{hint(self.attack, known)}")
-        settings: dict[Hashable, list[Row]] = defaultdict(list)
+        settings: dict[object, list[Row]] = defaultdict(list)
         for row in found:
             settings[row.setting].append(row)
         panels, notes = [], []
         for comparable in settings.values():
             column = self.attack or _strongest(comparable)
-            having = [row for row in comparable if column in _robust(row)]
-            notes += _notes(comparable, having, column)
-            if having:
-                panels.append(Panel(title=_title(having), column=column, lines=lines(having, column)))
+            shown = [row for row in comparable if column in _measured(row)]
+            title = "{dataset}, {eps}, n {n}".format_map(_texts(comparable[0]))
+            notes += [f"{title}: {note}" for note in _notes(comparable, shown, column)]
+            if shown:
+                panels.append(Panel(title=title, column=column, curves=curves(shown, column)))
         if not panels:
             raise UserError(notes[0])
         for note in notes:
@@ -92,7 +56,7 @@ class TradeOff(Figure):
 
 
 def _rows(material: Material) -> list[Row]:
-    """The report's rows of the named runs, or all; ``UserError`` where there are none."""
+    """Rows of the named runs, or all; raise ``UserError`` where there are none."""
     recorded, named = every(material.results), list(material.runs().values())
     known = {run.id for run in recorded}
     recorded += [run for run in named if run.id not in known]
@@ -101,44 +65,105 @@ def _rows(material: Material) -> list[Row]:
     def wanted(run: Run) -> bool:
         return usual(run) and (not chosen or bool({run.id, run.parent} & chosen))
 
-    shown = {id_ for run in finished(recorded) if wanted(run) for id_ in (run.id, run.parent)}
+    used = {id_ for run in finished(recorded) if wanted(run) for id_ in (run.id, run.parent)}
     lacking = [
         f"no finished evaluation of {run.id}; make one: "
         f"advbench eval --run {run.parent or run.id} --attack pgd20"
         for run in named
-        if run.id not in shown
+        if run.id not in used
     ]
-    found = [row for row in rows(recorded, keep=wanted) if row.cells[CLEAN]]
+    found = [row for row in rows(recorded, keep=wanted) if CLEAN in _measured(row)]
     if not found:
-        nothing = f"no finished evaluation in {str(material.results)!r}; evaluate a run first: "
-        raise UserError("; ".join(lacking) or f"{nothing}advbench eval --attack pgd20")
+        nothing = f"no finished evaluation in {str(material.results)!r}; make one: "
+        raise UserError(lacking[0] if lacking else f"{nothing}advbench eval --attack pgd20")
     for note in lacking:
         material.told.note(note)
     return found
 
 
-def _robust(row: Row) -> dict[str, Cell]:
-    """What was measured against the kept weights, by column; worst comes last."""
-    return {
-        name: cell
-        for name, cell in row.cells.items()
-        if isinstance(cell, Cell) and name != CLEAN and not name.endswith(LAST)
-    }
+def _texts(row: Row) -> dict[str, str]:
+    return {name: fact.text for name, fact in row.facts.items()}
 
 
-def _alike(found: Sequence[Row]) -> bool:
-    """Whether all rows met the same attacks with every seed: only then does worst compare."""
-    first = [*_robust(found[0])]
-    return all([*_robust(row)] == first for row in found) and not any(
-        cell.partial for row in found for cell in _robust(row).values()
-    )
+def _measured(row: Row) -> dict[str, Cell]:
+    """Accuracies of the weights that training kept, by column."""
+    cells = row.cells.items()
+    return {key: c for key, c in cells if isinstance(c, Cell) and not key.endswith(LAST)}
 
 
 def _strongest(found: Sequence[Row]) -> str:
-    """worst if rows were attacked alike, else the strongest of all; nothing if there is none."""
-    measured = [_robust(row) for row in found]
-    common = [name for name in measured[0] if all(name in cells for cells in measured)]
-    if WORST in common and _alike(found):
+    """worst if it compares, else the lowest column that all rows have; nothing without any."""
+    measured = [_measured(row) for row in found]
+    whole = [{name for name, c in cells.items() if not c.partial} for cells in measured]
+    common = set.intersection(*whole)
+    # What each row's own attacks leave is no measure for all rows.
+    if WORST in common and all(cells.keys() == common for cells in measured):
         return WORST
-    attacks = [name for name in common if name != WORST]
+    attacks = sorted(common - {CLEAN, WORST})
     return min(attacks, key=lambda name: sum(cells[name].mean for cells in measured), default="")
+
+
+def _notes(found: Sequence[Row], shown: Sequence[Row], column: str) -> list[str]:
+    """What a panel leaves out, or shows only in part."""
+    if not column:
+        choice = sorted({name for row in found for name in _measured(row)} - {CLEAN, WORST})
+        return [f"no attack was tried on all rows; choose one by attack=NAME: {', '.join(choice)}"]
+    lost = [_texts(row)["defense"] for row in found if row not in shown]
+    some = [_texts(row)["defense"] for row in shown if _measured(row)[column].partial]
+    return [
+        f"{what}: {', '.join(of)}"
+        for what, of in (
+            (f"left out, without {column}", lost),
+            (f"{column} not of all seeds", some),
+        )
+        if of
+    ]
+
+
+def curves(found: Sequence[Row], column: str) -> tuple[Curve, ...]:
+    """Comparable rows, those in one curve that differ in one number; the longest first."""
+    several = len({_texts(row)["model"] for row in found}) > 1
+    names = {row.runs: _name(row, several) for row in found}
+    alone, groups = list(found), []
+    for key, family in sorted(_families(found), key=lambda pair: -len(pair[1])):
+        members = {value: family[value] for value in sorted(family) if family[value] in alone}
+        if len(members) > 1:
+            name = max((_without(names[row.runs], key) for row in members.values()), key=len)
+            labels = tuple(f"{key}={typed(value)}" for value in members)
+            groups.append((name, labels, [*members.values()]))
+            alone = [row for row in alone if row not in members.values()]
+    groups += [(names[row.runs], (), [row]) for row in alone]
+    taken = [name for name, *_ in groups]
+    return tuple(
+        Curve(
+            name=name if taken.count(name) == 1 else names[members[0].runs],
+            labels=labels,
+            clean=tuple(_measured(row)[CLEAN] for row in members),
+            robust=tuple(_measured(row)[column] for row in members),
+        )
+        for name, labels, members in groups
+    )
+
+
+def _families(found: Sequence[Row]) -> list[tuple[str, dict[float, Row]]]:
+    """For each number of a recipe: the rows that are alike in all else, by its value."""
+    families: dict[tuple[str, ...], dict[float, Row]] = defaultdict(dict)
+    for row in found:
+        defense = row.config.get("defense", {})
+        for part, key, value in ((p, key, v) for p in defense for key, v in defense[p].items()):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                rest = {**defense, part: {**defense[part], key: None}}
+                recipe = same_but_seed({**row.config, "defense": rest})
+                families[key, part, recipe].setdefault(value, row)
+    return [(key, family) for (key, *_), family in families.items()]
+
+
+def _name(row: Row, several: bool) -> str:
+    defense, model = _texts(row)["defense"], _texts(row)["model"]
+    return f"{defense} {model}" if several and model not in defense else defense
+
+
+def _without(name: str, key: str) -> str:
+    """``trades:steps=5`` of ``trades:beta=1,steps=5``."""
+    one = rf"{key}=[^,+ ]*"
+    return re.sub(rf",{one}|:{one}(?=[+ ]|$)|(?<=:){one},", "", name)

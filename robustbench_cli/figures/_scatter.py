@@ -1,0 +1,153 @@
+"""Points with error bars, clean against robust accuracy; what belongs together is joined."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+from robustbench_cli import canvas
+from robustbench_cli.canvas import COLOURS, HEIGHT, MARKERS, WIDTH
+from robustbench_cli.cells import Cell
+from robustbench_cli.plot import ACROSS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Page
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
+
+APART = 1.0
+"""Percentage points that an axis shows at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Training configurations that differ in one number, in its order; or a single one."""
+
+    name: str
+    labels: tuple[str, ...]
+    """``beta=6`` for each point; none for a single one."""
+    clean: tuple[Cell, ...]
+    robust: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Curves that can be compared."""
+
+    title: str
+    column: str
+    """What robust accuracy is under."""
+    curves: tuple[Curve, ...]
+
+
+def painted(panels: Sequence[Panel]) -> "Page":
+    """The panels side by side, with one legend below them."""
+    drawn = [curve for panel in panels for curve in panel.curves]
+    names = list(dict.fromkeys(curve.name for curve in drawn))
+    labels = [canvas.label(name) for name in names]
+    spread = any(cell.std for curve in drawn for cell in (*curve.clean, *curve.robust))
+    across = min(ACROSS, len(panels))
+    down = math.ceil(len(panels) / across)
+    size = across * WIDTH, down * HEIGHT
+    page = canvas.sheet_for(labels, *size, titled=spread)
+    lines: dict[str, Line2D] = {}
+    for place, panel in enumerate(panels, 1):
+        axes = page.add_subplot(down, across, place)
+        axes.set_title(canvas.plain(panel.title), loc="left", pad=10)
+        for curve in panel.curves:
+            line = _line(axes, curve, names.index(curve.name))
+            lines.setdefault(curve.name, line)
+        axes.set_xlim(_limits([cell for curve in panel.curves for cell in curve.clean]))
+        axes.set_ylim(_limits([cell for curve in panel.curves for cell in curve.robust]))
+        axes.set_xlabel("clean accuracy (%)")
+        axes.set_ylabel(canvas.plain(f"robust accuracy, {panel.column} (%)"))
+        axes.grid(True)
+    bars = "bars: ± standard deviation over seeds" if spread else None
+    canvas.legend(page, [lines[name] for name in names], labels, size[0], title=bars)
+    page.draw_without_rendering()  # sizes are known from here on
+    for axes, panel in zip(page.axes, panels, strict=True):
+        taken: list[Bbox] = []
+        for curve in panel.curves:
+            if curve.labels:
+                _label(axes, curve, _colour(names.index(curve.name)), taken)
+    return page
+
+
+def _line(axes: "Axes", curve: Curve, place: int) -> "Line2D":
+    """A curve with its error bars; what stands for it in the legend."""
+    (x, xerr), (y, yerr) = _percent(curve.clean), _percent(curve.robust)
+    bars = axes.errorbar(
+        x,
+        y,
+        xerr=xerr,
+        yerr=yerr,
+        color=_colour(place),
+        marker=MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
+        linestyle="-" if curve.labels else "",
+        elinewidth=1,
+        zorder=3 if curve.labels else 2,
+    )
+    line: Line2D = bars[0]
+    return line
+
+
+def _label(axes: "Axes", curve: Curve, colour: str, taken: "list[Bbox]") -> None:
+    """Write at each point what it is; in a crowd the value alone, or nothing.
+
+    Args:
+        taken: where there are labels; grows.
+    """
+    x, y = _percent(curve.clean)[0], _percent(curve.robust)[0]
+    rises = (x[-1] - x[0]) * (y[-1] - y[0]) > 0
+    frame = axes.bbox
+    for *at, label in sorted(zip(x, y, curve.labels, strict=True), reverse=True):
+        # Beside the curve, first on the side that has no frame.
+        for words, right in product((label, label.partition("=")[2]), (True, False)):
+            text = _beside(axes, words, at, right=right, above=right != rises)
+            box = text.get_window_extent().padded(-1.5)
+            inside = frame.x0 < box.x0 and frame.y0 < box.y0 and box.y1 < frame.y1
+            if inside and not box.count_overlaps(taken):
+                text.set_color(colour)
+                taken.append(box)
+                break
+            text.remove()
+
+
+def _beside(
+    axes: "Axes", words: str, at: Sequence[float], *, right: bool, above: bool
+) -> "Annotation":
+    from matplotlib.patheffects import withStroke
+
+    return axes.annotate(
+        words,
+        (at[0], at[1]),
+        (5 if right else -5, 4 if above else -4),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="bottom" if above else "top",
+        fontsize=9,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        zorder=4,
+    )
+
+
+def _colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
+
+
+def _percent(cells: Sequence[Cell]) -> tuple[list[float], list[float]]:
+    """Means and standard deviations."""
+    return [100 * cell.mean for cell in cells], [100 * (cell.std or 0.0) for cell in cells]
+
+
+def _limits(cells: Sequence[Cell]) -> tuple[float, float]:
+    """Room for error bars as far as they are accuracies, and around them for labels."""
+    ends = [at + side * std for at, std in zip(*_percent(cells), strict=True) for side in (-1, 1)]
+    middle = (min(ends) + max(ends)) / 2
+    low = max(0.0, min(*ends, middle - APART / 2))
+    high = min(100.0, max(*ends, middle + APART / 2))
+    room = 0.1 * (high - low)
+    return low - room, high + room
