@@ -5,7 +5,9 @@ No torch in here: reports must start fast.
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from robustbench_cli.errors import UserError, hint
@@ -14,7 +16,36 @@ from robustbench_cli.records import Kind, Run, now, read
 
 def every(results: Path) -> list[Run]:
     """All runs below ``results``, oldest first; a damaged one is an error that names it."""
-    return [run for _, run in found(results)]
+    return list(distinct(results).values())
+
+
+def distinct(
+    results: Path, skip: Callable[[UserError], object] | None = None
+) -> dict[Path, Run]:
+    """All runs by folder, oldest first, each under an id that no other has.
+
+    Several folders below ``results`` may hold runs of one id (two benches, say): these are called
+    by their place, and an evaluation's parent is the run of that id beside it, or else the one
+    whose weights it met.
+
+    Args:
+        skip: is told of a damaged record, which is then left out; without it that is an error.
+    """
+    runs = found(results, skip)
+    count = Counter(run.id for _, run in runs)
+    ids = {folder: str(folder.relative_to(results)) for folder, run in runs if count[run.id] > 1}
+    made = {run.checkpoint.sha256: folder for folder, run in runs if run.checkpoint}
+
+    def parent(folder: Path, run: Run) -> str | None:
+        if run.parent is None or count[run.parent] < 2:
+            return run.parent
+        beside = folder.parent / run.parent
+        return ids.get(beside) or ids.get(made.get(run.weights, beside), run.parent)
+
+    return {
+        folder: replace(run, id=ids.get(folder, run.id), parent=parent(folder, run))
+        for folder, run in runs
+    }
 
 
 def found(
@@ -67,7 +98,7 @@ def named(name: str | None, results: Path, kind: Kind) -> Path:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        choice = ", ".join(folder.name for folder in matches[:4])
+        choice = ", ".join(str(folder.relative_to(results)) for folder in matches[:4])
         raise UserError(f"run {name!r} is ambiguous in {str(results)!r}: {choice}")
     names = [folder.name for folder in known]
     raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, names)}")

@@ -24,7 +24,7 @@ def plot(
         str,
         typer.Argument(
             metavar="KIND",
-            help="history, eps, steps, surface or landscape; with parameters, too: "
+            help="history, eps, steps, tradeoff, surface or landscape; with parameters, too: "
             "surface:image=3, landscape:n=512,directions=5 (advbench show surface).",
             autocompletion=completion.figures,
         ),
@@ -33,8 +33,8 @@ def plot(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Training runs: ids, parts of them, or paths (default: the latest; of eps and "
-            "steps: all that have a sweep).",
+            help="Training runs: ids, parts of them, or paths (default: the latest; of eps, "
+            "steps and tradeoff: all that have what is drawn).",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -57,6 +57,7 @@ def plot(
     \b
     advbench plot history trades mart               robust overfitting, two runs overlaid
     advbench plot steps --out steps.svg             what eval --sweep steps=... recorded
+    advbench plot tradeoff:attack=pgd20             clean against robust accuracy, over beta
     advbench plot surface:image=3 trades standard   the loss around a test image
     advbench plot landscape trades trades-awp       the loss around the weights
     """

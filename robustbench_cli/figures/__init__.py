@@ -52,7 +52,10 @@ class Material:
     def runs(self) -> dict[Path, Run]:
         """The named runs with their folders."""
         found = [folders.named(name, self.results, "train") for name in self.names]
-        return {folder: records.read(folder) for folder in found}
+        # Under the ids that all records have together; what is damaged there is none of these.
+        known = folders.distinct(self.results, lambda _: None) if found else {}
+        placed = {folder.resolve(): run for folder, run in known.items()}
+        return {folder: placed.get(folder.resolve()) or records.read(folder) for folder in found}
 
     def trained(self) -> dict[Path, Run]:
         """The named training runs with their folders; the latest finished one if none is.
