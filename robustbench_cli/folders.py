@@ -19,9 +19,7 @@ def every(results: Path) -> list[Run]:
     return list(distinct(results).values())
 
 
-def distinct(
-    results: Path, skip: Callable[[UserError], object] | None = None
-) -> dict[Path, Run]:
+def distinct(results: Path, skip: Callable[[UserError], object] | None = None) -> dict[Path, Run]:
     """All runs by folder, oldest first, each under an id that no other has.
 
     Several folders below ``results`` may hold runs of one id (two benches, say): these are called
