@@ -3,7 +3,7 @@ https://arxiv.org/abs/2002.11569, put it into adversarial training.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field
@@ -25,6 +25,9 @@ class Cutout(Modifier):
 
     length: Annotated[int, Field(ge=1)] | None = None
     """Side of the square in pixels; None: 7/16 of the image's, which is 14 of 32."""
+
+    def small(self, side: int) -> Self:
+        return replace(self, length=min(self.length, side // 2)) if self.length else self
 
     def aid(self, setting: Setting) -> nn.Module | None:
         side = min(setting.shape.height, setting.shape.width)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
+MARK = 4
+"""Half the side of the square that a point takes, in pixels."""
 APART = 1.0
 """Percentage points that an axis shows at least."""
 
@@ -69,7 +71,9 @@ def painted(panels: Sequence[Panel]) -> "Page":
     canvas.legend(page, [lines[name] for name in names], labels, size[0], title=bars)
     page.draw_without_rendering()  # sizes are known from here on
     for axes, panel in zip(page.axes, panels, strict=True):
-        taken: list[Bbox] = []
+        taken = [
+            _mark(axes, at) for curve in panel.curves for at in zip(*_means(curve), strict=True)
+        ]
         for curve in panel.curves:
             if curve.labels:
                 _label(axes, curve, _colour(names.index(curve.name)), taken)
@@ -98,15 +102,17 @@ def _label(axes: "Axes", curve: Curve, colour: str, taken: "list[Bbox]") -> None
     """Write at each point what it is; in a crowd the value alone, or nothing.
 
     Args:
-        taken: where there are labels; grows.
+        taken: where there are points and labels; grows.
     """
-    x, y = _percent(curve.clean)[0], _percent(curve.robust)[0]
+    x, y = _means(curve)
     rises = (x[-1] - x[0]) * (y[-1] - y[0]) > 0
     frame = axes.bbox
     for *at, label in sorted(zip(x, y, curve.labels, strict=True), reverse=True):
-        # Beside the curve, first on the side that has no frame.
-        for words, right in product((label, label.partition("=")[2]), (True, False)):
-            text = _beside(axes, words, at, right=right, above=right != rises)
+        # Beside the curve, first on the side that has no frame; then on it.
+        for words, aside, right in product(
+            (label, label.partition("=")[2]), (True, False), (True, False)
+        ):
+            text = _beside(axes, words, at, right=right, above=(right != rises) == aside)
             box = text.get_window_extent().padded(-1.5)
             inside = frame.x0 < box.x0 and frame.y0 < box.y0 and box.y1 < frame.y1
             if inside and not box.count_overlaps(taken):
@@ -114,6 +120,18 @@ def _label(axes: "Axes", curve: Curve, colour: str, taken: "list[Bbox]") -> None
                 taken.append(box)
                 break
             text.remove()
+
+
+def _means(curve: Curve) -> tuple[list[float], list[float]]:
+    return _percent(curve.clean)[0], _percent(curve.robust)[0]
+
+
+def _mark(axes: "Axes", at: Sequence[float]) -> "Bbox":
+    """Where a point is, on the page."""
+    from matplotlib.transforms import Bbox
+
+    x, y = axes.transData.transform(at)
+    return Bbox.from_extents(x - MARK, y - MARK, x + MARK, y + MARK)
 
 
 def _beside(

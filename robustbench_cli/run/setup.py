@@ -53,6 +53,8 @@ SMOKE: Table = {
     "train": {"limit": 96, "batch_size": 32, "probe": 32},
 }
 """What a smoke test of any recipe trains on."""
+SMOKE_SIDE = 8
+"""Pixels a side of the digits."""
 SMOKE_AT_MOST = {"epochs": 12, "select_epoch": 12, "validation": 32}
 """Long enough for what begins after some epochs."""
 
@@ -121,6 +123,10 @@ def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> Trai
         values["extra"] = values["dataset"] if values.get("extra") else {}
     if not values.get("defense"):
         raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
+    if smoke:
+        modifiers = Recipe.build(specs_of(values["defense"])).modifiers
+        smaller = (DEFENSES.describe(each.small(SMOKE_SIDE)) for each in modifiers)
+        values["defense"] |= {table["name"]: table for table in smaller}
     values = described(values)
     values["threat"] = radius_of(values.get("threat", {}), dataset)
     recipe = Recipe.build(specs_of(values["defense"]))
