@@ -34,6 +34,7 @@ def shapes(model: nn.Module) -> list[tuple[int, ...]]:
         ("preact-resnet-18", CIFAR, 11_172_170),
         ("resnet-18", CIFAR, 11_173_962),
         ("resnet18", CIFAR, 11_173_962),
+        ("resnet-110", CIFAR, 1_704_154),
         ("wrn-28-10", CIFAR, 36_479_194),
         ("wrn-34-10", CIFAR, 46_160_474),
         ("wide-resnet-34-10", CIFAR, 46_160_474),
@@ -93,6 +94,33 @@ def test_resnet_tensors() -> None:
             expected += [(width, inputs, 1, 1), (width,), (width,)]
         inputs = width
     assert shapes(build("resnet-18", CIFAR, "meta")) == [*expected, (10, 512), (10,)]
+
+
+def test_resnet_110_tensors() -> None:
+    expected: list[tuple[int, ...]] = [(16, 3, 3, 3), (16,), (16,)]
+    inputs = 16
+    for middle in (w for w in (16, 32, 64) for _ in range(18)):
+        outputs = 4 * middle
+        expected += [(middle, inputs, 1, 1), (middle,), (middle,)]
+        expected += [(middle, middle, 3, 3), (middle,), (middle,)]
+        expected += [(outputs, middle, 1, 1), (outputs,), (outputs,)]
+        if inputs != outputs:
+            expected += [(outputs, inputs, 1, 1), (outputs,), (outputs,)]
+        inputs = outputs
+    assert shapes(build("resnet-110", CIFAR, "meta")) == [*expected, (10, 256), (10,)]
+
+
+def test_a_bottleneck_adds_before_the_last_activation() -> None:
+    body = build("resnet-110:blocks=2,width=4", CIFAR).eval().body
+    same, halved = body.stage1[1], body.stage2[0]
+    x = torch.randn(2, 16, 8, 8)
+    with torch.no_grad():
+        for block in (same, halved):
+            block.conv3.weight.zero_()
+        torch.testing.assert_close(same(x), x.clamp_min(0))
+        projected = halved.shortcut[1](halved.shortcut[0](x)).clamp_min(0)
+        assert projected.shape == (2, 32, 4, 4)
+        torch.testing.assert_close(halved(x), projected)
 
 
 def test_preact_shortcut_starts_from_the_activated_input() -> None:

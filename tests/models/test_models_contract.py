@@ -18,6 +18,7 @@ SMALL = {
     "wrn": {"depth": 10, "width": 1},
     "resnet-18": {"width": 8},
     "preact-resnet-18": {"width": 8},
+    "resnet-110": {"blocks": 1},
     "digits-cnn": {"width": 8},
     "vgg-16": {"width": 8, "hidden": 64},
 }
