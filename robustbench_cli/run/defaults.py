@@ -29,6 +29,6 @@ def _filled(run: Run) -> Run:
 
     try:
         config = validated(TrainConfig, described(run.config))
-    except UserError:  # what this version no longer understands stays as it was written
+    except (UserError, KeyError):  # what this version does not understand stays as it was written
         return run
     return replace(run, config=plain(recorded(config)))
