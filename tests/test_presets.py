@@ -60,6 +60,7 @@ def test_the_same_code_runs_at_smoke_scale(name):
     assert small.threat == full.threat
     assert small.train.epochs <= 12
     assert small.train.limit <= 96
+    assert small.train.lr <= 0.01
     assert small.train.select == full.train.select
 
 

@@ -55,8 +55,8 @@ SMOKE: Table = {
 """What a smoke test of any recipe trains on."""
 SMOKE_SIDE = 8
 """Pixels a side of the digits."""
-SMOKE_AT_MOST = {"epochs": 12, "select_epoch": 12, "validation": 32}
-"""Long enough for what begins after some epochs."""
+SMOKE_AT_MOST = {"epochs": 12, "select_epoch": 12, "validation": 32, "lr": 0.01}
+"""Long enough for what begins after some epochs; slow enough that no small net diverges."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +224,8 @@ def radius_of(threat: Mapping[str, Any], dataset: Dataset) -> Table:
 
 def _capped(section: Table) -> Table:
     """Training settings with the numbers of epochs and examples cut down."""
-    cut = {k: min(int(section[k]), most) for k, most in SMOKE_AT_MOST.items() if k in section}
+    numbers = {k: v for k, v in section.items() if isinstance(v, int | float)}
+    cut = {k: min(numbers[k], most) for k, most in SMOKE_AT_MOST.items() if k in numbers}
     return {**section, **cut}
 
 
