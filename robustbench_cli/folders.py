@@ -15,21 +15,18 @@ from robustbench_cli.records import Kind, Run, now, read
 
 
 def every(results: Path) -> list[Run]:
-    """All runs below ``results``, oldest first; a damaged one is an error that names it."""
+    """All runs below ``results``, oldest first; see ``distinct``."""
     return list(distinct(results).values())
 
 
-def distinct(results: Path, skip: Callable[[UserError], object] | None = None) -> dict[Path, Run]:
+def distinct(results: Path) -> dict[Path, Run]:
     """All runs by folder, oldest first, each under an id that no other has.
 
     Several folders below ``results`` may hold runs of one id (two benches, say): these are called
     by their place, and an evaluation's parent is the run of that id beside it, or else the one
-    whose weights it met.
-
-    Args:
-        skip: is told of a damaged record, which is then left out; without it that is an error.
+    whose weights it met.  A damaged record is an error that names it.
     """
-    runs = found(results, skip)
+    runs = found(results)
     count = Counter(run.id for _, run in runs)
     ids = {folder: str(folder.relative_to(results)) for folder, run in runs if count[run.id] > 1}
     made = {run.checkpoint.sha256: folder for folder, run in runs if run.checkpoint}

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from robustbench_cli.registry import Spec
 # Small nets on busy cores: two threads that wait for each other are many times slower than one.
 torch.set_num_threads(1)
 
+ROOT = Path(__file__).parents[1]
 SHAPE = Shape(channels=1, height=8, width=8, classes=4, mean=(0.2,), std=(0.7,))
 
 
@@ -92,6 +95,22 @@ def trained():
 def evaluated():
     """A maker of evaluation records."""
     return evaluated_run
+
+
+@pytest.fixture
+def without_torch():
+    """Run a command in a process of its own, which fails if torch was imported on the way."""
+
+    def run(*args):
+        code = (
+            "import sys; from robustbench_cli.cli import main;"
+            "assert main(sys.argv[1:]) == 0; sys.exit('torch' in sys.modules)"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", code, *args], capture_output=True, cwd=ROOT, check=False
+        )
+
+    return run
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def report(
     advbench report --transfer --out transfer.md
     advbench report --plot curves                      curves.png and curves.svg
     """
-    from robustbench_cli.run.defaults import every
+    from robustbench_cli.run.defaults import comparable
 
     shape = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
     text = {"--format": format_, "--out": out, "--intervals": intervals}
@@ -113,7 +113,7 @@ def report(
     if transfer:
         _alone("--transfer", shape)
     chosen = format_of(format_, out)
-    runs = every(results)
+    runs = [*comparable(results).values()]
     if paper is not None:
         put(_beside(paper, table, dataset, runs), chosen, out)
         return

@@ -14,6 +14,7 @@ from robustbench_cli import folders, records
 from robustbench_cli.errors import UserError
 from robustbench_cli.records import Run
 from robustbench_cli.registry import Registry, limits
+from robustbench_cli.run.defaults import comparable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Page
@@ -52,10 +53,15 @@ class Material:
     def runs(self) -> dict[Path, Run]:
         """The named runs with their folders."""
         found = [folders.named(name, self.results, "train") for name in self.names]
-        # Under the ids that all records have together; what is damaged there is none of these.
-        known = folders.distinct(self.results, lambda _: None) if found else {}
+        return {folder: records.read(folder) for folder in found}
+
+    def recorded(self) -> "Recorded":
+        """All records, with those of the named runs that are elsewhere."""
+        known = comparable(self.results)
         placed = {folder.resolve(): run for folder, run in known.items()}
-        return {folder: placed.get(folder.resolve()) or records.read(folder) for folder in found}
+        named = [placed.get(folder.resolve(), run) for folder, run in self.runs().items()]
+        ids = {run.id for run in known.values()}
+        return Recorded([*known.values(), *(run for run in named if run.id not in ids)], named)
 
     def trained(self) -> dict[Path, Run]:
         """The named training runs with their folders; the latest finished one if none is.
@@ -71,6 +77,19 @@ class Material:
             if run.kind != "train":
                 raise UserError(f"run {run.id!r} is of kind {run.kind!r}; name a training run")
         return runs
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a figure of records has to choose from."""
+
+    runs: list[Run]
+    named: list[Run]
+    """Those that were named, under the ids they have among all."""
+
+    def asked(self, run: Run) -> bool:
+        """Whether an evaluation, or its model, was named; without names: any."""
+        return not self.named or not {run.id, run.parent}.isdisjoint(each.id for each in self.named)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from robustbench_cli.curves import panels
 from robustbench_cli.errors import UserError
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.plot import painted
+XX
 from robustbench_cli.records import Run
 from robustbench_cli.registry import radius
-from robustbench_cli.report import finished, of_kind
-from robustbench_cli.run.defaults import every
+from robustbench_cli.report import finished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +26,14 @@ class Sweep(Figure):
     over: ClassVar[str]
 
     def prepared(self, material: Material) -> Painter:
-        recorded, named = every(material.results), list(material.runs().values())
-        known = {run.id for run in recorded}
-        recorded += [run for run in named if run.id not in known]
-        chosen = {run.id for run in named}
-        kept = [run for run in recorded if _wanted(run, chosen)]
+        recorded = material.recorded()
+        # Training runs stay: they say what an evaluation is called and which seeds belong together.
+        kept = [run for run in recorded.runs if run.kind != "eval" or recorded.asked(run)]
         found = [panel for panel in panels(kept) if panel.over == self.over]
         if not found:
-            raise UserError(self._lacking(*named))
+            raise UserError(self._lacking(*recorded.named))
         shown = [run for run in finished(kept) if swept(run) == self.over]
-        for run in named:
+        for run in recorded.named:
             if run.id not in {name for each in shown for name in (each.id, each.parent)}:
                 material.told.note(self._lacking(run))
         return partial(painted, found)
@@ -52,11 +50,6 @@ class Sweep(Figure):
     @abstractmethod
     def example(self, run: Run | None) -> str:
         """Options of an evaluation that records what is missing."""
-
-
-def _wanted(run: Run, chosen: set[str]) -> bool:
-    # Training runs stay: they say what an evaluation is called and which seeds belong together.
-    return run.kind != "eval" or not chosen or bool({run.id, run.parent} & chosen)
 
 
 @FIGURES.register("eps")

@@ -17,7 +17,6 @@ from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.figures._scatter import Curve, Panel, painted
 from robustbench_cli.records import Run, same_but_seed
 from robustbench_cli.report import Row, finished, rows
-from robustbench_cli.run.defaults import every
 
 
 @FIGURES.register("tradeoff")
@@ -57,22 +56,19 @@ class TradeOff(Figure):
 
 def _rows(material: Material) -> list[Row]:
     """Rows of the named runs, or all; raise ``UserError`` where there are none."""
-    recorded, named = every(material.results), list(material.runs().values())
-    known = {run.id for run in recorded}
-    recorded += [run for run in named if run.id not in known]
-    chosen = {run.id for run in named}
+    recorded = material.recorded()
 
     def wanted(run: Run) -> bool:
-        return usual(run) and (not chosen or bool({run.id, run.parent} & chosen))
+        return usual(run) and recorded.asked(run)
 
-    used = {id_ for run in finished(recorded) if wanted(run) for id_ in (run.id, run.parent)}
+    used = {id_ for run in finished(recorded.runs) if wanted(run) for id_ in (run.id, run.parent)}
     lacking = [
         f"no finished evaluation of {run.id}; make one: "
         f"advbench eval --run {run.parent or run.id} --attack pgd20"
-        for run in named
+        for run in recorded.named
         if run.id not in used
     ]
-    found = [row for row in rows(recorded, keep=wanted) if CLEAN in _measured(row)]
+    found = [row for row in rows(recorded.runs, keep=wanted) if CLEAN in _measured(row)]
     if not found:
         nothing = f"no finished evaluation in {str(material.results)!r}; make one: "
         raise UserError(lacking[0] if lacking else f"{nothing}advbench eval --attack pgd20")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+from robustbench_cli.models._residual import stage
 
 
 class PreActBlock(nn.Module):
@@ -40,15 +41,6 @@ class PreActBlock(nn.Module):
         return inner + around
 
 
-def preact_stage(
-    inputs: int, outputs: int, *, stride: int, depth: int, dropout: float = 0.0
-) -> nn.Sequential:
-    """``depth`` blocks; the first one changes the channels and, by ``stride``, the size."""
-    first = PreActBlock(inputs, outputs, stride, dropout)
-    rest = [PreActBlock(outputs, outputs, 1, dropout) for _ in range(depth - 1)]
-    return nn.Sequential(first, *rest)
-
-
 @MODELS.register("preact-resnet-18", aliases=("preactresnet18", "preact-resnet18"))
 @dataclass(frozen=True, kw_only=True)
 class PreActResNet18(ModelConfig):
@@ -62,10 +54,10 @@ class PreActResNet18(ModelConfig):
         body = nn.Sequential(
             OrderedDict(
                 stem=nn.Conv2d(shape.channels, w, 3, padding=1, bias=False),
-                stage1=preact_stage(w, w, stride=1, depth=2),
-                stage2=preact_stage(w, 2 * w, stride=2, depth=2),
-                stage3=preact_stage(2 * w, 4 * w, stride=2, depth=2),
-                stage4=preact_stage(4 * w, 8 * w, stride=2, depth=2),
+                stage1=stage(PreActBlock, w, w, stride=1, depth=2),
+                stage2=stage(PreActBlock, w, 2 * w, stride=2, depth=2),
+                stage3=stage(PreActBlock, 2 * w, 4 * w, stride=2, depth=2),
+                stage4=stage(PreActBlock, 4 * w, 8 * w, stride=2, depth=2),
                 bn=nn.BatchNorm2d(8 * w),
                 relu=nn.ReLU(),
                 pool=nn.AdaptiveAvgPool2d(1),

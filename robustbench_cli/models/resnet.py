@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+from robustbench_cli.models._residual import shortcut, stage
 
 
 class BasicBlock(nn.Module):
@@ -23,18 +24,11 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            self.shortcut.append(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(outputs))
+        self.shortcut = shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(out + self.shortcut(x))
-
-
-def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))
 
 
 @MODELS.register("resnet-18", aliases=("resnet18",))
@@ -52,10 +46,10 @@ class ResNet18(ModelConfig):
                 stem=nn.Conv2d(shape.channels, w, 3, padding=1, bias=False),
                 bn=nn.BatchNorm2d(w),
                 relu=nn.ReLU(),
-                stage1=_stage(w, w, 1),
-                stage2=_stage(w, 2 * w, 2),
-                stage3=_stage(2 * w, 4 * w, 2),
-                stage4=_stage(4 * w, 8 * w, 2),
+                stage1=stage(BasicBlock, w, w, stride=1, depth=2),
+                stage2=stage(BasicBlock, w, 2 * w, stride=2, depth=2),
+                stage3=stage(BasicBlock, 2 * w, 4 * w, stride=2, depth=2),
+                stage4=stage(BasicBlock, 4 * w, 8 * w, stride=2, depth=2),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),
             )

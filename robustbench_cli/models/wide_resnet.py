@@ -6,13 +6,15 @@ As TRADES trains them (Zhang et al., 2019, https://arxiv.org/abs/1901.08573), wi
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field, PositiveInt
 from torch import nn
 
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
-from robustbench_cli.models.preact_resnet import preact_stage
+from robustbench_cli.models._residual import initialise, stage
+from robustbench_cli.models.preact_resnet import PreActBlock
 from robustbench_cli.registry import Number
 
 
@@ -40,21 +42,20 @@ class WideResNet(ModelConfig):
     def build(self, shape: Shape) -> Classifier:
         blocks = (self.depth - 4) // 6
         w = 16 * self.width
+        block = partial(PreActBlock, dropout=self.dropout)
         body = nn.Sequential(
             OrderedDict(
                 stem=nn.Conv2d(shape.channels, 16, 3, padding=1, bias=False),
-                group1=preact_stage(16, w, stride=1, depth=blocks, dropout=self.dropout),
-                group2=preact_stage(w, 2 * w, stride=2, depth=blocks, dropout=self.dropout),
-                group3=preact_stage(2 * w, 4 * w, stride=2, depth=blocks, dropout=self.dropout),
+                group1=stage(block, 16, w, stride=1, depth=blocks),
+                group2=stage(block, w, 2 * w, stride=2, depth=blocks),
+                group3=stage(block, 2 * w, 4 * w, stride=2, depth=blocks),
                 bn=nn.BatchNorm2d(4 * w),
                 relu=nn.ReLU(),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),
             )
         )
-        for module in body.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(body)
         head = nn.Linear(4 * w, shape.classes)
         nn.init.zeros_(head.bias)
         return Classifier(self.normalizer(shape), body, head)

@@ -8,27 +8,29 @@ from pathlib import Path
 
 from robustbench_cli import folders
 from robustbench_cli.errors import UserError
-from robustbench_cli.records import Run, plain
 from robustbench_cli.report import unlike
+from robustbench_cli.records import Run, plain
 
 
-def every(results: Path) -> list[Run]:
-    """All runs below ``results``, oldest first, so that they can be compared.
+def comparable(results: Path) -> dict[Path, Run]:
+    """All runs below ``results`` by folder, oldest first, so that they can be compared.
 
     Raises:
         UserError: a record is damaged.
     """
-    runs = folders.every(results)
-    which = unlike(runs)
-    return [_filled(run) if run.id in which else run for run in runs]
+    runs = folders.distinct(results)
+    which = unlike([*runs.values()])
+    return {place: _filled(run) if run.id in which else run for place, run in runs.items()}
 
 
 def _filled(run: Run) -> Run:
-    from robustbench_cli.config import TrainConfig, recorded, validated
-    from robustbench_cli.run.setup import described
+    from robustbench_cli.config import TrainConfig, recorded, specs_of, validated
+    from robustbench_cli.defenses import Recipe
+    from robustbench_cli.run.setup import described, tables_of
 
     try:
-        config = validated(TrainConfig, described(run.config))
+        made = tables_of(Recipe.build(specs_of(run.config["defense"])))
+        config = validated(TrainConfig, {**described(run.config), "defense": made})
     except (UserError, KeyError):  # what this version does not understand stays as it was written
         return run
     return replace(run, config=plain(recorded(config)))

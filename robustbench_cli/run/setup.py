@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,17 @@ class Place:
 
 
 def described(values: Table) -> Table:
-    """A training configuration's components with all their parameters, defaults written out."""
+    """A training configuration with all parameters of its components but the defense's."""
     whole = dict(values)
     for kind in ("dataset", "extra", "model", "optimizer", "schedule"):
         if values.get(kind):
             whole[kind] = COMPONENTS[kind].describe(COMPONENTS[kind].build(spec_of(values[kind])))
-    parts = map(DEFENSES.describe, Recipe.build(specs_of(values["defense"])).parts)
-    whole["defense"] = {table["name"]: table for table in parts}
     return whole
+
+
+def tables_of(recipe: Recipe) -> Table:
+    """The ``defense`` section with all parameters."""
+    return {table["name"]: table for table in map(DEFENSES.describe, recipe.parts)}
 
 
 def component(kind: str, text: str) -> Table:
@@ -115,7 +118,7 @@ def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> Trai
     chosen = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
     dataset = DATASETS.build(spec_of(chosen))
     values = refined(merged(USUAL, dataset.defaults, *layers), changes)
-    values["dataset"] = DATASETS.describe(dataset)
+    values["dataset"] = chosen
     if name:
         values["preset"] = preset["preset"]
     if smoke:
@@ -123,13 +126,13 @@ def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> Trai
         values["extra"] = values["dataset"] if values.get("extra") else {}
     if not values.get("defense"):
         raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
-    if smoke:
-        modifiers = Recipe.build(specs_of(values["defense"])).modifiers
-        smaller = (DEFENSES.describe(each.small(SMOKE_SIDE)) for each in modifiers)
-        values["defense"] |= {table["name"]: table for table in smaller}
     values = described(values)
     values["threat"] = radius_of(values.get("threat", {}), dataset)
     recipe = Recipe.build(specs_of(values["defense"]))
+    if smoke:
+        smaller = tuple(each.small(SMOKE_SIDE) for each in recipe.modifiers)
+        recipe = replace(recipe, modifiers=smaller)
+    values["defense"] = tables_of(recipe)
     config = validated(TrainConfig, values)
     recipe.check(config.train.epochs)
     return config
@@ -196,7 +199,7 @@ def subject(defense: Mapping[str, Mapping[str, Any]]) -> str:
     objective = next(iter(defense), "")
     for label, table in defense.items():
         plain = Recipe.build([Spec(objective), *([Spec(label)] if label != objective else [])])
-        usual = next(d for d in map(DEFENSES.describe, plain.parts) if d["name"] == table["name"])
+        usual = tables_of(plain)[table["name"]]
         odd = ",".join(f"{k}={_short(v)}" for k, v in table.items() if usual[k] != v)
         names.append(f"{label}:{odd}" if odd else label)
     return "+".join(names)
@@ -223,9 +226,12 @@ def radius_of(threat: Mapping[str, Any], dataset: Dataset) -> Table:
 
 
 def _capped(section: Table) -> Table:
-    """Training settings with the numbers of epochs and examples cut down."""
-    numbers = {k: v for k, v in section.items() if isinstance(v, int | float)}
-    cut = {k: min(numbers[k], most) for k, most in SMOKE_AT_MOST.items() if k in numbers}
+    """Training settings with what is larger than a smoke run takes cut down."""
+    cut = {
+        key: min(value, SMOKE_AT_MOST[key])
+        for key, value in section.items()
+        if key in SMOKE_AT_MOST and isinstance(value, int | float)
+    }
     return {**section, **cut}
 
 

@@ -184,17 +184,8 @@ def test_a_narrow_terminal_keeps_a_run_s_name_whole(results):
 
 
 @pytest.mark.parametrize(("command", "args"), [("list", []), ("list", ["runs"])])
-def test_lists_do_not_import_torch(results, command, args):
-    code = (
-        "import sys; from robustbench_cli.cli import main;"
-        "assert main(sys.argv[1:]) == 0; sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, command, *args, "--results", results],
-        capture_output=True,
-        cwd=ROOT,
-        check=False,
-    )
+def test_lists_do_not_import_torch(results, without_torch, command, args):
+    done = without_torch(command, *args, "--results", results)
     assert done.returncode == 0, done.stderr
 
 

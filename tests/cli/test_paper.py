@@ -269,12 +269,6 @@ def test_the_shell_completes_names_and_aliases():
 @pytest.mark.parametrize(
     "words", [["paper", "list"], ["paper", "show", "awp"], ["report", "--paper", "awp"]]
 )
-def test_papers_do_not_need_torch(words):
-    code = (
-        "import sys; from robustbench_cli.cli import main;"
-        "assert main(sys.argv[1:]) == 0; sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, cwd=ROOT, check=False
-    )
+def test_papers_do_not_need_torch(words, without_torch):
+    done = without_torch(*words)
     assert done.returncode == 0, done.stderr

@@ -516,19 +516,10 @@ def test_only_transfers_say_where_they_are(refused, trained, evaluated, kept, re
 
 
 @pytest.mark.parametrize("args", ["terminal", "md", "latex", "csv", "json", "transfer", "plot"])
-def test_no_report_imports_torch(results, more, tmp_path, args):
+def test_no_report_imports_torch(results, more, tmp_path, without_torch, args):
     asked = {"transfer": ["--transfer"], "plot": ["--plot", tmp_path / "a"]}.get(args)
     asked = asked or ["--format", args]
-    code = (
-        "import sys; from robustbench_cli.cli import main;"
-        "assert main(sys.argv[1:]) == 0; sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "report", "--results", results, *asked],
-        capture_output=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = without_torch("report", "--results", results, *asked)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,7 +1,5 @@
 """Curves over epochs, from records alone."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,19 +149,15 @@ def test_an_evaluation_has_no_epochs(overfitted, evaluated, kept, tmp_path, caps
 
 
 @pytest.mark.parametrize("kind", ["history", "steps"])
-def test_figures_of_records_do_not_import_torch(overfitted, evaluated, kept, tmp_path, kind):
+def test_figures_of_records_do_not_import_torch(
+    overfitted, evaluated, kept, tmp_path, without_torch, kind
+):
     pytest.importorskip("matplotlib")
     run, params = overfitted(), {"name": "pgd", "last_iterate": False}
     points = {f"pgd@steps={k}": (params | {"steps": k}, 50) for k in (1, 10)}
     swept = evaluated(run, points, sweep={"steps": [1, 10]})
     swept.config["attack"] = {"pgd": params}
     kept(tmp_path / "results", run, swept)
-    code = (
-        "import sys; from robustbench_cli.cli import main;"
-        "assert main(sys.argv[1:]) == 0; sys.exit('torch' in sys.modules)"
-    )
     args = ["plot", kind, "pgd-at", "--results", tmp_path / "results", "--out", tmp_path / "a.png"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, cwd=ROOT, check=False
-    )
+    done = without_torch(*args)
     assert done.returncode == 0, done.stderr
