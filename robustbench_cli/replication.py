@@ -11,8 +11,9 @@ from robustbench_cli.columns import CLEAN, columns, swept
 from robustbench_cli.differences import Difference, Measured
 from robustbench_cli.errors import UserError
 from robustbench_cli.papers.paper import Meaning, Paper, Place, Published
+from robustbench_cli.recipes import of_kind
 from robustbench_cli.records import Run
-from robustbench_cli.report import finished, of_kind, rows
+from robustbench_cli.report import finished, rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,12 @@ No torch, and nothing that decides a verdict: records hold them, this joins and 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from robustbench_cli import records
+from robustbench_cli import recipes, records
 from robustbench_cli.cells import Cell, Difference, Distance, Fact, Number
 from robustbench_cli.columns import (
     CLEAN,
@@ -26,7 +26,7 @@ from robustbench_cli.columns import (
     usual,
 )
 from robustbench_cli.errors import UserError
-from robustbench_cli.records import Kind, Outcome, Run
+from robustbench_cli.records import Outcome, Run
 from robustbench_cli.registry import limits
 
 _TOLD = 3  # differences that tell a name apart; more would fill the line
@@ -71,7 +71,7 @@ def rows(
         intervals: write confidence intervals instead of the spread over seeds.
         keep: which evaluations.
     """
-    trained = _trained(runs)
+    trained = recipes.trained(runs)
     done = [run for run in finished(runs) if keep(run)]
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in done:
@@ -83,46 +83,9 @@ def rows(
     return _told_apart(order)
 
 
-def _trained(runs: Sequence[Run]) -> dict[str, Run]:
-    """The training runs by id; what they build on counts by how it was made, whatever its seed."""
-    trained = of_kind(runs, "train")
-    known = {run.checkpoint.sha256: run for run in trained if run.checkpoint}
-    return {run.id: replace(run, config=_made(run, known)) for run in trained}
-
-
-def _made(run: Run, known: Mapping[str, Run]) -> dict[str, Any]:
-    """A configuration in which runs that are ``known`` by their weights are replaced by theirs."""
-    parents = dict(run.config.get("parents", {}))
-    for role, named in parents.items():
-        if parent := known.get(named.get("weights")):
-            recipe = records.same_but_seed(_made(parent, known))
-            parents[role] = {"run": parent.subject, "recipe": recipe[:8]}
-    return {**run.config, "parents": parents} if parents else run.config
-
-
-def unlike(runs: Sequence[Run]) -> set[str]:
-    """Training runs of one name whose records do not hold the same settings.
-
-    A setting that a later version brought is missing from records written before: such runs can be
-    compared once their defaults are filled in.
-    """
-    alike: dict[Hashable, dict[str, frozenset[str]]] = defaultdict(dict)
-    for run in of_kind(runs, "train"):
-        names = (run.config.get(part, {}).get("name") for part in ("model", "dataset", "optimizer"))
-        own = {part: held for part, held in run.config.items() if part not in ("parents", "extra")}
-        keys = frozenset(key for key, _ in _flat(own))
-        alike[run.subject, *names][run.id] = keys
-    return {id_ for known in alike.values() if len({*known.values()}) > 1 for id_ in known}
-
-
-def of_kind(runs: Sequence[Run], kind: Kind) -> list[Run]:
-    """The runs of one kind."""
-    return [run for run in runs if run.kind == kind]
-
-
 def finished(runs: Sequence[Run]) -> list[Run]:
     """The evaluations that are done; raise ``UserError`` that names a damaged one."""
-    done = [run for run in of_kind(runs, "eval") if run.status == "ok"]
+    done = [run for run in recipes.of_kind(runs, "eval") if run.status == "ok"]
     for run in done:
         try:
             setting(run), _facts(run, seeds=1)
@@ -141,7 +104,7 @@ def _told_apart(found: Sequence[Row]) -> list[Row]:
         for row, (name, _), more in zip(found, models, odd(models), strict=True)
     ]
     names = [(row.facts["defense"].text, row.facts["model"].text, row.setting) for row in found]
-    looks = [(name, dict(_flat(row.config))) for name, row in zip(names, found, strict=True)]
+    looks = [(name, dict(recipes.flat(row.config))) for name, row in zip(names, found, strict=True)]
     return [
         _named(row, "defense", f"{row.facts['defense'].text} ({', '.join(more[:_TOLD])})")
         if more
@@ -155,8 +118,7 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
     parent = trained.get(run.parent or "")
     made: Hashable = run.weights
     if parent:
-        data = (parent.dataset.get(f"{part}_sha256") for part in ("train", "extra"))
-        made = records.same_but_seed(parent.config), *data
+        made = recipes.key(parent)
     return made, setting(run), *(fact.text for fact in _facts(run, seeds=1).values())
 
 
@@ -285,11 +247,3 @@ def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
 
 def _named(row: Row, fact: str, name: str) -> Row:
     return replace(row, facts={**row.facts, fact: Fact(name, {fact: name}, name)})
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

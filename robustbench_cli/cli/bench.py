@@ -2,13 +2,15 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from robustbench_cli import completion
 from robustbench_cli.cli import options
+from robustbench_cli.errors import UserError, hint
 
 
 def bench(
@@ -43,6 +45,8 @@ def bench(
 ) -> None:
     """Train and evaluate a whole family of defenses, several seeds each; print one table.
 
+    Attacks on several of its runs at once get a table of their own.
+
     What is finished is not done again: after an interruption run the same command.
 
     \b
@@ -50,6 +54,7 @@ def bench(
     advbench bench at-family --dataset mnist --data-dir ~/data
     advbench bench at-family --only trades,mart --dry-run
     """
+    from robustbench_cli import folders, jointly
     from robustbench_cli.cli.display import counted
     from robustbench_cli.cli.report import report
     from robustbench_cli.run import bench as command
@@ -59,14 +64,31 @@ def bench(
         found = command.with_seeds(found, seeds.split(","))
     data = dataset or next(iter(found.data))
     folder = out or Path("results") / f"{Path(name).stem}-{data}"
-    common = ["--out", str(folder), "--data-dir", str(data_dir), "--device", device]
+    common = {"--out": str(folder), "--data-dir": str(data_dir), "--device": device}
     chosen = [part for part in (only or "").split(",") if part]
-    todo = command.jobs(found, data, common, chosen)
+    todo = command.jobs(found, data, command.Terms(common=common, takes=taken), chosen)
     if dry_run:
         for job in todo:
-            for _, words in job.commands:
-                typer.echo(f"advbench {shlex.join(words)}")
+            for each in job.commands:
+                typer.echo(f"advbench {shlex.join(each.words)}")
         return
     with counted(len(todo), quiet) as told, options.interruptible(options.AGAIN):
         command.carry_out(todo, folder, jobs or os.cpu_count() or 1, told)
     report(results=folder)
+    if jointly.done([*folders.distinct(folder).values()]):
+        typer.echo()
+        report(results=folder, joint=True)
+
+
+def taken(words: Sequence[str]) -> set[str]:
+    """The options of the command that some words begin with, e.g. those of ``synth fit``."""
+    from robustbench_cli.cli import app
+
+    command: Any = typer.main.get_command(app)
+    rest = iter(words)
+    while known := getattr(command, "commands", {}):
+        name = next(rest, "")
+        if name not in known:
+            raise UserError(f"bench: {shlex.join(words)!r} is no command{hint(name, known)}")
+        command = known[name]
+    return {option for parameter in command.params for option in parameter.opts}

@@ -9,7 +9,7 @@ import typer
 from robustbench_cli import completion
 from robustbench_cli.cli import options
 from robustbench_cli.cli.formats import Page
-from robustbench_cli.cli.tables import sheet, transfers
+from robustbench_cli.cli.tables import joints, sheet, transfers
 from robustbench_cli.cli.writing import format_of, put, writing
 from robustbench_cli.errors import UserError, hint
 
@@ -65,6 +65,10 @@ def report(
             help="Instead: a table of sources and targets for each attack of eval --source.",
         ),
     ] = False,
+    joint: Annotated[
+        bool,
+        typer.Option("--joint", help="Instead: a table for each set of domains of advbench joint."),
+    ] = False,
     paper: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +92,8 @@ def report(
 
     Evaluations of one training run share a row. Runs that differ only in their seed are joined
     as mean and standard deviation. Rows are compared where data set, threat and n are the same.
-    Sweeps and images from other models are left out: --sweeps, --plot and --transfer show them.
+    Sweeps, images from other models and joint attacks are left out: --sweeps, --plot, --transfer
+    and --joint show them.
     With --paper every published number gets the closest one of ours beside it, the difference and
     what differs in setting; where there is none, the commands that would measure it.
 
@@ -98,6 +103,7 @@ def report(
     advbench report --columns clean,pgd20,autoattack --intervals --out table.tex
     advbench report --paper trades --table 5           published numbers beside ours
     advbench report --transfer --out transfer.md
+    advbench report --joint                            one perturbation, several domains
     advbench report --plot curves                      curves.png and curves.svg
     """
     from robustbench_cli.run.defaults import comparable
@@ -105,17 +111,24 @@ def report(
     shape = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
     text = {"--format": format_, "--out": out, "--intervals": intervals}
     if plot is not None:
-        _alone("--plot", {"--paper": paper, "--transfer": transfer, **shape, **text})
+        others = {"--paper": paper, "--transfer": transfer, "--joint": joint}
+        _alone("--plot", {**others, **shape, **text})
     if paper is not None:
-        _alone("--paper", {"--transfer": transfer, **shape, "--intervals": intervals})
+        others = {"--transfer": transfer, "--joint": joint}
+        _alone("--paper", {**others, **shape, "--intervals": intervals})
     elif table is not None:
         raise UserError(f"--table {table!r} is of a paper: name that, too, e.g. --paper trades")
     if transfer:
-        _alone("--transfer", shape)
+        _alone("--transfer", {"--joint": joint, **shape})
+    if joint:
+        _alone("--joint", shape)
     chosen = format_of(format_, out)
     runs = [*comparable(results).values()]
     if paper is not None:
         put(_beside(paper, table, dataset, runs), chosen, out)
+        return
+    if joint:
+        put(_joint(runs, dataset, intervals), chosen, out)
         return
     _check(runs, results, dataset)
     if plot is not None:
@@ -185,6 +198,7 @@ def _rows(
 
 def _left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -> None:
     """Say what the main table does not show, and how to see it."""
+    from robustbench_cli import jointly
     from robustbench_cli.columns import source, swept
     from robustbench_cli.records import data_name
     from robustbench_cli.report import finished
@@ -193,9 +207,11 @@ def _left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -> Non
     shown = any(swept(run) and run.id in used for run in done)
     over = 0 if shown else sum(bool(swept(run)) for run in done)
     moved = sum(bool(source(run)) and not swept(run) for run in done)
+    shared = sum(dataset in (None, data_name(run)) for run in jointly.done(runs))
     counts = {
         f"{over} of a sweep (--sweeps, --plot FILE)": over,
         f"{moved} with another model's images (--transfer)": moved,
+        f"{shared} of several domains at once (--joint)": shared,
     }
     if said := [text for text, number in counts.items() if number]:
         typer.echo(f"evaluations left out: {', '.join(said)}", err=True)
@@ -212,6 +228,18 @@ def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> P
             "advbench eval --attack pgd20 --run RUN --source OTHER"
         )
     return transfers(found)
+
+
+def _joint(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
+    from robustbench_cli.jointly import tables
+
+    every = tables(runs, intervals=intervals)
+    found = [table for table in every if dataset in (None, table.about["dataset"])]
+    if not found:
+        raise UserError(
+            "no finished joint attack; make one: advbench joint --run RUN --run OTHER --eps 0.15"
+        )
+    return joints(found)
 
 
 def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:

@@ -12,6 +12,7 @@ from robustbench_cli.errors import UserError, hint
 
 if TYPE_CHECKING:
     from robustbench_cli.cells import Cell
+    from robustbench_cli.jointly import Table
     from robustbench_cli.report import Row
     from robustbench_cli.transfer import Matrix
 
@@ -209,6 +210,57 @@ def _pairs(matrix: "Matrix") -> list[dict[str, Any]]:
         for target in matrix.targets
         if (cell := matrix.cells.get((source, target)))
     ]
+
+
+def joints(found: Sequence["Table"]) -> Page:
+    """A table of attacks and domains for each set of domains."""
+    objects = [
+        {
+            "runs": list(table.about["runs"]),
+            **{key: table.about[key] for key in ("images", "dataset", "norm", "eps", "n")},
+            "attack": line.attack,
+            "seeds": len(line.runs),
+            **{key: value for cell in line.cells.values() for key, value in cell.raw.items()},
+            "joint": list(line.runs),
+        }
+        for table in found
+        for line in table.lines
+    ]
+    grids = [_domains(table) for table in found]
+    cells = [cell for table in found for line in table.lines for cell in line.cells.values()]
+    spread = "; mean ± std over seeds" if any(cell.std is not None for cell in cells) else ""
+    pooled = _POOLED if any(cell.intervals for cell in cells) else spread
+    notes = [
+        "wrong in all = fooled in every domain by one perturbation, in %: the higher, the stronger "
+        "the attack",
+        f"the other columns: accuracy in each domain at that perturbation, in %{pooled}",
+    ]
+    joined = {"runs", "joint"}  # lists, which a line of CSV cannot hold
+    lines = [
+        {key: ", ".join(value) if key in joined else value for key, value in each.items()}
+        for each in objects
+    ]
+    return Page(grids=grids, notes=notes, lines=lines, objects=objects)
+
+
+def _domains(table: "Table") -> Grid:
+    seeds = any(len(line.runs) > 1 for line in table.lines)
+    columns = ["attack", *["seeds"] * seeds, *table.lines[0].cells]
+    rows = [
+        [
+            Entry(_printable(line.attack)),
+            *[Entry(str(len(line.runs)))] * seeds,
+            *(Entry(cell.text) for cell in line.cells.values()),
+        ]
+        for line in table.lines
+    ]
+    return Grid(
+        title=_printable(table.title),
+        columns=list(map(_printable, columns)),
+        rows=rows,
+        facts=frozenset({"attack", "seeds"}),
+        left=frozenset({"attack"}),
+    )
 
 
 def _raw(row: "Row", columns: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from robustbench_cli.curves import panels
 from robustbench_cli.errors import UserError
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.plot import painted
-XX
+from robustbench_cli.recipes import of_kind
 from robustbench_cli.records import Run
 from robustbench_cli.registry import radius
 from robustbench_cli.report import finished

@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from robustbench_cli.errors import RunError, UserError, hint
 
 KIND = "benches"
 """The folder below the presets."""
+RESULTS = "results"
+"""``{results}`` in the words of a bench: the folder that its runs go to."""
 STRICT = ConfigDict(extra="forbid")
 
 
@@ -46,24 +48,48 @@ class Bench:
     """What follows ``advbench eval``: the attacks."""
     data: dict[str, Scale]
     runs: dict[str, str]
-    """What follows ``advbench train``, by name; ``{name}`` stands for another run's folder."""
+    """What follows ``advbench train``, by name; ``{name}`` stands for another run's id, and
+    ``{results}`` for the folder that holds them all."""
+    steps: dict[str, str] = field(default_factory=dict)
+    """What follows ``advbench`` for whatever else there is to do, by name, as in ``runs``; the
+    folder that a step fills has its name, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command, which fills one folder."""
+
+    folder: str
+    words: tuple[str, ...]
+    again: tuple[str, ...]
+    """What goes on with it where it was begun before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training and its evaluation."""
+    """A training and its evaluation, or one other command."""
 
     id: str
-    train: tuple[str, ...]
-    eval: tuple[str, ...]
+    commands: tuple[Command, ...]
     after: frozenset[str]
     """Jobs whose runs it needs."""
 
-    @property
-    def commands(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """The folder that each command fills, and its words; the training comes first."""
-        yield self.id, self.train
-        yield f"{self.id}-eval", self.eval
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What holds for every command of a bench."""
+
+    common: Mapping[str, str]
+    """Options and their values, for those commands that take them; ``--out`` is one."""
+    takes: Callable[[Sequence[str]], Container[str]]
+    """The options of the command that some words begin with."""
+
+    def complete(self, typed: Sequence[str], **more: str) -> tuple[str, ...]:
+        """The words of a command, with ``--name=value`` for what it takes and they leave out."""
+        options = {**{f"--{name}": value for name, value in more.items()}, **self.common}
+        known = self.takes(typed)
+        told = [(o, value) for o, value in options.items() if o in known and o not in typed]
+        return *typed, *(word for pair in told for word in pair), "--quiet"
 
 
 def load(name: str) -> Bench:
@@ -93,55 +119,55 @@ def with_seeds(bench: Bench, typed: Sequence[str]) -> Bench:
     return replace(bench, seeds=tuple(dict.fromkeys(map(int, typed))))
 
 
-def jobs(
-    bench: Bench, dataset: str, common: Sequence[str] = (), only: Sequence[str] = ()
-) -> list[Job]:
-    """Everything that a bench trains on one data set, each after what it needs.
+def jobs(bench: Bench, dataset: str, terms: Terms, only: Sequence[str] = ()) -> list[Job]:
+    """Everything that a bench does on one data set, each after what it needs.
 
     Args:
-        common: words for every command, such as where results go.
-        only: names of runs; what they need comes with them.
+        only: names of runs and steps; what they need comes with them.
 
     Raises:
-        UserError: an unknown data set or run.
+        UserError: an unknown data set, run or step, or runs that need each other.
     """
     if dataset not in bench.data:
         raise UserError(f"this bench has no data set {dataset!r}{hint(dataset, bench.data)}")
     scale = bench.data[dataset]
-    # Its own come first: others of the same file may build on them.
-    runs = {**scale.runs, **bench.runs, **scale.runs}
+    if twice := {**bench.runs, **scale.runs}.keys() & bench.steps.keys():
+        raise UserError(f"this bench has {min(twice)!r} among its runs and among its steps")
+    # Its own come first, as they stand for this data set.
+    every = {**scale.runs, **bench.runs, **bench.steps, **scale.runs}
     for name in only:
-        if name not in runs:
-            raise UserError(f"this bench has no run {name!r}{hint(name, runs)}")
-    wanted = _with_needs(only or scale.only or tuple(runs), runs)
+        _known(name, every)
+    wanted = _in_order([name for name in every if name in (only or scale.only or every)], every)
     return [
-        _job(name, runs[name], seed, dataset, bench, common)
+        _job(name, every[name], seed, dataset, bench, terms)
         for seed in bench.seeds
-        for name in runs
-        if name in wanted
+        for name in wanted
     ]
 
 
-def _job(
-    name: str, words: str, seed: int, dataset: str, bench: Bench, common: Sequence[str]
-) -> Job:
-    scale = bench.data[dataset]
+def _job(name: str, words: str, seed: int, dataset: str, bench: Bench, terms: Terms) -> Job:
+    scale, mine = bench.data[dataset], f"{name}-s{seed}"
     ids = {need: f"{need}-s{seed}" for need in _needs(words)}
-    mine = f"{name}-s{seed}"
-    typed = [word.format_map(ids) for word in shlex.split(words)]
-    data = [] if "--dataset" in shlex.split(scale.train) else ["--dataset", dataset]
-    return Job(
-        id=mine,
-        train=(
-            *("train", *typed, *data, *_unless(shlex.split(scale.train), typed)),
-            *("--seed", str(seed), "--name", mine, "--quiet", *common),
-        ),
-        eval=(
-            *("eval", *shlex.split(bench.eval), *shlex.split(scale.eval), "--run", mine),
-            *("--name", f"{mine}-eval", "--quiet", *common),
-        ),
-        after=frozenset(ids.values()),
-    )
+    known = {**ids, RESULTS: terms.common["--out"]}
+    typed = [word.format_map(known) for word in shlex.split(words)]
+    about = {"dataset": dataset, "seed": str(seed), "name": mine}
+    if name in bench.steps:
+        step = terms.complete(typed, **about)
+        commands = [Command(folder=mine, words=step, again=step)]
+    else:
+        usual = _unless(shlex.split(scale.train), typed)
+        judged = f"{mine}-eval"
+        attacks = *shlex.split(bench.eval), *shlex.split(scale.eval)
+        evaluate = terms.complete(["eval", *attacks, "--run", mine, "--name", judged])
+        commands = [
+            Command(
+                folder=mine,
+                words=terms.complete(["train", *typed, *usual], **about),
+                again=terms.complete(["train", "--resume", mine]),
+            ),
+            Command(folder=judged, words=evaluate, again=evaluate),
+        ]
+    return Job(id=mine, commands=tuple(commands), after=frozenset(ids.values()))
 
 
 def _unless(words: list[str], typed: Sequence[str]) -> list[str]:
@@ -150,21 +176,31 @@ def _unless(words: list[str], typed: Sequence[str]) -> list[str]:
     return [w for pair in pairs if pair[0] == "--set" or pair[0] not in typed for w in pair]
 
 
-def _needs(words: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(words) if name}
+def _needs(words: str) -> list[str]:
+    names = (name for _, name, _, _ in Formatter().parse(words) if name)
+    return [name for name in dict.fromkeys(names) if name != RESULTS]
 
 
-def _with_needs(names: Sequence[str], runs: Mapping[str, str]) -> set[str]:
-    found: set[str] = set()
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        if name not in runs:
-            raise UserError(f"this bench has no run {name!r}{hint(name, runs)}")
-        if name not in found:
-            found.add(name)
-            todo += _needs(runs[name])
-    return found
+def _known(name: str, every: Mapping[str, str]) -> None:
+    if name not in every:
+        raise UserError(f"this bench has no run {name!r}{hint(name, every)}")
+
+
+def _in_order(names: Sequence[str], every: Mapping[str, str]) -> list[str]:
+    """The names and what they need, each after what it needs itself."""
+    found: dict[str, None] = {}
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        _known(name, every)
+        if name in way:
+            raise UserError(f"runs of this bench need each other: {', '.join(way)}")
+        for need in _needs(every[name]) if name not in found else ():
+            visit(need, (*way, name))
+        found[name] = None
+
+    for name in names:
+        visit(name, ())
+    return [*found]
 
 
 def carry_out(
@@ -187,7 +223,7 @@ def carry_out(
             while waiting or running:
                 ready = [job for job in waiting.values() if job.after <= done]
                 for job in ready[: workers - len(running)]:
-                    running[pool.submit(_both, job, results, running_now)] = waiting.pop(job.id)
+                    running[pool.submit(_carried, job, results, running_now)] = waiting.pop(job.id)
                 if not running:  # what is left needs something that failed
                     failed |= dict.fromkeys(waiting, "what it builds on failed")
                     break
@@ -205,16 +241,11 @@ def carry_out(
         raise RunError(f"{len(failed)} of {len(todo)} failed; {first[0]}: {first[1]}")
 
 
-def _both(job: Job, results: Path, running: set[subprocess.Popen[str]]) -> str:
-    """Train and evaluate; what went wrong in one line, or nothing."""
-    for folder, words in job.commands:
-        status = _status(results / folder)
-        if status == "ok":
-            continue
-        again = status and words[0] == "train"
-        typed = ("train", "--resume", folder, *words[words.index("--quiet") :]) if again else words
-        wrong = _call(typed, running)
-        if wrong:
+def _carried(job: Job, results: Path, running: set[subprocess.Popen[str]]) -> str:
+    """Carry out one command after the other; what went wrong in one line, or nothing."""
+    for command in job.commands:
+        status = _status(results / command.folder)
+        if status != "ok" and (wrong := _call(command.again if status else command.words, running)):
             return wrong
     return ""
 

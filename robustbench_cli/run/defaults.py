@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robustbench_cli import folders
 from robustbench_cli.errors import UserError
-from robustbench_cli.report import unlike
+from robustbench_cli.recipes import unlike
 from robustbench_cli.records import Run, plain
 
 

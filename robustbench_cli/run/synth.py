@@ -8,7 +8,7 @@ import torch
 
 from robustbench_cli import folders, records
 from robustbench_cli.config import spec_of
-from robustbench_cli.data import DATASETS
+from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.engine import checkpoint, synth
 from robustbench_cli.engine.journal import write_arrays
 from robustbench_cli.errors import UserError
@@ -16,6 +16,7 @@ from robustbench_cli.generators import GENERATORS
 from robustbench_cli.records import Run
 from robustbench_cli.registry import Spec
 from robustbench_cli.run import setup
+from robustbench_cli.run.again import folder_for
 from robustbench_cli.run.display import Display
 from robustbench_cli.run.setup import Place
 
@@ -85,12 +86,13 @@ def fit(asked: Fitting, display: Display) -> Path:
             "train": len(train),
             "train_sha256": train.fingerprint(),
             "test_sha256": test.fingerprint(),
+            "classes": list(train.classes),
         },
         environment=setup.environment(CPU),
         n=len(train),
         notes=[f"{left_out} training images are in the test split, too: left out"] * bool(left_out),
     )
-    folder = folders.new(asked.place.out, run.id)
+    folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
     with records.recording(run, folder) as recorder:
         checkpoint.save(folder / FITTED, known, {"generator": label})
         kept = records.filed(folder / FITTED)
@@ -114,6 +116,8 @@ def sample(asked: Sampling, display: Display) -> Path:
     ((label, described),) = fitted.config["generator"].items()
     generator = GENERATORS.build(spec_of(described))
     images, labels = synth.sampled(generator, known, asked.n, asked.seed)
+    # As a training on them will see them: tables find by it what a run's extra data were made of.
+    drawn = Split(images, labels, tuple(fitted.dataset.get("classes", ())))
     made_up = f"samples-{described['name']}"
     run = Run(
         id=asked.name or folders.new_id(made_up, fitted.dataset["name"], asked.seed),
@@ -124,12 +128,12 @@ def sample(asked: Sampling, display: Display) -> Path:
         seed=asked.seed,
         parent=fitted.id,
         subject=label,
-        dataset=fitted.dataset,
+        dataset={**fitted.dataset, "extra": asked.n, "extra_sha256": drawn.fingerprint()},
         environment=setup.environment(CPU),
         weights=fitted.fitted["sha256"],
         n=asked.n,
     )
-    folder = folders.new(asked.place.out, run.id)
+    folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
     with records.recording(run, folder) as recorder:
         arrays = {"image": images.numpy(), "label": labels.numpy()}
         path = write_arrays(folder / SAMPLES, arrays)

@@ -1,5 +1,10 @@
 """``advbench joint`` from training to the figures, and its mistakes."""
 
+import csv
+import io
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -65,6 +70,45 @@ def test_runs_are_fooled_at_one_image_and_the_record_can_be_recomputed(joint, re
     fooled, before = wrong.all(1).sum(), clean.all(1).sum()
     counts = f"({fooled} of 60 images, {before} of them without any change)"
     assert f"wrong in all domains: {fooled / 60:.2%} {counts}" in out
+
+
+def test_the_report_has_a_table_for_them(results, tmp_path, capsys):
+    for name in ("plain", "firm", "both"):
+        shutil.copytree(results / name, tmp_path / name)
+
+    def report(*args):
+        capsys.readouterr()
+        assert main(["report", "--joint", *args, "--results", str(tmp_path)]) == 0
+        return capsys.readouterr().out
+
+    run = records.read(results / "both")
+    fooled = f"{100 * (1 - run.worst_case_accuracy):.2f}"
+    each = [f"{100 * domain.robust_accuracy:.2f}" for domain in run.domains]
+    lines = report("--format", "md").splitlines()
+    assert f"| min-max | {fooled} | {each[0]} | {each[1]} |" in lines
+    assert "standard, pgd-at:steps=2,step=0.5: digits, Linf 0.1, n 60" in " ".join(lines)
+    (found,) = json.loads(report("--format", "json"))
+    assert found["wrong in all"] == pytest.approx(1 - run.worst_case_accuracy)
+    assert (found["attack"], found["joint"]) == ("min-max", ["both"])
+    (line,) = csv.DictReader(io.StringIO(report("--format", "csv")))
+    assert line["runs"] == "standard, pgd-at:steps=2,step=0.5"
+    assert "wrong in all" in report()
+    assert "[" in report("--intervals")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--joint", "--transfer"], "--transfer goes without --joint"),
+        (["--joint", "--sort", "clean"], "--joint goes without --sort"),
+        (["--joint", "--paper", "trades"], "--paper goes without --joint"),
+        (["--joint", "--plot", "a"], "--plot goes without --joint"),
+        (["--joint", "--dataset", "mnist"], "no finished joint attack"),
+    ],
+)
+def test_the_report_refuses_what_does_not_go_with_it(args, message, results, capsys):
+    assert main(["report", *args, "--results", str(results)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_weights_may_be_left_alone(joint, results):

@@ -1,5 +1,7 @@
 """``advbench synth`` from training images to a run that learns from what was made of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,24 @@ def test_a_run_learns_from_them(results):
     assert train(results, "alone") == 0
     left, right = (weights(results, name)["head.weight"] for name in ("proxy", "alone"))
     assert not torch.equal(left, right)
+
+
+def test_a_training_run_knows_the_images_by_the_fingerprint_in_their_record(results):
+    path = results / "pixels-400" / "samples.npz"
+    assert train(results, "known", "--extra-data", f"npz:{path}") == 0
+    seen = records.read(results / "known").dataset
+    assert seen["extra_sha256"] == records.read(results / "pixels-400").dataset["extra_sha256"]
+
+
+def test_what_was_interrupted_goes_on_with_the_same_command(results, tmp_path):
+    out = tmp_path / "results"
+    fit = ["synth", "fit", "pixels", "--limit", "100", "--name", "pixels", "--quiet"]
+    assert main([*fit, "--out", str(out)]) == 0
+    record = records.read(out / "pixels")
+    records.write(replace(record, status="interrupted"), out / "pixels")
+    assert main([*fit, "--out", str(out)]) == 0
+    assert records.read(out / "pixels").status == "ok"
+    assert main([*fit, "--out", str(out)]) == 2
 
 
 def test_a_share_of_nothing_is_plain_training_bit_for_bit(results):

@@ -7,6 +7,7 @@ import typer
 
 from robustbench_cli import presets
 from robustbench_cli.cli import app, main
+from robustbench_cli.cli.bench import taken
 from robustbench_cli.config import spec_of
 from robustbench_cli.data import DATASETS
 from robustbench_cli.errors import UserError
@@ -25,6 +26,20 @@ eval = "--n 20"
 standard = "standard"
 tuned = "pgd-at:steps=1 --init {standard} --batch-size 128"
 """
+STEPS = """\
+more = "pgd-at:steps=1 --set train.limit=200 --extra-data npz:{results}/{images}/samples.npz"
+
+[steps]
+images = "synth sample {known} --n 300"
+known = "synth fit gaussian --limit 200"
+both = "joint --run {standard} --run {tuned} --eps 0.1 --n 20 --steps 2"
+average = "joint --run {standard} --run {tuned} --eps 0.1 --n 20 --steps 2 --weights avg"
+"""
+
+
+def listed(path, dataset="digits", only=(), **common):
+    terms = bench.Terms(common={"--out": "o", **common}, takes=taken)
+    return bench.jobs(bench.load(str(path)), dataset, terms, only)
 
 
 @pytest.fixture
@@ -35,28 +50,44 @@ def small(tmp_path):
 
 
 def test_jobs_name_what_they_build_on(small):
-    first, second = bench.jobs(bench.load(str(small)), "digits", ["--out", "o"])
+    first, second = listed(small)
     assert (first.id, first.after) == ("standard-s4", frozenset())
     assert (second.id, second.after) == ("tuned-s4", {"standard-s4"})
-    words = " ".join(second.train)
-    assert words == (
-        "train pgd-at:steps=1 --init standard-s4 --batch-size 128 --dataset digits --epochs 1 "
-        "--set train.probe=0 --seed 4 --name tuned-s4 --quiet --out o"
+    train, evaluate = second.commands
+    assert " ".join(train.words) == (
+        "train pgd-at:steps=1 --init standard-s4 --batch-size 128 --epochs 1 "
+        "--set train.probe=0 --dataset digits --seed 4 --name tuned-s4 --out o --quiet"
     )
-    assert " ".join(second.eval) == (
-        "eval --attack fgsm --n 20 --run tuned-s4 --name tuned-s4-eval --quiet --out o"
+    assert " ".join(train.again) == "train --resume tuned-s4 --out o --quiet"
+    assert " ".join(evaluate.words) == (
+        "eval --attack fgsm --n 20 --run tuned-s4 --name tuned-s4-eval --out o --quiet"
     )
 
 
 def test_one_run_brings_along_what_it_needs(small):
-    found = bench.jobs(bench.load(str(small)), "digits", only=["tuned"])
-    assert [job.id for job in found] == ["standard-s4", "tuned-s4"]
-    assert len(bench.jobs(bench.load(str(small)), "digits", only=["standard"])) == 1
+    assert [job.id for job in listed(small, only=["tuned"])] == ["standard-s4", "tuned-s4"]
+    assert len(listed(small, only=["standard"])) == 1
+
+
+def test_steps_are_told_what_they_take_and_come_before_what_needs_them(small):
+    small.write_text(SMALL + STEPS)
+    found = listed(small, only=["more"], **{"--device": "cpu", "--data-dir": "d"})
+    words = [" ".join(job.commands[0].words) for job in found]
+    assert words == [
+        "synth fit gaussian --limit 200 --dataset digits --name known-s4 --out o --data-dir d "
+        "--quiet",
+        "synth sample known-s4 --n 300 --seed 4 --name images-s4 --out o --quiet",
+        "train pgd-at:steps=1 --set train.limit=200 --extra-data npz:o/images-s4/samples.npz "
+        "--epochs 1 --batch-size 256 --set train.probe=0 --dataset digits --seed 4 "
+        "--name more-s4 --out o --device cpu --data-dir d --quiet",
+    ]
+    assert [len(job.commands) for job in found] == [1, 1, 2]
 
 
 def test_other_seeds_than_the_bench_s_own(small):
     found = bench.with_seeds(bench.load(str(small)), ["7", " 5", "7"])
-    ids = [job.id for job in bench.jobs(found, "digits", only=["standard"])]
+    terms = bench.Terms(common={"--out": "o"}, takes=taken)
+    ids = [job.id for job in bench.jobs(found, "digits", terms, only=["standard"])]
     assert ids == ["standard-s7", "standard-s5"]
     with pytest.raises(UserError, match="'-1' is no seed"):
         bench.with_seeds(found, ["-1"])
@@ -65,14 +96,16 @@ def test_other_seeds_than_the_bench_s_own(small):
 @pytest.mark.parametrize("name", presets.names(bench.KIND))
 def test_every_command_of_a_shipped_bench_is_one(name):
     """Options parse, defenses build, and what one run builds on comes before it."""
-    commands = typer.main.get_command(app).commands
     known = bench.load(name)
     for dataset in known.data:
         done = set()
-        for job in bench.jobs(known, dataset):
+        for job in listed(name, dataset):
             assert job.after <= done
             done.add(job.id)
-            asked = commands["train"].make_context("train", [*job.train[1:]]).params
+            parsed = [options(each.words) for each in job.commands]
+            if len(parsed) == 1:
+                continue
+            asked = parsed[0]
             typed = {
                 "defense": setup.parts(asked["defense"]),
                 "dataset": setup.component("dataset", asked["dataset"]),
@@ -80,7 +113,14 @@ def test_every_command_of_a_shipped_bench_is_one(name):
             }
             config = setup.train_config(typed, asked["set_"] or [])
             assert DATASETS.build(spec_of(config.dataset))
-            commands["eval"].make_context("eval", [*job.eval[1:]])
+
+
+def options(words):
+    """What a command makes of its words; they are refused if they are none."""
+    command, words = typer.main.get_command(app), [*words]
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    return command.make_context(command.name, words).params
 
 
 @pytest.mark.parametrize(
@@ -90,12 +130,15 @@ def test_every_command_of_a_shipped_bench_is_one(name):
         (("seeds = [4]", "seeds = 4"), "seeds"),
         (("{standard}", "{standrad}"), "no run 'standrad'; did you mean 'standard'"),
         (("seeds = [4]", "seeds = [4"), "not valid TOML"),
+        (('"standard"', '"standard --init {tuned}"'), "need each other: standard, tuned"),
+        (("[runs]", '[steps]\ntuned = "list"\n[runs]'), "'tuned' among its runs and"),
+        (("[runs]", '[steps]\nimages = "synht fit"\n[runs]'), "no command; did you mean 'synth'"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(change, message, small):
     small.write_text(SMALL.replace(*change))
     with pytest.raises(UserError, match=message) as caught:
-        bench.jobs(bench.load(str(small)), "digits")
+        listed(small)
     assert "\n" not in str(caught.value)
 
 
@@ -103,9 +146,9 @@ def test_unknown_names_are_one_line(small):
     with pytest.raises(UserError, match="unknown bench 'at-famly'; did you mean 'at-family'"):
         bench.load("at-famly")
     with pytest.raises(UserError, match="no data set 'mnist'"):
-        bench.jobs(bench.load(str(small)), "mnist")
+        listed(small, "mnist")
     with pytest.raises(UserError, match="no run 'tund'; did you mean 'tuned'"):
-        bench.jobs(bench.load(str(small)), "digits", only=["tund"])
+        listed(small, only=["tund"])
 
 
 def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, tmp_path, capsys):
