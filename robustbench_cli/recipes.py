@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from robustbench_cli import records
+from robustbench_cli.columns import joined
 from robustbench_cli.records import Kind, Run
 
 _RECIPE = "recipe"
@@ -24,7 +25,20 @@ def trained(runs: Sequence[Run]) -> dict[str, Run]:
     every = of_kind(runs, "train")
     known = {run.checkpoint.sha256: run for run in every if run.checkpoint}
     known |= {run.dataset[_EXTRA]: run for run in of_kind(runs, "synth") if _EXTRA in run.dataset}
-    return {run.id: replace(run, config=_made(run, known)) for run in every}
+    return {run.id: replace(run, config=_made(run, known), subject=named(run)) for run in every}
+
+
+def named(run: Run) -> str:
+    """What tables call a run: its subject, which of the paper's or the code's variant included."""
+    parts, tables = run.subject.split("+"), [*run.config.get("defense", {}).values()]
+    if len(parts) != len(tables):
+        return run.subject
+    return "+".join(
+        joined(part, f"variant={table['variant']}")
+        if "variant" in table and "variant=" not in part
+        else part
+        for part, table in zip(parts, tables, strict=True)
+    )
 
 
 def key(run: Run) -> Hashable:
@@ -65,11 +79,11 @@ def _made(run: Run, known: Mapping[str, Run]) -> dict[str, Any]:
     """
 
     def recipe(other: Run) -> dict[str, str]:
-        return {"run": other.subject, _RECIPE: records.same_but_seed(_made(other, known))[:8]}
+        return {"run": named(other), _RECIPE: records.same_but_seed(_made(other, known))[:8]}
 
     parents = dict(run.config.get("parents", {}))
-    for role, named in parents.items():
-        if parent := known.get(named.get("weights")):
+    for role, given in parents.items():
+        if parent := known.get(given.get("weights")):
             parents[role] = recipe(parent)
     made = {**run.config, "parents": parents} if parents else run.config
     drawn = known.get(run.dataset.get(_EXTRA, "")) if made.get("extra") else None

@@ -72,7 +72,11 @@ def rows(
         keep: which evaluations.
     """
     trained = recipes.trained(runs)
-    done = [run for run in finished(runs) if keep(run)]
+    done = [
+        replace(run, subject=trained[run.parent].subject) if run.parent in trained else run
+        for run in finished(runs)
+        if keep(run)
+    ]
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in done:
         groups[_identity(run, trained)].append(run)

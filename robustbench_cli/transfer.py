@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_cli import records
+from robustbench_cli import recipes, records
 from robustbench_cli.cells import Cell
 from robustbench_cli.columns import CLEAN, key_of, labels, odd, source, swept
 from robustbench_cli.records import Outcome, Run
@@ -103,7 +103,7 @@ def _names(runs: Sequence[Run], involved: set[str]) -> dict[str, str]:
         kept = run.checkpoint.sha256 if run.checkpoint else run.weights
         about = {"seed": run.seed, "run": run.id} if run.checkpoint else {"weights": kept[:8]}
         if kept in involved:
-            models.setdefault(kept, (run.subject, about))
+            models.setdefault(kept, (recipes.named(run), about))
     for run in runs:  # the training run may have been left elsewhere
         if (made_on := _made_on(run)) in involved:
             models.setdefault(made_on, (str(source(run).get("id")), {"weights": made_on[:8]}))

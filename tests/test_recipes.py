@@ -68,3 +68,24 @@ def test_a_run_without_extra_images_has_nothing_to_do_with_a_generator(drawn, tr
     del old.dataset["extra_sha256"]
     (found,) = recipes.trained([old, run := trained()]).values()
     assert found.config == run.config
+
+
+@pytest.mark.parametrize(
+    ("subject", "defense", "name"),
+    [
+        ("trades", {"trades": {"beta": 6}}, "trades"),
+        ("gce", {"gce": {"variant": "paper"}}, "gce:variant=paper"),
+        ("gce:variant=code", {"gce": {"variant": "code"}}, "gce:variant=code"),
+        (
+            "ard:steps=2+amp",
+            {"ard": {"variant": "code"}, "amp": {"variant": "paper"}},
+            "ard:steps=2,variant=code+amp:variant=paper",
+        ),
+    ],
+)
+def test_tables_tell_which_variant_it_is_whether_or_not_it_was_asked_for(
+    trained, subject, defense, name
+):
+    run = trained(subject, defense=defense)
+    assert recipes.named(run) == name
+    assert recipes.trained([run])[run.id].subject == name

@@ -122,6 +122,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
     from rich.text import Text
 
     from robustbench_cli import folders
+    from robustbench_cli.recipes import named
 
     titles = ("run", "kind", "status", "subject", "data", "created", "accuracy")
     table = Table(*titles, box=None, pad_edge=False)
@@ -130,7 +131,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
             run.id,
             run.kind,
             run.status,
-            run.subject,
+            named(run),
             str(run.dataset.get("name", "")),
             f"{run.created.astimezone():%Y-%m-%d %H:%M}",
             run.error or _numbers(run),

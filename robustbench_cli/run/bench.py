@@ -162,7 +162,7 @@ def _job(name: str, words: str, seed: int, dataset: str, bench: Bench, terms: Te
         commands = [
             Command(
                 folder=mine,
-                words=terms.complete(["train", *typed, *usual], **about),
+                words=terms.complete(["train", *usual, *typed], **about),
                 again=terms.complete(["train", "--resume", mine]),
             ),
             Command(folder=judged, words=evaluate, again=evaluate),

@@ -8,8 +8,9 @@ import typer
 from robustbench_cli import presets
 from robustbench_cli.cli import app, main
 from robustbench_cli.cli.bench import taken
-from robustbench_cli.config import spec_of
+from robustbench_cli.config import spec_of, specs_of
 from robustbench_cli.data import DATASETS
+from robustbench_cli.defenses import Recipe
 from robustbench_cli.errors import UserError
 from robustbench_cli.run import bench, setup
 
@@ -55,8 +56,8 @@ def test_jobs_name_what_they_build_on(small):
     assert (second.id, second.after) == ("tuned-s4", {"standard-s4"})
     train, evaluate = second.commands
     assert " ".join(train.words) == (
-        "train pgd-at:steps=1 --init standard-s4 --batch-size 128 --epochs 1 "
-        "--set train.probe=0 --dataset digits --seed 4 --name tuned-s4 --out o --quiet"
+        "train --epochs 1 --set train.probe=0 pgd-at:steps=1 --init standard-s4 --batch-size 128 "
+        "--dataset digits --seed 4 --name tuned-s4 --out o --quiet"
     )
     assert " ".join(train.again) == "train --resume tuned-s4 --out o --quiet"
     assert " ".join(evaluate.words) == (
@@ -77,8 +78,8 @@ def test_steps_are_told_what_they_take_and_come_before_what_needs_them(small):
         "synth fit gaussian --limit 200 --dataset digits --name known-s4 --out o --data-dir d "
         "--quiet",
         "synth sample known-s4 --n 300 --seed 4 --name images-s4 --out o --quiet",
-        "train pgd-at:steps=1 --set train.limit=200 --extra-data npz:o/images-s4/samples.npz "
-        "--epochs 1 --batch-size 256 --set train.probe=0 --dataset digits --seed 4 "
+        "train --epochs 1 --batch-size 256 --set train.probe=0 pgd-at:steps=1 --set "
+        "train.limit=200 --extra-data npz:o/images-s4/samples.npz --dataset digits --seed 4 "
         "--name more-s4 --out o --device cpu --data-dir d --quiet",
     ]
     assert [len(job.commands) for job in found] == [1, 1, 2]
@@ -113,6 +114,8 @@ def test_every_command_of_a_shipped_bench_is_one(name):
             }
             config = setup.train_config(typed, asked["set_"] or [])
             assert DATASETS.build(spec_of(config.dataset))
+            recipe = Recipe.build(specs_of(config.defense))
+            assert recipe.objective.teachers == len(asked["teacher"] or ())
 
 
 def options(words):
