@@ -19,6 +19,23 @@ def test_mnist_through_its_preset(data_dir, tmp_path, capsys):
     assert run.attacks["pgd10"].robust_accuracy < 0.05
 
 
+def test_a_net_learns_mnist_from_generated_digits_beside_real_ones(data_dir, tmp_path):
+    common = ["--data-dir", str(data_dir), "--out", str(tmp_path), "--quiet"]
+    fit = ["synth", "fit", "gaussian", "--dataset", "mnist", "--limit", "300", "--name", "fitted"]
+    assert main([*fit, *common]) == 0
+    drawn = ["synth", "sample", "fitted", "--n", "600", "--name", "drawn", "--out", str(tmp_path)]
+    assert main([*drawn, "--quiet"]) == 0
+    train = ["train", "standard", "--dataset", "mnist", "--model", "strided-cnn", "--epochs", "10"]
+    small = ["train.limit=300", "train.probe=0", "optimizer.name=adam", "train.extra_share=0.5"]
+    more = [word for pair in small for word in ("--set", pair)]
+    images = ["--extra-data", f"npz:{tmp_path}/drawn/samples.npz", "--lr", "0.002"]
+    assert main([*train, *more, *images, "--name", "fed", *common]) == 0
+    assert main(["eval", "--run", "fed", "--attack", "fgsm", "--n", "500", *common]) == 0
+    fed, judged = folders.every(tmp_path)[-2:]
+    assert fed.dataset["extra"] == 600
+    assert judged.clean_accuracy > 0.6  # sixty updates
+
+
 def test_cifar_jpegs_through_hf(data_dir, tmp_path):
     pytest.importorskip("pyarrow")
     folder = data_dir / "cifar10-jpeg"
