@@ -54,6 +54,8 @@ def test_the_same_code_runs_at_smoke_scale(name):
     assert small.dataset == DATASETS.describe(DATASETS.build(spec_of({"name": "digits"})))
     if length := full.defense.get("cutout", {}).get("length"):  # of the images' own size
         full.defense["cutout"]["length"] = min(length, 4)
+    for table in full.defense.values():  # what begins within the epochs that there are
+        table |= {"begin": min(table["begin"], 6)} if "begin" in table else {}
     assert small.defense == full.defense
     assert small.optimizer == full.optimizer
     assert small.schedule == full.schedule
@@ -76,6 +78,13 @@ def test_lbgat_s_rate_begins_low_and_falls_twice():
     schedule = SCHEDULES.build(spec_of(config.schedule))
     rates = [config.train.lr * schedule(i / config.train.epochs) for i in range(100)]
     assert rates == pytest.approx([0.02] + 74 * [0.1] + 15 * [0.01] + 10 * [0.001])
+
+
+@pytest.mark.parametrize("name", ["rslad-table-iad-cifar10", "rslad-table-iad-cifar100"])
+def test_iad_trusts_its_teacher_wholly_at_first_in_a_smoke_run_too(name):
+    full, small = (setup.train_config({"preset": name}, [], smoke=smoke) for smoke in (False, True))
+    assert (full.defense["iad"]["begin"], full.train.epochs) == (60, 200)
+    assert 0 < small.defense["iad"]["begin"] < small.train.epochs
 
 
 def test_a_base_is_refined_not_replaced(tmp_path):

@@ -55,7 +55,7 @@ SMOKE: Table = {
 """What a smoke test of any recipe trains on."""
 SMOKE_SIDE = 8
 """Pixels a side of the digits."""
-SMOKE_AT_MOST = {"epochs": 12, "select_epoch": 12, "validation": 32, "lr": 0.01}
+SMOKE_AT_MOST = {"epochs": 12, "select_epoch": 12, "validation": 32, "lr": 0.01, "begin": 6}
 """Long enough for what begins after some epochs; slow enough that no small net diverges."""
 
 
@@ -130,8 +130,7 @@ def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> Trai
     values["threat"] = radius_of(values.get("threat", {}), dataset)
     recipe = Recipe.build(specs_of(values["defense"]))
     if smoke:
-        smaller = tuple(each.small(SMOKE_SIDE) for each in recipe.modifiers)
-        recipe = replace(recipe, modifiers=smaller)
+        recipe = _small(recipe)
     values["defense"] = tables_of(recipe)
     config = validated(TrainConfig, values)
     recipe.check(config.train.epochs)
@@ -225,8 +224,15 @@ def radius_of(threat: Mapping[str, Any], dataset: Dataset) -> Table:
     return {**found, "mask": masks.canonical(found["mask"])}
 
 
+def _small(recipe: Recipe) -> Recipe:
+    """A recipe with what counts pixels or epochs cut down to what a smoke run has of them."""
+    modifiers = tuple(each.small(SMOKE_SIDE) for each in recipe.modifiers)
+    tables = tables_of(replace(recipe, modifiers=modifiers))
+    return Recipe.build(specs_of({name: _capped(table) for name, table in tables.items()}))
+
+
 def _capped(section: Table) -> Table:
-    """Training settings with what is larger than a smoke run takes cut down."""
+    """Settings with what is larger than a smoke run takes cut down."""
     cut = {
         key: min(value, SMOKE_AT_MOST[key])
         for key, value in section.items()
