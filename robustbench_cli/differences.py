@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """An accuracy of a model that was trained here, seeds joined."""
+    """A share, mostly an accuracy, of a model that was trained here, seeds joined."""
 
     accuracy: Cell
     params: Mapping[str, Any]
@@ -44,6 +44,10 @@ class Measured:
     """Of a certificate: the ball, as ``Linf=2/255``, or nothing for its predictions as such."""
     source: Run | None = None
     """What made the model that images were crafted on, if it was another one."""
+    detector: str = ""
+    """Of an AUROC: what told wrong answers from right ones; nothing: it is an accuracy."""
+    population: str = ""
+    """Of an AUROC: which images count."""
     run: Run
     """The latest evaluation that it is from."""
     trained: Run
@@ -111,7 +115,8 @@ def attack(cell: Published, meaning: Meaning, each: Measured) -> list[Difference
     attacked = bool(alike) and each.within is None and cell.norm in ("", each.norm)
     same = {
         "clean": not each.params,
-        "robust": attacked and source is not None,
+        "robust": attacked and source is not None and not each.detector,
+        "detected": attacked and bool(each.detector),
         "smoothed": bool(alike) and each.within == "",
         "certified": bool(alike) and each.within == ball(cell),
     }
@@ -120,7 +125,12 @@ def attack(cell: Published, meaning: Meaning, each: Measured) -> list[Difference
     # A paper that says nothing of restarts made one.
     found = _params(each.params, {"restarts": "1", **alike[0].params}) if alike else []
     reach = [("eps", each.eps, cell.epsilon), ("mask", each.mask or None, "none")] * attacked
-    judged = [("images", each.run.n, each.run.dataset.get("test"))]
+    judged = [
+        ("images", each.run.n, each.run.dataset.get("test")),
+        # Papers say neither, and both move the figure.
+        ("detector", each.detector or None, "not said"),
+        ("counted", each.population or None, "not said"),
+    ]
     return [*_unequal(reach), *found, *(source or ()), *_unequal(judged)]
 
 

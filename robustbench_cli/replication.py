@@ -1,19 +1,20 @@
 """What was measured here beside what a paper published."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_cli import differences
+from robustbench_cli import differences, recipes
 from robustbench_cli.cells import Cell
-from robustbench_cli.columns import CLEAN, columns, swept
+from robustbench_cli.columns import CLEAN, columns, key_of, swept
 from robustbench_cli.differences import Difference, Measured
 from robustbench_cli.errors import UserError
 from robustbench_cli.papers.paper import Meaning, Paper, Place, Published
 from robustbench_cli.recipes import of_kind
-from robustbench_cli.records import Run
-from robustbench_cli.report import finished, rows
+from robustbench_cli.records import Detection, Run
+from robustbench_cli.report import finished, rows, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Beside:
 
     @property
     def ours(self) -> float | None:
-        """What was measured, in the paper's unit."""
+        """What was measured, in the paper's unit: per cent."""
         if self.measured is None:
             return None
         accuracy = 100 * self.measured.accuracy.mean
@@ -66,7 +67,7 @@ def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> lis
     for run in of_kind(runs, "train"):
         if lost := {"defense", "model"} - {*run.config}:
             raise UserError(f"run {run.id!r} is damaged: its record has no {min(lost)!r}")
-    found = list(measured(runs))
+    found = [*measured(runs), *detected(runs)]
     meanings = {cell.place: paper.meaning(cell) for cell in cells}
     nearest = _nearest(cells, meanings, found)
 
@@ -162,3 +163,42 @@ def measured(runs: Sequence[Run]) -> Iterator[Measured]:
                     run=run,
                     trained=parent,
                 )
+
+
+def detected(runs: Sequence[Run]) -> Iterator[Measured]:
+    """Every AUROC of a detector on models that were trained here, seeds joined.
+
+    Raises:
+        UserError: a damaged record.
+    """
+    trained, made = {run.id: run for run in of_kind(runs, "train")}, recipes.trained(runs)
+    weights = {run.checkpoint.sha256: run for run in made.values() if run.checkpoint}
+    groups: dict[Hashable, dict[int, tuple[Run, Detection, float]]] = defaultdict(dict)
+    for run in of_kind(runs, "detect"):
+        parent = weights.get(run.weights)
+        if parent is None or run.status != "ok":
+            continue
+        for each in run.detections:
+            try:
+                attack = setting(run), key_of(run, run.attacks[each.attack])
+            except KeyError as error:
+                raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
+            alike = recipes.key(parent), attack, each.detector, each.population
+            if each.auroc is not None:  # of a repeated one the latest counts
+                groups[alike][parent.seed] = run, each, each.auroc
+    for found in groups.values():
+        run, each, _ = [*found.values()][-1]
+        shares = tuple(share for *_, share in found.values())
+        outcome, threat = run.attacks[each.attack], run.config["threat"]
+        yield Measured(
+            # Of pairs, one wrong and one right: how many there are differs between seeds.
+            accuracy=Cell(name="AUROC", correct=shares, n=1, seeds=len(shares)),
+            params=outcome.params,
+            norm=threat["norm"],
+            eps=threat["eps"] if outcome.eps is None else outcome.eps,
+            mask=threat.get("mask", ""),
+            detector=each.detector,
+            population=each.population,
+            run=run,
+            trained=trained[weights[run.weights].id],
+        )

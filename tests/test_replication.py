@@ -6,11 +6,11 @@ import pytest
 
 from robustbench_cli.errors import UserError
 from robustbench_cli.papers.reading import load
-from robustbench_cli.records import Proof, Within
+from robustbench_cli.records import Detection, Proof, Within
 from robustbench_cli.replication import beside
 
-PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat")
-TRADES, RST, RICE, AWP, LBGAT = map(load, PAPERS)
+PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat", "tla")
+TRADES, RST, RICE, AWP, LBGAT, TLA = map(load, PAPERS)
 
 INNER = {"steps": 40, "step": 1 / 30, "beta": 6.0}
 FAITHFUL = {
@@ -321,3 +321,79 @@ def test_lbgat_s_beta_tells_its_rows_apart(beta, row, table, rows, trained, eval
     for name, method in rows.items():
         assert found[method].ours == (70.0 if name == row else None)
         assert found[method].training == ()
+
+
+def detection(auroc, detector="gaussian", population="adversarial"):
+    return Detection(
+        detector=detector,
+        params={"name": detector},
+        fitted="d",
+        attack="pgd",
+        population=population,
+        wrong=60,
+        right=40,
+        auroc=auroc,
+    )
+
+
+@pytest.fixture
+def scored(evaluated):
+    """A maker of records of ``detect eval``, under PGD at a larger radius than in training."""
+
+    def make(run, *detections, **changes):
+        found = {"kind": "detect", "eps": 0.4, "detections": [*detections], **WHOLE, **changes}
+        return evaluated(run, {"pgd": (PGD, 40)}, clean=99, **found)
+
+    return make
+
+
+def poster(runs, method="AT"):
+    (pair,) = numbers(TLA, runs, "poster ROC figure", dataset="MNIST", method=method).values()
+    return pair
+
+
+AT = {"defense": {"pgd-at": {"name": "pgd-at", "steps": 40, "step": 1 / 30}}}
+
+
+def test_how_well_errors_are_detected_is_read_and_what_a_paper_does_not_say_is_told(
+    trained, scored
+):
+    run = trained("pgd-at", **{**FAITHFUL, **AT})
+    kinds = [detection(0.91), detection(0.97, population="clean+adversarial")]
+    pair = poster([run, scored(run, *kinds)])
+    assert (pair.ours, round(pair.points, 9)) == (91.0, -0.25)
+    assert said(pair) == ["detector gaussian (not said)", "counted adversarial (not said)"]
+    assert pair.measured.run.kind == "detect"
+    assert poster([run, scored(run, *kinds)], method="ALP").measured is None
+
+
+def test_an_auroc_is_no_accuracy_and_an_accuracy_no_auroc(trained, evaluated, scored):
+    run = trained(**FAITHFUL)
+    found = mnist([run, scored(run, detection(0.9))])
+    assert [pair.measured for pair in found.values()] == [None] * 3
+    plain = trained("pgd-at", **{**FAITHFUL, **AT})
+    assert poster([plain, evaluated(plain, {"pgd": (PGD, 90)}, **WHOLE)]).measured is None
+
+
+def test_aurocs_of_seeds_are_joined_the_latest_of_each(trained, scored):
+    runs = [trained("pgd-at", seed=seed, **{**FAITHFUL, **AT}) for seed in (0, 1)]
+    old = scored(runs[0], detection(0.2))
+    judged = [scored(run, detection(auc)) for run, auc in zip(runs, (0.90, 0.94), strict=True)]
+    pair = poster([*runs, old, *judged])
+    assert pair.ours == pytest.approx(92)
+    assert pair.std == pytest.approx(8**0.5)
+    assert pair.measured.accuracy.seeds == 2
+
+
+def test_an_auroc_counts_if_it_exists_and_is_of_the_weights_that_were_kept(trained, scored):
+    run = trained("pgd-at", **{**FAITHFUL, **AT})
+    none, begun = scored(run, detection(None)), scored(run, detection(0.9), status="started")
+    other = scored(run, detection(0.9), weights="before")
+    assert poster([run, none, begun, other]).measured is None
+
+
+def test_a_damaged_record_of_detection_is_named(trained, scored):
+    run = trained("pgd-at", **{**FAITHFUL, **AT})
+    odd = replace(scored(run, detection(0.9), id="odd"), config={"attack": {}})
+    with pytest.raises(UserError, match=r"^run 'odd' is damaged: its record has no 'threat'$"):
+        poster([run, odd])

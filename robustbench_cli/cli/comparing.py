@@ -15,8 +15,8 @@ from robustbench_cli.replication import Beside
 MEASURED, SETTING = "measured", "what differs (paper)"
 NUMBERS = ("paper", "ours", "diff")
 MEANING = (
-    "ours: accuracy in %, right before and after the attack, or the error that it leaves; mean ± "
-    "std over seeds; diff: ours less the paper's, in points"
+    "ours: accuracy in %, right before and after the attack, or the error that it leaves, or "
+    "AUROC; mean ± std over seeds; diff: ours less the paper's, in points"
 )
 
 
