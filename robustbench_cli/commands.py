@@ -46,15 +46,19 @@ def lacking(cell: Published, meaning: Meaning, known: Known) -> str:
     unknown = [name for name in named if name not in known.defenses]
     robust = meaning.metric.counts not in ("", "clean")
     asked = next(iter(meaning.attacks), None)
+    measured = meaning.metric.counts or meaning.measure
+    # A preset brings its own net, and the report tells how it departs.
+    net = meaning.model or not cell.architecture or meaning.preset in known.presets
     reasons = {
-        f"{meaning.metric.title} is not measured here": not meaning.metric.counts,
+        meaning.lacking: bool(meaning.lacking),
+        f"{meaning.metric.title} is not measured here": not measured,
         f"no data set {cell.dataset} here": meaning.dataset is None,
         "no such method here": not meaning.method,
         f"not here yet: {', '.join(unknown)}": bool(unknown),
-        f"no model {cell.architecture} here": bool(cell.architecture and not meaning.model),
+        f"no model {cell.architecture} here": not net,
         "no such attack here": robust and asked is None,
         f"not here yet: {asked and asked.name}": robust and known.attack(meaning) is None,
-        "the model that images were crafted on is not known": bool(
+        f"no {cell.params.get('source')} here to craft images on": bool(
             "source" in cell.params and not meaning.source
         ),
     }
@@ -69,6 +73,10 @@ def commands(wanted: Sequence[Wanted], known: Known, trained: Run | None = None)
         trained: the run that holds the model; without one it is trained first.
     """
     lines = [] if trained else [training(*wanted[0], known)]
+    of = ["--run", trained.id] if trained else []
+    stated = dict.fromkeys(line for _, meaning in wanted for line in meaning.measure)
+    lines += [shlex.join(["advbench", *line.split(), *of]) for line in stated]
+    rest = [pair for pair in wanted if not pair[1].measure]
 
     def setting(pair: Wanted) -> tuple[str, ...]:
         cell, meaning = pair
@@ -76,8 +84,7 @@ def commands(wanted: Sequence[Wanted], known: Known, trained: Run | None = None)
         words = _threat(cell.norm, cell.epsilon, trained.config["threat"] if trained else usual)
         return *words, *(("--source", meaning.source[0].name) if meaning.source else ())
 
-    of = ["--run", trained.id] if trained else []
-    for words, pairs in groupby(sorted(wanted, key=setting), setting):
+    for words, pairs in groupby(sorted(rest, key=setting), setting):
         specs = [known.attack(meaning) for _, meaning in pairs]
         texts = dict.fromkeys(_attack(spec, known) for spec in specs if spec)
         named = [word for pair in texts or [("--attack", CHEAPEST)] for word in pair]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import typer
+import typer.core
 
 from robustbench_cli import papers
 from robustbench_cli.attacks import ATTACKS
@@ -29,7 +30,11 @@ def typed(line):
     """What the command line's own parser makes of a shell line."""
     program, name, *words = shlex.split(line)
     assert program == "advbench"
-    return COMMANDS[name].make_context(name, words).params
+    command = COMMANDS[name]
+    if isinstance(command, typer.core.TyperGroup):
+        name, *words = words
+        command = command.commands[name]
+    return command.make_context(name, words).params
 
 
 def within_reach(paper):
@@ -74,6 +79,19 @@ def test_a_preset_of_a_row_that_is_within_reach_is_there(paper):
     assert {meaning.preset for _, meaning in within_reach(paper)} - {""} <= KNOWN.presets
 
 
+@pytest.mark.parametrize("name", ["rslad", "lbgat", "pcl", "gce", "cot", "tla", "amp", "port"])
+def test_what_the_reading_list_trains_has_the_paper_s_schedule(name):
+    assert all(meaning.preset for _, meaning in within_reach(PAPERS[name]))
+
+
+def test_every_stated_command_is_one():
+    pairs = [(paper, cell) for paper in PAPERS.values() for cell in paper.cells]
+    lines = {line for paper, cell in pairs for line in paper.meaning(cell).measure}
+    assert {line.split()[0] for line in lines} == {"detect", "joint"}
+    for line in lines:
+        assert typed(f"advbench {line} --run mine")["run"] in ("mine", ["mine"])
+
+
 @each_paper
 def test_evaluations_name_what_there_is(paper):
     lines = {
@@ -83,7 +101,8 @@ def test_evaluations_name_what_there_is(paper):
     for line, stated in lines.items():
         params = typed(line)
         registry = ATTACKS if params["attack"] else CERTIFICATES
-        (named,) = params["attack"] or params["certify"]
+        asked = params["attack"] or params["certify"]
+        (named,) = [asked] if isinstance(asked, str) else asked
         component = registry.build(Spec.parse(named))
         assert component == (registry.build(stated) if stated else component)
 
@@ -165,6 +184,86 @@ def test_what_is_proven_is_certified():
     ]
 
 
+def test_detectors_are_fitted_and_tried_beside_evaluations(trained):
+    pairs = wanted("tla", "poster ROC figure", "TLA", dataset="CIFAR-10")
+    pairs += wanted("tla", "RobustBench", "TLA", attack="AutoAttack")
+    detection = ["advbench detect fit gaussian", "advbench detect eval --attack pgd --eps EPS"]
+    assert commands(pairs, KNOWN) == [
+        "advbench train tla --preset tla-poster-tla-cifar10",
+        *detection,
+        "advbench eval --attack autoattack:version=standard",
+    ]
+    run = trained(id="mine", threat={"norm": "Linf", "eps": 8 / 255})
+    assert commands(pairs[:1], KNOWN, run) == [f"{line} --run mine" for line in detection]
+
+
+def test_every_method_of_tla_s_poster_is_a_preset():
+    pairs = [
+        pair
+        for method in ("UM", "AT", "ALP", "TLA")
+        for pair in wanted("tla", "poster ROC figure", method)
+    ]
+    named = {typed(commands([pair], KNOWN)[0])["preset"] for pair in pairs}
+    assert named == {name for name in KNOWN.presets if name.startswith("tla-poster-")}
+
+
+@pytest.mark.parametrize(
+    ("method", "joint"),
+    [
+        ("average", "joint --images 5 --weights avg --steps 20 --eps EPS"),
+        ("min-max (APGDA)", "joint --images 5 --gamma 4 --steps 20 --eps EPS"),
+    ],
+)
+def test_an_attack_on_several_images_is_a_joint_one(method, joint):
+    (pair,) = wanted("min-max", "poster: universal perturbation", method, architecture="VGG16")
+    assert commands([pair], KNOWN) == [
+        "advbench train standard --dataset cifar10 --model vgg-16",
+        f"advbench {joint}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "method", "dataset", "line"),
+    [
+        ("README CIFAR-10", "TRADES (alpha=6)", "CIFAR-10",
+         "trades:beta=6 --preset trades-table5-cifar10"),
+        ("draft Table 3", "TRADES(alpha=1)", "CIFAR-10",
+         "trades:beta=1 --preset trades-table5-cifar10-beta1"),
+        ("draft Table 3", "TRADES(alpha=1)", "CIFAR-100",
+         "trades:beta=1 --preset lbgat-table3-trades1-cifar100"),
+        ("draft Table 1", "TRADES(alpha=6)", "CIFAR-100",
+         "trades:beta=6 --preset lbgat-readme-trades-cifar100"),
+        ("README CIFAR-10", "Rice et al. 2020", "CIFAR-10",
+         "pgd-at --preset rice-table1-cifar10-linf --model wrn-34-20 "
+         "--set train.select=oracle"),
+        ("README update eps 8/255", "AWP", "CIFAR-100",
+         "pgd-at+awp:gamma=0.01,warmup=0 --preset awp-table1-at-awp-cifar100-linf "
+         "--model wrn-34-10"),
+        ("README CIFAR-10", "Mao et al. 2019 (TLA)", "CIFAR-10",
+         "tla --preset tla-poster-tla-cifar10"),
+        ("README CIFAR-10", "Shafahi et al. 2019", "CIFAR-10",
+         "free-at --preset free-cifar10-wrn-34-10"),
+    ],
+)  # fmt: skip
+def test_what_a_paper_compares_with_is_trained_as_in_its_own(table, method, dataset, line):
+    pairs = wanted("lbgat", table, method, dataset=dataset)
+    assert {commands([pair], KNOWN)[0] for pair in pairs} == {f"advbench train {line}"}
+
+
+def test_what_was_trained_at_half_the_radius_is_told_so():
+    pairs = wanted("autoattack", "CIFAR-10 - Linf", "Bilateral AT", metric="robust_acc")
+    assert commands(pairs, KNOWN) == [
+        "advbench train bilateral --preset feature-scatter-table1-bilateral --eps 4/255",
+        "advbench eval --attack autoattack:version=standard --eps 8/255",
+    ]
+
+
+def test_a_preset_s_net_stands_in_for_one_that_is_not_here():
+    (pair,) = wanted("tla", "poster ROC figure", "AT", dataset="CIFAR-10")
+    assert lacking(*pair, KNOWN) == ""
+    assert lacking(*pair, replace(KNOWN, presets=frozenset())) == "no model WRN w32-10 here"
+
+
 @pytest.mark.parametrize(
     ("name", "table", "texts", "reason"),
     [
@@ -179,7 +278,22 @@ def test_what_is_proven_is_certified():
          {"method": "AMP + Vanilla", "architecture": "PyramidNet-164-270"},
          "no model PyramidNet-164-270 here"),
         ("lbgat", "draft Table 4", {"method": "TRADES(alpha=6)"},
-         "the model that images were crafted on is not known"),
+         "no ADT+TRADES here to craft images on"),
+        ("lbgat", "draft Table 1", {"method": "AODT+ALP+Q"}, "no input quantisation here"),
+        ("lbgat", "README CIFAR-10", {"method": "Engstrom et al. 2019"}, "no model RN-50 here"),
+        ("lbgat", "README CIFAR-10", {"method": "Wang & Zhang 2019"},
+         "its radii are not told here: see report --paper autoattack, Bilateral AT"),
+        ("port", "RobustBench", {"method": "Sehwag2021Proxy_ResNest152"},
+         "no model ResNest152 here"),
+        ("tla", "GitHub issue 5", {"method": "TLA with ResNet-50 (user run)"},
+         "a user's run: its settings are not told"),
+        ("pcl", "RobustBench", {"method": "PCL robust model"},
+         "the attack's settings are not told"),
+        ("amp", "main table", {"method": "Adv. Training"}, "its settings are not told"),
+        ("min-max", "poster: attacking model ensembles", {"method": "average", "norm": "L0"},
+         "no norm L0 here"),
+        ("min-max", "poster: attacking model ensembles", {"method": "average", "norm": "L2"},
+         "no MLP here; several models at once: advbench joint --run A --run B"),
     ],
 )  # fmt: skip
 def test_what_is_lacking_is_said(name, table, texts, reason):

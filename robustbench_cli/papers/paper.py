@@ -73,7 +73,8 @@ class Metric:
 
     title: str
     counts: str = ""
-    """``clean`` or ``robust`` accuracy; nothing: advbench does not measure it."""
+    """``clean`` or ``robust`` accuracy, or what ``differences.attack`` knows beside them; nothing:
+    advbench does not measure it, or does not compare it."""
     error: bool = False
     """Whether it is what the accuracy leaves of 100 %."""
     select: str = ""
@@ -140,6 +141,10 @@ class Rule:
     ``{norm}`` stand for the row's, in lower case."""
     options: Texts | None = None
     """Further words for ``advbench train``."""
+    measure: Texts | None = None
+    """What follows ``advbench`` where another command than ``eval`` measures it, line by line."""
+    lacking: str | None = None
+    """Why it cannot be had here, where nothing else in these files tells."""
 
     def fits(self, cell: Published) -> bool:
         """Whether it speaks of this number's row."""
@@ -167,6 +172,10 @@ class Meaning:
     extra: str = ""
     preset: str = ""
     options: tuple[str, ...] = ()
+    measure: tuple[str, ...] = ()
+    """The commands that measure it, where that is not ``eval``."""
+    lacking: str = ""
+    """Why it cannot be had here, if the paper's files say so."""
 
     @property
     def defense(self) -> tuple[Spec, ...]:
