@@ -4,7 +4,7 @@ https://arxiv.org/abs/1909.09481."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ class MTER(Adversarial):
     recognition), so judge labels by attacks on labels.  Every image gets one of another class;
     the code splits the classes in two halves instead.  An image stops where it is near enough, in
     the code all stop with the last one.  The code's projection has no effect: eps 50/255 is
-    what its 50 steps of 1/255 come to.
+    what its 50 steps of 1/255 come to.  Its criterion has a smaller share of the loss, too: see
+    ``variant``.
     """
 
     steps: Steps = 50
@@ -42,7 +43,10 @@ class MTER(Adversarial):
     weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the triplet term."""
     clean: Annotated[Number, Field(ge=0)] = 1.0
-    """Weight of the mean criterion on both clean images; the code's scaling comes to 4/9."""
+    """Weight of the mean criterion on both clean images."""
+    variant: Literal["paper", "code"] = "paper"
+    """Whether that mean counts whole (paper) or 4/9 of it: the code divides the sum over source
+    and target by one and a half times the batch, moved images included (code)."""
 
     branches: ClassVar[int] = 2
     taps: ClassVar[tuple[str, ...]] = (EMBEDDING,)
@@ -77,4 +81,5 @@ class MTER(Adversarial):
         source, target, _ = logits["triplets"].chunk(3)
         labels = step.criterion(source, step.y) + step.criterion(target, logits.inputs["labels"])
         triplet = self.hinge(*logits.features("triplets").chunk(3))
-        return self.clean * labels / 2 + self.weight * triplet
+        clean = self.clean * (4 / 9 if self.variant == "code" else 1)
+        return clean * labels / 2 + self.weight * triplet

@@ -1,9 +1,12 @@
 """Margin-based triplets: by hand, where the images stop, and what cross-entropy sees."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.ascent import ascend
 from robustbench_cli.data import Split
 from robustbench_cli.data.bank import Bank
 from robustbench_cli.defenses.mter import MTER
@@ -67,6 +70,24 @@ def test_images_come_nearer_to_another_class_s_and_keep_within_their_walk(step):
     assert (first - x).abs().max() <= 0.25 * 0.2 + 1e-12
 
 
+@pytest.mark.parametrize("steps", [1, 10])
+def test_on_a_linear_embedding_no_cosine_grows_worse(steps, step):
+    """Features W x: the first steps, of eps/50 each, lead downhill."""
+    x, target = step.x, step.x.roll(1, 0)
+    w = torch.randn(16, 64, dtype=torch.float64)
+    climb = replace(MTER().climb, steps=steps)
+
+    def embed(images):
+        return images.flatten(1) @ w.T
+
+    adv = ascend(embed, MTER(near=0).pull, embed(target), x, step.threat, step.noise, climb)
+    before, after = (1 - F.cosine_similarity(embed(at), embed(target)) for at in (x, adv))
+    assert (after <= before).all()
+    assert (after < before).any()
+    reach = (adv - x).abs().max()
+    assert 0 < reach <= steps / 50 * step.threat.eps + 1e-12
+
+
 def test_an_image_that_is_near_enough_rests(step):
     far = MTER(near=0).crafted(step)
     x, target, _ = far["triplets"].chunk(3)
@@ -80,13 +101,20 @@ def test_an_image_that_is_near_enough_rests(step):
     assert (distance(step.model, adv, target)[~rested] < near[~rested]).all()
 
 
-def test_cross_entropy_sees_clean_images_only(step):
-    objective = MTER(weight=0, steps=2, step=0.5)
+@pytest.mark.parametrize(
+    ("settings", "images"),
+    [({}, 2), ({"variant": "paper"}, 2), ({"variant": "code"}, 1.5 * 3), ({"clean": 0.5}, 4)],
+)
+def test_cross_entropy_sees_clean_images_only(settings, images, step):
+    """The paper's mean is over a source and its target; the code divides their sum by one and a
+    half times the three images that the batch has for each source.
+    """
+    objective = MTER(weight=0, steps=2, step=0.5, **settings)
     inputs = dict(objective.crafted(step))
     passes = Passes(step.model, inputs, objective.taps)
     found = objective.loss(step, passes)
     x, target, _ = inputs["triplets"].chunk(3)
     by_hand = F.cross_entropy(step.model(x), step.y, reduction="none")
     by_hand = by_hand + F.cross_entropy(step.model(target), inputs["labels"], reduction="none")
-    torch.testing.assert_close(found, by_hand / 2)
+    torch.testing.assert_close(found, by_hand / images)
     assert list(passes.seen) == ["triplets"]  # BatchNorm mixes the three
