@@ -49,7 +49,8 @@ class Training:
     validation: Annotated[int, Field(ge=0)] = 0
     """Training examples held out, never trained on."""
     extra_share: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    """How much of each batch comes from the extra data, where there is any; 0: nothing."""
+    """How much of each batch comes from the extra data, where there is any; 0: nothing; 1: all, and
+    an epoch has as many batches as the data set would fill."""
     extra_labels: Literal["own", "none"] = "own"
     """Whether labels that extra data brings are used; a labeller's replace them."""
     limit: Annotated[int, Field(ge=0)] = 0

@@ -53,11 +53,12 @@ class Step:
     turn: int = 0
     """Which of the objective's ``turns`` with this batch it is."""
     extra: Tensor | None = None
-    """Which rows (B, bool) come from the extra pool; None: there is no pool."""
+    """Which rows (B, bool) come from the extra pool; None: there is no pool, or nothing else."""
     teachers: tuple[Classifier, ...] = ()
     """Frozen networks in evaluation mode, as many as the objective asked for."""
     bank: Bank | None = None
-    """All training images, for objectives that look at others than the batch's."""
+    """All training images, for objectives that look at others than the batch's: the data set's,
+    or those of a pool that stands in for it."""
     aids: Mapping[str, nn.Module] = field(default_factory=dict)
     shard: Shard = ALONE
     """Which of the processes that share the batch this is."""

@@ -26,22 +26,29 @@ class Pool:
 
     data: Split
     share: float
-    """How much of each batch comes from the pool."""
+    """How much of each batch comes from the pool; all of it if this is 1."""
     first: int
     """The id of its first example, for noise: ids go on where the labelled ones end."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the pool stands in for the labelled set, of which no image is looked at."""
+        return self.share == 1
 
     def room(self, batch_size: int) -> int:
         """How many labelled examples a batch takes.
 
         Raises:
-            UserError: all or none, so that one of the two sets would not be looked at.
+            UserError: a share that comes to all or none without being 1 or 0.
         """
+        if self.alone:
+            return 0
         extra = round(self.share * batch_size)
         if not 0 < extra < batch_size:
             raise UserError(
                 f"train.extra_share={self.share:g} comes to {extra} extra and {batch_size - extra} "
-                f"labelled examples in a batch of {batch_size}; at least one of each is needed (an "
-                "epoch is a pass through the labelled ones; extra_share=0 leaves the others out)"
+                f"labelled examples in a batch of {batch_size}; at least one of each is needed "
+                "(extra_share=0 leaves the extra ones out, extra_share=1 the labelled ones)"
             )
         return batch_size - extra
 

@@ -25,10 +25,11 @@ class VAT(Objective):
     """The criterion, plus ``alpha`` times the KL from the predictions, held fixed, to those at
     images moved in the direction in which they change fastest.
 
-    With ``--extra-data`` the KL is over those images, whose labels are not looked at.  As in the
-    code BatchNorm remembers the labelled pass alone, and moved images may leave [0, 1].  The
-    code's ``xi`` of 1e-6 is lost in float32's rounding: on digits the direction then has a cosine
-    of 0.25 with the true one, and of 0.998 here.
+    With ``--extra-data`` the KL is over those images, whose labels are not looked at unless they
+    are all there is (``train.extra_share=1``).  As in the code BatchNorm remembers the labelled
+    pass alone, and moved images may leave [0, 1].  The code's ``xi`` of 1e-6 is lost in float32's
+    rounding: on digits the direction then has a cosine of 0.25 with the true one, and of 0.998
+    here.
     """
 
     alpha: Annotated[Number, Field(ge=0)] = 1.0

@@ -79,7 +79,7 @@ class Trainer:
     """Which of the processes is this: all make the same updates, each from its own rows."""
 
     def __post_init__(self) -> None:
-        self.bank = Bank(self.data)
+        self.bank = Bank(self.pool.data if self.pool and self.pool.alone else self.data)
 
     def epoch(self, epoch: int, on_batch: Callable[[Watch], None] = lambda _: None) -> Row:
         """Train through the data once and measure; ``epoch`` counts from 0.
@@ -134,6 +134,8 @@ class Trainer:
         """Which labelled examples go into each batch of an epoch."""
         size = self.options.batch_size
         order = torch.randperm(len(self.data), generator=generator(self.seed, "order", epoch))
+        if self.pool and self.pool.alone:  # as many as its images would fill, none of them there
+            return [order[:0] for _ in torch.split(order, size)]
         batches = list(torch.split(order, self.pool.room(size) if self.pool else size))
         # A single leftover image has no batch statistics; a pool fills its batch up.
         return batches[:-1] if len(batches[-1]) == 1 and not self.pool else batches
@@ -149,7 +151,7 @@ class Trainer:
             ids = torch.cat([rows, self.pool.first + more])
             x = torch.cat([x, self.pool.data.images(more)])
             y = torch.cat([y, self.pool.data.y[more]])
-            extra = ids >= self.pool.first
+            extra = None if self.pool.alone else ids >= self.pool.first
         noise = Noise(self.seed, ids, f"epoch {epoch}")
         return Step(
             model=self.model,

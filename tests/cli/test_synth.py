@@ -29,10 +29,10 @@ def results(tmp_path_factory):
     return out
 
 
-def train(out, name, *more, changes=()):
+def train(out, name, *more, changes=(), defense="pgd-at:steps=2"):
     """The exit status of a short run."""
     words = [word for pair in (*SMALL, *changes) for word in ("--set", pair)]
-    usual = ["train", "pgd-at:steps=2", "--epochs", "2", "--name", name, "--quiet"]
+    usual = ["train", defense, "--epochs", "2", "--name", name, "--quiet"]
     return main([*usual, *words, *more, "--out", str(out)])
 
 
@@ -122,6 +122,31 @@ def test_a_share_of_nothing_is_plain_training_bit_for_bit(results):
     assert "extra" not in records.read(results / "none").dataset
 
 
+def test_a_share_of_one_trains_on_them_alone(results, tmp_path):
+    """Channel statistics and what selects remain those of the data set."""
+    digits = DATASETS.build(Spec("digits"))
+    first, test = digits.load("train", results).only(slice(100)), digits.load("test", results)
+    arrays = {"image": first.x, "label": first.y, "image_test": test.x, "label_test": test.y}
+    np.savez(tmp_path / "digits.npz", **{name: each.numpy() for name, each in arrays.items()})
+    data = ["--dataset", f"npz:{tmp_path / 'digits.npz'}", "--model", "digits-cnn"]
+    proxy = ["--extra-data", f"npz:{results / 'pixels-400' / 'samples.npz'}"]
+    alone = ["train.extra_share=1", "train.validation=20", "train.select=best"]
+    assert train(results, "all", *data, *proxy, changes=alone) == 0
+    run = records.read(results / "all")
+    assert (run.status, run.dataset["train"], run.dataset["extra"]) == ("ok", 100, 400)
+    assert run.dataset["train_sha256"] == first.fingerprint()
+    assert run.dataset["shape"]["mean"] == [round(first.images(slice(None)).mean().item(), 4)]
+    assert run.checkpoint.rule == "best"
+    assert all(0 <= row["val_clean"] <= 1 for row in run.history)
+
+
+def test_images_without_labels_cannot_stand_alone(results, capsys):
+    proxy = f"npz:{results / 'gaussian-400' / 'samples.npz'}"
+    bare = ["train.extra_share=1", "train.extra_labels=none"]
+    usual = [capsys, results, train, results, "x", "--extra-data", proxy]
+    assert "leaves no label to learn from" in fails(*usual, changes=bare, defense="rst:steps=2")
+
+
 def fails(capsys, folder, command, *args, **options):
     """The one line on standard error of a command that leaves nothing in ``folder``."""
     before = sorted(folder.iterdir())
@@ -139,7 +164,6 @@ def fails(capsys, folder, command, *args, **options):
     [
         ("0.005", "0 extra and 50 labelled"),
         ("0.995", "50 extra and 0 labelled"),
-        ("1", "50 extra and 0 labelled"),
     ],
 )
 def test_a_share_that_leaves_one_of_the_two_out_is_refused(share, counts, results, capsys):

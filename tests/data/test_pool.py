@@ -16,13 +16,14 @@ def named(*classes):
 
 
 @pytest.mark.parametrize(
-    ("share", "size", "room"), [(0.5, 128, 64), (0.25, 10, 8), (0.9, 7, 1), (0.07, 8, 7)]
+    ("share", "size", "room"),
+    [(0.5, 128, 64), (0.25, 10, 8), (0.9, 7, 1), (0.07, 8, 7), (1.0, 8, 0)],
 )
 def test_a_batch_has_room_for_the_rest(share, size, room):
     assert Pool(data=named(*ANIMALS), share=share, first=0).room(size) == room
 
 
-@pytest.mark.parametrize(("share", "size"), [(0.06, 8), (0.94, 8), (1.0, 8), (0.001, 128)])
+@pytest.mark.parametrize(("share", "size"), [(0.06, 8), (0.94, 8), (0.001, 128)])
 def test_a_share_that_rounds_to_all_or_nothing_is_refused(share, size):
     with pytest.raises(UserError, match="at least one of each is needed"):
         Pool(data=named(*ANIMALS), share=share, first=0).room(size)

@@ -215,6 +215,31 @@ def test_a_pool_fills_every_batch_up_and_is_drawn_anew():
     assert drawn == again
 
 
+@pytest.mark.parametrize("text", ["tla:steps=1,bank=20", "mter:steps=2,step=1/2", "vat"])
+def test_a_pool_alone_leaves_the_labelled_images_no_part(text):
+    """Other ones, with other labels, give the same weights bit for bit."""
+    own, extra = (DATASETS.build(Spec("digits")).load(s, Path()) for s in ("train", "test"))
+    pool = Pool(data=extra.only(slice(50)), share=1.0, first=129)
+    weights, rows = [], []
+    for data in (own.only(slice(129)), own.only(slice(700, 829))):
+        loop = replace(trainer(text, probe=10), data=data, pool=pool)
+        loop.held_out = own.only(slice(900, 910))
+        steps = [step for step, _ in seen(loop, 0)]
+        assert [len(step.x) for step in steps] == [32] * 5  # 129 images would fill as many
+        assert all(step.extra is None for step in steps)  # all alike: vat scores their labels
+        ids = torch.cat([step.noise.ids for step in steps]) - 129
+        assert torch.equal(torch.cat([step.x for step in steps]), pool.data.images(ids))
+        assert torch.equal(torch.cat([step.y for step in steps]), pool.data.y[ids])
+        weights.append({key: value.clone() for key, value in loop.model.state_dict().items()})
+        rows.append(loop.epoch(1))
+        # Progress is measured on the labelled images, as ever.
+        measured = accuracies(loop.model, data.only(slice(10)), loop.threat, seed=0)
+        assert (rows[-1]["train_clean"], rows[-1]["train_robust"]) == measured
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+    assert rows[0]["loss"] == rows[1]["loss"]
+    assert rows[0]["val_clean"] == rows[1]["val_clean"]
+
+
 def test_what_has_no_label_counts_in_no_accuracy():
     loop = pooled(0.5)
     loop.recipe = Recipe.build(parse("standard"))
