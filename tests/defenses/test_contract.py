@@ -32,6 +32,35 @@ AWAY = {"feature-scatter", "lbgat-trades", "mter", "rslad", "rst", "trades"}
 UNIONS = {"multi-norm-at": lambda objective, threat: objective.threats(threat)}
 """Objectives whose attack stays in one of several balls."""
 
+MODES = {
+    "ard": "train",
+    "iad": "train",
+    "pgd-at": "train",  # PORT's
+    "rslad": "eval",
+    "bgat": "eval",
+    "lbgat": "eval",
+    "lbgat-alp": "eval",
+    "lbgat-trades": "eval",
+    "tla": "eval",
+    "mter": "eval",
+    "pcl": "eval",
+}
+"""The mode in which published codes attack; of bgat, lbgat and lbgat-alp only recalled."""
+
+WALKS = {
+    "ard": ("uniform", 10, 1 / 4),
+    "iad": ("uniform", 10, 1 / 4),
+    "pgd-at": ("uniform", 10, 1 / 4),
+    "rslad": ("gauss", 10, 1 / 4),
+    "bgat": ("uniform", 10, 7 / 31),
+    "lbgat": ("uniform", 10, 7 / 31),
+    "lbgat-alp": ("uniform", 10, 7 / 31),
+    "lbgat-trades": ("gauss", 10, 7 / 31),
+    "tla": ("uniform", 7, 1 / 4),
+    "mter": ("clean", 50, 1 / 50),
+}
+"""Start, steps and step of their attacks: 2/255 at 8/255, 0.007 at 0.031, 1/255 at 50/255."""
+
 
 def step_of(model, batch, norm="Linf", epoch=1000):
     x, y = batch
@@ -114,6 +143,15 @@ def test_the_inner_attack_s_batchnorm_is_what_the_method_says(name, model, batch
     trained = one_step(Recipe(objective), net, step_of(net, batch))
     outer = PASSES.get(name, len(trained.correct))
     assert int(norm.num_batches_tracked) - before == counts[objective.attack_mode] + outer
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_the_inner_attack_is_the_published_one(name):
+    objective = DEFENSES.build(Spec(name))
+    assert objective.attack_mode == MODES[name]
+    if name in WALKS:
+        climb = objective.climb
+        assert (climb.start, climb.steps, climb.step) == WALKS[name]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
