@@ -94,6 +94,18 @@ def test_each_layer_has_prototypes_and_they_make_plain_steps(model, batch):
     torch.testing.assert_close(result.loss, total.detach())
 
 
+@pytest.mark.parametrize("which", ["near", "far"])
+def test_prototypes_begin_at_standard_normal_noise(which, model):
+    """Mean, spread and the share within one: each within four standard errors."""
+    net = PCL(dim=5000).prepare(model)
+    drawn = torch.cat([p.detach().flatten() for p in getattr(Prototypes(net.head), which)])
+    n = len(drawn)
+    assert n > 20_000
+    assert drawn.mean().abs() < 4 / n**0.5
+    assert abs(drawn.std() - 1) < 4 / (2 * n) ** 0.5
+    assert abs((drawn.abs() < 1).double().mean() - 0.682689) < 4 * (0.6827 * 0.3173 / n) ** 0.5
+
+
 def test_gradients_reach_the_net_through_both_layers(model, batch):
     net, _, _, _ = trained("pcl:dim=5", model, batch)
     assert all(p.grad.abs().sum() > 0 for p in net.parameters())

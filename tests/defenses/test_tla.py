@@ -103,6 +103,15 @@ def test_the_mined_image_is_the_most_alike_of_another_class(step):
         assert row == best
 
 
+def test_the_negative_is_mined_after_the_attack(step):
+    """Most like the attacked image; for some the clean one has another neighbour."""
+    step = replace(step, model=step.model.eval(), threat=Threat("Linf", 0.3))
+    inputs = TLA(steps=3, step=1.0, bank=40).crafted(step)
+    after, before = (most_alike(step, x, size=40) for x in (inputs["adv"], step.x))
+    assert torch.equal(inputs["negative"], step.bank.images(after).to(step.x))
+    assert not torch.equal(after, before)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 500])
 @pytest.mark.parametrize("negative", ["semi-hard", "random"])
 def test_a_negative_never_has_the_image_s_class(step, size, negative):
