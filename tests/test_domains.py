@@ -46,6 +46,13 @@ def test_the_projection_is_on_the_simplex_and_nowhere_is_nearer():
     assert (((v - p) @ corners.T) - ((v - p) * p).sum(1, keepdim=True) <= 1e-12).all()
 
 
+def test_the_projection_brings_no_two_points_further_apart():
+    size = torch.logspace(-2, 1, 200).double()[:, None]
+    u = size * torch.randn(200, 5).double()
+    v = u + size / 4 * torch.randn(200, 5).double()
+    assert ((onto_simplex(u) - onto_simplex(v)).norm(dim=1) <= (u - v).norm(dim=1) + 1e-12).all()
+
+
 @pytest.mark.parametrize(
     ("gamma", "weights"), [(3.0, (0, 1 / 6, 5 / 6)), (10.0, (0.2, 0.3, 0.5)), (1.0, (0, 0, 1))]
 )
