@@ -27,7 +27,9 @@ class MinMax(Iterated):
     for images and transforms, the wrong sign.  Defaults are its 50 steps, beta 50 and gamma 3, but
     images take steepest steps of eps/4: in Linf they found as much as the paper's raw gradient
     (``alpha=4``) or more.  In L1, where a steepest step is of few pixels, take that.  They begin
-    anywhere in the ball, the paper's at noise of 0.1, and those that share a change at none.
+    anywhere in the ball, the paper's at noise of 0.1, and those that share a change at none.  For
+    those the code takes gamma 4, which is not the default here, and the paper's optional term for
+    transforms, 0.5 Lambda |t(x + delta) - t(x)|, is not included.
     """
 
     weights: Weights = "min-max"
