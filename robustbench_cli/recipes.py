@@ -49,17 +49,21 @@ def key(run: Run) -> Hashable:
 
 
 def unlike(runs: Sequence[Run]) -> set[str]:
-    """Training runs of one name whose records do not hold the same settings.
+    """Runs of one name, or of one attack, whose records do not hold the same settings.
 
     A setting that a later version brought is missing from records written before: such runs can be
     compared once their defaults are filled in.
     """
-    alike: dict[Hashable, dict[str, frozenset[str]]] = defaultdict(dict)
+    alike: dict[Hashable, list[tuple[str, frozenset[str]]]] = defaultdict(list)
     for run in of_kind(runs, "train"):
         names = (run.config.get(part, {}).get("name") for part in ("model", "dataset", "optimizer"))
         own = {part: held for part, held in run.config.items() if part not in ("parents", "extra")}
-        alike[run.subject, *names][run.id] = frozenset(name for name, _ in flat(own))
-    return {id_ for known in alike.values() if len({*known.values()}) > 1 for id_ in known}
+        alike[run.subject, *names].append((run.id, frozenset(name for name, _ in flat(own))))
+    for run in of_kind(runs, "eval"):
+        for outcome in run.attacks.values():
+            alike[outcome.params.get("name")].append((run.id, frozenset(outcome.params)))
+    several = [known for known in alike.values() if len({keys for _, keys in known}) > 1]
+    return {id_ for known in several for id_, _ in known}
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

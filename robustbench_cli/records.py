@@ -257,8 +257,14 @@ def recording(run: Run, folder: Path, *, silent: bool = False) -> Iterator[Recor
 
     Args:
         silent: another process writes it.
+
+    Raises:
+        UserError: another process writes it now, or has since ``run`` was read.
     """
     with nullcontext() if silent else locked(folder):
+        known = None if silent or not (folder / "run.json").is_file() else read(folder)
+        if known and known.updated != run.updated:
+            raise UserError(f"run {run.id!r} was changed by another process: try again")
         recorder = Recorder(run, folder, silent)
         recorder.update(status="started", error=None)
         try:

@@ -24,13 +24,30 @@ def comparable(results: Path) -> dict[Path, Run]:
 
 
 def _filled(run: Run) -> Run:
+    try:
+        return _training(run) if run.kind == "train" else _evaluation(run)
+    except (UserError, KeyError):  # what this version does not understand stays as it was written
+        return run
+
+
+def _training(run: Run) -> Run:
     from robustbench_cli.config import TrainConfig, recorded, specs_of, validated
     from robustbench_cli.defenses import Recipe
     from robustbench_cli.run.setup import described, tables_of
 
-    try:
-        made = tables_of(Recipe.build(specs_of(run.config["defense"])))
-        config = validated(TrainConfig, {**described(run.config), "defense": made})
-    except (UserError, KeyError):  # what this version does not understand stays as it was written
-        return run
+    made = tables_of(Recipe.build(specs_of(run.config["defense"])))
+    config = validated(TrainConfig, {**described(run.config), "defense": made})
     return replace(run, config=plain(recorded(config)))
+
+
+def _evaluation(run: Run) -> Run:
+    from robustbench_cli.attacks import ATTACKS
+    from robustbench_cli.config import spec_of
+
+    attacks = {
+        label: replace(
+            outcome, params=plain(ATTACKS.describe(ATTACKS.build(spec_of(outcome.params))))
+        )
+        for label, outcome in run.attacks.items()
+    }
+    return replace(run, attacks=attacks)

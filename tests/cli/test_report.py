@@ -542,3 +542,20 @@ def test_a_setting_that_came_later_does_not_part_a_row(tmp_path, report, results
     run["config"]["train"] |= {"extra_share": 0.5, "gone since": 1}
     older.write_text(json.dumps(run))
     assert len(json.loads(report(*only))) == 2
+
+
+def test_a_parameter_that_came_later_does_not_part_a_column(report, results):
+    for name in (f"pgd-at-s{seed}{what}" for seed in (0, 1) for what in ("", "-eval")):
+        shutil.copytree(ROOT / "results/at-family-digits" / name, results / name)
+    older = results / "pgd-at-s0-eval/run.json"
+    run = json.loads(older.read_text())
+    for params in (run["attacks"]["fgsm"]["params"], run["attacks"]["pgd20"]["params"]):
+        del params["eot"], params["climbs"]
+    older.write_text(json.dumps(run))
+    (row,) = json.loads(report("--dataset", "digits", "--format", "json"))
+    assert row["seeds"] == [0, 1]
+    assert len(row["correct"]["fgsm"]) == len(row["correct"]["pgd20"]) == 2
+    run["attacks"]["fgsm"]["params"]["gone since"] = 1
+    older.write_text(json.dumps(run))
+    (row,) = json.loads(report("--dataset", "digits", "--format", "json"))
+    assert len(row["correct"]["pgd20"]) == 1  # what is not understood stays as it was
