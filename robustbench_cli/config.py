@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from robustbench_cli.errors import UserError, hint
-from robustbench_cli.registry import Number, Spec
+from robustbench_cli.registry import Number, Seed, Spec
 from robustbench_cli.threat import Threat
 
 Table = dict[str, Any]
@@ -97,7 +97,7 @@ class TrainConfig:
     """The data set that fills batches up, if there is one."""
     parents: dict[str, Any] = field(default_factory=dict)
     """Runs that this one builds on, by role: ``init``, ``labeller``, ``teacher``, ``teacher2``."""
-    seed: int = 0
+    seed: Seed = 0
     precision: Precision = "auto"
     preset: str | None = None
     """Where the settings came from; kept for the record."""
@@ -127,7 +127,7 @@ class EvalConfig:
     """Certificates, as attacks are listed."""
     source: Table = field(default_factory=dict)
     """The run (``id`` and ``weights``) on which images are crafted, if not the model itself."""
-    seed: int = 0
+    seed: Seed = 0
     preset: str | None = None
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustbench_cli.errors import UserError
 from robustbench_cli.losses import margin
+from robustbench_cli.registry import Number
 
 
 def _weights(value: Any) -> Any:
@@ -26,7 +27,7 @@ def _weights(value: Any) -> Any:
 
 
 Schedule = Literal["min-max", "avg"]
-Weights = Annotated[Schedule | tuple[float, ...], BeforeValidator(_weights)]
+Weights = Annotated[Schedule | tuple[Number, ...], BeforeValidator(_weights)]
 """Weights that follow the worst domain, the same for all, or fixed ones: ``0.5/0.3/0.2``."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Annotated, Any, Generic, TypeVar, cast
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from robustbench_cli.errors import UserError, hint
 
@@ -25,12 +25,13 @@ def _number(value: object) -> object:
         return value
     try:
         return float(Fraction(value.replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         return value  # let the validator say what is wrong with it
 
 
-Number = Annotated[float, BeforeValidator(_number)]
-"""A float that may be written as a fraction: ``8/255``."""
+Number = Annotated[float, BeforeValidator(_number), AllowInfNan(False)]
+"""A float that may be written as a fraction: ``8/255``.  JSON has no infinity to record."""
+Seed = Annotated[int, Field(ge=0)]
 
 
 def radius(eps: float) -> str:

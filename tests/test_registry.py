@@ -1,7 +1,14 @@
 """Names, patterns, parameters, and mistakes in them."""
 
-import pytest
+import importlib
+import math
+from dataclasses import fields
+from typing import get_type_hints
 
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from robustbench_cli import catalogue
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import DEFENSES
@@ -83,3 +90,17 @@ def test_every_component_describes_itself_so_that_it_can_be_rebuilt(registry):
 def test_a_name_cannot_be_taken_twice():
     with pytest.raises(ValueError, match="already"):
         ATTACKS.register("aa")(type("Other", (), {}))
+
+
+@pytest.mark.parametrize("kind", catalogue.REGISTRIES)
+def test_no_setting_is_infinite_because_no_record_could_hold_it(kind):
+    module, name = catalogue.REGISTRIES[kind]
+    registry = getattr(importlib.import_module(f"robustbench_cli.{module}"), name)
+    for known in registry.names():
+        cls = registry.entry(known).cls
+        types = get_type_hints(cls, include_extras=True)
+        for field in fields(cls):
+            for bad in (math.inf, math.nan):
+                for value in (bad, [0.1, bad]):
+                    with pytest.raises(ValidationError):
+                        TypeAdapter(types[field.name]).validate_python(value)

@@ -18,6 +18,7 @@ from torch import Tensor
 from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import Look, Search, State, Task
 from robustbench_cli.noise import Noise
+from robustbench_cli.registry import Number
 from robustbench_cli.threat import Threat, onto_l1, over
 
 
@@ -196,7 +197,7 @@ class APGD(Search):
     """Gradient steps; the schedule's checkpoints are shares of it."""
     restarts: Annotated[int, Field(ge=1)] = 1
     """Independent starts; each works on what the ones before it left standing."""
-    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    rho: Annotated[Number, Field(gt=0, lt=1)] = 0.75
     """The step size halves unless the loss rose in more than this share of the steps."""
     eot: Annotated[int, Field(ge=1)] = 1
     """Gradients averaged per step, for randomised models."""

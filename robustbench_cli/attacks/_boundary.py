@@ -14,6 +14,7 @@ from torch import Tensor
 from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import Look, Search, State, Task
 from robustbench_cli.attacks._planes import to_plane
+from robustbench_cli.registry import Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +25,11 @@ class Boundary(Search):
     """Moves to the linearised boundary; each costs one or two passes of the model."""
     restarts: Annotated[int, Field(ge=1)] = 1
     """The first start is the clean image, later ones are random within eps / 2."""
-    alpha_max: Annotated[float, Field(gt=0, le=1)] = 0.1
+    alpha_max: Annotated[Number, Field(gt=0, le=1)] = 0.1
     """At most so much weight for the way back from the clean image's own projection."""
-    eta: Annotated[float, Field(ge=1)] = 1.05
+    eta: Annotated[Number, Field(ge=1)] = 1.05
     """How far to overshoot the linearised boundary."""
-    beta: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    beta: Annotated[Number, Field(gt=0, lt=1)] = 0.9
     """How far to stay from the clean image when coming back."""
     within: bool = False
     """Whether an adversarial image inside the radius will do (as in AutoAttack), or the nearest

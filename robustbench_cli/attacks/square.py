@@ -14,6 +14,7 @@ from torch import Tensor
 from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.attacks._square import ODD, flipped, redrawn, striped, tiled
 from robustbench_cli.attacks._windows import sides
+from robustbench_cli.registry import Number
 from robustbench_cli.threat import over
 
 
@@ -27,7 +28,7 @@ class Square(Search):
 
     queries: Annotated[int, Field(ge=1)] = 5000
     """Images shown to the model after the first."""
-    share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    share: Annotated[Number, Field(gt=0, le=1)] = 0.8
     """Of the image that the first squares cover (p_init)."""
     restarts: Annotated[int, Field(ge=1)] = 1
     """Independent searches."""

@@ -81,7 +81,7 @@ def sample(
         ),
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 5000,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
     out: options.Out = Path("results"),
     name: options.Name = None,
     quiet: options.Quiet = False,

@@ -12,7 +12,7 @@ from robustbench_cli import __version__, canvas, files, records
 from robustbench_cli.errors import UserError
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter, called
 from robustbench_cli.records import Run
-from robustbench_cli.registry import Number, radius
+from robustbench_cli.registry import Number, Seed, radius
 
 if TYPE_CHECKING:  # torch comes with these
     from matplotlib.figure import Figure as Page
@@ -44,7 +44,7 @@ class Measured(Figure):
 
     eps: Number | None = None
     """Radius; none: the one that the runs were trained for."""
-    seed: int = 0
+    seed: Seed = 0
     """Every random draw follows from it."""
 
     @abstractmethod

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from robustbench_cli import presets, records
 from robustbench_cli.errors import RunError, UserError, hint
+from robustbench_cli.registry import Seed
 
 KIND = "benches"
 """The folder below the presets."""
@@ -43,7 +44,7 @@ class Bench:
 
     __pydantic_config__ = STRICT
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     eval: str
     """What follows ``advbench eval``: the attacks."""
     data: dict[str, Scale]

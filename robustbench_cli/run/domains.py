@@ -14,7 +14,7 @@ from robustbench_cli.config import Positive, Table, merged, spec_of, specs_of, v
 from robustbench_cli.data import DATASETS
 from robustbench_cli.domains import first
 from robustbench_cli.errors import UserError
-from robustbench_cli.registry import Spec
+from robustbench_cli.registry import Seed, Spec
 from robustbench_cli.run import setup
 from robustbench_cli.run.evaluate import Subject
 from robustbench_cli.run.setup import Place
@@ -56,7 +56,7 @@ class JointConfig:
     """How many test images, from the first; 0: all."""
     batch_size: Positive = 256
     """Images under attack at a time; verdicts do not depend on it."""
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def domains(self) -> list[str]:
