@@ -116,7 +116,7 @@ def new(results: Path, run_id: str) -> Path:
             return folder
         raise UserError(
             f"{str(folder)!r} exists: choose another --name (an interrupted training run goes on "
-            f"with: advbench train --resume {run_id}; an evaluation with the same command)"
+            f"with: advbench train --resume {run_id}; eval and joint with the same command)"
         ) from None
     except OSError as error:
         raise _not_writable(results, error) from None

@@ -6,7 +6,8 @@ No torch in here: reports must start fast.
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -252,11 +253,18 @@ class Recorder:
 
 
 @contextmanager
-def recording(run: Run, folder: Path, *, silent: bool = False) -> Iterator[Recorder]:
+def recording(
+    run: Run,
+    folder: Path,
+    *,
+    silent: bool = False,
+    worthless: Callable[[Run, BaseException], bool] = lambda *_: False,
+) -> Iterator[Recorder]:
     """A record that says how the run went, even when it fails or is interrupted.
 
     Args:
         silent: another process writes it.
+        worthless: whether a run that ends with this error leaves nothing, not even its folder.
 
     Raises:
         UserError: another process writes it now, or has since ``run`` was read.
@@ -266,14 +274,15 @@ def recording(run: Run, folder: Path, *, silent: bool = False) -> Iterator[Recor
         if known and known.updated != run.updated:
             raise UserError(f"run {run.id!r} was changed by another process: try again")
         recorder = Recorder(run, folder, silent)
-        recorder.update(status="started", error=None)
         try:
+            recorder.update(status="started", error=None)
             yield recorder
-        except KeyboardInterrupt:
-            recorder.update(status="interrupted")
-            raise
-        except Exception as error:
-            recorder.update(status="failed", error=f"{type(error).__name__}: {error}")
+        except (KeyboardInterrupt, Exception) as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            what = None if stopped else f"{type(error).__name__}: {error}"
+            recorder.update(status="interrupted" if stopped else "failed", error=what)
+            if not silent and worthless(recorder.run, error):
+                shutil.rmtree(folder)
             raise
         recorder.update(status="ok")
 

@@ -98,11 +98,16 @@ def result(folder: Path) -> None:
 
 
 @contextmanager
-def interruptible(how: str) -> Iterator[None]:
-    """On Ctrl-C say in one line what is kept and how to go on, then let the interrupt pass."""
+def interruptible(how: str, record: Path | None = None) -> Iterator[None]:
+    """On Ctrl-C say in one line what is kept and how to go on, then let the interrupt pass.
+
+    Args:
+        record: the file without which nothing was begun yet; None: there is something in any case.
+    """
     try:
         yield
     except KeyboardInterrupt:
         if launch.speaks():
-            typer.echo(f"\nadvbench: interrupted; {how}", err=True)
+            said = how if record is None or record.is_file() else "nothing was begun yet."
+            typer.echo(f"\nadvbench: interrupted; {said}", err=True)
         raise

@@ -136,7 +136,8 @@ def train(
         return
     chosen = setup.train_config(typed, set_ or [], smoke=smoke)
     run_id = name or command.new_id(chosen)
-    with shown(quiet) as display, options.interruptible(_again(run_id, place)):
+    record = out / run_id / "run.json"
+    with shown(quiet) as display, options.interruptible(_again(run_id, place), record):
         folder = command.train(chosen, place, display, command=sys.argv[1:], run_id=run_id)
     options.result(folder)
 

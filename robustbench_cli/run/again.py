@@ -1,8 +1,10 @@
 """Where an evaluation is kept: a folder of its own, or that of an unfinished one like it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from robustbench_cli import folders, records
+from robustbench_cli.errors import UserError
 from robustbench_cli.records import Run
 from robustbench_cli.run.display import Display
 
@@ -18,8 +20,22 @@ def folder_for(
     """
     unfinished = None if fresh else _unfinished(run, results, name, display)
     if unfinished:
-        return unfinished, records.read(unfinished), True
+        begun = records.read(unfinished)
+        return unfinished, replace(begun, resumed=[*begun.resumed, run.environment]), True
     return folders.new(results, run.id), run, False
+
+
+def worthless(run: Run, error: BaseException, *, resumable: bool = True) -> bool:
+    """Whether a run that ends with this error leaves nothing (see ``records.recording``).
+
+    A model that cannot be judged on clean images is the user's mistake: no folder stays.
+
+    Args:
+        resumable: whether the same command goes on with what an interrupt left.
+    """
+    if isinstance(error, UserError):
+        return run.clean_accuracy is None
+    return isinstance(error, KeyboardInterrupt) and not resumable
 
 
 def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from robustbench_cli.errors import UserError
 from robustbench_cli.records import Detection, Population, Run
 from robustbench_cli.registry import Spec
 from robustbench_cli.run import setup
+from robustbench_cli.run.again import worthless
 from robustbench_cli.run.craft import Images
 from robustbench_cli.run.display import Display
 from robustbench_cli.run.evaluate import CLEAN, Judged, Request, Subject, run
@@ -85,7 +87,8 @@ def fit(asked: Fitting, display: Display) -> Path:
         n=len(train),
     )
     folder = folders.new(place.out, fitted.id)
-    with records.recording(fitted, folder) as recorder:
+    ends = partial(worthless, resumable=False)
+    with records.recording(fitted, folder, worthless=ends) as recorder:
         checkpoint.save(folder / FITTED, known, {"detector": label})
         recorder.update(fitted=records.filed(folder / FITTED), seconds=time.perf_counter() - began)
     display.note(f"{label}: fitted on {len(train)} training images of {name}")
@@ -102,7 +105,8 @@ def evaluate(request: Request, names: Sequence[str], display: Display) -> Path:
         names: detectors with their parameters; none: all that were fitted on these weights.
 
     Raises:
-        UserError: something asked for cannot be had; no folder is left behind.
+        UserError: something asked for cannot be had, or the model answers clean images with NaN;
+            no folder is left behind.
         RunError: a verdict is not possible.
     """
     if launch.world() > 1:

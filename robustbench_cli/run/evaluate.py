@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
 from robustbench_cli.records import Checkpoint, Recorder, Run
 from robustbench_cli.run import setup
-from robustbench_cli.run.again import folder_for
+from robustbench_cli.run.again import folder_for, worthless
 from robustbench_cli.run.asked import build_attacks
 from robustbench_cli.run.certify import Certifying
 from robustbench_cli.run.display import Display
@@ -96,7 +97,8 @@ def run(
     it stopped, unless its images are kept (``keep``), which no journal holds.
 
     Raises:
-        UserError: something asked for cannot be had; no folder is left behind.
+        UserError: something asked for cannot be had, or the model answers clean images with NaN;
+            no folder is left behind.  If it does so under attack, what was judged is kept.
         RunError: a verdict is not possible; what was judged is kept.
     """
     with joined(request.place.device) as shard:
@@ -132,7 +134,10 @@ def _shared(
         if taken_up and shard.first:
             display.note(f"going on with {folder.name}")
         silent = not shard.first
-        recorder = stack.enter_context(records.recording(run_, folder, silent=silent))
+        ends = partial(worthless, resumable=keep is None)
+        recorder = stack.enter_context(
+            records.recording(run_, folder, silent=silent, worthless=ends)
+        )
         stack.enter_context(shard.as_one())
         for each in filter(None, (subject, request.source)):
             stack.enter_context(judging(each.model))

@@ -22,7 +22,7 @@ from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
 from robustbench_cli.records import Domain, Outcome, Run
 from robustbench_cli.run import setup
-from robustbench_cli.run.again import folder_for
+from robustbench_cli.run.again import folder_for, worthless
 from robustbench_cli.run.display import Display
 from robustbench_cli.run.domains import Asked, JointConfig, attack_of, resolved
 from robustbench_cli.run.evaluate import CLEAN, Subject
@@ -40,7 +40,8 @@ def run(asked: Asked, display: Display) -> Path:
     stopped.
 
     Raises:
-        UserError: something asked for cannot be had; no folder is left behind.
+        UserError: something asked for cannot be had, or a model answers clean images with NaN; no
+            folder is left behind.  If it does so under attack, what was judged is kept.
         RunError: a verdict is not possible; what was judged is kept.
     """
     if launch.world() > 1:
@@ -55,7 +56,7 @@ def run(asked: Asked, display: Display) -> Path:
         folder, about, again = folder_for(about, asked.place.out, asked.name, display)
         if again:
             display.note(f"going on with {folder.name}")
-        recorder = stack.enter_context(records.recording(about, folder))
+        recorder = stack.enter_context(records.recording(about, folder, worthless=worthless))
         stack.enter_context(judging(model))
         journal = Journal(folder, len(data.y))
         ball = (Shared if config.images > 1 else Threat)(config.threat.norm, config.threat.eps)
@@ -68,12 +69,13 @@ def run(asked: Asked, display: Display) -> Path:
             slots=max(1, config.batch_size // config.images),
             note=display.note,
         )
-        before = _clean(field, journal)
+        before, labels = _clean(field, journal), data.y.cpu().numpy()
+        right = before.arrays["prediction"] == labels
+        recorder.update(clean_accuracy=float(right.any(1).mean()))
         stages = attack.stages(ball, len(test.classes))
         after, seconds = _attacked(stages, before, field, journal, display)
-        labels = data.y.cpu().numpy()
         recorder.update(
-            **_figures(config, before, after, labels, seconds),
+            **_figures(config, right, after, labels, seconds),
             examples=journal.close(_arrays(config, before, after, labels)),
         )
     journal.drop()
@@ -169,11 +171,12 @@ def _attacked(
 
 
 def _figures(
-    config: JointConfig, before: Answers, after: Answers, labels: np.ndarray, seconds: float
+    config: JointConfig, right: np.ndarray, after: Answers, labels: np.ndarray, seconds: float
 ) -> dict[str, Any]:
     """What the record says; an example stands while one domain is right about it."""
-    right, held = (each.arrays["prediction"] == labels for each in (before, after))
-    a, names, stand = after.arrays, config.domains, held.any(1)
+    a, names = after.arrays, config.domains
+    held = a["prediction"] == labels
+    stand = held.any(1)
     tried = a["stages"] > 0
     weights = a["weights"][tried if tried.any() else ...].mean(0)
     ((label, params),) = config.attack.items()
@@ -196,7 +199,6 @@ def _figures(
         for i, name in enumerate(names)
     ]
     return {
-        "clean_accuracy": float(right.any(1).mean()),
         "worst_case_accuracy": outcome.robust_accuracy,
         "attacks": {label: outcome},
         "domains": domains,

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,13 +17,14 @@ from robustbench_cli.generators import GENERATORS
 from robustbench_cli.records import Run
 from robustbench_cli.registry import Spec
 from robustbench_cli.run import setup
-from robustbench_cli.run.again import folder_for
+from robustbench_cli.run.again import folder_for, worthless
 from robustbench_cli.run.display import Display
 from robustbench_cli.run.setup import Place
 
 FITTED = "generator.safetensors"
 SAMPLES = "samples.npz"
 CPU = torch.device("cpu")
+ENDS = partial(worthless, resumable=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ def fit(asked: Fitting, display: Display) -> Path:
         notes=[f"{left_out} training images are in the test split, too: left out"] * bool(left_out),
     )
     folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
-    with records.recording(run, folder) as recorder:
+    with records.recording(run, folder, worthless=ENDS) as recorder:
         checkpoint.save(folder / FITTED, known, {"generator": label})
         kept = records.filed(folder / FITTED)
         recorder.update(fitted=kept, seconds=time.perf_counter() - began)
@@ -134,7 +136,7 @@ def sample(asked: Sampling, display: Display) -> Path:
         n=asked.n,
     )
     folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
-    with records.recording(run, folder) as recorder:
+    with records.recording(run, folder, worthless=ENDS) as recorder:
         arrays = {"image": images.numpy(), "label": labels.numpy()}
         path = write_arrays(folder / SAMPLES, arrays)
         recorder.update(samples=records.filed(path), seconds=time.perf_counter() - began)

@@ -44,9 +44,8 @@ def train(
         config = replace(config, precision=setup.precision(config.precision, where))
         with shard.ahead():  # data may have to be downloaded
             prepared = _prepare(config, place, where, shard)
-        folder = shard.agreed(lambda: folders.new(place.out, run_id))
         run = Run(
-            id=folder.name,
+            id=run_id,
             kind="train",
             created=records.now(),
             command=command,
@@ -56,6 +55,7 @@ def train(
             dataset=prepared.describe(),
             environment=setup.environment(where),
         )
+        folder = shard.agreed(lambda: folders.new(place.out, run_id))
         return _carry_on(run, folder, prepared, display)
 
 

@@ -203,7 +203,9 @@ def test_a_named_evaluation_goes_on_under_its_name(trained, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         judge(Stop(batches=4))
-    assert records.read(judge(Display())).status == "ok"
+    done = records.read(judge(Display()))
+    assert done.status == "ok"
+    assert done.resumed == [setup.environment(setup.device("cpu"))]
     with pytest.raises(UserError, match="choose another --name"):
         judge(Display())
 
