@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A name, value or file that the user can correct: exit code 2."""
+    """A name, value, file or model that the user can correct: exit code 2."""
 
 
 class RunError(RuntimeError):

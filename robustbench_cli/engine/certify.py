@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_cli.attacks import Examples
 from robustbench_cli.certificates import ABSTAINS, Certificate
-from robustbench_cli.errors import RunError
+from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
 
 
@@ -71,7 +71,7 @@ class Voting:
         of copies.
 
         Raises:
-            RunError: the model returned NaN or infinite logits.
+            UserError: the model returned NaN or infinite logits.
         """
         each, told = sum(certificate.polls), 0
         shape = len(rows), len(certificate.polls), self.classes
@@ -83,7 +83,7 @@ class Voting:
             if complete > told:
                 found = counts[told:complete].cpu().numpy()
                 if not (found.sum((1, 2)) == each).all():
-                    raise RunError("the model returned NaN or infinite logits; it has no vote")
+                    raise UserError("the model returned NaN or infinite logits; it has no vote")
                 yield rows[told:complete].cpu().numpy(), found
                 told = complete
 

@@ -87,12 +87,12 @@ def examine(model: nn.Module, x: Tensor, classes: int) -> None:
 
 
 def predict(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Logits (B, K); raise ``RunError`` if they are not finite."""
+    """Logits (B, K); raise ``UserError`` if they are not finite."""
     with torch.no_grad():
         logits = model(x)
     # argmax of NaN is an index like any other and would count as a success.
     if not logits.isfinite().all():
-        raise RunError("the model returned NaN or infinite logits; no verdict is possible")
+        raise UserError("the model returned NaN or infinite logits; no verdict is possible")
     return logits
 
 
@@ -134,7 +134,12 @@ class Judge:
         return predict(self.model, x)
 
     def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, *, bounded: bool = True) -> Verdict:
-        """Decide about stored images; raise ``RunError`` if they are not where they must be."""
+        """Decide about stored images.
+
+        Raises:
+            UserError: the model's logits are not finite.
+            RunError: images are not where they must be.
+        """
         self.admit(x_adv, x, bounded=bounded)
         logits = self.logits(x_adv)
         if not self.random:

@@ -17,7 +17,7 @@ from robustbench_cli.engine.judge import Judge
 from robustbench_cli.engine.lens import Lens, Meter
 from robustbench_cli.engine.memory import halving
 from robustbench_cli.engine.table import Found, Table
-from robustbench_cli.errors import RunError
+from robustbench_cli.errors import RunError, UserError
 from robustbench_cli.losses import margin
 from robustbench_cli.noise import Noise
 from robustbench_cli.threat import Masked, over
@@ -51,7 +51,8 @@ def run(stage: Stage, rows: Tensor, field: Field) -> Iterator[Found]:
     When memory runs out the slots are halved and the examples in them begin again.
 
     Raises:
-        RunError: logits that are not finite, or an attack that breaks its contract.
+        UserError: logits that are not finite.
+        RunError: an attack that breaks its contract.
     """
 
     def stream(left: Tensor, slots: int) -> Iterator[Found]:
@@ -185,8 +186,11 @@ def _score(
 
 def _leaving(attack: Search, table: Table, field: Field) -> tuple[Table, Found | None]:
     """Take the finished rows out, after the judge has looked at what they claim."""
-    if bool(table.peak.isnan().any()):
-        raise RunError("the model returned NaN or infinite logits; no verdict is possible")
+    lost = table.peak.isnan()
+    if bool(lost.any()):
+        if bool(table.peak_x[lost].isnan().any()):  # no wonder, and not the model's fault
+            raise RunError("the attack made NaN pixels")
+        raise UserError("the model returned NaN or infinite logits; no verdict is possible")
     table = _confirmed(attack, table, field)
     rows = (table.here & ~table.alive).nonzero().squeeze(1)
     if not len(rows):

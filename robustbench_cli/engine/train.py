@@ -17,7 +17,7 @@ from robustbench_cli.data.bank import Bank
 from robustbench_cli.data.pool import Pool
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.engine.evaluate import attacked
-from robustbench_cli.errors import RunError
+from robustbench_cli.errors import RunError, UserError
 from robustbench_cli.masks import Sight
 from robustbench_cli.models import Classifier
 from robustbench_cli.modes import evaluating
@@ -85,7 +85,7 @@ class Trainer:
         """Train through the data once and measure; ``epoch`` counts from 0.
 
         Raises:
-            RunError: the loss is not finite.
+            RunError: the loss, or what the model then answers, is not finite.
         """
         began = time.perf_counter()
         # Dropout draws from torch's own generators: restart them where this epoch begins.
@@ -116,8 +116,9 @@ class Trainer:
         probe = self.data.only(slice(self.options.probe)) if self.options.probe else None
         name = self.held_out_is
         with self.kept():
-            row["train_clean"], row["train_robust"] = self._measure(probe)
-            row[f"{name}_clean"], row[f"{name}_robust"] = self._measure(self.held_out)
+            row["train_clean"], row["train_robust"] = self._measure(probe, epoch)
+            held_out = self._measure(self.held_out, epoch)
+            row[f"{name}_clean"], row[f"{name}_robust"] = held_out
         row["seconds"] = time.perf_counter() - began
         return row
 
@@ -188,16 +189,22 @@ class Trainer:
 
     def _finite(self, losses: Tensor, epoch: int, batch: int) -> None:
         if not math.isfinite(float(losses)):
-            raise RunError(
-                f"the training loss is not finite in epoch {epoch + 1}, by batch {batch + 1}; the "
-                "last finished epoch is kept; try a smaller --lr"
-            )
+            what = f"the training loss is not finite in epoch {epoch + 1}, by batch {batch + 1}"
+            raise _diverged(what, epoch)
 
-    def _measure(self, split: Split | None) -> tuple[float | None, float | None]:
+    def _measure(self, split: Split | None, epoch: int) -> tuple[float | None, float | None]:
         """Clean and PGD-10 accuracy in evaluation mode."""
         if not split:
             return None, None
-        return accuracies(self.model, split, self.threat, self.seed, shard=self.shard)
+        try:
+            return accuracies(self.model, split, self.threat, self.seed, shard=self.shard)
+        except UserError as error:  # not the user's model: training made it what it is
+            raise _diverged(f"after epoch {epoch + 1} {error}", epoch) from None
+
+
+def _diverged(what: str, epoch: int) -> RunError:
+    kept = "the last finished epoch is kept" if epoch else "nothing is kept"
+    return RunError(f"{what}; {kept}; try a smaller --lr")
 
 
 def accuracies(

@@ -234,7 +234,7 @@ def test_just_enough_classes_are_enough(text, classes):
 
 def test_logits_that_are_not_numbers_are_no_success(digits_model):
     net, *_ = digits_model
-    with pytest.raises(RunError, match="NaN or infinite"):
+    with pytest.raises(UserError, match="NaN or infinite"):
         predict(lambda x: net(x) * float("nan"), torch.rand(2, 1, 8, 8))
 
 

@@ -193,6 +193,37 @@ def test_a_model_of_the_user_s_own_that_cannot_be_judged(body, message, advbench
     assert not (tmp_path / "results").exists()
 
 
+FAILS = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(64, 10)
+    def forward(self, x):
+        logits, x = self.head(x.flatten(1)), x.flatten(1)
+        return torch.where(({when}).any(1, keepdim=True), float("nan"), logits)
+def make():
+    net = Net()
+    net.head.bias.data[8] = 9.0  # right about three of the first ten
+    return net
+"""
+BRIGHT = "x.sum(1, keepdim=True) > 21"  # of the first ten test images five, but not the first two
+CHANGED = "(x * 255 - (x * 255).round()).abs() > 1e-3"
+
+
+@pytest.mark.parametrize("command", [["eval", "--attack", "fgsm"], ["attack", "fgsm"]])
+@pytest.mark.parametrize(("when", "kept"), [(BRIGHT, False), (CHANGED, True)])
+def test_nan_is_the_user_s_and_leaves_only_verdicts(command, when, kept, advbench, tmp_path):
+    (tmp_path / "net.py").write_text(FAILS.format(when=when))
+    model = ["--model", "net.py:make", "--dataset", "digits", "--n", 10, "--eps", "0.11"]
+    code, _, err = advbench(*command, *model, "--name", "x", "--quiet")
+    assert code == 2
+    assert err == ("advbench: the model returned NaN or infinite logits; no verdict is possible\n")
+    folder = tmp_path / "results" / "x"
+    assert folder.exists() == kept
+    assert not kept or records.read(folder).status == "failed"
+
+
 def test_weights_of_another_architecture(advbench, trained):
     weights = trained / "net" / "model.safetensors"
     code, _, err = advbench(
@@ -286,16 +317,26 @@ def test_a_failed_run_is_exit_code_one(advbench, tmp_path):
     )
     assert code == 1
     assert "not finite" in err.splitlines()[-1]
+    assert "; nothing is kept; " in err.splitlines()[-1]
     assert json.loads((tmp_path / "results" / "x" / "run.json").read_text())["status"] == "failed"
+
+
+def test_weights_that_the_last_step_of_an_epoch_ruins_are_a_failed_run(advbench, tmp_path):
+    one = [*SMALL, "--batch-size", 150, "--epochs", 1]
+    code, _, err = advbench("train", "standard", "--name", "x", "--lr", "1e30", *one)
+    assert code == 1
+    assert "after epoch 1 the model returned NaN" in err.splitlines()[-1]
+    assert "; nothing is kept; " in err.splitlines()[-1]
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_ctrl_c_says_how_to_go_on(advbench, tmp_path, monkeypatch):
     from robustbench_cli.engine.train import Trainer
 
-    def interrupted(self, epoch, on_batch):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "epoch", interrupted)
+    monkeypatch.setattr(Trainer, "epoch", interrupt)
     code, _, err = advbench("train", "standard", "--name", "x", *SMALL)
     assert code == 130
     assert "Go on with: advbench train --resume x" in err
@@ -305,3 +346,49 @@ def test_ctrl_c_says_how_to_go_on(advbench, tmp_path, monkeypatch):
     code, out, _ = advbench("train", "--resume", "x")
     assert code == 0
     assert out.strip() == "results/x"
+
+
+@pytest.mark.parametrize("at", ["run.train._prepare", "run.setup.environment"])
+def test_ctrl_c_before_there_is_a_record_leaves_nothing(at, advbench, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"robustbench_cli.{at}", interrupt)
+    code, _, err = advbench("train", "standard", "--name", "x", *SMALL)
+    assert code == 130
+    assert err.splitlines()[-1] == "advbench: interrupted; nothing was begun yet."
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_the_first_record_is_written(advbench, tmp_path, monkeypatch):
+    whole, calls = records.write, []
+
+    def write(run, folder):
+        if not calls:
+            calls.append(run)
+            raise KeyboardInterrupt
+        return whole(run, folder)
+
+    monkeypatch.setattr(records, "write", write)
+    code, _, err = advbench("train", "standard", "--name", "x", *SMALL)
+    assert code == 130
+    assert "advbench train --resume x" in err
+    assert records.read(tmp_path / "results" / "x").status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("args", "at"),
+    [
+        (["attack", "fgsm", "--n", 8], "run.evaluate.evaluate"),
+        (["attack", "fgsm", "--n", 8], "run.craft.picture.grid"),
+        (["detect", "fit", "gaussian"], "run.detect.checkpoint.save"),
+        (["synth", "fit", "pixels"], "run.synth.checkpoint.save"),
+    ],
+)
+def test_ctrl_c_keeps_nothing_where_it_says_so(args, at, advbench, trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "results")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"robustbench_cli.{at}", interrupt)
+        code, _, err = advbench(*args, "--name", "x")
+    assert code == 130
+    assert err.splitlines()[-1] == "advbench: interrupted; nothing is kept of it."
+    assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["net"]
+    code, *_ = advbench(*args, "--name", "x")
+    assert code == 0

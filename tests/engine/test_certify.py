@@ -9,7 +9,7 @@ from robustbench_cli.certificates import ABSTAINS
 from robustbench_cli.certificates.smoothing import Smoothing
 from robustbench_cli.engine.certify import Proofs, Voting
 from robustbench_cli.engine.evaluate import Tensors
-from robustbench_cli.errors import RunError
+from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
 
 WEIGHT = torch.tensor([0.6, -0.2, 0.3, 0.5])
@@ -105,7 +105,7 @@ def test_a_model_without_an_answer_has_no_vote():
             logits = super().forward(x)
             return torch.where(x.flatten(1)[:, :1] > 1.2, torch.nan, logits)
 
-    with pytest.raises(RunError, match="NaN or infinite logits"):
+    with pytest.raises(UserError, match="NaN or infinite logits"):
         proofs(Smoothing(n=2_000), points(DISTANCES), model=Silent())
 
 

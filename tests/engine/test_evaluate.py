@@ -143,7 +143,7 @@ def test_logits_that_are_not_finite_are_an_error_not_a_success(name, bad, model)
             inside = (x * 255 - (x * 255).round()).abs().flatten(1).amax(1) < 1e-3
             return torch.where(inside[:, None], self.net(x), bad)
 
-    with pytest.raises(RunError, match="NaN or infinite"):
+    with pytest.raises(UserError, match="NaN or infinite"):
         verdicts(Late(), data, ATTACKS.build(Spec(name)))
 
 
