@@ -26,7 +26,11 @@ class CrossEntropy(APGD):
 @ATTACKS.register("apgd-dlr", pattern=r"apgd-dlr-(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class LogitRatio(APGD):
-    """Auto-PGD on the difference of logits ratio, which no rescaling of the logits can blunt."""
+    """Auto-PGD on the difference of logits ratio, which no rescaling of the logits can blunt.
+
+    Untargeted, it reads the three largest logits, so three classes are enough; the targeted ratio
+    (``apgd-t``) reads the fourth, too.
+    """
 
     min_classes: ClassVar[int] = 3
 

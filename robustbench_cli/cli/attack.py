@@ -22,7 +22,7 @@ def attack(
     run: options.RunName = None,
     model: options.Model = None,
     weights: options.Weights = None,
-    dataset: options.Dataset = None,
+    dataset: options.TestSet = None,
     n: Annotated[int, typer.Option("--n", help="First N test examples; 0: all.")] = 64,
     norm: options.Norm = None,
     eps: options.Eps = None,

@@ -21,7 +21,13 @@ def bench(
             autocompletion=completion.benches,
         ),
     ],
-    dataset: options.Dataset = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="One of those that the bench names (default: its first).",
+            autocompletion=completion.datasets,
+        ),
+    ] = None,
     only: Annotated[
         str | None, typer.Option(help="These runs only, e.g. trades,awp-trades.")
     ] = None,

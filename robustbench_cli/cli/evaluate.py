@@ -49,7 +49,7 @@ def evaluate(
     ] = None,
     model: options.Model = None,
     weights: options.Weights = None,
-    dataset: options.Dataset = None,
+    dataset: options.TestSet = None,
     n: options.N = None,
     norm: options.Norm = None,
     eps: options.Eps = None,

@@ -16,6 +16,15 @@ Dataset = Annotated[
         autocompletion=completion.datasets,
     ),
 ]
+TestSet = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="digits, mnist, cifar10, ..., folder:PATH, or hf:PATH-or-NAME (default: the run's "
+        "own; with --model it must be given).",
+        autocompletion=completion.datasets,
+    ),
+]
 N = Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")]
 Norm = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
 Eps = Annotated[str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")]

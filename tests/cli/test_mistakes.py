@@ -224,6 +224,22 @@ def test_nan_is_the_user_s_and_leaves_only_verdicts(command, when, kept, advbenc
     assert not kept or records.read(folder).status == "failed"
 
 
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [
+        ("train", "digits)."),
+        ("eval", "the run's own;"),
+        ("attack", "the run's own;"),
+        ("bench", "its first)."),
+    ],
+)
+def test_help_says_which_data_are_taken_where_none_are_named(command, default, advbench):
+    code, out, _ = advbench(command, "--help")
+    told = " ".join(out.partition("--dataset <str>")[2].split())
+    assert code == 0
+    assert told.partition("(default: ")[2].startswith(default)
+
+
 def test_weights_of_another_architecture(advbench, trained):
     weights = trained / "net" / "model.safetensors"
     code, _, err = advbench(
