@@ -46,7 +46,9 @@ def needed() -> None:
     try:
         import matplotlib as mpl  # noqa: F401
     except ModuleNotFoundError:
-        raise UserError("pictures need matplotlib: pip install 'advbench[plot]'") from None
+        raise UserError(
+            "pictures need matplotlib: pip install '.[plot]' where advbench is cloned"
+        ) from None
 
 
 def save(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:

@@ -15,8 +15,21 @@ class RunError(RuntimeError):
     """A run that started and could not go on: exit code 1."""
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'trades'?`` or, with nothing near, the whole choice."""
+FEW = 20
+"""Names that fit into a message."""
+
+
+def hint(name: str, known: Iterable[str], see: str = "") -> str:
+    """``; did you mean 'trades'?`` or, with nothing near, the whole choice.
+
+    Args:
+        see: the command that lists them, where they may be too many for a message.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    more = len(known) - FEW
+    if more > 0:
+        return f"; see {see}" if see else f"; known: {', '.join(known[:FEW])} and {more} more"
+    return f"; known: {', '.join(known) or 'none'}"

@@ -95,8 +95,9 @@ def named(name: str | None, results: Path, kind: Kind) -> Path:
     if matches:
         choice = ", ".join(str(folder.relative_to(results)) for folder in matches[:4])
         raise UserError(f"run {name!r} is ambiguous in {str(results)!r}: {choice}")
-    names = [folder.name for folder in known]
-    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{hint(name, names)}")
+    names = [folder.name for folder, run in found(results, lambda _: None) if run.kind == kind]
+    near = hint(name, names, "advbench list runs")
+    raise UserError(f"no {kind} run {name!r} in {str(results)!r}{near}")
 
 
 def new(results: Path, run_id: str) -> Path:

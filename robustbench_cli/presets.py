@@ -33,7 +33,8 @@ def load(name: str, kind: str = "", above: tuple[str, ...] = ()) -> dict[str, An
     path = Path(name) if name.endswith(".toml") else folder() / kind / f"{name}.toml"
     if not name.endswith(".toml") and not path.is_file():
         what = "suite" if kind else "preset"
-        raise UserError(f"unknown {what} {name!r}{hint(name, names(kind))}, or a path to a .toml")
+        near = hint(name, names(kind), f"advbench list {what}s")
+        raise UserError(f"unknown {what} {name!r}{near} (or give the path of a .toml file)")
     values = read_preset(path)
     base = values.pop("base", None)
     return merged(load(str(base), kind, (*above, name)), values) if base else values

@@ -188,7 +188,8 @@ class Registry(Generic[T]):
         everything = [n for known, e in self._entries.items() for n in (known, *e.aliases)]
         # Steps belong to a pattern, not to the name: pdg20 is meant to be pgd.
         plain = name.rstrip("0123456789-")
-        raise UserError(f"unknown {self.kind} {name!r}{hint(plain or name, everything)}")
+        near = hint(plain or name, everything, f"advbench list {self.kind}s")
+        raise UserError(f"unknown {self.kind} {name!r}{near}")
 
     def _load(self) -> None:
         if not self._loaded:

@@ -184,8 +184,7 @@ def _found(name: str, results: Path) -> "list[Parts]":
     if near or found:
         return found + [_run(runs[run]) for run in near]
     known = [*(each for item in items for each in (item.name, *item.aliases)), *runs]
-    near_by = hint(name, known).partition("; known")[0]
-    raise UserError(f"unknown name {name!r}{near_by or '; advbench list names everything'}")
+    raise UserError(f"unknown name {name!r}{hint(name, known, 'advbench list')}")
 
 
 def _component(item: catalogue.Item, text: str) -> "Parts":

@@ -27,7 +27,7 @@ IMAGE_NAMES = ("img", "image")
 LABEL_NAMES = ("label", "labels", "fine_label")
 """Columns that are taken first where several could be meant."""
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-EXTRA = "needs the extra: pip install 'advbench[hf]'"
+EXTRA = "needs the extra: pip install '.[hf]' where advbench is cloned"
 
 
 @dataclass(frozen=True)

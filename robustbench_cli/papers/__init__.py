@@ -38,7 +38,7 @@ def named(text: str, folder: Path = FOLDER) -> str:
     """The paper that ``text`` means; raise ``UserError`` with the nearest name if none."""
     known, wanted = titles(folder), text.strip().lower()
     if wanted not in known:
-        raise UserError(f"unknown paper {text!r}{hint(wanted, known)}")
+        raise UserError(f"unknown paper {text!r}{hint(wanted, known, 'advbench paper list')}")
     return known[wanted][0]
 
 

@@ -101,7 +101,8 @@ def load(name: str) -> Bench:
     """
     path = Path(name) if name.endswith(".toml") else presets.folder() / KIND / f"{name}.toml"
     if not path.is_file():
-        raise UserError(f"unknown bench {name!r}{hint(name, presets.names(KIND))}, or a .toml file")
+        near = hint(name, presets.names(KIND), "advbench list benches")
+        raise UserError(f"unknown bench {name!r}{near} (or give the path of a .toml file)")
     try:
         return TypeAdapter(Bench).validate_python(tomllib.loads(path.read_text()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

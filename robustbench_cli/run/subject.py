@@ -114,7 +114,7 @@ def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, Table]:
     dataset_table = setup.component("dataset", choice.dataset)
     dataset = DATASETS.build(spec_of(dataset_table))
     base: Table = {"dataset": dataset_table, "defense": {}}
-    if ".py:" in text:
+    if ".py:" in text or text.endswith(".py"):
         model = load_foreign(text, choice.weights)
         # The file decides what the tensors do, the tensors whether it is the same net again.
         source = records.sha256(Path(text.rpartition(":")[0]).expanduser())

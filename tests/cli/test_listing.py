@@ -292,7 +292,7 @@ def test_mistakes_cost_one_line(refused):
     assert refused("list", "atacks") == "unknown kind 'atacks'; did you mean 'attacks'?"
     assert refused("show", "tradse") == "unknown name 'tradse'; did you mean 'trades'?"
     assert refused("show", "wnr") == "unknown name 'wnr'; did you mean 'wrn'?"
-    assert refused("show", "?") == "unknown name '?'; advbench list names everything"
+    assert refused("show", "?") == "unknown name '?'; see advbench list"
     assert refused("show", "trades+awpp").startswith("unknown name 'trades+awpp'")
     assert refused("show", "20260101").startswith("run '20260101' is ambiguous: eval-trades")
     assert "no parameter 'btea'; did you mean 'beta'?" in refused("show", "trades:btea=1")

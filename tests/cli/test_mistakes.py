@@ -52,6 +52,8 @@ def images(root, split, counts, size=8):
         (["train", "trades", "--dataset", "cifar11"], "did you mean 'cifar10'"),
         (["train", "trades", "--model", "resnet-81"], "unknown model 'resnet-81'; did you mean"),
         (["train", "--preset", "trades-minst"], "unknown preset 'trades-minst'; did you mean"),
+        (["train", "--preset", "?"], "unknown preset '?'; see advbench list presets (or give"),
+        (["train", "?"], "unknown defense '?'; see advbench list defenses"),
         (["train"], "name a defense"),
         (["train", "trades+pgd-at"], "exactly one objective, 'trades+pgd-at' has 2"),
         (["train", "awp"], "exactly one objective, 'awp' has 0"),
@@ -85,8 +87,12 @@ def images(root, split, counts, size=8):
         (["eval"], "name an attack"),
         (["eval", "--attack", "pgd20"], "no finished train run"),
         (["eval", "--attack", "pgd-20-"], "unknown attack 'pgd-20-'; did you mean 'pgd'"),
-        (["eval", "--suite", "papers"], "unknown suite 'papers'; did you mean 'paper'"),
+        (["eval", "--suite", "papers"], "unknown suite 'papers'; did you mean 'paper'? (or"),
         (["eval", "--attack", "pgd20", "--model", "a.py:f"], "--model needs --dataset"),
+        (
+            ["eval", "--attack", "fgsm", "--model", "net.py", "--dataset", "digits"],
+            "model 'net.py': expected path/to/file.py:function",
+        ),
         (["eval", "--attack", "pgd20", "--weights", "w.pt"], "--weights goes with --model"),
         (["report"], "no finished evaluation"),
         (["trian"], "No such command 'trian'"),
@@ -312,6 +318,17 @@ def test_a_damaged_record_of_another_run_is_named_and_left_out(advbench, trained
         code, _, err = advbench(*args)
         assert code == 2
         assert "other/run.json is damaged" in err
+
+
+def test_only_runs_that_could_be_meant_are_suggested(advbench, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "results")
+    code, *_ = advbench("eval", "--attack", "fgsm", "--n", 8, "--name", "nets")
+    assert code == 0
+    code, _, err = advbench("eval", "--attack", "fgsm", "--run", "netz")
+    assert code == 2
+    assert err == "advbench: no train run 'netz' in 'results'; did you mean 'net'?\n"
+    _, _, err = advbench("eval", "--attack", "fgsm", "--run", "?")
+    assert err == "advbench: no train run '?' in 'results'; known: net\n"
 
 
 def test_too_many_examples_asked_for(advbench, trained):

@@ -41,7 +41,8 @@ def test_absent_runs_cost_one_line(refused):
 
 def test_without_matplotlib_nothing_is_measured_in_vain(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert refused("landscape") == "pictures need matplotlib: pip install 'advbench[plot]'"
+    said = refused("landscape")
+    assert said == "pictures need matplotlib: pip install '.[plot]' where advbench is cloned"
 
 
 def test_the_shell_is_offered_figures():
