@@ -47,10 +47,11 @@ class TorchvisionSet(Dataset):
         datasets = importlib.import_module("torchvision.datasets")
         name = DATASETS.describe(self)["name"]
         place = self.place(split, root)
-        there = False
+        there, absent = False, list[Path]()
         silence = io.StringIO()
         try:
-            # Looked at first, because a failed download leaves an empty folder behind.
+            # Looked at first, because a failed download leaves empty folders behind.
+            absent = [each for each in (place, *place.parents) if not each.exists()]
             there = any(place.iterdir()) if place.is_dir() else place.exists()
             with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
                 opened = getattr(datasets, self.title)(
@@ -64,6 +65,9 @@ class TorchvisionSet(Dataset):
                     f"dataset {name!r} in {place} is damaged or incomplete: "
                     f"delete that and run again ({reason})"
                 ) from error
+            for made in absent:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
             raise UserError(
                 f"dataset {name!r} is not in {root} and could not be downloaded (no network?): "
                 f"put it there as torchvision lays it out, or pass --data-dir ({reason})"

@@ -3,6 +3,8 @@
 ``torchvision:resnet50`` is the ImageNet ResNet-50, ``torchvision:vit_b_16`` a transformer.
 """
 
+import contextlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,8 @@ class TorchvisionModel(ModelConfig):
 
     def _download(self, zoo: Any, weights: Any) -> nn.Module:
         try:
-            model: nn.Module = zoo.get_model(self.arch, weights=weights, progress=False)
+            with contextlib.redirect_stdout(sys.stderr):  # it says on stdout what it fetches
+                model: nn.Module = zoo.get_model(self.arch, weights=weights, progress=False)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(

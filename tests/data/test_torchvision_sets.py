@@ -133,6 +133,7 @@ def test_absent_and_no_network(name: str, split: str, tmp_path: Path) -> None:
         )
         assert "\n" not in text
         assert len(text) < 400
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", NAMES)

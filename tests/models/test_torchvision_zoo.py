@@ -85,7 +85,9 @@ def test_pretrained_can_do_without_normalisation() -> None:
     assert isinstance(model.normalize, nn.Identity)
 
 
-def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def unreachable(*_args: object, **_named: object) -> None:
         raise urllib.error.URLError("Name or service not known")
 
@@ -94,6 +96,9 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"could not be downloaded.*--weights file\.pt") as caught:
         build(f"torchvision:{TINY},pretrained=true", shape(10))
     assert "\n" not in str(caught.value)
+    out, err = capsys.readouterr()
+    assert not out  # what is printed there is ours
+    assert "Downloading" in err
 
 
 @pytest.mark.parametrize(
