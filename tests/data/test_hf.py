@@ -297,7 +297,7 @@ def test_folders_that_are_no_data_set(top: Path, tmp_path: Path) -> None:
 def test_packages_that_are_not_there(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    extra = r"needs the extra: pip install 'advbench\[hf\]'"
+    extra = r"needs the extra: pip install '\.\[hf\]' where advbench is cloned"
     refuse(f"hf:{top}", f"^hf:{top} {extra}")
     refuse("hf:uoft-cs/cifar10", f"^hf:uoft-cs/cifar10 {extra}")
 
