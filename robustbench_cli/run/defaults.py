@@ -25,7 +25,7 @@ def comparable(results: Path) -> dict[Path, Run]:
 
 def _filled(run: Run) -> Run:
     try:
-        return _training(run) if run.kind == "train" else _evaluation(run)
+        return FILLS[run.kind](run)
     except (UserError, KeyError):  # what this version does not understand stays as it was written
         return run
 
@@ -51,3 +51,7 @@ def _evaluation(run: Run) -> Run:
         for label, outcome in run.attacks.items()
     }
     return replace(run, attacks=attacks)
+
+
+FILLS = {"train": _training, "eval": _evaluation}
+"""What fills a record in, by its kind."""
