@@ -227,7 +227,7 @@ def test_norms_on_a_trained_net_are_those_of_deepfool_or_less(text, norm, digits
     right = net(x).argmax(1) == y
     x, y = x[right][:8], y[right][:8]
     found, known = (run(net, x, y, name, norm).norm.mean() for name in (text, "deepfool"))
-    assert 0.8 * known < found < 1.02 * known
+    assert 0.8 * known < found < 1.05 * known
 
 
 @pytest.mark.parametrize(
