@@ -5,13 +5,23 @@ batch alike and draws per batch, so its verdicts depend on the batch size: keep 
 comparing runs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Task, Whole
+from robustbench_cli.attacks import ATTACKS, Attack, Task, Whole
+from robustbench_cli.errors import UserError
+from robustbench_cli.threat import Threat
+
+MEMBERS = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+"""The official compositions, in their order."""
 
 
 @ATTACKS.register("autoattack-reference", aliases=("aa-reference",))
@@ -19,13 +29,34 @@ from robustbench_cli.attacks import ATTACKS, Task, Whole
 class Reference(Whole):
     """The official ensemble in its own code, to hold ``autoattack`` against.
 
-    It runs batch by batch, drops nothing inside an attack, and cannot be resumed within a batch.
+    Member by member, each on what is left, as the official cascade does it: so the record says
+    what each one broke.  A member runs batch by batch, drops nothing inside an attack, and cannot
+    be resumed within a batch.
     """
 
     version: Literal["standard", "plus", "rand"] = "standard"
     """Which official composition to run."""
+    only: Literal["all", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"] = "all"
+    """The whole composition, or one member of it alone, with its parameters there."""
 
     min_classes: ClassVar[int] = 4  # the targeted DLR loss reads the fourth largest logit
+
+    def __post_init__(self) -> None:
+        """Refuse a member that the composition has not.
+
+        Raises:
+            UserError: there is no such member.
+        """
+        members = MEMBERS[self.version]
+        if self.only not in ("all", *members):
+            raise UserError(
+                f"the {self.version} version has no {self.only}; it has {', '.join(members)}"
+            )
+
+    def members(self, threat: Threat) -> Mapping[str, Attack]:
+        if self.only != "all":
+            return super().members(threat)
+        return {name: replace(self, only=name) for name in MEMBERS[self.version]}
 
     def craft(self, model: Any, task: Task) -> Tensor:
         import pyautoattack
@@ -41,6 +72,7 @@ class Reference(Whole):
                 device=task.x.device,
             )
             ensemble.verbose = False
+            ensemble.attacks_to_run = [self.only]  # the engine runs members, never "all"
             if task.threat.norm != "L1":  # which has five targets of its own
                 # The official nine targets index out of range with fewer than ten classes.
                 targets = min(9, task.clean.shape[1] - 1)

@@ -10,12 +10,14 @@ from pyautoattack import autopgd_base, fab_projections
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted, L1_projection
 from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
+from torch import nn
 
 from robustbench_cli.attacks import ATTACKS, Task, _apgd
 from robustbench_cli.attacks._planes import to_plane
 from robustbench_cli.attacks._windows import bumps, sides
 from robustbench_cli.engine.evaluate import Tensors, attacked
 from robustbench_cli.engine.lens import Lens
+from robustbench_cli.errors import UserError
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Spec
 from robustbench_cli.threat import Threat, onto_l1
@@ -80,17 +82,57 @@ def test_as_many_examples_fall_as_to_the_official_code(norm, standing, monkeypat
     assert found.broken.sum() >= theirs.sum() - 1
 
 
-def test_the_reference_is_the_official_code(standing):
+@pytest.fixture
+def shortened(monkeypatch):
+    """The official code with fewer steps, whoever builds it: the full ensemble takes minutes."""
+
+    class Short(pyautoattack.AutoAttack):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            self.apgd.n_iter, self.apgd_targeted.n_iter = 1, 10
+            self.fab.n_iter, self.square.n_queries = 3, 50
+
+    monkeypatch.setattr(pyautoattack, "AutoAttack", Short)
+
+
+def test_the_reference_is_the_official_code(standing, shortened):
     """What ``autoattack-reference`` returns is what the package returns when called directly."""
     net, x, y = standing
-    threat = Threat("Linf", 0.5)  # nothing is left for the slow members
-    found = attacked(net, x, y, build("aa-reference"), threat, Noise(3, torch.arange(len(y))))
-    ensemble = pyautoattack.AutoAttack(net, norm="Linf", eps=0.5, seed=3, version="standard")
+    threat, noise = Threat("Linf", 0.12), Noise(3, torch.arange(len(y)))
+    found = attacked(net, x, y, build("aa-reference"), threat, noise, slots=7)
+    ensemble = pyautoattack.AutoAttack(net, norm="Linf", eps=0.12, seed=3, version="standard")
     ensemble.verbose = False
     with torch.no_grad():
-        theirs, _ = ensemble.run_standard_evaluation(x, y, batch_size=len(x))
-    assert found.broken.all()
-    torch.testing.assert_close(found.x, theirs, rtol=0, atol=1e-6)
+        theirs, labels = ensemble.run_standard_evaluation(x, y, batch_size=7)
+    assert torch.equal(found.broken, labels != y)
+    torch.testing.assert_close(found.x[found.broken], theirs[found.broken], rtol=0, atol=1e-6)
+    assert len({*found.by.tolist()}) > 2  # several members had something to break, and not all
+
+
+def test_the_reference_says_which_member_broke_what(standing, shortened):
+    net, x, y = standing
+    threat, noise = Threat("Linf", 0.12), Noise(3, torch.arange(len(y)))
+    whole = attacked(net, x, y, build("aa-reference"), threat, noise, slots=7)
+    left = torch.ones_like(y, dtype=torch.bool)
+    for number, name in enumerate(("apgd-ce", "apgd-t", "fab-t", "square")):
+        alone = attacked(
+            net, x[left], y[left], build(f"aa-reference:only={name}"), threat,
+            noise.only(left), slots=7,
+        )  # fmt: skip
+        assert torch.equal(whole.by[left] == number, alone.broken)
+        left = left & (whole.by != number)
+
+
+def test_the_reference_has_the_official_compositions():
+    for version in ("standard", "plus", "rand"):
+        reference = build(f"aa-reference:version={version}")
+        ensemble = pyautoattack.AutoAttack(nn.Identity(), seed=0, version=version)
+        assert [*reference.members(Threat("Linf", 0.1))] == ensemble.attacks_to_run
+
+
+def test_a_member_that_a_composition_has_not_is_refused():
+    with pytest.raises(UserError, match="the rand version has no square; it has apgd-ce, apgd"):
+        build("aa-reference:version=rand,only=square")
 
 
 def walked(net, x, y, attack, threat, start, dtype=torch.float64):
