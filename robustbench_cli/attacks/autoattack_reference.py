@@ -16,7 +16,9 @@ from robustbench_cli.attacks import ATTACKS, Attack, Task, Whole
 from robustbench_cli.errors import UserError
 from robustbench_cli.threat import Threat
 
-MEMBERS = {
+Member = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+
+MEMBERS: Mapping[str, tuple[Member, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
@@ -36,7 +38,7 @@ class Reference(Whole):
 
     version: Literal["standard", "plus", "rand"] = "standard"
     """Which official composition to run."""
-    only: Literal["all", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"] = "all"
+    only: Literal["all"] | Member = "all"
     """The whole composition, or one member of it alone, with its parameters there."""
 
     min_classes: ClassVar[int] = 4  # the targeted DLR loss reads the fourth largest logit
