@@ -61,23 +61,20 @@ def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[Table]:
         runs: every record, training runs included, oldest first.
         intervals: write confidence intervals instead of the spread over seeds.
     """
-    made = recipes.trained(runs)
-    by_weights = {run.checkpoint.sha256: run for run in made.values() if run.checkpoint}
+    known = recipes.by_weights(recipes.trained(runs).values())
     groups: dict[Hashable, dict[Hashable, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in done(runs):
-        models = [(id_, by_weights.get(sha)) for id_, sha in run.config["runs"].items()]
+        models = [(id_, known.get(sha)) for id_, sha in run.config["runs"].items()]
         alike = tuple(recipes.key(model) if model else id_ for id_, model in models)
         transforms = tuple(recipes.flat(run.config["transform"]))
         shape = setting(run), alike, transforms, run.config["images"]
         groups[shape][records.same_but_seed(run.config["attack"])].append(run)
-    return [_table([*attacks.values()], by_weights, intervals) for attacks in groups.values()]
+    return [_table([*attacks.values()], known, intervals) for attacks in groups.values()]
 
 
-def _table(
-    attacks: Sequence[Sequence[Run]], by_weights: Mapping[str, Run], intervals: bool
-) -> Table:
+def _table(attacks: Sequence[Sequence[Run]], known: Mapping[str, Run], intervals: bool) -> Table:
     first = attacks[0][0]
-    config, names = first.config, _names(first, by_weights)
+    config, names = first.config, _names(first, known)
     domains = tuple(_renamed(domain.name, names) for domain in first.domains)
     heads = [next(iter(found[0].attacks.items())) for found in attacks]
     differs = odd([(str(outcome.params["name"]), outcome.params) for _, outcome in heads])
@@ -122,10 +119,10 @@ def _cells(runs: Sequence[Run], domains: Sequence[str], intervals: bool) -> dict
     }
 
 
-def _names(run: Run, by_weights: Mapping[str, Run]) -> dict[str, str]:
+def _names(run: Run, known: Mapping[str, Run]) -> dict[str, str]:
     """What to call each run: by its defense, and its id where that is not enough."""
     found = {
-        id_: model.subject if (model := by_weights.get(sha)) else id_
+        id_: model.subject if (model := known.get(sha)) else id_
         for id_, sha in run.config["runs"].items()
     }
     alike = [*found.values()]

@@ -1,7 +1,7 @@
 """How a model was made: what two training runs have in common when only their seeds differ."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +20,16 @@ def of_kind(runs: Sequence[Run], kind: Kind) -> list[Run]:
     return [run for run in runs if run.kind == kind]
 
 
+def by_weights(runs: Iterable[Run]) -> dict[str, Run]:
+    """Training runs by the fingerprint of their weights, by which other records name them."""
+    return {run.checkpoint.sha256: run for run in runs if run.checkpoint}
+
+
 def trained(runs: Sequence[Run]) -> dict[str, Run]:
     """The training runs by id; what they build on counts by how it was made, whatever its seed."""
     every = of_kind(runs, "train")
-    known = {run.checkpoint.sha256: run for run in every if run.checkpoint}
-    known |= {run.dataset[_EXTRA]: run for run in of_kind(runs, "synth") if _EXTRA in run.dataset}
+    drawn = {run.dataset[_EXTRA]: run for run in of_kind(runs, "synth") if _EXTRA in run.dataset}
+    known = by_weights(every) | drawn
     return {run.id: replace(run, config=_made(run, known), subject=named(run)) for run in every}
 
 

@@ -139,7 +139,7 @@ def _distance(pair: Beside) -> tuple[float, ...]:
 def measured(runs: Sequence[Run]) -> Iterator[Measured]:
     """Every accuracy of the report but those of sweeps, of models that were trained here."""
     trained = {run.id: run for run in of_kind(runs, "train")}
-    weights = {run.checkpoint.sha256: run for run in trained.values() if run.checkpoint}
+    weights = recipes.by_weights(trained.values())
     done = {run.id: run for run in finished(runs) if not swept(run)}
     named = columns([*done.values()], trained)
     measurements: list[tuple[str, list[Any]]] = [(CLEAN, [{}, None, None])]
@@ -172,7 +172,7 @@ def detected(runs: Sequence[Run]) -> Iterator[Measured]:
         UserError: a damaged record.
     """
     trained, made = {run.id: run for run in of_kind(runs, "train")}, recipes.trained(runs)
-    weights = {run.checkpoint.sha256: run for run in made.values() if run.checkpoint}
+    weights = recipes.by_weights(made.values())
     groups: dict[Hashable, dict[int, tuple[Run, Detection, float]]] = defaultdict(dict)
     for run in of_kind(runs, "detect"):
         parent = weights.get(run.weights)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -16,6 +16,15 @@ from robustbench_cli.errors import UserError, hint
 if TYPE_CHECKING:
     from robustbench_cli.records import Run
     from robustbench_cli.report import Row
+
+
+class _Titled(Protocol):
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What all numbers of a table have in common, the data set among it."""
+
+
+_Table = TypeVar("_Table", bound=_Titled)
 
 
 def report(
@@ -220,26 +229,26 @@ def _left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -> Non
 def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
     from robustbench_cli.transfer import matrices
 
-    every = matrices(runs, intervals=intervals)
-    found = [matrix for matrix in every if dataset in (None, matrix.about["dataset"])]
-    if not found:
-        raise UserError(
-            "no finished evaluation tries another model's images; make one: "
-            "advbench eval --attack pgd20 --run RUN --source OTHER"
-        )
-    return transfers(found)
+    none = (
+        "no finished evaluation tries another model's images; make one: "
+        "advbench eval --attack pgd20 --run RUN --source OTHER"
+    )
+    return transfers(_on(dataset, matrices(runs, intervals=intervals), none))
 
 
 def _joint(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
     from robustbench_cli.jointly import tables
 
-    every = tables(runs, intervals=intervals)
-    found = [table for table in every if dataset in (None, table.about["dataset"])]
+    none = "no finished joint attack; make one: advbench joint --run RUN --run OTHER --eps 0.15"
+    return joints(_on(dataset, tables(runs, intervals=intervals), none))
+
+
+def _on(dataset: str | None, tables: Sequence[_Table], none: str) -> list[_Table]:
+    """Those of a data set, or of all; ``UserError`` with the text ``none`` where there is none."""
+    found = [table for table in tables if dataset in (None, table.about["dataset"])]
     if not found:
-        raise UserError(
-            "no finished joint attack; make one: advbench joint --run RUN --run OTHER --eps 0.15"
-        )
-    return joints(found)
+        raise UserError(none)
+    return found
 
 
 def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:
