@@ -95,6 +95,6 @@ def taken(words: Sequence[str]) -> set[str]:
     while known := getattr(command, "commands", {}):
         name = next(rest, "")
         if name not in known:
-            raise UserError(f"bench: {shlex.join(words)!r} is no command{hint(name, known)}")
+            raise UserError(f"the bench's {shlex.join(words)!r} is no command{hint(name, known)}")
         command = known[name]
     return {option for parameter in command.params for option in parameter.opts}

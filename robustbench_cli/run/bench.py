@@ -86,7 +86,7 @@ class Terms:
     """The options of the command that some words begin with."""
 
     def complete(self, typed: Sequence[str], **more: str) -> tuple[str, ...]:
-        """The words of a command, with ``--name=value`` for what it takes and they leave out."""
+        """The words of a command, with ``--name value`` for what it takes and they leave out."""
         options = {**{f"--{name}": value for name, value in more.items()}, **self.common}
         known = self.takes(typed)
         told = [(o, value) for o, value in options.items() if o in known and o not in typed]
