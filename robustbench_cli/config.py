@@ -63,7 +63,7 @@ class Training:
     on_collapse: Literal["warn", "stop"] = "warn"
     """What to do then: say so, or also stop and go back to the epoch before."""
     deterministic: bool = False
-    """Ask torch for deterministic algorithms only."""
+    """Ask torch for deterministic algorithms only, on a GPU, too (``CUBLAS_WORKSPACE_CONFIG``)."""
 
     def __post_init__(self) -> None:
         if self.select == "oracle" and self.validation:

@@ -1,5 +1,6 @@
 """From names and settings to objects: configuration, device, data, model."""
 
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -153,6 +154,14 @@ def device(name: str) -> torch.device:
     if gone or found.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"device {name!r} is not supported; use cpu, cuda or auto")
     return found
+
+
+def deterministic(wanted: bool) -> None:
+    """Have torch take algorithms that repeat themselves, or any; call it before CUDA starts."""
+    if wanted:
+        # cuBLAS reads it once, as it starts; without it torch refuses matrix products on a GPU.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
 
 
 def environment(where: torch.device) -> dict[str, Any]:

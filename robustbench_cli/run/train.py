@@ -39,6 +39,7 @@ def train(
         UserError: something asked for cannot be had; no folder is left behind.
         RunError: training failed; what was finished is kept.
     """
+    setup.deterministic(config.train.deterministic)
     with joined(place.device) as shard:
         where = setup.device(local(place.device))
         config = replace(config, precision=setup.precision(config.precision, where))
@@ -79,9 +80,11 @@ def _resumed(name: str, place: Place, shard: Shard, display: Display) -> Path:
     run = shard.agreed(lambda: records.read(folder))
     if run.status == "ok":
         raise UserError(f"run {run.id!r} is finished; to train anew, leave --resume out")
+    config = validated(TrainConfig, run.config)
+    setup.deterministic(config.train.deterministic)
     where = setup.device(local(place.device))
     with shard.ahead():
-        prepared = _prepare(validated(TrainConfig, run.config), place, where, shard)
+        prepared = _prepare(config, place, where, shard)
     if prepared.describe() != run.dataset:
         raise UserError(
             f"run {run.id!r} was started on other data than {run.config['dataset']['name']!r} "
@@ -123,7 +126,6 @@ class _Prepared:
 def _prepare(
     config: TrainConfig, place: Place, where: torch.device, shard: Shard = ALONE
 ) -> _Prepared:
-    torch.use_deterministic_algorithms(config.train.deterministic)
     dataset = DATASETS.build(spec_of(config.dataset))
     train, test = dataset.load("train", place.data_dir), dataset.load("test", place.data_dir)
     if config.train.limit:
