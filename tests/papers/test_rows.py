@@ -1,0 +1,51 @@
+"""Presets and rows of papers: each preset stands for a row, and its run can fill that row's cell."""
+
+from collections import defaultdict
+
+import pytest
+
+from robustbench_cli import differences, papers, presets
+from robustbench_cli.config import recorded
+from robustbench_cli.papers.reading import load
+from robustbench_cli.run import setup
+
+ROWLESS = {
+    "fast-cifar10": "AutoAttack's table calls its net RN-18, which is another one here",
+    "free-cifar10": "as a third party runs it; the row of AutoAttack's table is of another net",
+    "mart-resnet-18": "the tables of MART's own paper are not here",
+    "mart-wrn-34-10": "the tables of MART's own paper are not here",
+    "mter-readme-mnist": "the MNIST tables of MTER could not be read",
+    "mter-readme-mnist-finetuned": "the MNIST tables of MTER could not be read",
+    "pgd-at-mnist-short": "no paper's scale",
+    "port-digits-short": "no paper's scale",
+    "pretraining-table1-pretrain": "the first stage of rst-table1-pretraining",
+    "rst-table1-labeller": "the first stage of rst-table1-cifar10",
+    "standard-mnist": "no paper's number: what attacks must break",
+    "trades-mnist-short": "no paper's scale",
+    "vat-cifar10": "the tables of VAT's paper are not here",
+}
+"""Presets that no row of a paper is trained with, and why."""
+
+
+def rows():
+    """What the numbers mean that each preset is named for."""
+    found = defaultdict(list)
+    for paper in map(load, papers.names()):
+        for meaning in map(paper.meaning, paper.cells):
+            found[meaning.preset].append(meaning)
+    return found
+
+
+ROWS = rows()
+NAMED = sorted({*ROWS} & {*presets.names()})
+
+
+def test_every_preset_is_of_a_row_or_said_to_be_of_none():
+    assert {*presets.names()} - {*ROWS} == {*ROWLESS}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained):
+    config = recorded(setup.train_config({"preset": name}, []))
+    run = trained(data=config["dataset"]["name"], **config)
+    assert [] in [differences.method(meaning.defense, run) for meaning in ROWS[name]]
