@@ -96,14 +96,20 @@ class Schedule(ABC):
     """The learning rate as a factor of ``train.lr`` over the course of a run."""
 
     warmup: Fraction = 0.0
-    """Share of the run in which the rate rises linearly from zero."""
+    """Share of the run in which the rate rises linearly from zero, with every iteration."""
     per: Literal["iteration", "epoch"] = "iteration"
-    """Whether the rate moves with every iteration, or is that of the epoch's beginning."""
+    """Whether the rate moves with every iteration, or is that of the epoch's beginning; a warm-up
+    rises with every iteration all the same."""
 
-    def __call__(self, t: float) -> float:
-        """The factor at ``t``, the share of the run that is done, in [0, 1)."""
+    def __call__(self, t: float, began: float | None = None) -> float:
+        """The factor at ``t``, the share of the run that is done, in [0, 1).
+
+        Args:
+            began: the share that was done when the epoch began; None: ``t``.
+        """
         rise = min(1.0, t / self.warmup) if self.warmup else 1.0
-        return rise * self.factor(t)
+        whole = self.per == "epoch" and began is not None
+        return rise * self.factor(began if whole else t)
 
     @abstractmethod
     def factor(self, t: float) -> float:

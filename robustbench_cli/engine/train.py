@@ -171,9 +171,9 @@ class Trainer:
         )
 
     def _update(self, step: Step, t: float) -> Trained:
-        moment = {"iteration": t, "epoch": step.epoch / self.options.epochs}[self.schedule.per]
+        factor = self.schedule(t, began=step.epoch / self.options.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = group.get("peak", self.options.lr) * self.schedule(moment)
+            group["lr"] = group.get("peak", self.options.lr) * factor
         self.optimizer.zero_grad(set_to_none=True)
         with ExitStack() as moved:
             trained = self.recipe.backward(step, moved)

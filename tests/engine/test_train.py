@@ -90,6 +90,17 @@ def test_a_rate_per_epoch_is_the_one_where_it_begins():
     assert rates == [pytest.approx(each) for each in expected]
 
 
+def test_a_warm_up_rises_with_every_iteration_whatever_the_rate_is_per():
+    """By epochs a warm-up of one epoch would be an epoch at a rate of zero, and no rise."""
+    rise = [i / 8 for i in range(8)]
+    for per, drop in (("iteration", 10), ("epoch", 12)):  # 0.6 of 16 batches, and of 4 epochs
+        params = {"warmup": 0.5, "per": per, "milestones": [0.6], "gamma": 0.1}
+        loop = replace(trainer(), schedule=SCHEDULES.build(Spec("piecewise", params)))
+        rates = [rate for epoch in range(4) for _, rate in seen(replace(loop), epoch)]
+        factors = [*rise, *[1.0] * (drop - 8), *[0.1] * (16 - drop)]
+        assert rates == pytest.approx([0.01 * factor for factor in factors])
+
+
 def test_the_radius_grows_over_the_warm_up():
     loop = trainer(eps_warmup=0.5)
     radii = [step.threat.eps for epoch in range(4) for step, _ in seen(replace(loop), epoch)]
