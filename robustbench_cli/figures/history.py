@@ -62,7 +62,8 @@ class History(Figure):
     """Clean and robust accuracy over epochs, on training and held-out images: robust overfitting.
 
     Robust accuracy is under PGD-10, in evaluation mode, as training records it.  Held-out images
-    are there where a run was given ``--set train.validation=N`` (or looked at the test set).
+    are there where a run was given ``--set train.validation=N``; test images, as in the paper,
+    with ``--set train.select=oracle``.
     """
 
     def prepared(self, material: Material) -> Painter:
@@ -75,7 +76,8 @@ class History(Figure):
             if tracks[-1].on == "train":
                 material.told.note(
                     f"run {run.id!r} measured no held-out images: only its training curves are "
-                    "drawn (advbench train ... --set train.validation=1000 records both)"
+                    "drawn (advbench train ... --set train.validation=1000 holds some out, "
+                    "--set train.select=oracle measures the test set)"
                 )
         return partial(painted, tracks, settings[0] if same else "")
 

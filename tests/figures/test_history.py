@@ -111,6 +111,8 @@ def test_a_run_without_held_out_images_says_so_and_is_drawn(overfitted, kept, tm
     assert main([*args, str(tmp_path / "a.png")]) == 0
     said = capsys.readouterr()
     assert said.err.startswith("run 'pgd-at' measured no held-out images")
+    for way in ("--set train.validation=1000", "--set train.select=oracle"):
+        assert way in said.err
     assert said.err.count("\n") == 1
     assert main([*args, str(tmp_path / "a.png"), "--quiet"]) == 0
     assert not capsys.readouterr().err
