@@ -85,7 +85,7 @@ class Trainer:
         """Train through the data once and measure; ``epoch`` counts from 0.
 
         Raises:
-            RunError: the loss, or what the model then answers, is not finite.
+            RunError: the loss, a weight, or what the model then answers is not finite.
         """
         began = time.perf_counter()
         # Dropout draws from torch's own generators: restart them where this epoch begins.
@@ -119,6 +119,7 @@ class Trainer:
             row["train_clean"], row["train_robust"] = self._measure(probe, epoch)
             held_out = self._measure(self.held_out, epoch)
             row[f"{name}_clean"], row[f"{name}_robust"] = held_out
+            self._usable(epoch)
         row["seconds"] = time.perf_counter() - began
         return row
 
@@ -190,6 +191,18 @@ class Trainer:
     def _finite(self, losses: Tensor, epoch: int, batch: int) -> None:
         if not math.isfinite(float(losses)):
             what = f"the training loss is not finite in epoch {epoch + 1}, by batch {batch + 1}"
+            raise _diverged(what, epoch)
+
+    def _usable(self, epoch: int) -> None:
+        """Nothing else may look at the model before it is saved: the last update can ruin it."""
+        # Weights of 1e30 are finite, and yet no logit is.
+        with evaluating(self.model), torch.no_grad():
+            logits = self.model(self.data.images(slice(1)))
+        state = [t for t in self.model.state_dict().values() if t.is_floating_point()]
+        ruined = torch.stack([~t.isfinite().all() for t in (logits, *state)]).sum()
+        self.shard.add([ruined])
+        if int(ruined):
+            what = f"the model's weights or logits are not finite after epoch {epoch + 1}"
             raise _diverged(what, epoch)
 
     def _measure(self, split: Split | None, epoch: int) -> tuple[float | None, float | None]:

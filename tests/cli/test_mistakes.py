@@ -362,6 +362,17 @@ def test_weights_that_the_last_step_of_an_epoch_ruins_are_a_failed_run(advbench,
     assert "; nothing is kept; " in err.splitlines()[-1]
 
 
+def test_weights_are_looked_at_where_nothing_is_measured(advbench, tmp_path):
+    one = [*SMALL, "--batch-size", 150, "--epochs", 1, "--set", "train.probe=0"]
+    code, _, err = advbench("train", "standard", "--name", "x", "--lr", "1e30", *one)
+    assert code == 1
+    expected = "the model's weights or logits are not finite after epoch 1; nothing is kept; "
+    assert expected in err.splitlines()[-1]
+    folder = tmp_path / "results" / "x"
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+    assert not (folder / "model.safetensors").exists()
+
+
 def interrupt(*_, **__):
     raise KeyboardInterrupt
 

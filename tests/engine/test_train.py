@@ -13,6 +13,7 @@ from robustbench_cli.data.pool import Pool
 from robustbench_cli.defenses import Objective, Recipe, parse
 from robustbench_cli.engine import checkpoint
 from robustbench_cli.engine.train import Trainer, accuracies
+from robustbench_cli.errors import RunError
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.registry import Spec
@@ -129,6 +130,23 @@ def test_measuring_changes_nothing(digits_model):
     assert (clean, robust) == whole
     assert 0 <= robust < clean <= 1
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_weight_that_no_measurement_sees_ends_the_run(value):
+    """Behind a ReLU minus infinity is a plain zero: the logits stay finite."""
+    loop = trainer("standard", probe=0)
+    bias = loop.model.body.bn3.bias
+
+    class Ruinous(Recipe):
+        def moved(self, step):
+            if step.epoch == 1 and step.batch == 3:  # the last of the epoch
+                bias.data[0] = value
+
+    loop.epoch(0)
+    loop.recipe = Ruinous(loop.recipe.objective)
+    with pytest.raises(RunError, match="weights or logits are not finite after epoch 2; the last"):
+        loop.epoch(1)
 
 
 def test_bf16_trains_and_logits_come_back_in_float32():
