@@ -108,8 +108,7 @@ class Schedule(ABC):
             began: the share that was done when the epoch began; None: ``t``.
         """
         rise = min(1.0, t / self.warmup) if self.warmup else 1.0
-        whole = self.per == "epoch" and began is not None
-        return rise * self.factor(began if whole else t)
+        return rise * self.factor(t if began is None or self.per == "iteration" else began)
 
     @abstractmethod
     def factor(self, t: float) -> float:
