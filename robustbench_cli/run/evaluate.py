@@ -277,7 +277,8 @@ class _Session:
             inherit(column, filled[point.weaker])
         right = clean_.arrays["share"] > 0
         mine = self.shard.mine(len(self.data))
-        standing = mine & right & (point.eps != 0)
+        # A distance is wanted whatever the radius, and the sweep's other points read it off here.
+        standing = mine & right & (point.eps != 0 or point.attack.minimal)
         field = replace(
             self._field,
             judge=self._field.judge.at(point.threat.eps),

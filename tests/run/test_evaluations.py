@@ -120,6 +120,20 @@ def test_one_run_of_a_minimal_attack_answers_every_radius(tmp_path, net):
     assert median == pytest.approx(float(np.median(norm[right])))
 
 
+def test_a_minimal_attack_measures_distances_where_the_sweep_begins_at_the_clean_images(
+    tmp_path, net
+):
+    swept, found = evaluated(tmp_path, net, config("deepfool", sweep="eps=0,0.05,0.3"))
+    without, expected = evaluated(tmp_path, net, config("deepfool", sweep="eps=0.05,0.3"))
+    at_0, *others = swept.attacks.values()
+    assert at_0.robust_accuracy == swept.clean_accuracy
+    assert at_0.median_norm == without.attacks["deepfool@eps=0.05"].median_norm
+    assert [o.correct for o in others] == [o.correct for o in without.attacks.values()]
+    assert at_0.correct > others[0].correct > others[1].correct
+    for label in ("deepfool@eps=0.05", "deepfool@eps=0.3"):
+        assert np.array_equal(found[f"{label}/norm"], expected[f"{label}/norm"])
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
