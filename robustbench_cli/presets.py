@@ -1,9 +1,14 @@
 """Where presets and suites live: TOML files shipped with the package, or the user's own."""
 
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from robustbench_cli.errors import UserError, hint
+
+NEEDS = {"extra-data": "npz:PATH", "init": "RUN", "teacher": "RUN"}
+"""Options without which a preset may be no recipe, and what follows each."""
 
 
 def folder(package: Path = Path(__file__).parent) -> Path:
@@ -30,17 +35,43 @@ def load(name: str, kind: str = "", above: tuple[str, ...] = ()) -> dict[str, An
 
     if name in above:
         raise UserError(f"preset {name!r} is its own base: {' -> '.join((*above, name))}")
-    path = Path(name) if name.endswith(".toml") else folder() / kind / f"{name}.toml"
+    path = _path(name, kind)
     if not name.endswith(".toml") and not path.is_file():
         what = "suite" if kind else "preset"
         near = hint(name, names(kind), f"advbench list {what}s")
         raise UserError(f"unknown {what} {name!r}{near} (or give the path of a .toml file)")
     values = read_preset(path)
+    values.pop("needs", None)  # of a command, not of a configuration
     base = values.pop("base", None)
     return merged(load(str(base), kind, (*above, name)), values) if base else values
+
+
+def needs(name: str) -> list[str]:
+    """The options that a preset, or what it is based on, does not go without.
+
+    Raises:
+        UserError: there is no such option.
+    """
+    values: dict[str, Any] = tomllib.loads(_path(name).read_text())
+    if "needs" not in values:
+        return needs(values["base"]) if "base" in values else []
+    wanted = values["needs"] if isinstance(values["needs"], list) else [values["needs"]]
+    for each in wanted:
+        if each not in NEEDS:
+            raise UserError(f"preset {name!r} needs {each!r}{hint(str(each), NEEDS)}")
+    return wanted
+
+
+def written(wanted: Iterable[str]) -> list[str]:
+    """The same as they are typed: ``--init RUN``."""
+    return [f"--{each} {NEEDS[each]}" for each in wanted]
 
 
 def summary(name: str, kind: str = "") -> str:
     """The first comment line of a preset: what it is and where it comes from."""
     first = (folder() / kind / f"{name}.toml").read_text().splitlines()[0]
     return first.removeprefix("#").strip()
+
+
+def _path(name: str, kind: str = "") -> Path:
+    return Path(name) if name.endswith(".toml") else folder() / kind / f"{name}.toml"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustbench_cli import records
+from robustbench_cli import presets, records
 from robustbench_cli.models import MODELS, Classifier, Shape
 from robustbench_cli.noise import Noise
 from robustbench_cli.records import Checkpoint, Outcome, Run
@@ -95,6 +95,24 @@ def trained():
 def evaluated():
     """A maker of evaluation records."""
     return evaluated_run
+
+
+@pytest.fixture
+def asking():
+    """What a user types who asks for a preset: its name, and the options that it needs."""
+    given = {
+        "extra-data": {"extra": {"name": "npz", "path": "images.npz"}},
+        "init": {"parents": {"init": {"run": "one", "weights": "w"}}},
+        "teacher": {"parents": {"teacher": {"run": "one", "weights": "w"}}},
+    }
+
+    def typed(name):
+        sections = {"preset": name}
+        for option in presets.needs(name):
+            sections |= given[option]
+        return sections
+
+    return typed
 
 
 @pytest.fixture

@@ -57,6 +57,11 @@ def test_training_asks_for_the_paper_s_setting(paper):
             "dataset": {"name": params["dataset"]} if params["dataset"] else None,
             "model": setup.component("model", params["model"]) if params["model"] else None,
             "preset": params["preset"],
+            "extra": setup.component("extra", params["extra_data"])
+            if params["extra_data"]
+            else None,
+            "parents": {role: {"run": "RUN"} for role in ("init", "teacher") if params[role]}
+            or None,
             "train": {"epochs": params["epochs"]} if params["epochs"] else None,
             "threat": {key: params[key] for key in ("norm", "eps") if params[key]} or None,
         }

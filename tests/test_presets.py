@@ -17,8 +17,8 @@ SHAPES = {"mnist": (1, 28, 10), "cifar100": (3, 32, 100), "folder": (3, 32, 1000
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_preset_resolves_and_builds(name):
-    config = setup.train_config({"preset": name}, [])
+def test_a_preset_resolves_and_builds(name, asking):
+    config = setup.train_config(asking(name), [])
     assert config.preset == name
     channels, side, classes = SHAPES.get(config.dataset["name"], (3, 32, 10))
     shape = Shape(channels, side, side, classes, (0.5,) * channels, (0.5,) * channels)
@@ -48,9 +48,8 @@ def test_a_preset_says_what_it_is_and_where_from(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_code_runs_at_smoke_scale(name):
-    typed = {"preset": name}
-    full, small = (setup.train_config(typed, [], smoke=smoke) for smoke in (False, True))
+def test_smoke_scale_changes_sizes_and_nothing_else(name, asking):
+    full, small = (setup.train_config(asking(name), [], smoke=smoke) for smoke in (False, True))
     assert small.dataset == DATASETS.describe(DATASETS.build(spec_of({"name": "digits"})))
     if length := full.defense.get("cutout", {}).get("length"):  # of the images' own size
         full.defense["cutout"]["length"] = min(length, 4)
@@ -66,8 +65,8 @@ def test_the_same_code_runs_at_smoke_scale(name):
     assert small.train.select == full.train.select
 
 
-def test_papers_that_use_another_radius_keep_it():
-    eps = {name: setup.train_config({"preset": name}, []).threat.eps for name in NAMES}
+def test_papers_that_use_another_radius_keep_it(asking):
+    eps = {name: setup.train_config(asking(name), []).threat.eps for name in NAMES}
     assert eps["trades-table5-cifar10"] == 0.031
     assert eps["awp-table2-trades-awp"] == 8 / 255
     assert eps["mmc-cifar10-at"] == 8 / 256
@@ -81,8 +80,8 @@ def test_lbgat_s_rate_begins_low_and_falls_twice():
 
 
 @pytest.mark.parametrize("name", ["rslad-table-iad-cifar10", "rslad-table-iad-cifar100"])
-def test_iad_trusts_its_teacher_wholly_at_first_in_a_smoke_run_too(name):
-    full, small = (setup.train_config({"preset": name}, [], smoke=smoke) for smoke in (False, True))
+def test_iad_trusts_its_teacher_wholly_at_first_in_a_smoke_run_too(name, asking):
+    full, small = (setup.train_config(asking(name), [], smoke=smoke) for smoke in (False, True))
     assert (full.defense["iad"]["begin"], full.train.epochs) == (60, 200)
     assert 0 < small.defense["iad"]["begin"] < small.train.epochs
 

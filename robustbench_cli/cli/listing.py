@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_cli import catalogue, completion
+from robustbench_cli import catalogue, completion, presets
 from robustbench_cli.cli import options
 from robustbench_cli.errors import UserError, hint
 
@@ -246,7 +246,9 @@ def _template(item: catalogue.Item, text: str) -> "Parts":
     """A preset or suite: its file is the explanation."""
     from rich.text import Text
 
-    facts = {"file": str(item.path), "example": _EXAMPLES[item.kind].format(text)}
+    needed = presets.written(presets.needs(item.name)) if item.kind == "presets" else []
+    example = " ".join([_EXAMPLES[item.kind].format(text), *needed])
+    facts = {"file": str(item.path), "needs": ", ".join(needed), "example": example}
     title = _title(text, item.kind.removesuffix("s"))
     return title, _grid(facts), Text(f"\n{item.path.read_text()}", end="")
 

@@ -135,7 +135,19 @@ def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> Trai
     values["defense"] = tables_of(recipe)
     config = validated(TrainConfig, values)
     recipe.check(config.train.epochs)
+    if name:
+        _check_needs(name, config, recipe)
     return config
+
+
+def _check_needs(preset: str, config: TrainConfig, recipe: Recipe) -> None:
+    """Raise ``UserError`` unless the options that a preset does not go without were given."""
+    roles = {role.rstrip("0123456789") for role in config.parents}
+    given = {*roles, *(["extra-data"] if config.extra else [])}
+    if not recipe.objective.teachers:  # another method than the preset's
+        given.add("teacher")
+    if lost := [need for need in presets.needs(preset) if need not in given]:
+        raise UserError(f"preset {preset!r} needs {' and '.join(presets.written(lost))}")
 
 
 def device(name: str) -> torch.device:

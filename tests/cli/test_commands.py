@@ -140,10 +140,10 @@ def test_report_has_a_row_per_run(results, capsys):
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_every_preset_resolves_and_names_its_source(name):
+def test_every_preset_resolves_and_names_its_source(name, asking):
     text = (presets.folder() / f"{name}.toml").read_text()
     assert "https://" in text
-    chosen = setup.train_config({"preset": name}, [])
+    chosen = setup.train_config(asking(name), [])
     assert chosen.preset == name
     assert presets.summary(name)
 

@@ -236,6 +236,9 @@ def test_a_preset_is_shown_as_it_is_written(said, name):
     path = presets.folder() / f"{name}.toml"
     assert facts(out)["file"] == str(path)
     assert path.read_text() in out
+    needed = presets.written(presets.needs(name))
+    assert facts(out).get("needs", "") == ", ".join(needed)
+    assert facts(out)["example"] == " ".join([f"advbench train --preset {name}", *needed])
 
 
 def test_a_suite_is_shown_as_it_is_written(said):

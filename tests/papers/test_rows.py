@@ -1,4 +1,4 @@
-"""Presets and rows of papers: each preset stands for a row, and its run can fill that row's cell."""
+"""Presets and rows of papers: a preset stands for a row, and its run can fill that row's cells."""
 
 from collections import defaultdict
 
@@ -28,11 +28,12 @@ ROWLESS = {
 
 
 def rows():
-    """What the numbers mean that each preset is named for."""
+    """The numbers that each preset is named for, with what they mean."""
     found = defaultdict(list)
     for paper in map(load, papers.names()):
-        for meaning in map(paper.meaning, paper.cells):
-            found[meaning.preset].append(meaning)
+        for cell in paper.cells:
+            meaning = paper.meaning(cell)
+            found[meaning.preset].append((cell, meaning))
     return found
 
 
@@ -45,7 +46,19 @@ def test_every_preset_is_of_a_row_or_said_to_be_of_none():
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained):
-    config = recorded(setup.train_config({"preset": name}, []))
+def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained, asking):
+    config = recorded(setup.train_config(asking(name), []))
     run = trained(data=config["dataset"]["name"], **config)
-    assert [] in [differences.method(meaning.defense, run) for meaning in ROWS[name]]
+    fits = [
+        differences.method(meaning.defense, run) == []
+        and differences.training(cell, meaning, run) is not None
+        for cell, meaning in ROWS[name]
+    ]
+    assert any(fits)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_command_of_a_row_has_what_its_preset_needs(name):
+    needed = {f"--{option}" for option in presets.needs(name)}
+    for _, meaning in ROWS[name]:
+        assert needed == {*meaning.options} & {f"--{option}" for option in presets.NEEDS}
