@@ -7,9 +7,9 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -66,11 +66,17 @@ def scan(kind: str, package: Path = PACKAGE) -> list[Item]:
     return sorted(KINDS[kind](kind, package), key=lambda item: item.name)
 
 
-def _registered(place: str, registry: str, kind: str, package: Path) -> Iterator[Item]:
+def _registered(place: str, registry: str, kind: str, package: Path) -> tuple[Item, ...]:
     """The classes under ``@registry.register(...)`` in a folder of modules, or in one module."""
     folder = package / place
     files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
-    modules = {file: _parsed(file) for file in files}
+    return _members(kind, registry, tuple((file, _content(file)) for file in files))
+
+
+@lru_cache(maxsize=64)
+def _members(kind: str, registry: str, sources: tuple[tuple[Path, bytes], ...]) -> tuple[Item, ...]:
+    """What files with this content register; parsing them takes much longer than reading."""
+    modules = {file: _parsed(file, content) for file, content in sources}
     classes = [
         (file, node)
         for file, module in modules.items()
@@ -78,10 +84,12 @@ def _registered(place: str, registry: str, kind: str, package: Path) -> Iterator
         if isinstance(node, ast.ClassDef)
     ]
     bases = {node.name: [_last_name(base) for base in node.bases] for _, node in classes}
-    for file, node in classes:
-        for call in node.decorator_list:
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == f"{registry}.register":
-                yield _item(kind, file, modules[file], node, call, _role(node.name, bases))
+    return tuple(
+        _item(kind, file, modules[file], node, call, _role(node.name, bases))
+        for file, node in classes
+        for call in node.decorator_list
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == f"{registry}.register"
+    )
 
 
 def _item(
@@ -110,10 +118,17 @@ def _item(
     )
 
 
-def _parsed(file: Path) -> ast.Module:
+def _content(file: Path) -> bytes:
     try:
-        return ast.parse(file.read_bytes(), str(file))
-    except (OSError, SyntaxError, ValueError) as error:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+
+
+def _parsed(file: Path, content: bytes) -> ast.Module:
+    try:
+        return ast.parse(content, str(file))
+    except (SyntaxError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
 
 
@@ -167,7 +182,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
 }
 """The module and the name of the registry of a kind."""
 
-KINDS: Mapping[str, Callable[[str, Path], Iterator[Item]]] = {
+KINDS: Mapping[str, Callable[[str, Path], Iterable[Item]]] = {
     **{kind: partial(_registered, *where) for kind, where in REGISTRIES.items()},
     "presets": partial(_presets, ""),
     "suites": partial(_presets, "suites"),
