@@ -4,8 +4,9 @@ import os
 import signal
 import sys
 import traceback
+from functools import cache
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -72,13 +73,19 @@ app.command("list")(list_)
 app.command()(show)
 
 
+@cache
+def program() -> Any:
+    """All commands, from one reading of their signatures; Typer's type for it is not public."""
+    return typer.main.get_command(app)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit code: 0, 1 for a failed run, 2 for a user's mistake."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     args = args or ["--help"]
-    command = typer.main.get_command(app)
+    command = program()
     _interrupt_on_terminate()
     try:
         code = command.main(args, prog_name="advbench", standalone_mode=False)

@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -88,9 +88,9 @@ def bench(
 
 def taken(words: Sequence[str]) -> set[str]:
     """The options of the command that some words begin with, e.g. those of ``synth fit``."""
-    from robustbench_cli.cli import app
+    from robustbench_cli.cli import program
 
-    command: Any = typer.main.get_command(app)
+    command = program()
     rest = iter(words)
     while known := getattr(command, "commands", {}):
         name = next(rest, "")

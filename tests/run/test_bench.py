@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import typer
 
 from robustbench_cli import presets
-from robustbench_cli.cli import app, main
+from robustbench_cli.cli import main, program
 from robustbench_cli.cli.bench import taken
 from robustbench_cli.config import spec_of, specs_of
 from robustbench_cli.data import DATASETS
@@ -120,7 +119,7 @@ def test_every_command_of_a_shipped_bench_is_one(name):
 
 def options(words):
     """What a command makes of its words; they are refused if they are none."""
-    command, words = typer.main.get_command(app), [*words]
+    command, words = program(), [*words]
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     return command.make_context(command.name, words).params
