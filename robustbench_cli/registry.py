@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
+from functools import cache
 from typing import Annotated, Any, Generic, TypeVar, cast
 
 from pydantic import AllowInfNan, BeforeValidator, Field, TypeAdapter, ValidationError
@@ -162,7 +163,7 @@ class Registry(Generic[T]):
         spec = self.resolve(spec)
         cls = self._entries[spec.name].cls
         try:
-            return cast("T", TypeAdapter(cls).validate_python(dict(spec.params)))
+            return cast("T", checker(cls).validate_python(dict(spec.params)))
         except ValidationError as error:
             raise UserError(_explain(self.kind, spec.name, cls, error)) from None
 
@@ -197,6 +198,12 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(getattr(package, "__path__", []), ""):
                 importlib.import_module(f"{self.package}.{module.name}")
             self._loaded = True
+
+
+@cache
+def checker(cls: type[T]) -> TypeAdapter[T]:
+    """What checks the values of a dataclass; making it takes much longer than using it."""
+    return TypeAdapter(cls)
 
 
 def _explain(kind: str, name: str, cls: type, error: ValidationError) -> str:
