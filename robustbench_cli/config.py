@@ -52,7 +52,8 @@ class Training:
     """How much of each batch comes from the extra data, where there is any; 0: nothing; 1: all, and
     an epoch has as many batches as the data set would fill."""
     extra_labels: Literal["own", "none"] = "own"
-    """Whether labels that extra data brings are used; a labeller's replace them."""
+    """Whether labels that extra data brings are used, which must then have one for each image; a
+    labeller's replace them."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Train on this many examples only; 0: all."""
     probe: Annotated[int, Field(ge=0)] = 256

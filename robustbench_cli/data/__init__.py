@@ -20,11 +20,16 @@ from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Number, Registry
 
 SplitName = Literal["train", "test"]
+UNLABELLED = -100
+"""The label of an example that has none: cross-entropy passes over it."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N), and class names."""
+    """Images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N), and class names.
+
+    Extra data may have ``UNLABELLED`` examples; a data set has none.
+    """
 
     x: Tensor
     y: Tensor
@@ -82,8 +87,17 @@ class Dataset(ABC):
             root: the folder that ``--data-dir`` names; downloads go there.
 
         Raises:
-            UserError: the data is absent and cannot be fetched, or it is empty or damaged.
+            UserError: the data is absent and cannot be fetched, it is empty or damaged, or an image
+                has no label.
         """
+
+    def pool(self, root: Path) -> Split:
+        """The training images as extra data: whoever keeps some without labels overrides this.
+
+        Raises:
+            UserError: the data is absent, empty or damaged.
+        """
+        return self.load("train", root)
 
     def augmented(self, x: Tensor, noise: Noise) -> Tensor:
         """Shifted, mirrored and turned copies of images ``x`` (B, C, H, W), keyed by example."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from robustbench_cli.data import Split
 from robustbench_cli.errors import UserError
 
 _CHUNK = 32
@@ -116,18 +115,3 @@ def _pixels(name: str, encoded: Encoded, wanted: Layout) -> NDArray[np.uint8]:
             converted = ImageOps.fit(converted, size, Image.Resampling.BILINEAR)
         rows = np.asarray(converted).reshape(wanted.height, wanted.width, wanted.channels)
     return rows.transpose(2, 0, 1)
-
-
-def checked(name: str, split: Split) -> Split:
-    """The same split; raise ``UserError`` if it has under two classes or a label beyond them."""
-    classes = len(split.classes)
-    if classes < 2:
-        raise UserError(f"{name}: at least 2 classes are needed, got {classes}")
-    if not len(split):
-        raise UserError(f"{name}: no images")
-    low, high = int(split.y.min()), int(split.y.max())
-    if low < 0 or high >= classes:
-        raise UserError(
-            f"{name}: labels must be 0..{classes - 1}, one for each class, got {low}..{high}"
-        )
-    return split

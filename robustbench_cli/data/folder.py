@@ -5,31 +5,36 @@ The layout of ImageNet (Deng et al., 2009), https://doi.org/10.1109/CVPR.2009.52
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from pydantic import PositiveInt
+from torch import Tensor
 
-from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
-from robustbench_cli.data.decode import Encoded, checked, decode, layout
+from robustbench_cli.data import DATASETS, UNLABELLED, SplitName
+from robustbench_cli.data.decode import Encoded, decode, layout
+from robustbench_cli.data.files import Files, Found
 from robustbench_cli.errors import UserError
 from robustbench_cli.noise import generator
 
 ENDINGS = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 )
+LOOSE = ""
+"""The name of no class: images that are in no folder of their own."""
 
 
 @DATASETS.register("folder", positional="path")
 @dataclass(frozen=True, kw_only=True)
-class Folder(Dataset):
+class Folder(Files):
     """Images in ``train`` and ``test``, in a folder for each class; colour unless all are grey.
 
     Classes are numbered in the order of their sorted names, and the images are shuffled once, in
     the same way for every run.  Files that are no images by their ending are passed over.
-    ``--extra-data`` needs no ``test``.
+    ``--extra-data`` needs no ``test``, and no classes if a labeller or nobody is to give them:
+    images may lie in ``train`` itself.
     """
 
     path: str
@@ -39,36 +44,48 @@ class Folder(Dataset):
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
-    def load(self, split: SplitName, root: Path) -> Split:
+    def find(self, split: SplitName, root: Path) -> Found:
         name = f"folder:{self.path}"
         top = Path(self.path).expanduser()
         if not top.is_dir():
             raise UserError(f"{name}: no such folder")
         there = ["train", "test"] if split == "test" or (top / "test").is_dir() else ["train"]
         files = {each: _files(name, top, each) for each in there}
-        odd = sorted(files["train"].keys() ^ files[there[-1]].keys())
+        names, own = sorted(files[split]), files[split]
+        # Read in the order of the classes; "the first N" must mean some of each.
+        ordered = [image for each in names for image in own[each]]
+        order = torch.randperm(len(ordered), generator=generator("folder", split))
+        numbers = torch.tensor([UNLABELLED]) if LOOSE in own else torch.arange(len(names))
+        labels = torch.repeat_interleave(numbers, torch.tensor([len(own[each]) for each in names]))
+
+        def images() -> Tensor:
+            # Both splits are looked at, so that they come out alike.
+            everything = chain.from_iterable(chain(*(files[each].values() for each in there)))
+            return decode(name, [ordered[i] for i in order], layout(name, everything, self.size))
+
+        return Found(
+            name=name,
+            y=labels[order],
+            classes=() if LOOSE in own else tuple(names),
+            images=images,
+            unfit=f"no class folders in {top / split}" if LOOSE in own else _odd(files),
+        )
+
+
+def _odd(files: Mapping[str, Mapping[str, list[Encoded]]]) -> str | None:
+    """A class that one of the splits lacks, in words."""
+    for has, lacks in permutations(files, 2):
+        odd = sorted(files[has].keys() - files[lacks].keys() - {LOOSE})
         if odd:
-            has, lacks = ("train", "test") if odd[0] in files["train"] else ("test", "train")
-            raise UserError(
-                f"{name}: class {odd[0]!r} is in {has!r} and not in {lacks!r}; "
+            return (
+                f"class {odd[0]!r} is in {has!r} and not in {lacks!r}; "
                 "both must have the same classes"
             )
-        classes = tuple(sorted(files["train"]))
-        # Both splits are looked at, so that they come out alike.
-        everything = chain.from_iterable(chain(*(files[each].values() for each in there)))
-        wanted = layout(name, everything, self.size)
-        images = [image for label in classes for image in files[split][label]]
-        counts = torch.tensor([len(files[split][label]) for label in classes])
-        labels = torch.repeat_interleave(torch.arange(len(classes)), counts)
-        # Checked before the images, which take longer.
-        found = checked(name, Split(torch.empty(len(labels), 0), labels, classes))
-        # Read in the order of the classes; "the first N" must mean some of each.
-        order = torch.randperm(len(found.y), generator=generator("folder", split))
-        pixels = decode(name, [images[i] for i in order], wanted)
-        return Split(pixels, found.y[order], found.classes)
+    return None
 
 
 def _files(name: str, top: Path, split: str) -> dict[str, list[Encoded]]:
+    """The images by class; all of them are ``LOOSE`` where there are no folders of classes."""
     folder = top / split
     if not folder.is_dir():
         raise UserError(f"{name}: no folder {split!r} in it; expected {folder}/<class>/<image>")
@@ -76,14 +93,18 @@ def _files(name: str, top: Path, split: str) -> dict[str, list[Encoded]]:
     for each in sorted(folder.iterdir()):
         if not each.is_dir() or each.name.startswith("."):
             continue
-        images = [
-            Encoded(file, str(file))
-            for file in sorted(each.iterdir())
-            if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
-        ]
-        if not images:
+        found[each.name] = _images(each)
+        if not found[each.name]:
             raise UserError(f"{name}: no images in {each}; expected {', '.join(sorted(ENDINGS))}")
-        found[each.name] = images
-    if not found:
-        raise UserError(f"{name}: no class folders in {folder}")
-    return found
+    loose = [] if found else _images(folder)
+    if not found and not loose:
+        raise UserError(f"{name}: no class folders in {folder}, and no images")
+    return found or {LOOSE: loose}
+
+
+def _images(folder: Path) -> list[Encoded]:
+    return [
+        Encoded(file, str(file))
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
+    ]

@@ -4,7 +4,6 @@ Parquet files on disk, or a name on the hub with the optional package ``datasets
 """
 
 import importlib
-import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,49 +12,30 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import PositiveInt
+from torch import Tensor
 
-from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
-from robustbench_cli.data.decode import Encoded, checked, decode, layout
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.data import DATASETS, SplitName
+from robustbench_cli.data._columns import Part, Tables, images_in, labels_in
+from robustbench_cli.data.decode import Encoded, decode, layout
+from robustbench_cli.data.files import Files, Found
+from robustbench_cli.errors import UserError
 from robustbench_cli.noise import generator
 
-IMAGE_NAMES = ("img", "image")
-LABEL_NAMES = ("label", "labels", "fine_label")
-"""Columns that are taken first where several could be meant."""
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
+SPLITS: tuple[SplitName, ...] = ("train", "test")
 EXTRA = "needs the extra: pip install '.[hf]' where advbench is cloned"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One table of a split: a parquet file, or what the hub gave."""
-
-    where: str
-    folder: Path
-    """What the paths of images that are kept beside the table start from."""
-    schema: Any
-    """A ``pyarrow.Schema``."""
-    read: Callable[[str], Any]
-    """A column by name, a ``pyarrow.ChunkedArray``."""
-
-    def column(self, name: str) -> Any:
-        try:
-            return self.read(name)
-        except Exception as error:  # a damaged file, or a shard without the column
-            raise UserError(f"{self.where}: column {name!r} cannot be read") from error
 
 
 @DATASETS.register("hf", positional="path")
 @dataclass(frozen=True, kw_only=True)
-class HuggingFace(Dataset):
+class HuggingFace(Files):
     """A folder of parquet files, or a data set on the Hugging Face hub.
 
     ``augment`` starts at "none": for small photographs write ``hf:PATH,augment=crop-flip``.
-    Where no split is called "test", the one called "validation" takes its place.
+    Where no split is called "test", the one called "validation" takes its place.  ``--extra-data``
+    needs none, and no labels if a labeller or nobody is to give them; -1 says that none is known.
     """
 
     path: str
@@ -71,32 +51,39 @@ class HuggingFace(Dataset):
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
-    def load(self, split: SplitName, root: Path) -> Split:
+    def find(self, split: SplitName, root: Path) -> Found:
         name = f"hf:{self.path}"
         place = Path(self.path).expanduser()
         if place.exists() or place.suffix == ".parquet" or not HUB_NAME.fullmatch(self.path):
-            parts = _local(name, place, self.test)
+            tables = _local(name, place, self.test)
         else:
-            parts = _hub(name, self.path, self.test, root)
-        schema = parts["train"][0].schema
-        image = _choose(name, "image", self.image, schema, _images_in(schema), IMAGE_NAMES)
-        label = _choose(name, "label", self.label, schema, _integers_in(schema), LABEL_NAMES)
-        labels = {each: _labels(found, label) for each, found in parts.items()}
-        classes = _classes(name, schema, label, np.concatenate(list(labels.values())))
-        chosen = torch.from_numpy(labels[split])
-        # Checked before the images, which take longer.
-        found = checked(name, Split(torch.empty(len(chosen), 0), chosen, classes))
-        # Both splits are looked at, so that they come out alike.
-        everything = chain(_encoded(parts["train"], image), _encoded(parts["test"], image))
-        wanted = layout(name, everything, self.size)
-        images, y = list(_encoded(parts[split], image)), found.y
-        if bool((y.diff() >= 0).all()):  # sorted by class: "the first N" must mean some of each
-            order = torch.randperm(len(y), generator=generator("hf", split))
-            images, y = [images[i] for i in order], y[order]
-        return Split(decode(name, images, wanted), y, found.classes)
+            tables = _hub(name, self.path, self.test, root)
+        parts = tables.parts[split]
+        if not parts:
+            raise UserError(f"{name}: {tables.unfit}")
+        column = images_in(name, tables, self.image)
+        labels = labels_in(name, tables, split, self.label)
+        y = torch.from_numpy(labels.y)
+        in_order = bool((y.diff() >= 0).all())  # by class: "the first N" must mean some of each
+        order = torch.randperm(len(y), generator=generator("hf", split))
+        order = order if in_order else torch.arange(len(y))
+
+        def images() -> Tensor:
+            # Both splits are looked at, so that they come out alike.
+            everything = chain.from_iterable(_encoded(tables.parts[s], column) for s in SPLITS)
+            wanted, encoded = layout(name, everything, self.size), list(_encoded(parts, column))
+            return decode(name, [encoded[i] for i in order], wanted)
+
+        return Found(
+            name=name,
+            y=y[order],
+            classes=labels.classes,
+            images=images,
+            unfit=labels.unfit or tables.unfit,
+        )
 
 
-def _local(name: str, place: Path, test: str) -> dict[str, list[Part]]:
+def _local(name: str, place: Path, test: str) -> Tables:
     """The parquet files of both splits: ``train-*.parquet`` or ``train/*.parquet``, anywhere."""
     parquet = _package(name, "pyarrow.parquet")
     if not place.exists():
@@ -118,10 +105,11 @@ def _local(name: str, place: Path, test: str) -> dict[str, list[Part]]:
                 return opened.read([column]).column(column)
 
         try:
-            schema = parquet.read_schema(file)
+            with parquet.ParquetFile(file) as opened:
+                schema, rows = opened.schema_arrow, opened.metadata.num_rows
         except Exception as error:  # Arrow has many kinds of errors for damaged files
             raise UserError(f"{file}: not a readable parquet file") from error
-        return Part(str(file), file.parent, schema, read)
+        return Part(str(file), file.parent, schema, rows, read)
 
     def of(split: str) -> list[Part]:
         start = re.compile(rf"{re.escape(split)}[-.]")
@@ -134,7 +122,7 @@ def _local(name: str, place: Path, test: str) -> dict[str, list[Part]]:
     return _both(name, of, test, [str(file.relative_to(top)) for file in files])
 
 
-def _hub(name: str, path: str, test: str, root: Path) -> dict[str, list[Part]]:
+def _hub(name: str, path: str, test: str, root: Path) -> Tables:
     """Both splits of a data set on the hub, downloaded under ``root`` on first use."""
     package = _package(name, "datasets")
     try:
@@ -153,24 +141,23 @@ def _hub(name: str, path: str, test: str, root: Path) -> dict[str, list[Part]]:
             return []
         rows = splits[split]
         table = rows.with_format("arrow")[:]
-        return [Part(f"{name}, {split}", root, rows.features.arrow_schema, table.column)]
+        schema = rows.features.arrow_schema
+        return [Part(f"{name}, {split}", root, schema, table.num_rows, table.column)]
 
     return _both(name, of, test, known)
 
 
-def _both(
-    name: str, of: Callable[[str], list[Part]], test: str, present: Sequence[str]
-) -> dict[str, list[Part]]:
-    found = {"train": of("train"), "test": of(test)}
-    if not found["test"] and test == "test":
-        found["test"] = of("validation")
-    for split, parts in zip(("train", test), found.values(), strict=True):
-        if not parts:
-            raise UserError(
-                f"{name} has no split {split!r}; it has {textwrap.shorten(', '.join(present), 200)}"
-                " (test=NAME names the test split)"
-            )
-    return found
+def _both(name: str, of: Callable[[str], list[Part]], test: str, present: Sequence[str]) -> Tables:
+    def lacks(split: str) -> str:
+        known = textwrap.shorten(", ".join(present), 200)
+        return f"no split {split!r}; it has {known} (test=NAME names the test split)"
+
+    train, tests = of("train"), of(test)
+    if not train:
+        raise UserError(f"{name}: {lacks('train')}")
+    if not tests and test == "test":
+        tests = of("validation")
+    return Tables({"train": train, "test": tests}, None if tests else lacks(test))
 
 
 def _package(name: str, module: str) -> Any:
@@ -178,79 +165,6 @@ def _package(name: str, module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"{name} {EXTRA}") from error
-
-
-def _images_in(schema: Any) -> list[str]:
-    """Columns of bytes, alone or as Hugging Face's pair of bytes and path."""
-    types = importlib.import_module("pyarrow").types
-
-    def is_bytes(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-    def is_image(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
-        return is_bytes(kind)
-
-    return [field.name for field in schema if is_image(field.type)]
-
-
-def _integers_in(schema: Any) -> list[str]:
-    types = importlib.import_module("pyarrow").types
-    return [field.name for field in schema if types.is_integer(field.type)]
-
-
-def _choose(
-    name: str,
-    role: str,
-    given: str | None,
-    schema: Any,
-    fitting: Sequence[str],
-    preferred: Sequence[str],
-) -> str:
-    """The column of images or labels: the one given, or the one that stands out."""
-    if given is not None:
-        if given not in schema.names:
-            raise UserError(f"{name} has no column {given!r}{hint(given, schema.names)}")
-        if given not in fitting:
-            kind = textwrap.shorten(str(schema.field(given).type), 80)
-            raise UserError(f"{name}: column {given!r} holds no {role}s, but {kind}")
-        return given
-    known = [each for each in preferred if each in fitting] or list(fitting)
-    if not known:
-        raise UserError(f"{name} has no column of {role}s; it has {', '.join(schema.names)}")
-    if len(known) > 1 and known[0] not in preferred:
-        raise UserError(
-            f"{name} has several columns of {role}s: name one as {role}=NAME; "
-            f"it has {', '.join(known)}"
-        )
-    return known[0]
-
-
-def _labels(parts: Sequence[Part], column: str) -> NDArray[np.int64]:
-    found = []
-    for part in parts:
-        values = part.column(column)
-        if values.null_count:
-            raise UserError(f"{part.where}: {values.null_count} rows without a label in {column!r}")
-        found.append(values.to_numpy().astype(np.int64))
-    return np.concatenate(found)
-
-
-def _classes(name: str, schema: Any, label: str, labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """The names that Hugging Face wrote beside the table, or else the numbers."""
-    written = (schema.metadata or {}).get(b"huggingface", b"{}")
-    feature = json.loads(written).get("info", {}).get("features", {}).get(label, {})
-    names = feature.get("names") if isinstance(feature, dict) else None
-    if names:
-        return tuple(map(str, names))
-    seen = np.unique(labels)
-    if len(seen) and not np.array_equal(seen, np.arange(len(seen))):
-        raise UserError(
-            f"{name}: labels in {label!r} must be 0..C-1 without a gap, "
-            f"got {len(seen)} values in {seen[0]}..{seen[-1]}"
-        )
-    return tuple(map(str, range(len(seen))))
 
 
 def _encoded(parts: Sequence[Part], column: str) -> Iterator[Encoded]:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
-from robustbench_cli.data.decode import checked
+from robustbench_cli.data import DATASETS, UNLABELLED, SplitName
+from robustbench_cli.data.files import Files, Found
 from robustbench_cli.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -30,11 +30,12 @@ MOST = 100_000
 
 @DATASETS.register("npz", positional="path")
 @dataclass(frozen=True, kw_only=True)
-class Npz(Dataset):
+class Npz(Files):
     """Arrays ``image`` and ``label`` (or ``x``, ``y``): uint8 (N, H, W, C), (N, C, H, W) or grey.
 
-    A test split is in ``image_test`` and ``label_test``; ``--extra-data`` needs none.  Classes are
-    numbered up to the highest label.  Nothing is unpickled: a file cannot run code.
+    A test split is in ``image_test`` and ``label_test``; ``--extra-data`` needs none, and no labels
+    if a labeller or nobody is to give them.  Classes are numbered up to the highest label; -1 says
+    that none is known.  Nothing is unpickled: a file cannot run code.
     """
 
     path: str
@@ -42,20 +43,29 @@ class Npz(Dataset):
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
-    def load(self, split: SplitName, root: Path) -> Split:
+    def find(self, split: SplitName, root: Path) -> Found:
         name = f"npz:{self.path}"
         with _opened(name, Path(self.path).expanduser()) as file:
-            images = _pixels(name, _array(name, file, IMAGES, split))
-            labels = _numbers(name, _array(name, file, LABELS, split))
-            has_test = any(label + ENDINGS["test"] in file for label in LABELS)
+            images = _array(file, IMAGES, split)
+            if images is None:
+                raise UserError(f"{name}: {_absent(file, IMAGES, split)}")
+            pixels = _pixels(name, images)
+            labels = _labels(name, file, split)
+            unfit = _absent(file, LABELS, split) if labels is None else None
             # Both splits are looked at, so that they agree on the classes.
-            both: list[SplitName] = ["train", "test"] if has_test else ["train"]
-            highest = [_numbers(name, _array(name, file, LABELS, s)).max(initial=-1) for s in both]
-        if len(images) != len(labels):
-            raise UserError(f"{name}: {len(images)} images and {len(labels)} labels")
-        classes = tuple(map(str, range(int(max(highest)) + 1)))
-        x, y = (torch.from_numpy(np.ascontiguousarray(each)) for each in (images, labels))
-        return checked(name, Split(x, y, classes))
+            known = [found for each in ENDINGS if (found := _labels(name, file, each)) is not None]
+        if labels is None:
+            labels = np.full(len(pixels), UNLABELLED)
+        if len(pixels) != len(labels):
+            raise UserError(f"{name}: {len(pixels)} images and {len(labels)} labels")
+        highest = max((int(each.max(initial=-1)) for each in known), default=-1)
+        return Found(
+            name=name,
+            y=torch.from_numpy(labels),
+            classes=tuple(map(str, range(highest + 1))),
+            images=lambda: torch.from_numpy(np.ascontiguousarray(pixels)),
+            unfit=unfit,
+        )
 
 
 @contextmanager
@@ -76,13 +86,14 @@ def _opened(name: str, path: Path) -> Iterator[Mapping[str, Array]]:
         raise UserError(f"{name}: damaged, or arrays of objects ({reason})") from error
 
 
-def _array(name: str, file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> Array:
-    ending = ENDINGS[split]
-    found = [each + ending for each in names if each + ending in file]
-    if not found:
-        wanted = " or ".join(repr(each + ending) for each in names)
-        raise UserError(f"{name}: no array {wanted} in it; it has {', '.join(file)}")
-    return file[found[0]]
+def _array(file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> Array | None:
+    found = [name + ENDINGS[split] for name in names if name + ENDINGS[split] in file]
+    return file[found[0]] if found else None
+
+
+def _absent(file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> str:
+    wanted = " or ".join(repr(name + ENDINGS[split]) for name in names)
+    return f"no array {wanted} in it; it has {', '.join(file)}"
 
 
 def _pixels(name: str, images: Array) -> Array:
@@ -100,8 +111,11 @@ def _pixels(name: str, images: Array) -> Array:
     return images.transpose(0, 3, 1, 2) if last else images
 
 
-def _numbers(name: str, labels: Array) -> Array:
-    """Labels as int64 (N)."""
+def _labels(name: str, file: Mapping[str, Array], split: SplitName) -> Array | None:
+    """Labels as int64 (N), if there are any."""
+    labels = _array(file, LABELS, split)
+    if labels is None:
+        return None
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(
             f"{name}: labels must be whole numbers (N), got {labels.dtype} {labels.shape}"

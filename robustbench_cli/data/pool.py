@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_cli.data import Split
+from robustbench_cli.data import UNLABELLED, Split
 from robustbench_cli.errors import UserError
 from robustbench_cli.noise import generator
 
-UNLABELLED = -100
-"""The label of an example that has none: cross-entropy passes over it."""
+_WITHOUT = (
+    "label the images with --labeller RUN, or train without labels: --set train.extra_labels=none"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,13 @@ def renumbered(extra: Split, classes: tuple[str, ...]) -> Split:
     Classes are found by their names; names that are numbers (of an .npz, or of folders) are labels.
 
     Raises:
-        UserError: a class that the data set has not.
+        UserError: an image without a label, or a class that the data set has not.
     """
+    missing = int((extra.y == UNLABELLED).sum())
+    if missing:
+        raise UserError(
+            f"--extra-data: {missing} of its {len(extra)} images have no label ({_WITHOUT})"
+        )
     labels = {name: label for label, name in enumerate(classes)}
     if not {*extra.classes} <= {*classes}:
         labels = {str(label): label for label in range(len(classes))}
@@ -72,8 +78,7 @@ def renumbered(extra: Split, classes: tuple[str, ...]) -> Split:
     if odd:
         raise UserError(
             f"--extra-data has a class {odd[0]!r}, which the data set has not: it has "
-            f"{len(classes)}, from {classes[0]!r} to {classes[-1]!r} (label the images with "
-            "--labeller RUN, or train without labels: train.extra_labels=none)"
+            f"{len(classes)}, from {classes[0]!r} to {classes[-1]!r} ({_WITHOUT})"
         )
     theirs = torch.tensor([labels[name] for name in extra.classes])
     return Split(extra.x, theirs[extra.y], classes)

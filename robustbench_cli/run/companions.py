@@ -8,8 +8,7 @@ import torch
 
 from robustbench_cli import folders, records
 from robustbench_cli.config import Table, TrainConfig
-from robustbench_cli.data import Split
-from robustbench_cli.data.pool import UNLABELLED
+from robustbench_cli.data import UNLABELLED, Split
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import Classifier, Shape
@@ -80,15 +79,13 @@ class Companions:
         heads = {k for k in own if k.startswith("head.")} if odd else set()
         model.load_state_dict({**own, **{k: v for k, v in given.items() if k not in heads | odd}})
 
-    def labelled(self, split: Split, where: torch.device) -> Split:
-        """``split`` with the labeller's predictions on plain images as labels, if there is one."""
-        if LABELLER not in self.by_role:
-            return split
+    def labelled(self, split: Split, classes: tuple[str, ...], where: torch.device) -> Split:
+        """``split`` with the labeller's predictions on plain images, of these ``classes``."""
         net = self.by_role[LABELLER]
         rows = torch.split(torch.arange(len(split)), LABELLED_AT_ONCE)
         with torch.no_grad():
             answers = [net(split.images(part).to(where)).argmax(1).cpu() for part in rows]
-        return Split(split.x, torch.cat(answers), split.classes)
+        return Split(split.x, torch.cat(answers), classes)
 
 
 def load(parents: Table, out: Path, shape: Shape, where: torch.device) -> Companions:

@@ -196,14 +196,14 @@ def _pool(
         return None
     if not config.train.extra_share:
         return None
-    found = DATASETS.build(spec_of(config.extra)).load("train", place.data_dir)
+    found = DATASETS.build(spec_of(config.extra)).pool(place.data_dir)
     if found.x.shape[1:] != train.x.shape[1:]:
         raise UserError(
             f"--extra-data has images of {tuple(found.x.shape[1:])}, the data set of "
             f"{tuple(train.x.shape[1:])}"
         )
     if labelled:
-        found = known.labelled(found, where)
+        found = known.labelled(found, train.classes, where)
     elif config.train.extra_labels == "none":
         found = companions.without_labels(found)
     else:

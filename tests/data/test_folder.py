@@ -189,3 +189,36 @@ def test_training_images_alone_are_enough_for_a_pool(top: Path) -> None:
     whole = load(f"folder:{top}")
     shutil.rmtree(top / "test")
     assert load(f"folder:{top}").fingerprint() == whole.fingerprint()
+
+
+def pool(path: Path) -> Split:
+    return DATASETS.build(Spec.parse(f"folder:{path}")).pool(Path("/nonexistent"))
+
+
+@pytest.mark.parametrize("beside", ["nothing", "test"])
+def test_images_without_classes_are_extra_data_and_no_data_set(top: Path, beside: str) -> None:
+    """Directly in ``train``; a ``test`` with classes beside them changes nothing."""
+    files = sorted((top / "train").rglob("*.png"))
+    content = {pixels(file).numpy().tobytes() for file in files}
+    for i, file in enumerate(files):
+        file.rename(top / "train" / f"{i}.png")
+        (top / "train" / "notes.txt").touch()
+    for name in ("ant", "cat", "zebra"):
+        (top / "train" / name).rmdir()
+    if beside == "nothing":
+        shutil.rmtree(top / "test")
+    found = pool(top)
+    assert found.y.tolist() == [-100] * 6
+    assert {image.numpy().tobytes() for image in found.x} == content
+    message = "no class folders in .*/train .images without labels can be --extra-data, with"
+    with pytest.raises(UserError, match=message) as caught:
+        load(f"folder:{top}")
+    assert "\n" not in str(caught.value)
+
+
+def test_extra_data_may_be_of_one_class_that_the_test_split_has_not(top: Path) -> None:
+    shutil.rmtree(top / "train" / "ant")
+    shutil.rmtree(top / "train" / "cat")
+    shutil.rmtree(top / "test" / "zebra")
+    found = pool(top)
+    assert (found.y.tolist(), found.classes) == ([0, 0], ("zebra",))

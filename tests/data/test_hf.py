@@ -259,8 +259,8 @@ def test_columns_that_cannot_be_told(top: Path, picture: Picture) -> None:
         ([0, 0], "at least 2 classes are needed, got 1"),
         ([1, 2], r"labels in 'label' must be 0\.\.C-1 without a gap, got 2 values in 1\.\.2"),
         ([0, 7], r"got 2 values in 0\.\.7"),
-        ([-1, 0], r"got 2 values in -1\.\.0"),
-        ([0, None], "1 rows without a label in 'label'"),
+        ([-1, 0], "1 of 2 images have no label .images without labels can be --extra-data, with"),
+        ([0, None], "1 of 2 images have no label"),
         ([], "at least 2 classes are needed, got 0"),
     ],
 )
@@ -271,6 +271,58 @@ def test_labels(top: Path, picture: Picture, labels: list[int], message: str) ->
         images = [picture(i) for i in range(len(labels))]
         pq.write_table(table(images, labels), top / f"{split}.parquet")
     refuse(f"hf:{top}", message)
+
+
+def pool(text: str) -> Split:
+    return DATASETS.build(Spec.parse(text)).pool(Path("/nonexistent"))
+
+
+def test_images_without_a_column_of_labels_are_extra_data_and_no_data_set(
+    tmp_path: Path, picture: Picture
+) -> None:
+    content = {
+        "img": pa.array([pair(picture(i)) for i in range(3)], HF_IMAGE),
+        "from": pa.array(["a", "b", "c"]),
+    }
+    pq.write_table(pa.table(content), tmp_path / "train.parquet")
+    found = pool(f"hf:{tmp_path}")
+    assert found.y.tolist() == [-100] * 3
+    drawn = {image.numpy().tobytes() for image in found.x}
+    assert drawn == {pixels(picture, i).numpy().tobytes() for i in range(3)}
+    refuse(f"hf:{tmp_path}", "no column of labels; it has img, from .*extra_labels=none.$")
+    refuse(f"hf:{tmp_path}", "no split 'test'; it has train.parquet", "test")
+    with pytest.raises(UserError, match="no column 'kind'"):
+        pool(f"hf:{tmp_path},label=kind")
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "classes"),
+    [
+        ([7, 3, 7], [1, 0, 1], ("3", "7")),
+        ([0, 0, 0], [0, 0, 0], ("0",)),
+        ([-1, None, -1], [-100] * 3, ()),
+        ([4, None, -1], [0, -100, -100], ("4",)),
+    ],
+)
+def test_extra_data_may_have_gaps(
+    tmp_path: Path, picture: Picture, labels: Any, numbers: list[int], classes: tuple[str, ...]
+) -> None:
+    pq.write_table(table([picture(i) for i in range(3)], labels), tmp_path / "train.parquet")
+    found = pool(f"hf:{tmp_path}")
+    # Images of one label are shuffled: each is found by its pixels.
+    place = {pixels(picture, i).numpy().tobytes(): i for i in range(3)}
+    order = [place[image.numpy().tobytes()] for image in found.x]
+    assert found.y.tolist() == [numbers[i] for i in order]
+    assert found.classes == classes
+
+
+def test_a_label_beyond_the_names_is_refused_of_extra_data_too(top: Path, picture: Picture) -> None:
+    named = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["no"]}}}}
+    for file in top.glob("*.parquet"):
+        one = pq.read_table(file).replace_schema_metadata({"huggingface": json.dumps(named)})
+        pq.write_table(one, file)
+    with pytest.raises(UserError, match=r"labels must be 0\.\.0, one for each class, got 0\.\.1"):
+        pool(f"hf:{top}")
 
 
 def test_folders_that_are_no_data_set(top: Path, tmp_path: Path) -> None:
@@ -288,10 +340,10 @@ def test_folders_that_are_no_data_set(top: Path, tmp_path: Path) -> None:
     assert len(load(f"hf:{top}/two")) == 5
     for file in (top / "two").glob("test*"):
         file.unlink()
-    refuse(f"hf:{top}/two", "has no split 'test'; it has train-00000")
+    refuse(f"hf:{top}/two", ": no split 'test'; it has train-00000")
     for file in (top / "two").glob("train*"):
         file.rename(file.with_name(file.name.replace("train", "test")))
-    refuse(f"hf:{top}/two", "has no split 'train'; it has test-00000")
+    refuse(f"hf:{top}/two", ": no split 'train'; it has test-00000")
 
 
 def test_packages_that_are_not_there(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:

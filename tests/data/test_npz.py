@@ -65,7 +65,7 @@ def test_a_file_without_a_test_split_says_so_when_it_is_asked_for(tmp_path):
         ({"x": PIXELS[0, 0], "y": LABELS}, "with 1 or 3 channels, got .8, 5."),
         ({"x": PIXELS[:0], "y": LABELS[:0]}, "at least 2 classes are needed, got 0"),
         ({"x": PIXELS, "y": LABELS * 0}, "at least 2 classes are needed, got 1"),
-        ({"x": PIXELS, "y": LABELS.astype(int) - 1}, r"labels must be 0..1, .* got -1..1"),
+        ({"x": PIXELS, "y": LABELS.astype(int) - 1}, "2 of 6 images have no label .*--labeller"),
         ({"x": PIXELS, "y": LABELS.astype(int) * 10**11}, "label 200000000000 is too high"),
         ({"x": PIXELS, "y": LABELS.astype(object)}, "damaged, or arrays of objects"),
     ],
@@ -75,6 +75,49 @@ def test_arrays_that_cannot_be_used_are_refused(tmp_path, arrays, message):
     with pytest.raises(UserError, match=message) as caught:
         load(tmp_path / "set.npz")
     assert "\n" not in str(caught.value)
+
+
+def pool(path: Path) -> Split:
+    return DATASETS.build(Spec.parse(f"npz:{path}")).pool(Path())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        ({"x": PIXELS}, "no array 'label' or 'y' in it; it has x"),
+        ({"x": PIXELS, "x_test": PIXELS, "y_test": LABELS}, "no array 'label' or 'y' in it"),
+        ({"x": PIXELS, "y": np.full(6, -1)}, "6 of 6 images have no label"),
+        ({"x": PIXELS, "y": np.full(6, -100, np.int16)}, "6 of 6 images have no label"),
+    ],
+)
+def test_images_without_labels_are_extra_data_and_no_data_set(tmp_path, arrays, why):
+    np.savez(tmp_path / "set.npz", **arrays)
+    found = pool(tmp_path / "set.npz")
+    assert torch.equal(found.x, torch.from_numpy(PIXELS))
+    assert found.y.tolist() == [-100] * 6
+    advice = "images without labels can be --extra-data, with --labeller RUN or --set train.extra_"
+    with pytest.raises(UserError, match=rf"set.npz: {why}.* \({advice}labels=none\)$") as caught:
+        load(tmp_path / "set.npz")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_known_of_the_labels_is_kept(tmp_path):
+    np.savez(tmp_path / "set.npz", x=PIXELS, y=np.array([2, -1, 0, 1, -1, 2]))
+    found = pool(tmp_path / "set.npz")
+    assert found.y.tolist() == [2, -100, 0, 1, -100, 2]
+    assert found.classes == ("0", "1", "2")
+
+
+def test_extra_data_may_be_of_one_class_and_must_have_an_image(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, x=PIXELS, y=LABELS * 0)
+    assert pool(path).y.tolist() == [0] * 6
+    np.savez(path, x=PIXELS[:0])
+    with pytest.raises(UserError, match=r"set\.npz: no images"):
+        pool(path)
+    np.savez(path, y=LABELS)
+    with pytest.raises(UserError, match="no array 'image' or 'x' in it; it has y"):
+        pool(path)
 
 
 class Trap:

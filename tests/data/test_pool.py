@@ -53,3 +53,11 @@ def test_labels_are_those_of_the_data_set(theirs, ours, labels):
 def test_a_class_that_the_data_set_has_not_is_named(theirs, odd):
     with pytest.raises(UserError, match=f"a class '{odd}', which the data set has not: it has 3"):
         renumbered(named(*theirs), ANIMALS)
+
+
+def test_an_image_without_a_label_says_what_to_add():
+    half = Split(torch.zeros(4, 1, 2, 2), torch.tensor([0, -100, 1, -100]), ANIMALS)
+    with pytest.raises(UserError, match="2 of its 4 images have no label") as caught:
+        renumbered(half, ANIMALS)
+    assert "--labeller RUN" in str(caught.value)
+    assert "--set train.extra_labels=none" in str(caught.value)

@@ -1,10 +1,14 @@
 """Objectives with needs of their own, as a user types them: a pool, a labeller, a memory."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from robustbench_cli import folders, records
 from robustbench_cli.cli import main
+from robustbench_cli.data import DATASETS
 from robustbench_cli.engine import checkpoint
+from robustbench_cli.registry import Spec
 from robustbench_cli.run import setup
 from robustbench_cli.run import train as train_command
 from robustbench_cli.run.display import Display
@@ -57,6 +61,77 @@ def test_self_training_learns_from_a_pool_that_a_run_labelled(defense, tmp_path)
     assert unlabelled.checkpoint.sha256 != labelled.checkpoint.sha256
     for run in (labelled, unlabelled):
         assert run.history[-1]["batch_clean"] > run.history[0]["batch_clean"]
+
+
+def stored(folder, **arrays):
+    """The first 40 test digits as a file of arrays, with these beside them."""
+    images = DATASETS.build(Spec("digits")).load("test", folder).x[:40].numpy()
+    np.savez(folder / "pool.npz", image=images, **arrays)
+    return ["--extra-data", f"npz:{folder / 'pool.npz'}"]
+
+
+@pytest.fixture
+def scanned(tmp_path):
+    """Those digits with labels that are no digits, without labels, with -1, and as loose files."""
+    pools = {}
+    for name, arrays in {
+        "odd": {"label": np.arange(40) + 10},
+        "bare": {},
+        "unknown": {"label": np.full(40, -1)},
+    }.items():
+        (tmp_path / name).mkdir()
+        pools[name] = stored(tmp_path / name, **arrays)
+    loose = tmp_path / "loose" / "train"
+    loose.mkdir(parents=True)
+    with np.load(tmp_path / "bare" / "pool.npz") as file:
+        for i, image in enumerate(file["image"]):
+            Image.fromarray(image[0]).save(loose / f"{i}.png")
+    return {**pools, "loose": ["--extra-data", f"folder:{loose.parent}"]}
+
+
+def test_images_without_labels_are_labelled_by_a_run(scanned, tmp_path):
+    """As the same images are whose labels, of classes that no digit has, are not looked at."""
+    out = tmp_path / "results"
+    train(out, "standard", name="labeller", epochs=1)
+    named, weights, images = ["--labeller", "labeller"], {}, {}
+    for kind, pool in scanned.items():
+        _, run = train(out, "rst:steps=2", *pool, *named, name=kind, epochs=1)
+        weights[kind], images[kind] = run.checkpoint.sha256, run.dataset["extra_sha256"]
+        assert run.dataset["extra"] == 40
+        assert run.dataset["shape"]["classes"] == 10
+    assert weights["odd"] == weights["bare"] == weights["unknown"]
+    assert images["odd"] == images["bare"] == images["unknown"]
+    assert train(out, "fgsm-at", *scanned["bare"], *named, name="supervised", epochs=1)[0] == 0
+
+
+@pytest.mark.parametrize("defense", ["rst:steps=2", "rst-stab", "vat"])
+def test_images_without_labels_train_what_needs_none(defense, scanned, tmp_path):
+    weights = {}
+    for kind, pool in scanned.items():
+        bare = ["--set", "train.extra_labels=none"]
+        _, run = train(tmp_path / "results", defense, *pool, *bare, name=kind, epochs=1)
+        weights[kind] = run.checkpoint.sha256
+        assert run.dataset["extra"] == 40
+    assert weights["odd"] == weights["bare"] == weights["unknown"]
+
+
+@pytest.mark.parametrize("defense", ["rst:steps=2", "pgd-at:steps=2", "vat"])
+def test_images_whose_labels_are_needed_and_missing_are_one_line(
+    defense, scanned, tmp_path, capsys
+):
+    out = tmp_path / "results"
+    advice = "(label the images with --labeller RUN, or train without labels: --set train.extra_"
+    for kind, why in {
+        "bare": "40 of its 40 images have no label",
+        "unknown": "40 of its 40 images have no label",
+        "loose": "40 of its 40 images have no label",
+        "odd": "a class '10', which the data set has not: it has 10, from '0' to '9'",
+    }.items():
+        assert train(out, defense, *scanned[kind])[0] == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{why} {advice}" in said
+    assert not out.exists()
 
 
 def test_vat_takes_the_pool_for_its_unlabelled_images(tmp_path):
