@@ -21,7 +21,7 @@ Model = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits, target) to one number per example; the target is labels or other logits."""
 
-Start = Literal["clean", "uniform", "gauss"]
+Start = Literal["clean", "uniform", "gauss", "radial"]
 Steps = Annotated[int, Field(ge=1)]
 StepSize = Annotated[Number, Field(gt=0)]
 
@@ -85,4 +85,5 @@ _STARTS: dict[str, Callable[[Tensor, Threat, Noise], Tensor]] = {
     "clean": lambda x, _threat, _noise: x.clone(),
     "uniform": lambda x, threat, noise: threat.random_start(x, noise),
     "gauss": lambda x, threat, noise: threat.project(x + 0.001 * noise.normal(x), x),
+    "radial": lambda x, threat, noise: threat.radial_start(x, noise),
 }

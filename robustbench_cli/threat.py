@@ -153,6 +153,16 @@ class Threat:
         direction = self.allowed(sign * -torch.log1p(-noise.fork("direction").uniform(x)))
         return self.project(x + size * direction / over(direction.abs().flatten(1).sum(1), x), x)
 
+    def radial_start(self, x: Tensor, noise: Noise) -> Tensor:
+        """A random direction and a length uniform up to ``eps``, clipped to the box.
+
+        By volume almost all of an L2 ball of 3,072 dimensions lies at its border; here half of the
+        starts are in the inner half.
+        """
+        share = noise.fork("share").uniform(x.flatten(1)[:, :1]).squeeze(1)
+        step = over(self.eps * share, x) * self.direction(x, noise.fork("direction"))
+        return self.project(x + step, x)
+
     def direction(self, x: Tensor, noise: Noise) -> Tensor:
         """A random change of each example in ``x`` whose length in this norm is one."""
         t = self.allowed(2 * noise.uniform(x) - 1 if self.norm == "Linf" else noise.normal(x))

@@ -59,7 +59,7 @@ def test_a_positional_parameter_may_hold_separators():
         (ATTACKS, "pgd0", "parameter 'steps'.*greater than or equal to 1"),
         (ATTACKS, "pgd:step=0", "parameter 'step'.*greater than 0"),
         (ATTACKS, "pgd20:step=2/255", "step is a fraction of eps"),
-        (ATTACKS, "pgd:start=zero", "'clean', 'uniform' or 'gauss'"),
+        (ATTACKS, "pgd:start=zero", "'clean', 'uniform', 'gauss' or 'radial'"),
         (ATTACKS, "pgd:20", "expected key=value, got '20'"),
         (ATTACKS, ":steps=3", "expected a name"),
         (DEFENSES, "tradse", "did you mean 'trades'"),

@@ -57,6 +57,30 @@ def test_random_start_fills_the_ball(norm):
     assert (start > x).float().mean().sub(0.5).abs() < 0.03
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_radial_starts_are_as_often_near_as_far(norm):
+    """Uniform in the radius whatever the dimension; by volume it is 1 - 1/193 of eps on average."""
+    x = torch.full((500, 3, 8, 8), 0.5)
+    threat = Threat(norm, 0.2)
+    start = threat.radial_start(x, Noise(0, torch.arange(500)))
+    assert threat.inside(start, x).all()
+    share = threat.distance(start, x) / 0.2
+    assert abs(share.mean() - 0.5) < 0.06
+    assert abs(share.var() - 1 / 12) < 0.02
+    assert (start > x).float().mean().sub(0.5).abs() < 0.03
+    by_volume = threat.random_start(x, Noise(0, torch.arange(500)))
+    assert (threat.distance(by_volume, x) / 0.2).mean() > 0.98
+
+
+def test_a_radial_start_belongs_to_its_example():
+    x, rows = torch.rand(20, 3, 5, 5), torch.tensor([17, 3, 8])
+    noise = Noise(0, torch.arange(20))
+    start = Threat("L2", 0.5).radial_start(x, noise)
+    torch.testing.assert_close(
+        Threat("L2", 0.5).radial_start(x[rows], noise.only(rows)), start[rows]
+    )
+
+
 def test_steepest_has_unit_length_and_survives_zero():
     grad = torch.randn(8, 3, 4, 4)
     assert set(Threat("Linf", 1).steepest(grad).abs().unique().tolist()) == {1.0}
@@ -231,6 +255,7 @@ def test_where_nothing_may_change_nothing_does_and_nothing_is_nan(norm, half):
     threat = Threat(norm, 0.3).bound(free & False)
     noise = Noise(0, torch.arange(30))
     assert torch.equal(threat.random_start(x, noise), x)
+    assert torch.equal(threat.radial_start(x, noise), x)
     assert torch.equal(threat.project(1 - x, x), x)
     assert not threat.steepest(torch.randn_like(x)).any()
     assert not threat.direction(x, noise).any()
@@ -243,6 +268,7 @@ def test_a_mask_of_ones_changes_no_bit(norm):
     masked = threat.bound(torch.ones(40, 3, 5, 5).bool())
     for of in (
         lambda t: t.random_start(x, noise),
+        lambda t: t.radial_start(x, noise),
         lambda t: t.direction(x, noise),
         lambda t: t.steepest(grad),
         lambda t: t.project(x + grad, x),

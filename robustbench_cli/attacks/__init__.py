@@ -244,7 +244,8 @@ class Iterated(Search):
     step: StepSize = 0.25
     """Step size as a fraction of eps: 2/255 at eps 8/255 is 1/4, 0.01 at eps 0.3 is 1/30."""
     start: Start = "uniform"
-    """Where to begin: clean, uniform (in the ball), or gauss (x + 0.001 N(0, 1))."""
+    """Where to begin: clean, uniform (in the ball), gauss (x + 0.001 N(0, 1)), or radial (a random
+    direction, a uniform length)."""
     restarts: Annotated[int, Field(ge=1)] = 1
     """Independent starts; each works on what the ones before it left standing."""
     last_iterate: bool = False

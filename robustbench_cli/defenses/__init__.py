@@ -151,7 +151,8 @@ class Adversarial(Objective):
     step: StepSize = 0.25
     """Step size as a fraction of eps: 2/255 at eps 8/255 is 1/4, 0.007 at 0.031 is 7/31."""
     start: Start = "uniform"
-    """Where the inner attack begins: clean, uniform (in the ball), or gauss (0.001 N(0, 1))."""
+    """Where the inner attack begins: clean, uniform (in the ball), gauss (0.001 N(0, 1)), or radial
+    (a random direction, a uniform length)."""
     attack_mode: Mode = "eval"
     """The net in the inner attack: eval; train (BatchNorm's running statistics follow, dropout is
     on); or frozen (as train, but the running statistics are left alone)."""

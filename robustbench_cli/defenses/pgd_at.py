@@ -18,7 +18,7 @@ class PGDAT(Adversarial):
 
     Defaults are Madry's CIFAR-10 configuration and Rice et al.'s: 10 steps of 2/255 at 8/255
     (the paper's text says 7), uniform start, attacked in train mode, where each inner pass
-    updates BatchNorm's running statistics.
+    updates BatchNorm's running statistics.  In L2 Rice et al.'s code begins with ``start=radial``.
     """
 
     attack_mode: Mode = "train"
