@@ -1,6 +1,7 @@
 """Processes that share every batch make the updates of a single one."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -37,22 +38,25 @@ def recipes():
 
 @pytest.fixture(scope="module")
 def updated(tmp_path_factory):
-    """What one process and what two leave behind, by recipe."""
+    """What two processes leave behind, by recipe."""
+    folder = tmp_path_factory.mktemp("updates")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(SCRIPT), str(folder), *recipes()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    folders = []
-    for start in ([], launcher):
-        folders.append(tmp_path_factory.mktemp("updates"))
-        command = [sys.executable, *start, str(SCRIPT), str(folders[-1]), *recipes()]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    return lambda text: [torch.load(folder / f"{text}.pt") for folder in folders]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return lambda text: torch.load(folder / f"{text}.pt")
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The same script's updates by a single process: this one."""
+    return runpy.run_path(str(SCRIPT))["updated"]
 
 
 @pytest.mark.parametrize("text", recipes())
-def test_two_processes_make_the_updates_of_one(text, updated):
-    one, two = updated(text)
-    torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-9)
+def test_two_processes_make_the_updates_of_one(text, updated, alone):
+    torch.testing.assert_close(updated(text), alone(text, Shard()), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ALONE)

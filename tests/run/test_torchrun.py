@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load_file
 
 from robustbench_cli import records
+from robustbench_cli.cli import main
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TRAIN = ["--device", "cpu", "--epochs", "2", "--batch-size", "64", "--set", "train.probe=50"]
 
 
-def start(command, *, two):
-    """The command line in one process, or in two."""
-    launched = [*LAUNCHER, "-m", "robustbench_cli", "--"] if two else ["-m", "robustbench_cli"]
+def start(command):
+    """The command line in two processes."""
     return subprocess.Popen(
-        [sys.executable, *launched, *command],
+        [sys.executable, *LAUNCHER, "-m", "robustbench_cli", "--", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -43,14 +43,14 @@ def weights(folder):
 def test_two_processes_train_what_one_does(tmp_path):
     # One update of plain SGD: later ones make much of what is rounding noise, as another number of
     # threads would, too.
-    once = ["--epochs", "1", "--set", "train.limit=64", "--set", "optimizer.name=sgd"]
-    for name, two in (("one", False), ("two", True)):
-        command = ["train", "pgd-at:steps=3+awp:warmup=0+ema:decay=0.5", *TRAIN, *once, "--quiet"]
-        command += ["--norm", "L2", "--lr", "0.05", "--out", str(tmp_path), "--name", name]
-        process = start(command, two=two)
-        out, complaints = said(process)
-        assert process.returncode == 0, complaints
-        assert out.split() == [str(tmp_path / name)]  # one process speaks
+    once = ["--epochs", "1", "--set", "train.limit=64", "--set", "optimizer.name=sgd", "--quiet"]
+    command = ["train", "pgd-at:steps=3+awp:warmup=0+ema:decay=0.5", *TRAIN, *once]
+    command += ["--norm", "L2", "--lr", "0.05", "--out", str(tmp_path)]
+    process = start([*command, "--name", "two"])
+    out, complaints = said(process)
+    assert process.returncode == 0, complaints
+    assert out.split() == [str(tmp_path / "two")]  # one process speaks
+    assert main([*command, "--name", "one"]) == 0
     one, two = (records.read(tmp_path / name) for name in ("one", "two"))
     assert two.environment["processes"] == 2
     (mine,), (theirs,) = one.history, two.history
@@ -66,9 +66,9 @@ def test_two_processes_train_what_one_does(tmp_path):
 def test_an_interrupted_run_goes_on_in_two_processes(tmp_path):
     common = ["--quiet", "--out", str(tmp_path)]
     command = ["train", "trades:steps=3", *TRAIN, *common, "--set", "train.limit=600"]
-    whole = start([*command, "--name", "whole"], two=True)
+    whole = start([*command, "--name", "whole"])
     assert said(whole)[1] == []
-    process = start([*command, "--name", "again"], two=True)
+    process = start([*command, "--name", "again"])
     folder = tmp_path / "again"
     while not (folder / "state.safetensors").is_file():
         assert process.poll() is None
@@ -81,7 +81,7 @@ def test_an_interrupted_run_goes_on_in_two_processes(tmp_path):
         f"--out {tmp_path}"
     ]
     assert records.read(folder).status == "interrupted"
-    resumed = start(["train", "--resume", "again", "--device", "cpu", *common], two=True)
+    resumed = start(["train", "--resume", "again", "--device", "cpu", *common])
     assert said(resumed) == (f"{folder}\n", [])
     assert len(records.read(folder).history) == 2
     torch.testing.assert_close(weights(folder), weights(tmp_path / "whole"), rtol=0, atol=0)
@@ -97,7 +97,7 @@ def test_an_interrupted_run_goes_on_in_two_processes(tmp_path):
 def test_what_goes_wrong_is_said_once(tmp_path, options, line, status):
     place = ["--quiet", "--out", str(tmp_path), "--name", "bad"]
     command = ["train", *options, *TRAIN, "--set", "train.limit=300", *place]
-    process = start(command, two=True)
+    process = start(command)
     out, complaints = said(process)
     assert process.returncode != 0
     assert out == ""
