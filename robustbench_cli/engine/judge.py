@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli.engine.float32 import float32
 from robustbench_cli.errors import RunError, UserError
 from robustbench_cli.losses import margin
 from robustbench_cli.modes import evaluating
@@ -30,16 +31,13 @@ def judging(model: nn.Module) -> Iterator[None]:
         RunError: the model changed its own buffers (running statistics that follow attacks).
     """
     wanted = [p.requires_grad for p in model.parameters()]
-    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     # Versions count in-place writes: comparing them costs nothing, hashing would.
     buffers = {name: (b, b._version) for name, b in model.named_buffers()}
-    with evaluating(model), torch.autocast(device_of(model).type, enabled=False):
+    with evaluating(model), torch.autocast(device_of(model).type, enabled=False), float32():
         model.requires_grad_(False)
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         try:
             yield
         finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
             for p, flag in zip(model.parameters(), wanted, strict=True):
                 p.requires_grad_(flag)
     for name, now in model.named_buffers():
