@@ -21,6 +21,8 @@ DROP = 10
 """Fresh draws that must all be wrong before an example counts as broken for good."""
 SHARE = 100
 """Fresh draws over which a randomised model's accuracy is measured."""
+NAMED = 3
+"""Names in a message; of the others, how many there are."""
 
 
 @contextmanager
@@ -28,11 +30,12 @@ def judging(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, weights frozen, float32 throughout, and nothing changed afterwards.
 
     Raises:
-        RunError: the model changed its own buffers (running statistics that follow attacks).
+        RunError: the model changed its own parameters or buffers (running statistics that follow
+            attacks).
     """
     wanted = [p.requires_grad for p in model.parameters()]
-    # Versions count in-place writes: comparing them costs nothing, hashing would.
-    buffers = {name: (b, b._version) for name, b in model.named_buffers()}
+    # A copy, and not versions: running statistics and ``.data`` are written without one.
+    before = {name: value.clone() for name, value in _values(model)}
     with evaluating(model), torch.autocast(device_of(model).type, enabled=False), float32():
         model.requires_grad_(False)
         try:
@@ -40,13 +43,29 @@ def judging(model: nn.Module) -> Iterator[None]:
         finally:
             for p, flag in zip(model.parameters(), wanted, strict=True):
                 p.requires_grad_(flag)
-    for name, now in model.named_buffers():
-        was, version = buffers.get(name, (now, now._version))
-        if now is not was or now._version != version:
-            raise RunError(
-                f"the model changed its buffer {name!r} while it was evaluated; it is not the "
-                "same model from one image to the next"
-            )
+    changed = [name for name, now in _values(model) if not _same(before.get(name, now), now)]
+    if changed:
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        raise RunError(
+            f"the model changed its {', '.join(changed[:NAMED])}{more} while it was evaluated; it "
+            "is not the same model from one image to the next"
+        )
+
+
+def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All that a model computes with, whether or not its state dict holds it."""
+    for name, value in model.named_parameters():
+        yield f"parameter {name!r}", value.detach()
+    for name, value in model.named_buffers():
+        yield f"buffer {name!r}", value
+
+
+def _same(was: Tensor, now: Tensor) -> bool:
+    """Whether two tensors hold the same; NaN is NaN."""
+    alike = (was.shape, was.dtype, was.device) == (now.shape, now.dtype, now.device)
+    if not alike or torch.equal(was, now):
+        return alike
+    return torch.allclose(was, now, rtol=0, atol=0, equal_nan=True)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -6,6 +6,7 @@ import hashlib
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.config import EvalConfig
@@ -268,18 +269,79 @@ def test_nothing_about_the_model_changes(text, digits_model):
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
 
 
-def test_a_model_that_changes_while_it_is_evaluated_is_an_error(digits_model):
-    net, x, y = digits_model
-    with pytest.raises(RunError, match="changed its buffer 'seen'"):
-        run(Restless(net), x, y, "pgd:steps=2")
+class Fading(nn.Module):
+    """A parameter that wears off with every pass."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.scale = net, nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.scale.mul_(0.999)
+        return self.net(x) * self.scale
 
 
-def test_a_buffer_that_is_replaced_is_noticed_too(digits_model):
+class Adapting(nn.Module):
+    """Running statistics that go on in evaluation mode."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("var", torch.ones(1))
+
+    def forward(self, x):
+        return self.net(F.batch_norm(x, self.mean, self.var, training=True) * 0.3 + 0.3)
+
+
+class Secret(Fading):
+    """Written where autograd does not see it, and into what no state dict holds."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        del self.scale
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+
+    def forward(self, x):
+        self.scale.data.mul_(0.999)
+        return self.net(x) * self.scale
+
+
+class Replaced(Restless):
+    """Another buffer of the same name."""
+
+    def forward(self, x):
+        self.seen = self.seen + 1
+        return self.net(x)
+
+
+CHANGING = {
+    Restless: "buffer 'seen'",
+    Replaced: "buffer 'seen'",
+    Fading: "parameter 'scale'",
+    Adapting: "buffer 'mean', buffer 'var'",
+    Secret: "buffer 'scale'",
+}
+
+
+@pytest.mark.parametrize("kind", CHANGING)
+def test_a_model_that_changes_while_it_is_evaluated_is_an_error(kind, digits_model):
     net, x, y = digits_model
-    model = Restless(net)
-    model.forward = lambda z: setattr(model, "seen", model.seen + 1) or net(z)
-    with pytest.raises(RunError, match="changed its buffer 'seen'"):
-        run(model, x, y, "fgsm")
+    with pytest.raises(RunError, match=f"changed its {CHANGING[kind]} while") as caught:
+        run(kind(net), x, y, "pgd:steps=2")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_only_looks_like_a_change_is_none(digits_model):
+    """Numbers that are not, values that are written back, and tensors made at the first pass."""
+    _, x, y = digits_model
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model.register_buffer("unused", torch.full((2,), torch.nan))
+    model.register_buffer("seen", torch.zeros(()))
+    model.register_forward_pre_hook(lambda m, _: setattr(m, "seen", m.seen.clone()))
+    model.register_forward_pre_hook(lambda m, _: m.register_buffer("cache", torch.ones(1)))
+    assert len(run(model, x, y, "fgsm").broken) == len(y)
 
 
 # --- Randomised models ---------------------------------------------------------------------------
