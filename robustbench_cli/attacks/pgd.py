@@ -53,6 +53,10 @@ class MultiTargeted(Iterated):
     https://arxiv.org/abs/1910.09338.  With more than 20 wrong classes, the 20 most likely ones.
     """
 
+    @property
+    def nested(self) -> bool:
+        return False  # a longer walk to the first class takes what a short one to the next had
+
     def lanes(self, classes: int) -> int:
         return self.restarts * min(classes - 1, MOST_TARGETS)
 

@@ -214,6 +214,9 @@ class _Session:
             target=self._judge if request.source else None,
             note=self.note,
         )
+        # Where luck, a second look or another model decides, a walk's beginning is no verdict.
+        exact = not (self._judge.random or self._search.doubt)
+        self._prefixes = exact and self._field.stop
 
     def judge(self, todo: list[Point], keep: Keep) -> dict[str, Column]:
         """Fill every column; the record is written after each."""
@@ -269,7 +272,7 @@ class _Session:
         name = str(len(columns))
         clean_, *filled = columns.values()
         column, seconds = self.journal.column(name)
-        if point.within is not None:
+        if point.within is not None and (point.until is None or self._prefixes):
             whole, draws = filled[point.within], point.attack.draws
             cut(column, whole, self._labels, point.until, draws)
             return column, 0.0

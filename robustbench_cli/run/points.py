@@ -30,7 +30,8 @@ class Point:
     """The position of a column that already holds the answer: a longer walk, or the nearest image,
     whatever the radius."""
     until: int | None = None
-    """After how many steps of that walk this one ends."""
+    """After how many steps of that walk this one ends; the session knows whether the walk's first
+    success is all that decides."""
 
 
 def points(attacks: Mapping[str, Attack], config: EvalConfig) -> list[Point]:

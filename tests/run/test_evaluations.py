@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from robustbench_cli import records
-from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.engine import lens
+from robustbench_cli.attacks import ATTACKS, Iterated
+from robustbench_cli.engine import judge, lens
 from robustbench_cli.engine.evaluate import Column
 from robustbench_cli.errors import UserError
 from robustbench_cli.models.weights import digest
@@ -74,7 +74,9 @@ def test_a_sweep_over_eps_ends_where_single_evaluations_do_and_never_rises(tmp_p
 
 
 def test_a_sweep_over_steps_is_read_off_the_longest_walk_exactly(tmp_path, net):
-    swept, found = evaluated(tmp_path, net, config("pgd", sweep="steps=1,3,8"))
+    chosen = config("pgd", sweep="steps=1,3,8", precision="exact")
+    swept, found = evaluated(tmp_path, net, chosen)
+    assert [o.seconds > 0 for o in swept.attacks.values()] == [True, False, False]
     for steps in (1, 3, 8):
         one, alone = evaluated(tmp_path, net, config(f"pgd{steps}"))
         label = f"pgd@steps={steps}"
@@ -85,6 +87,37 @@ def test_a_sweep_over_steps_is_read_off_the_longest_walk_exactly(tmp_path, net):
             broken = alone[f"pgd{steps}/by"] >= 0
             mine, theirs = found[f"{label}/{key}"], alone[f"pgd{steps}/{key}"]
             assert np.array_equal(mine[broken], theirs[broken]), (steps, key)
+
+
+WALKS = [name for name in ATTACKS.names() if isinstance(ATTACKS.build(Spec(name)), Iterated)]
+WALKED = {"feaatt": "restarts=1,step=0.4,", "pg-ours": "restarts=2,", "mt": "step=0.4,"}
+"""Parameters under which they are quick, and leave something for later steps."""
+
+
+@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize("kind", ["exact", "bf16", "random"])
+def test_a_sweep_over_steps_is_what_each_length_alone_is(kind, name, tmp_path, net, monkeypatch):
+    """Bit for bit, for every registered attack; read off a longer walk only where that is so."""
+    monkeypatch.setattr(lens, "_has_bf16", lambda _where: True)
+    monkeypatch.setattr(judge, "SHARE", 20)  # draws enough to see whether luck is the same
+    more = {"n": 4 if kind == "random" else 40, "precision": "auto" if kind == "bf16" else "exact"}
+    net = Noisy(net, 0.2) if kind == "random" else net
+    walk = f"{name}:{WALKED.get(name, '')}steps="
+    torch.manual_seed(1)
+    swept, found = evaluated(tmp_path, net, config(f"{walk}9", sweep="steps=1,4", **more))
+    # From many steps to few, as a sweep goes: a randomised model's luck is then the same.
+    torch.manual_seed(1)
+    single, alone = evaluated(tmp_path, net, config(f"{walk}4", f"{walk}1", **more))
+    for n in (4, 1):
+        mine, one = f"{walk}9@steps={n}", f"{walk}{n}"
+        assert swept.attacks[mine].robust_accuracy == single.attacks[one].robust_accuracy
+        for key in ("by", "step", "prediction", "share", "forwards", "backwards"):
+            assert np.array_equal(found[f"{mine}/{key}"], alone[f"{one}/{key}"]), (n, key)
+        broken = alone[f"{one}/by"] >= 0
+        assert np.array_equal(found[f"{mine}/norm"][broken], alone[f"{one}/norm"][broken])
+    copied = swept.attacks[f"{walk}9@steps=1"].seconds == 0
+    nested = ATTACKS.build(Spec.parse(f"{walk}4")).nested and name != "mim"  # whose steps shrink
+    assert copied == (nested and kind == "exact")
 
 
 def test_a_step_that_follows_from_the_number_of_steps_does_so_in_a_sweep(tmp_path, net):
@@ -171,6 +204,20 @@ def test_transfer_judges_the_target_on_images_made_for_the_source(tmp_path, net)
     # The surest image for the source is kept, not the first that fools it.
     right = found["clean/share"] > 0
     assert (found[f"{attack}/norm"][right] > 0.1).all()
+
+
+def test_a_sweep_over_steps_on_another_model_s_images_is_what_each_length_alone_is(tmp_path, net):
+    """The target decides about a walk's last image, so that no walk contains another."""
+    torch.manual_seed(3)
+    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    chosen = {"source": {"id": "other", "weights": digest(other)}, "threat": {"eps": 0.3}}
+    both = [
+        evaluated(tmp_path, net, config(*attacks, **chosen, **more), subject(other, "other"))[0]
+        for attacks, more in ((["pgd"], {"sweep": "steps=1,6"}), (["pgd6", "pgd1"], {}))
+    ]
+    swept, alone = ([o.correct for o in record.attacks.values()] for record in both)
+    assert swept == alone
+    assert swept[0] < swept[1]
 
 
 class Noisy(torch.nn.Module):
