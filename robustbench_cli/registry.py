@@ -163,7 +163,7 @@ class Registry(Generic[T]):
         spec = self.resolve(spec)
         cls = self._entries[spec.name].cls
         try:
-            return cast("T", checker(cls).validate_python(dict(spec.params)))
+            return cast("T", _checker(cls).validate_python(dict(spec.params)))
         except ValidationError as error:
             raise UserError(_explain(self.kind, spec.name, cls, error)) from None
 
@@ -201,7 +201,7 @@ class Registry(Generic[T]):
 
 
 @cache
-def checker(cls: type[T]) -> TypeAdapter[T]:
+def _checker(cls: type[T]) -> TypeAdapter[T]:
     """What checks the values of a dataclass; making it takes much longer than using it."""
     return TypeAdapter(cls)
 
