@@ -25,6 +25,7 @@ COLUMNS = {
     "step": (np.int32, -1),
     "by": (np.int16, -1),
     "stages": (np.int16, 0),
+    "flat": (np.bool_, False),
     "forwards": (np.int64, 0),
     "backwards": (np.int64, 0),
 }
@@ -37,7 +38,8 @@ class Column:
 
     ``prediction`` and ``norm`` are of the adversarial image, else of the one that came closest to
     being wrong; ``by`` is the stage that broke the example (-1: none), ``stages`` how many it has
-    been through, ``share`` how often the prediction is right (0 or 1 unless the model is random).
+    been through, ``flat`` whether one of them found nothing to climb where it began, ``share`` how
+    often the prediction is right (0 or 1 unless the model is random).
     """
 
     arrays: dict[str, np.ndarray]
@@ -66,6 +68,7 @@ class Column:
             a[name][rows[better]] = getattr(found, name).numpy()[better]
         a["by"][rows[found.broken.numpy() & better]] = stage
         a["stages"][rows] = stage + 1
+        a["flat"][rows] |= found.flat.numpy()
         a["forwards"][rows] += found.forwards.numpy()
         a["backwards"][rows] += found.backwards.numpy()
         return np.asarray(better)
@@ -135,24 +138,30 @@ def _kept(
     column: Column, index: int, stage: Stage, found: Found, field: Field
 ) -> Iterator[Progress]:
     if len(found.rows):
-        found = _handed(found, field) if field.target else found
+        found = _handed(found, field, stage.attack.minimal) if field.target else found
         kept = column.put(index, found, stage.attack.minimal)
         yield Progress(index, stage, found, kept)
 
 
-def _handed(found: Found, field: Field) -> Found:
+def _handed(found: Found, field: Field, minimal: bool) -> Found:
     """The target's verdict on images that were crafted on another model."""
     assert field.target is not None
     rows = found.rows.to(field.data.y.device)
     x, y = field.data.images(rows), field.data.y[rows]
-    verdict = field.target.of(rows).verdict(found.x.to(x), x, y)
+    judge, x_adv = field.target.of(rows), found.x.to(x)
+    verdict = judge.verdict(x_adv, x, y, bounded=not minimal)
+    seen = Found.judged(rows, x_adv, judge.threat.distance(x_adv, x), verdict)
+    if minimal:
+        # Nearest is what the target gets wrong, whatever the source says of it.
+        norm = torch.where(seen.broken, seen.norm, torch.inf)
+        found = replace(found, norm=norm, margin=-norm)
     return replace(
         found,
-        broken=verdict.broken.cpu(),
-        prediction=verdict.prediction.cpu(),
-        share=verdict.share.cpu(),
-        step=torch.full_like(found.step, -1),
-        forwards=found.forwards + verdict.forwards,
+        broken=seen.broken,
+        prediction=seen.prediction,
+        share=seen.share,
+        step=seen.step,
+        forwards=found.forwards + seen.forwards,
     )
 
 

@@ -1,5 +1,6 @@
 """Sweeps, transfer, several processes, randomised models: whole evaluations on real digits."""
 
+import copy
 import itertools
 import os
 import subprocess
@@ -218,6 +219,32 @@ def test_a_sweep_over_steps_on_another_model_s_images_is_what_each_length_alone_
     swept, alone = ([o.correct for o in record.attacks.values()] for record in both)
     assert swept == alone
     assert swept[0] < swept[1]
+
+
+@pytest.mark.parametrize("attack", ["deepfool", "fab-t:steps=5,targets=2"])
+def test_the_distance_of_another_model_s_image_is_to_the_nearest_that_the_target_gets_wrong(
+    attack, tmp_path, net
+):
+    other = copy.deepcopy(net)
+    other.head.weight += 0.02 * torch.randn_like(other.head.weight)
+
+    def on(made_on):
+        chosen = config(attack, source={"id": "source", "weights": digest(made_on)})
+        return evaluated(tmp_path, net, chosen, subject(made_on, "source"))
+
+    moved, found = on(other)
+    right, norm = found["clean/share"] > 0, found[f"{attack}/norm"]
+    fooled = found[f"{attack}/prediction"] != found["label"]
+    reached = found[f"{attack}/by"] >= 0
+    assert 0 < reached.sum() < right.sum()
+    assert np.array_equal(reached, right & fooled)
+    assert np.isfinite(norm[reached]).all()
+    assert np.isinf(norm[right & ~reached]).all()
+    assert moved.attacks[attack].correct == int((right & (norm > 0.12)).sum())
+    # What a model finds on itself is what it finds without a source.
+    _, itself = on(net)
+    _, white = evaluated(tmp_path, net, config(attack))
+    assert np.array_equal(itself[f"{attack}/norm"], white[f"{attack}/norm"])
 
 
 class Noisy(torch.nn.Module):
