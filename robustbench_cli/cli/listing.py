@@ -246,7 +246,7 @@ def _template(item: catalogue.Item, text: str) -> "Parts":
     """A preset or suite: its file is the explanation."""
     from rich.text import Text
 
-    needed = presets.written(presets.needs(item.name)) if item.kind == "presets" else []
+    needed = presets.written(presets.needs(str(item.path)))
     example = " ".join([_EXAMPLES[item.kind].format(text), *needed])
     facts = {"file": str(item.path), "needs": ", ".join(needed), "example": example}
     title = _title(text, item.kind.removesuffix("s"))
