@@ -53,6 +53,16 @@ def key(run: Run) -> Hashable:
     return records.same_but_seed(run.config), run.dataset.get("train_sha256"), extra
 
 
+def measured(run: Run, parent: Run) -> Run:
+    """What made the model of an evaluation, with the parameters that the evaluation set."""
+    asked = run.config.get("defense", {})
+    tables = {
+        label: {key: asked.get(label, {}).get(key, value) for key, value in table.items()}
+        for label, table in parent.config.get("defense", {}).items()
+    }
+    return replace(parent, config={**parent.config, "defense": tables})
+
+
 def unlike(runs: Sequence[Run]) -> set[str]:
     """Runs of one name, or of one attack, whose records do not hold the same settings.
 

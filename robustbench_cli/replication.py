@@ -120,7 +120,7 @@ def _nearest(
 ) -> Mapping[tuple[str, ...], int]:
     """For a table, a data set and a model: in how many parameters its method differs at least."""
     nearest: dict[tuple[str, ...], int] = {}
-    models = {each.trained.id: each for each in found}
+    models = {(each.trained.id, str(each.trained.config["defense"])): each for each in found}
     for cell in cells:
         for each in models.values():
             apart = differences.method(meanings[cell.place].defense, each.trained)
@@ -161,7 +161,7 @@ def measured(runs: Sequence[Run]) -> Iterator[Measured]:
                     within=within,
                     source=weights.get(made_on),
                     run=run,
-                    trained=parent,
+                    trained=recipes.measured(run, parent),
                 )
 
 
@@ -178,6 +178,7 @@ def detected(runs: Sequence[Run]) -> Iterator[Measured]:
         parent = weights.get(run.weights)
         if parent is None or run.status != "ok":
             continue
+        parent = recipes.measured(run, parent)
         for each in run.detections:
             try:
                 attack = setting(run), key_of(run, run.attacks[each.attack])
@@ -200,5 +201,5 @@ def detected(runs: Sequence[Run]) -> Iterator[Measured]:
             detector=each.detector,
             population=each.population,
             run=run,
-            trained=trained[weights[run.weights].id],
+            trained=recipes.measured(run, trained[weights[run.weights].id]),
         )

@@ -122,7 +122,7 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
     parent = trained.get(run.parent or "")
     made: Hashable = run.weights
     if parent:
-        made = recipes.key(parent)
+        made = recipes.key(recipes.measured(run, parent))
     return made, setting(run), *(fact.text for fact in _facts(run, seeds=1).values())
 
 
@@ -188,7 +188,7 @@ def _row(
     last = used[-1]
     parent = trained.get(last.parent or "")
     alone = {"model": last.config["model"], "weights": last.weights[:8]}
-    config = parent.config if parent else alone
+    config = recipes.measured(last, parent).config if parent else alone
 
     def cell(name: str, **about: Any) -> Number | None:
         numbers = tuple(found[name][seed] for seed in kept if seed in found[name])

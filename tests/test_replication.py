@@ -9,8 +9,8 @@ from robustbench_cli.papers.reading import load
 from robustbench_cli.records import Detection, Proof, Within
 from robustbench_cli.replication import beside
 
-PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat", "tla")
-TRADES, RST, RICE, AWP, LBGAT, TLA = map(load, PAPERS)
+PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat", "tla", "he")
+TRADES, RST, RICE, AWP, LBGAT, TLA, HE = map(load, PAPERS)
 
 INNER = {"steps": 40, "step": 1 / 30, "beta": 6.0}
 FAITHFUL = {
@@ -352,7 +352,12 @@ def poster(runs, method="AT"):
     return pair
 
 
-AT = {"defense": {"pgd-at": {"name": "pgd-at", "steps": 40, "step": 1 / 30}}}
+AT = {
+    "defense": {
+        "pgd-at": {"name": "pgd-at", "steps": 40, "step": 1 / 30},
+        "label-smoothing": {"name": "label-smoothing", "amount": 0.1},
+    }
+}
 
 
 def test_how_well_errors_are_detected_is_read_and_what_a_paper_does_not_say_is_told(
@@ -397,3 +402,28 @@ def test_a_damaged_record_of_detection_is_named(trained, scored):
     odd = replace(scored(run, detection(0.9), id="odd"), config={"attack": {}})
     with pytest.raises(UserError, match=r"^run 'odd' is damaged: its record has no 'threat'$"):
         poster([run, odd])
+
+
+def test_the_scale_at_which_cosines_were_attacked_is_told_and_the_paper_s_is_nearer(
+    trained, evaluated
+):
+    he = {"name": "he", "scale": 15.0, "margin": 0.2, "eval_scale": 0.0}
+    defense = {"trades": {"name": "trades", "beta": 6.0, "steps": 10, "step": 7 / 31}, "he": he}
+    threat = {"norm": "Linf", "eps": 0.031}
+    cifar = {"dataset": {"name": "cifar10", "test": 100, "test_sha256": "f"}}
+    run = trained("trades+he", defense=defense, threat=threat, data="cifar10")
+    pgd = {"pgd20": (PGD | {"steps": 20, "step": 3 / 31}, 60)}
+
+    def measured(scale):
+        made = evaluated(run, pgd, eps=0.031, **cifar)
+        made.config["defense"] = {**defense, "he": he | {"eval_scale": scale}}
+        return made
+
+    def differences(*evaluations):
+        found = numbers(HE, [run, *evaluations], "2", method="TRADES+HE")
+        return [text for text in said(found["PGD-20"]) if text.startswith("he ")]
+
+    assert differences(measured(0.0)) == ["he eval_scale 0 (1)"]
+    assert differences(measured(1.0)) == []
+    for both in ((0.0, 1.0), (1.0, 0.0)):
+        assert differences(*map(measured, both)) == []

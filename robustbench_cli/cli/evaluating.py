@@ -53,7 +53,7 @@ def request(asked: Asked, kind: str) -> "Request":
     from robustbench_cli.run import setup
     from robustbench_cli.run.asked import chosen_attacks, chosen_certificates, eval_config
     from robustbench_cli.run.evaluate import Request
-    from robustbench_cli.run.subject import Choice, find
+    from robustbench_cli.run.subject import Choice, deployed, find
 
     place = setup.Place(out=asked.out, data_dir=asked.data_dir, device=asked.device)
     options: dict[str, Any] = given(
@@ -84,10 +84,11 @@ def request(asked: Asked, kind: str) -> "Request":
         batch_size=asked.batch_size,
         seed=asked.seed,
     )
+    config = eval_config(base, typed, asked.changes)
     return Request(
-        subject=subject,
+        subject=deployed(subject, config),
         source=source,
-        config=eval_config(base, typed, asked.changes),
+        config=config,
         place=place,
         command=sys.argv[1:],
         name=asked.name,

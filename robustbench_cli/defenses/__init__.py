@@ -30,6 +30,8 @@ class Defense(ABC):
 
     alone: ClassVar[str] = ""
     """Why processes cannot share a batch, where they cannot: what it does with one."""
+    deployed: ClassVar[tuple[str, ...]] = ()
+    """Parameters that change what is measured, not the training: an evaluation may set them."""
     one_label: ClassVar[bool] = False
     """Whether it needs one class per example: mixed labels have shares of several."""
 

@@ -1,7 +1,7 @@
 """Hypersphere embedding (Pang et al., 2020), https://arxiv.org/abs/2002.08619, equations 4-6."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -29,7 +29,10 @@ class HE(Modifier):
     margin: Annotated[Number, Field(ge=0)] = 0.2
     """What is taken off the true class's cosine in training, m."""
     eval_scale: Annotated[Number, Field(ge=0)] = 0.0
-    """The scale at evaluation; 0: the training scale, 1: the paper's, which weakens attacks."""
+    """The scale at evaluation; 0: the training scale, 1: the paper's, which weakens attacks.
+    ``advbench eval --set defense.he.eval_scale=1`` measures the same weights with another one."""
+
+    deployed: ClassVar[tuple[str, ...]] = ("eval_scale",)
 
     def check(self, recipe: Recipe, epochs: int) -> None:
         later = recipe.modifiers[recipe.modifiers.index(self) + 1 :]

@@ -21,9 +21,10 @@ from robustbench_cli.config import (
     validated,
 )
 from robustbench_cli.data import DATASETS
+from robustbench_cli.defenses import DEFENSES, Recipe
 from robustbench_cli.errors import UserError, hint
 from robustbench_cli.registry import Number, Registry, Spec
-from robustbench_cli.run.setup import known, radius_of
+from robustbench_cli.run.setup import known, radius_of, tables_of
 from robustbench_cli.threat import Threat
 
 EVALUATION = ("threat", "dataset", "n", "batch_size", "seed", "precision")
@@ -37,12 +38,15 @@ def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
         UserError: a bad value, or a setting that is not an evaluation's to change.
     """
     changes = settings(pairs)
+    measured = changes.pop("defense", {})
     odd = [section for section in changes if section not in EVALUATION]
     if odd:
         raise UserError(
             f"--set {odd[0]}: an evaluation cannot change that; it takes {', '.join(EVALUATION)}"
         )
     values = refined(merged(base, typed), changes)
+    if measured:
+        values["defense"] = _deployed(values["defense"], measured)
     dataset = DATASETS.build(spec_of(values["dataset"]))
     values["dataset"] = DATASETS.describe(dataset)
     values["threat"] = radius_of(values.get("threat", {}), dataset)
@@ -61,6 +65,20 @@ def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
         if values["certify"] and options.get(option):
             raise UserError(f"--certify goes without --{option}, which is for attacks")
     return validated(EvalConfig, values)
+
+
+def _deployed(defense: Table, changes: Table) -> Table:
+    """A trained defense with parameters replaced that its training never saw."""
+    made = refined({"defense": defense}, {"defense": changes})["defense"]
+    for label, part in changes.items():
+        free = DEFENSES.entry(made[label]["name"]).cls.deployed  # type: ignore[attr-defined]
+        if odd := [key for key in part if key not in free]:
+            only = f"; of {label} it takes {', '.join(free)}" if free else ""
+            raise UserError(
+                f"--set defense.{label}.{odd[0]}: an evaluation cannot change how a model was "
+                f"trained{only}"
+            )
+    return tables_of(Recipe.build(specs_of(made)))
 
 
 SWEPT: Mapping[str, Any] = {

@@ -1,10 +1,10 @@
 """Which model is evaluated: a training run's, or one of the user's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robustbench_cli import folders, records
-from robustbench_cli.config import Table, spec_of, specs_of
+from robustbench_cli.config import EvalConfig, Table, spec_of, specs_of
 from robustbench_cli.data import DATASETS
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import Recipe
@@ -106,6 +106,16 @@ def restore(run: records.Run, folder: Path, kept: records.Checkpoint | None = No
     load_weights(model, path)
     Recipe.build(specs_of(run.config["defense"])).deploy(model)
     return model
+
+
+def deployed(subject: Subject, config: EvalConfig) -> Subject:
+    """The same weights in the trim that an evaluation asks for, with what is to be said of that."""
+    if not config.defense:
+        return subject
+    recipe = Recipe.build(specs_of(config.defense))
+    recipe.deploy(subject.model)  # type: ignore[arg-type]
+    said = [text for part in recipe.parts if part.deployed for text in part.warnings()]
+    return replace(subject, notes=(*subject.notes, *said))
 
 
 def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, Table]:
