@@ -55,6 +55,8 @@ class Outcome:
     """The radius, where it is not the evaluation's own (a sweep)."""
     broken_by: dict[str, int] = field(default_factory=dict)
     """How many examples each member of an ensemble broke."""
+    stages: list[str] = field(default_factory=list)
+    """The member of an ensemble that each number in ``by`` stands for (``examples.npz``)."""
     minimal: bool = False
     """Whether the attack looks for the nearest image, so that it has a distance."""
     median_norm: float | None = None

@@ -1,5 +1,7 @@
 """Records while they are written: one process at a time, nothing older over anything newer."""
 
+import json
+
 import pytest
 
 from robustbench_cli import records
@@ -29,3 +31,13 @@ def test_what_was_interrupted_is_taken_up(trained, tmp_path):
     with records.recording(records.read(tmp_path), tmp_path):
         pass
     assert records.read(tmp_path).status == "ok"
+
+
+def test_a_record_without_what_later_ones_have_is_read_as_it_is(trained, evaluated, tmp_path):
+    """Fields are only ever added; an outcome had no stages before."""
+    record = evaluated(trained(), {"aa": ({"name": "autoattack"}, 40, {"stages": ["apgd-ce"]})})
+    file = records.write(record, tmp_path)
+    values = json.loads(file.read_text())
+    assert values["attacks"]["aa"].pop("stages") == ["apgd-ce"]
+    file.write_text(json.dumps(values))
+    assert records.read(tmp_path).attacks["aa"].stages == []

@@ -1,6 +1,7 @@
 """From verdicts per example to the figures of a record."""
 
 import math
+from collections import Counter
 
 import numpy as np
 
@@ -41,8 +42,9 @@ def outcome(
     share = robust(point, column, clean)
     a, n = column.arrays, len(share)
     tried = clean.arrays["share"] > 0
-    members = list(dict.fromkeys(stage.member for stage in stages))
-    broken = {m: [i for i, stage in enumerate(stages) if stage.member == m] for m in members}
+    members = [stage.member for stage in stages]
+    by = Counter(members[stage] for stage in a["by"][column.broken])
+    several = len({*members}) > 1
     median = float(np.median(a["norm"][tried])) if point.attack.minimal and tried.any() else None
     random = bool(((share > 0) & (share < 1)).any())
     deviation = 1.645 * math.sqrt(float((share * (1 - share)).sum())) / max(1, n)
@@ -56,9 +58,8 @@ def outcome(
         backwards=int(a["backwards"].sum()),
         seconds=seconds,
         eps=point.eps,
-        broken_by={m: int(np.isin(a["by"], rows).sum()) for m, rows in broken.items()}
-        if len(members) > 1
-        else {},
+        broken_by={member: by[member] for member in members} if several else {},
+        stages=members if several else [],
         minimal=point.attack.minimal,
         median_norm=median if median is not None and math.isfinite(median) else None,
         majority_accuracy=float((share > 0.5).mean()) if random else None,

@@ -270,6 +270,17 @@ def test_a_randomised_model_s_accuracy_is_a_mean_over_draws(tmp_path, net):
     assert found.attacks["pgd3:eot=4"].backwards > 3 * outcome.backwards
 
 
+def test_examples_name_the_member_that_broke_them(tmp_path, net):
+    attack = "ensemble:apgd-t-3/square30"
+    found, arrays = evaluated(tmp_path, net, config(attack, "pgd5"))
+    outcome, by = found.attacks[attack], arrays[f"{attack}/by"]
+    assert outcome.stages == ["apgd-t-3"] * 9 + ["square30"]
+    named = [outcome.stages[stage] for stage in by[by >= 0]]
+    assert {name: named.count(name) for name in ("apgd-t-3", "square30")} == outcome.broken_by
+    assert named
+    assert not found.attacks["pgd5"].stages  # its own restarts
+
+
 def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net_file):
     command = ["eval", "--model", f"{net_file}:make", "--dataset", "digits"]
     command += ["--attack", "pgd5", "--attack", "ensemble:apgd-ce-5/square20", "--n", "41"]
