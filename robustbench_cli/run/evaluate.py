@@ -288,7 +288,7 @@ class _Session:
             target=self._field.target and self._field.target.at(point.threat.eps),
         )
         self.journal.started()
-        watched = Watched(self._display, point, column, standing, len(stages), int(mine.sum()))
+        watched = Watched(self._display, point, column, clean_, mine, standing, len(stages))
         for progress in evaluate(stages, column, standing, field, self._itself):
             keep(point.label, progress)
             self.journal.moved(name, column, progress.found.rows.numpy())

@@ -4,6 +4,7 @@ import numpy as np
 
 from robustbench_cli.engine.evaluate import Column, Progress
 from robustbench_cli.run.display import Display
+from robustbench_cli.run.outcomes import robust
 from robustbench_cli.run.points import Point
 
 
@@ -15,12 +16,13 @@ class Watched:
         display: Display,
         point: Point,
         column: Column,
+        clean: Column,
+        mine: np.ndarray,
         standing: np.ndarray,
         stages: int,
-        n: int,
     ) -> None:
-        self._display, self._point, self._column = display, point, column
-        self._standing, self._stages, self._all = standing, stages, n
+        self._display, self._point, self._column, self._clean = display, point, column, clean
+        self._mine, self._standing, self._stages = mine, standing, stages
         self._index = self._done = self._todo = -1
 
     def see(self, progress: Progress) -> None:
@@ -34,5 +36,7 @@ class Watched:
             several = f" {stage.member} {self._index + 1}/{self._stages}" * (self._stages > 1)
             self._display.judging(f"{self._point.label}{several}", self._todo)
         self._done += len(progress.found.rows)
-        left = self._standing & ~self._column.broken
-        self._display.judged(self._done, float(left.sum() / max(1, self._all)))
+        known = self._column.broken | (self._column.arrays["stages"] > 0)
+        share = robust(self._point, self._column, self._clean)
+        share = np.where(known, share, self._clean.arrays["share"])
+        self._display.judged(self._done, float(share[self._mine].mean(dtype=float)))

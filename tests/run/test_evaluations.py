@@ -281,6 +281,35 @@ def test_examples_name_the_member_that_broke_them(tmp_path, net):
     assert not found.attacks["pgd5"].stages  # its own restarts
 
 
+class Told(Display):
+    """The last accuracy that was told of each attack."""
+
+    def __init__(self):
+        self.last = {}
+
+    def judging(self, label, n, what="robust accuracy"):
+        self._label = label.split(" ")[0]
+
+    def judged(self, done, accuracy):
+        self.last[self._label] = accuracy
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_the_accuracy_told_meanwhile_ends_as_the_one_recorded(random, tmp_path, net):
+    net = Noisy(net, 0.2) if random else net
+    request = Request(
+        subject=subject(net),
+        config=config("deepfool", "pgd5", "ensemble:apgd-t-3/square30", n=6 if random else 40),
+        place=setup.Place(out=tmp_path, device="cpu"),
+        command=["x"],
+    )
+    told = Told()
+    found = records.read(run(request, told))
+    assert told.last.pop("clean") == found.clean_accuracy
+    assert told.last == {label: o.robust_accuracy for label, o in found.attacks.items()}
+    assert min(told.last.values()) < max(told.last.values())
+
+
 def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net_file):
     command = ["eval", "--model", f"{net_file}:make", "--dataset", "digits"]
     command += ["--attack", "pgd5", "--attack", "ensemble:apgd-ce-5/square20", "--n", "41"]
