@@ -217,6 +217,13 @@ class Search(Attack, ABC):
         """Whether a misclassification at this look counts, (B)."""
         return torch.ones_like(taken, dtype=torch.bool)
 
+    def flat(self, state: State) -> Tensor:
+        """Whether the loss was flat where the walk began, (B): it was led by nothing from there.
+
+        Of most attacks nobody asks; AutoAttack's authors ask it of the logit ratio.
+        """
+        return torch.zeros(len(state["x"]), dtype=torch.bool, device=state["x"].device)
+
     def told(self, state: State) -> Tensor:
         """What is to be known of each example at its end, (B, T); of most attacks, nothing."""
         return state["x"].new_zeros(len(state["x"]), 0)

@@ -6,11 +6,12 @@ A step size that halves itself when the loss stalls, and a return to the best po
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli import losses
-from robustbench_cli.attacks import ATTACKS, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Look, Output, State, Task
 from robustbench_cli.attacks._apgd import APGD
 
 
@@ -23,9 +24,24 @@ class CrossEntropy(APGD):
         return losses.cross_entropy(out.logits, task.y)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ratio(APGD):
+    """Auto-PGD on a logit ratio, which says where that is flat at the random start."""
+
+    def begin(self, task: Task) -> State:
+        return {**super().begin(task), "flat": torch.zeros_like(task.y, dtype=torch.bool)}
+
+    def move(self, state: State, look: Look, task: Task) -> State:
+        first = (look.taken == 0) & ~look.grad.any((1, 2, 3))
+        return {**super().move(state, look, task), "flat": state["flat"] | first}
+
+    def flat(self, state: State) -> Tensor:
+        return state["flat"]
+
+
 @ATTACKS.register("apgd-dlr", pattern=r"apgd-dlr-(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class LogitRatio(APGD):
+class LogitRatio(Ratio):
     """Auto-PGD on the difference of logits ratio, which no rescaling of the logits can blunt.
 
     Untargeted, it reads the three largest logits, so three classes are enough; the targeted ratio
@@ -40,7 +56,7 @@ class LogitRatio(APGD):
 
 @ATTACKS.register("apgd-t", pattern=r"apgd-t-(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class Targeted(APGD):
+class Targeted(Ratio):
     """Auto-PGD on the targeted logit ratio, towards the most likely wrong classes in turn."""
 
     targets: Annotated[int, Field(ge=1)] = 9

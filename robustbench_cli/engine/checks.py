@@ -62,15 +62,22 @@ def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -
 
 def after(stages: list[Stage], column: Column, n: int) -> list[str]:
     """Warnings about what an attack found."""
+    notes = []
+    flat, tried = (int((column.arrays[key] > 0).sum()) for key in ("flat", "stages"))
+    if flat:
+        notes.append(
+            f"{flat} of {tried} examples have a zero gradient of the logit ratio at a random "
+            "start: gradient attacks may be unreliable"
+        )
     blind = [i for i, stage in enumerate(stages) if stage.attack.sees == "logits"]
     sighted = len(blind) < len(stages)
     extra = int(np.isin(column.arrays["by"], blind).sum())
-    if not (sighted and blind and extra > BEATEN * n):
-        return []
-    return [
-        f"the black-box attack broke {extra} of {n} examples that gradients had missed: the "
-        "evaluation may be unreliable; try more queries and restarts, or an adaptive attack"
-    ]
+    if sighted and blind and extra > BEATEN * n:
+        notes.append(
+            f"the black-box attack broke {extra} of {n} examples that gradients had missed: the "
+            "evaluation may be unreliable; try more queries and restarts, or an adaptive attack"
+        )
+    return notes
 
 
 def randomised(model: nn.Module, x: Tensor) -> bool:

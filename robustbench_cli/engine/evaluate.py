@@ -17,7 +17,7 @@ from robustbench_cli.engine.table import Found
 from robustbench_cli.noise import Noise
 from robustbench_cli.threat import Threat
 
-COLUMNS = {
+COLUMNS: dict[str, tuple[type[np.generic], float]] = {
     "prediction": (np.int32, -1),
     "share": (np.float32, 0.0),
     "margin": (np.float32, -np.inf),

@@ -228,6 +228,7 @@ def _verdicts(attack: Search, table: Table, field: Field) -> Found:
     return replace(
         found,
         margin=table.peak.float().cpu(),
+        flat=attack.flat(table.state).cpu(),
         told=attack.told(table.state).cpu(),
         step=torch.where(found.broken, table.peak_step.cpu(), -1),
         forwards=found.forwards + table.forwards.cpu(),

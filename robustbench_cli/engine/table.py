@@ -29,6 +29,8 @@ class Found:
     """Looks before the first success (gradient steps taken); -1: never."""
     forwards: Tensor
     backwards: Tensor
+    flat: Tensor
+    """Whether the attack found nothing to climb where it began."""
     told: Tensor
     """(B, T): what the attack has to tell at its end; of most, nothing."""
 
@@ -47,6 +49,7 @@ class Found:
             step=none - 1,
             forwards=none + verdict.forwards,
             backwards=none,
+            flat=none.bool(),
             told=verdict.margin.new_zeros(len(rows), 0).cpu(),
         )
 

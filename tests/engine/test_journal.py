@@ -27,6 +27,7 @@ def found(rows, broken=(), cost=5):
         step=torch.where(fell, 3, -1),
         forwards=none + cost,
         backwards=none + cost - 1,
+        flat=rows % 2 == 1,
         told=torch.zeros(len(rows), 0),
     )
 
