@@ -31,10 +31,16 @@ class AutoAttack(Attack):
     """standard; plus, which adds untargeted APGD-DLR and FAB with five restarts; or rand, for
     randomised models: APGD on gradients averaged over 20 passes."""
 
-    min_classes: ClassVar[int] = 4  # the targeted logit ratio reads the fourth largest logit
+    min_classes: ClassVar[int] = 4  # as the standard version's targeted logit ratio
+
+    @property
+    def needs(self) -> int:
+        return max(attack.needs for attack in self._members(sparse=False).values())
 
     def members(self, threat: Threat) -> Mapping[str, Attack]:
-        sparse = threat.norm == "L1"
+        return self._members(sparse=threat.norm == "L1")
+
+    def _members(self, sparse: bool) -> Mapping[str, Attack]:
         targeted: dict[str, Attack] = {
             "apgd-t": APGDTargeted(targets=5 if sparse else 9),
             "fab-t": FABTargeted(within=True),

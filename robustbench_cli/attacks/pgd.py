@@ -21,6 +21,8 @@ LOSSES: dict[Climbs, Callable[[Tensor, Task], Tensor]] = {
     "dlr": lambda logits, task: losses.dlr(logits, task.y),
     "kl": lambda logits, task: losses.kl(logits, task.clean),
 }
+NEEDS: dict[Climbs, int] = {"dlr": 3}
+"""How many classes a loss needs, where two are not enough."""
 
 
 @ATTACKS.register("pgd", pattern=r"pgd-?(?P<steps>\d+)")
@@ -35,6 +37,10 @@ class PGD(Iterated):
     climbs: Climbs = "ce"
     """What is maximised: cross-entropy, the C&W margin with kappa 50, the plain margin, the
     logit ratio of AutoAttack, or the divergence from the clean prediction (start=gauss)."""
+
+    @property
+    def needs(self) -> int:
+        return NEEDS.get(self.climbs, self.min_classes)
 
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
         return LOSSES[self.climbs](out.logits, task)

@@ -219,7 +219,8 @@ def config(text, norm="Linf"):
     ("text", "classes"),
     [
         *(("autoattack", 3), ("apgd-t", 3), ("autoattack-reference", 3), ("apgd-dlr", 2)),
-        *(("ensemble:apgd-ce/apgd-t", 3), ("autoattack", 2)),
+        *(("ensemble:apgd-ce/apgd-t", 3), ("autoattack", 2), ("pgd:climbs=dlr", 2)),
+        *(("cw:climbs=dlr", 2), ("autoattack:version=plus", 3), ("autoattack:version=rand", 2)),
     ],
 )
 def test_too_few_classes_for_the_loss_are_refused_by_name(text, classes):
@@ -228,9 +229,18 @@ def test_too_few_classes_for_the_loss_are_refused_by_name(text, classes):
         build_attacks(config(text), classes)
 
 
-@pytest.mark.parametrize(("text", "classes"), [("apgd-dlr", 3), ("apgd-t", 4), ("pgd", 2)])
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        *(("apgd-dlr", 3), ("apgd-t", 4), ("pgd", 2), ("pgd:climbs=dlr,steps=2", 3)),
+        *(("autoattack:version=rand", 3), ("autoattack", 4)),
+    ],
+)
 def test_just_enough_classes_are_enough(text, classes):
-    assert list(build_attacks(config(text), classes)) == [text]
+    attack = build_attacks(config(text), classes)[text]
+    if text != "autoattack":  # which would take a while
+        net = nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
+        assert len(run(net, torch.rand(2, 1, 2, 2), torch.arange(2), attack).broken) == 2
 
 
 def test_logits_that_are_not_numbers_are_no_success(digits_model):
