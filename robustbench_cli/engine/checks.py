@@ -17,6 +17,7 @@ from robustbench_cli.ascent import gradient
 from robustbench_cli.attacks import Stage
 from robustbench_cli.engine.evaluate import Column
 from robustbench_cli.engine.judge import judging
+from robustbench_cli.engine.memory import in_parts
 from robustbench_cli.losses import dlr
 
 RANDOM = 1e-4
@@ -39,7 +40,7 @@ def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -
                 "means over fresh draws"
             )
         with torch.no_grad(), _counting() as calls:
-            logits = model(x)
+            logits = in_parts(model, x)
         if calls:
             notes.append(
                 "the model computes gradients in its forward pass (a dynamic defense): AutoAttack "
@@ -49,12 +50,12 @@ def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -
         if logits.max() < 1 + 1e-5 and logits.min() > -1e-5 and (sums < 1e-5).all():
             notes.append("the model's outputs look like probabilities: it must return logits")
         if logits.shape[1] >= 3:
-            right = logits.argmax(1) == y  # nobody attacks the others
-            _, grad = gradient(model, dlr, y[right], x[right])
-            zero = int((grad.flatten(1).abs().sum(1) == 0).sum())
+            right = (logits.argmax(1) == y).nonzero().squeeze(1)  # nobody attacks the others
+            steep = in_parts(lambda rows: gradient(model, dlr, y[rows], x[rows])[1], right)
+            zero = int((~steep.flatten(1).any(1)).sum())
             if zero:
                 notes.append(
-                    f"{zero} of {int(right.sum())} images have a zero gradient of the logit ratio: "
+                    f"{zero} of {len(right)} images have a zero gradient of the logit ratio: "
                     "gradient attacks may be unreliable"
                 )
     return notes
@@ -83,7 +84,7 @@ def after(stages: list[Stage], column: Column, n: int) -> list[str]:
 def randomised(model: nn.Module, x: Tensor) -> bool:
     """Whether the model answers differently when asked again."""
     with torch.no_grad():
-        answers = [model(x) for _ in range(5)]
+        answers = [in_parts(model, x) for _ in range(5)]
     units = [answer / (answer.norm(dim=1, keepdim=True) + 1e-10) for answer in answers]
     labels = [answer.argmax(1) for answer in answers]
     apart = max(float((units[0] - unit).norm(dim=1).max()) for unit in units[1:])

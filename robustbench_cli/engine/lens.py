@@ -16,6 +16,7 @@ from torch.fx.experimental import optimization
 
 from robustbench_cli.attacks import Look, Output, Search, State, Task
 from robustbench_cli.engine.judge import device_of
+from robustbench_cli.engine.memory import in_parts
 from robustbench_cli.losses import margin, wide
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
@@ -129,21 +130,21 @@ def exact(model: nn.Module) -> Lens:
     return _on(device_of(model), model=model)
 
 
-def quick(model: nn.Module, x: Tensor) -> tuple[Lens, list[str]]:
+def quick(model: nn.Module, x: Tensor, *, random: bool = False) -> tuple[Lens, list[str]]:
     """The fastest model that can be vouched for, and notes on what was given up.
 
     Args:
         x: images (B, C, H, W) on which the fast model is compared with the original.
+        random: whether the model is randomised: no two of its answers can be compared.
     """
-    where = device_of(model)
-    fast, notes = _folded(model, x)
-    folded = fast is not model
+    where, answers = device_of(model), _shown(model, x)
+    fast, notes = _folded(model, x, answers, random)
+    about = ", BatchNorm folded" * (fast is not model)
     narrow = _has_bf16(where)
-    doubt = 10 * _apart(model, fast, x)
     if narrow:
         fast = _in_bf16(fast, where)
-        doubt = 10 * _apart(model, fast, x)
-    about = ("bfloat16" if narrow else "float32") + ", BatchNorm folded" * folded
+    doubt = 0.0 if fast is model else 10 * _apart(answers, fast, x)
+    about = ("bfloat16" if narrow else "float32") + about
     return _on(where, model=fast, doubt=doubt, about=about), notes
 
 
@@ -180,40 +181,55 @@ def _in_bf16(model: nn.Module, where: torch.device) -> nn.Module:
     return _Narrow(model, where).eval()
 
 
-def _folded(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str]]:
+def _folded(
+    model: nn.Module, x: Tensor, answers: Tensor, random: bool
+) -> tuple[nn.Module, list[str]]:
     """The model with every BatchNorm that directly follows a convolution folded into it."""
-    hooks = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    if hooks:
-        return model, ["BatchNorm was not folded: the model has forward hooks"]
-    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+    folded: nn.Module = model
+    if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        why = "the model has forward hooks"
+    elif not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return model, []
-    try:
-        folded: nn.Module = optimization.fuse(copy.deepcopy(model).eval())
-    except Exception as error:  # tracing runs the user's code: anything can come out of it
-        first = (str(error).splitlines() or [""])[0]
-        return model, [f"BatchNorm was not folded: {type(error).__name__}: {first}"]
-    folded = folded.to(memory_format=torch.channels_last).requires_grad_(False)
-    spread = float(_shown(model, x).std())
-    if not isinstance(folded, fx.GraphModule) or not _apart(model, folded, x) <= TOLERANCE * spread:
-        return model, ["BatchNorm was not folded: the folded model answers differently"]
+    elif random:
+        why = "the model is randomised"  # a trace keeps one branch of many
+    else:
+        try:
+            folded = optimization.fuse(copy.deepcopy(model).eval())
+            folded = folded.to(memory_format=torch.channels_last).requires_grad_(False)
+            why = _unlike(model, folded, x, answers)
+        except Exception as error:  # this runs the user's code: anything can come out of it
+            why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return (model, [f"BatchNorm was not folded: {why}"]) if why else (folded, [])
+
+
+def _unlike(model: nn.Module, folded: nn.Module, x: Tensor, answers: Tensor) -> str:
+    """What speaks against a folded model; nothing, if nothing does."""
+    near = _apart(answers, folded, x) <= TOLERANCE * float(answers.std())
+    if not isinstance(folded, fx.GraphModule) or not near:
+        return "the folded model answers differently"
     mine, theirs = (_slope(each, x) for each in (model, folded))
     if not float((mine - theirs).norm()) <= STEEP * float(mine.norm()):
         # A backward pass of the user's own (a straight-through estimator) is lost in tracing.
-        return model, ["BatchNorm was not folded: the folded model has other gradients"]
-    return folded, []
+        return "the folded model has other gradients"
+    return ""
 
 
 def _slope(model: nn.Module, x: Tensor) -> Tensor:
     """The gradient of the images' largest logits."""
-    leaf = x.clone().requires_grad_()
-    with torch.enable_grad():
-        (grad,) = torch.autograd.grad(model(leaf).amax(1).sum(), leaf, allow_unused=True)
-    return torch.zeros_like(x) if grad is None else grad
+
+    def of(part: Tensor) -> Tensor:
+        leaf = part.clone().requires_grad_()
+        with torch.enable_grad():
+            top = model(leaf).amax(1).sum()
+            (grad,) = torch.autograd.grad(top, leaf, allow_unused=True)
+        return torch.zeros_like(part) if grad is None else grad
+
+    return in_parts(of, x)
 
 
-def _apart(model: nn.Module, other: nn.Module, x: Tensor) -> float:
-    """How much two models' logits differ at most."""
-    return float((_shown(model, x) - _shown(other, x)).abs().max())
+def _apart(answers: Tensor, other: nn.Module, x: Tensor) -> float:
+    """How much another model's logits differ from the original's at most."""
+    return float((answers - _shown(other, x)).abs().max())
 
 
 def _shown(model: nn.Module, x: Tensor) -> Tensor:
@@ -222,5 +238,4 @@ def _shown(model: nn.Module, x: Tensor) -> Tensor:
     A difference that hides on clean images would mislead the search exactly where it goes.
     """
     with torch.no_grad():
-        logits: Tensor = model(torch.cat([x, 1 - x, x.roll(1, 0) / 2 + x / 2]))
-    return logits
+        return in_parts(model, torch.cat([x, 1 - x, x.roll(1, 0) / 2 + x / 2]))

@@ -200,7 +200,7 @@ class _Session:
         on = request.source.model if request.source else model
         self._itself = self._search = lens.exact(on)
         if self.config.precision == "auto" and request.source is None:
-            self._search, given_up = lens.quick(model, few)
+            self._search, given_up = lens.quick(model, few, random=self._judge.random)
             for note in given_up:
                 self.note(note)
         self._field = Field(

@@ -1,5 +1,6 @@
 """Fast models are vouched for or given up, and never make an attack weaker."""
 
+import random
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -144,6 +145,43 @@ def test_what_cannot_be_folded_faithfully_is_left_alone(kind, why):
         assert notes[0].startswith("BatchNorm was not folded")
         assert (why or "") in notes[0]
         assert fast.model is net
+
+
+class Dynamic(Block):
+    """Follows its own gradient first: it can be traced, and the trace cannot run."""
+
+    def before(self, x):
+        leaf = x.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            top = self.head(F.relu(self.norm(self.conv(leaf))).flatten(1)).logsumexp(1)
+            (grad,) = torch.autograd.grad(top.sum(), leaf)
+        return x + 0.01 * grad
+
+
+class Coin(Block):
+    """A branch at random, of which a trace keeps one."""
+
+    def before(self, x):
+        return x.flip(3) if random.random() < 0.5 else x
+
+
+def test_a_trace_that_cannot_run_is_given_up():
+    net = warmed(Dynamic())
+    fast, notes = quick(net, torch.rand(12, 3, 8, 8))
+    assert fast.model is net
+    assert len(notes) == 1
+    assert notes[0].startswith("BatchNorm was not folded: RuntimeError: ")
+
+
+def test_a_randomised_model_is_not_folded_into_one_of_its_answers():
+    x = torch.rand(12, 3, 8, 8)
+    net = warmed(Coin())
+    random.seed(916)  # ten draws on one side: no comparison could tell
+    assert quick(net, x)[0].model is not net
+    random.seed(916)
+    fast, notes = quick(net, x, random=True)
+    assert fast.model is net
+    assert notes == ["BatchNorm was not folded: the model is randomised"]
 
 
 def test_a_model_with_hooks_is_left_alone():
