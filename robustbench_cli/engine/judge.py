@@ -54,10 +54,8 @@ def judging(model: nn.Module) -> Iterator[None]:
 
 def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """All that a model computes with, whether or not its state dict holds it."""
-    for name, value in model.named_parameters():
-        yield f"parameter {name!r}", value.detach()
-    for name, value in model.named_buffers():
-        yield f"buffer {name!r}", value
+    yield from ((f"parameter {name!r}", p.detach()) for name, p in model.named_parameters())
+    yield from ((f"buffer {name!r}", b) for name, b in model.named_buffers())
 
 
 def _same(was: Tensor, now: Tensor) -> bool:
@@ -73,12 +71,13 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def examine(model: nn.Module, x: Tensor, classes: int) -> None:
+def examine(model: nn.Module, x: Tensor, classes: int, called: str = "the model") -> None:
     """Refuse a model that cannot be judged; raise ``UserError`` with what it returned.
 
     Args:
         x: a few images (B, C, H, W) in [0, 1].
         classes: how many classes the data set has.
+        called: what the message calls it, where there are several.
     """
     with judging(model):
         try:
@@ -86,19 +85,19 @@ def examine(model: nn.Module, x: Tensor, classes: int) -> None:
         except Exception as error:  # it may be the user's code: anything can come out of it
             first = (str(error).splitlines() or [""])[0]
             raise UserError(
-                f"the model cannot take images of shape {tuple(x.shape[1:])}: "
+                f"{called} cannot take images of shape {tuple(x.shape[1:])}: "
                 f"{type(error).__name__}: {first}"
             ) from None
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the model must return logits (B, {classes}), it returned {got}")
+        raise UserError(f"{called} must return logits (B, {classes}), it returned {got}")
     if logits.shape[1] != classes:
-        raise UserError(f"the model returns {logits.shape[1]} classes, the data set has {classes}")
+        raise UserError(f"{called} returns {logits.shape[1]} classes, the data set has {classes}")
     if not logits.isfinite().all():
-        raise UserError("the model returns NaN or infinite logits on clean images")
+        raise UserError(f"{called} returns NaN or infinite logits on clean images")
     if not logits.requires_grad:
         raise UserError(
-            "the model's logits have no gradient with respect to the images (detached?); "
+            f"the logits of {called} have no gradient with respect to the images (detached?); "
             "gradient attacks cannot work on it"
         )
 

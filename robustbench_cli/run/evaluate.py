@@ -124,7 +124,8 @@ def _shared(
     todo = points(build_attacks(config, len(test.classes)), config)
     for each in filter(None, (subject, request.source)):
         each.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        examine(each.model, data.images(slice(2)), len(test.classes))
+        called = "the model" if each is subject else f"the source {each.name!r}"
+        examine(each.model, data.images(slice(2)), len(test.classes), called)
     threat = localize.bound(config.threat, subject.model, data)
     with ExitStack() as stack:
         run_ = _described(request, data, test, where)

@@ -99,7 +99,7 @@ def _together(
     few = data.data.images(slice(lens.SHOWN))
     for each in subjects:
         each.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        examine(each.model, few[:2], classes)
+        examine(each.model, few[:2], classes, called=f"run {each.parent!r}")
         with judging(each.model):
             if checks.randomised(each.model, few):
                 raise UserError(f"run {each.parent!r} is randomised: a joint attack asks once")
