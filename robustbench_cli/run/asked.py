@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from robustbench_cli import presets
 from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.certificates import CERTIFICATES
+from robustbench_cli.columns import CLEAN
 from robustbench_cli.config import (
     EvalConfig,
     Table,
@@ -174,6 +175,11 @@ def _suite(name: str) -> Table:
     if odd or "attack" not in found:
         what = f"sets {odd[0]!r}" if odd else "names no attack"
         raise UserError(f"suite {name!r} {what}; a suite holds [attack.NAME] tables and no more")
+    if taken := [label for label in found["attack"] if label.strip() in ("", CLEAN)]:
+        raise UserError(
+            f"suite {name!r} calls an attack {taken[0]!r}: name it, but not {CLEAN!r}, which stands "
+            "for the images as they are"
+        )
     attacks: Table = known(found)["attack"]
     return attacks
 

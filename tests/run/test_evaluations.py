@@ -183,6 +183,16 @@ def test_a_sweep_that_makes_no_sense_is_one_line(sweep, message):
         config("pgd5", sweep=sweep)
 
 
+@pytest.mark.parametrize("label", ["clean", " ", ""])
+def test_a_suite_s_attack_cannot_take_the_name_of_the_clean_images_or_none(label, tmp_path):
+    suite = tmp_path / "suite.toml"
+    suite.write_text(f'[attack."{label}"]\nname = "fgsm"\n[attack.after]\nname = "pgd"\n')
+    with pytest.raises(UserError, match=f"calls an attack '{label}': name it, but not 'clean'"):
+        chosen_attacks([], str(suite), {})
+    suite.write_text('[attack.unclean]\nname = "fgsm"\n')
+    assert [*chosen_attacks([], str(suite), {})] == ["unclean"]
+
+
 def test_transfer_judges_the_target_on_images_made_for_the_source(tmp_path, net):
     torch.manual_seed(3)
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
