@@ -243,13 +243,13 @@ def _grid(facts: Mapping[str, str]) -> "RenderableType":
 
 
 def _template(item: catalogue.Item, text: str) -> "Parts":
-    """A preset or suite: its file is the explanation."""
+    """A preset, suite or bench: its file is the explanation."""
     from rich.text import Text
 
     needed = presets.written(presets.needs(str(item.path)))
     example = " ".join([_EXAMPLES[item.kind].format(text), *needed])
     facts = {"file": str(item.path), "needs": ", ".join(needed), "example": example}
-    title = _title(text, item.kind.removesuffix("s"))
+    title = _title(text, _ONE.get(item.kind, item.kind.removesuffix("s")))
     return title, _grid(facts), Text(f"\n{item.path.read_text()}", end="")
 
 
@@ -310,7 +310,9 @@ _EXAMPLES = {
     "figures": "advbench plot {}",
     "presets": "advbench train --preset {}",
     "suites": "advbench eval --suite {}",
+    "benches": "advbench bench {}",
 }
+_ONE = {"benches": "bench"}
 _USUAL: Mapping[str, Callable[[Any], str]] = {
     "attacks": lambda cls: f"at least {cls.min_classes} classes" if cls.min_classes > 2 else "",
     "datasets": lambda cls: _settings({"eps": cls.eps, **cls.defaults}),

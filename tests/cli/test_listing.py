@@ -241,10 +241,16 @@ def test_a_preset_is_shown_as_it_is_written(said, name):
     assert facts(out)["example"] == " ".join([f"advbench train --preset {name}", *needed])
 
 
-def test_a_suite_is_shown_as_it_is_written(said):
-    out = said("show", "paper")
-    assert "[attack.autoattack]" in out
-    assert facts(out)["example"] == "advbench eval --suite paper"
+@pytest.mark.parametrize(
+    ("folder", "kind", "example"),
+    [("suites", "suite", "advbench eval --suite "), ("benches", "bench", "advbench bench ")],
+)
+def test_suites_and_benches_are_shown_as_they_are_written(said, folder, kind, example):
+    for name in presets.names(folder):
+        out = said("show", name)
+        assert out.startswith(f"{name}  {kind}\n")
+        assert (presets.folder() / folder / f"{name}.toml").read_text() in out
+        assert facts(out)["example"] == example + name
 
 
 @pytest.mark.parametrize(
