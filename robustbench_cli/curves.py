@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from robustbench_cli.cells import Cell
-from robustbench_cli.columns import CLEAN, swept
+from robustbench_cli.columns import CLEAN, LAST, swept
 from robustbench_cli.records import Run
 from robustbench_cli.registry import limits
 from robustbench_cli.report import Row, finished, rows
@@ -109,9 +109,9 @@ def _curves(row: Row, model: str, over: str) -> list[Curve]:
     for cell in row.cells.values():
         if isinstance(cell, Cell) and cell.at and cell.at[0] == over:
             lines[cell.attack][cell.at[1]] = cell
-    clean = row.cells[CLEAN]
-    if over == "eps" and isinstance(clean, Cell):
-        for line in lines.values():
+    for attack, line in lines.items():
+        clean = row.cells.get(CLEAN + LAST if attack.endswith(LAST) else CLEAN)
+        if over == "eps" and isinstance(clean, Cell):
             line.setdefault(0.0, clean)
     return [
         Curve(

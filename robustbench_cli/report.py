@@ -205,9 +205,14 @@ def _row(
         points = tuple((after[seed] - before[seed]) / (last.n or 1) for seed in seeds)
         return Difference(name=name + DIFF, seeds=len(kept), points=points) if points else None
 
-    def both(name: str, **about: Any) -> dict[str, Number | None]:
-        later = {name + LAST: cell(name + LAST), name + DIFF: gained(name)} if compared else {}
-        return {name: cell(name, **about), **later}
+    def both(
+        name: str, attack: str = "", at: tuple[str, float] | None = None
+    ) -> dict[str, Number | None]:
+        shown = {name: cell(name, attack=attack, at=at)}
+        if compared:
+            shown[name + LAST] = cell(name + LAST, attack=attack + LAST, at=at)
+            shown[name + DIFF] = gained(name)
+        return shown
 
     distances = {column.distance for column in named.values()}
     cells = both(CLEAN)

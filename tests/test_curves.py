@@ -109,6 +109,23 @@ def test_a_line_for_each_attack_and_each_source(trained, over_eps):
     }
 
 
+def test_the_last_epoch_s_weights_have_curves_of_their_own(trained, over_eps, tmp_path):
+    pytest.importorskip("matplotlib")
+    parent = trained(rule="best")
+    parent = replace(parent, last=replace(parent.checkpoint, sha256="last", rule="last"))
+    late = {"evaluated": parent.last, "weights": "last"}
+    last = over_eps(parent, {0.1: 30}, clean=80, **late)
+    (panel,) = panels([parent, last])
+    assert read(panel) == {("trades", "pgd20 last"): {0: 0.8, 0.1: 0.3}}
+    assert draw([panel], tmp_path / "p")
+    best = over_eps(parent, {0.1: 50}, evaluated=parent.checkpoint)
+    (panel,) = panels([parent, last, best])
+    assert read(panel) == {
+        ("trades", "pgd20"): {0: 0.9, 0.1: 0.5},
+        ("trades", "pgd20 last"): {0: 0.8, 0.1: 0.3},
+    }
+
+
 def test_other_evaluations_are_no_curves(trained, evaluated, over_eps):
     parent = trained()
     usual = evaluated(parent, {"pgd20": (PGD20, 40)})
