@@ -118,18 +118,17 @@ def evaluate(
         lens = itself if fine else field.lens
         # What a randomised model's noise leaves in doubt another look would not settle.
         doubt = 0.0 if field.judge.random else lens.doubt
-        unsure: list[Found] = []
+        unsure: list[tuple[Tensor, ...]] = []  # rows and what they cost, not their images
         for found in run(stage, rows, replace(field, lens=lens)):
             close = ~found.broken & (found.margin > -doubt) & bool(doubt)
             if close.any():
-                unsure.append(_part(found, close))
+                unsure.append((found.rows[close], found.forwards[close], found.backwards[close]))
                 found = _part(found, ~close)
             yield from _kept(column, index, stage, found, field)
         if unsure:
-            again = torch.cat([found.rows for found in unsure])
-            for name in ("forwards", "backwards"):
-                spent = torch.cat([getattr(found, name) for found in unsure])
-                column.arrays[name][again.numpy()] += spent.numpy()
+            again, forwards, backwards = map(torch.cat, zip(*unsure, strict=True))
+            column.arrays["forwards"][again.numpy()] += forwards.numpy()
+            column.arrays["backwards"][again.numpy()] += backwards.numpy()
             for found in run(stage, again.to(rows.device), replace(field, lens=itself)):
                 yield from _kept(column, index, stage, found, field)
 

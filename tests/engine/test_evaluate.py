@@ -1,6 +1,7 @@
 """The judge trusts nobody."""
 
 import copy
+import gc
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -206,6 +207,30 @@ def test_a_lack_of_memory_halves_the_clean_pass_and_goes_on(model):
     assert notes == [f"out of memory: going on with {n} examples at a time" for n in (8, 4)]
     with pytest.raises(RuntimeError, match="shapes"):
         list(clean(replace(field, judge=Judge(nn.Linear(3, 4), THREAT)), torch.arange(20)))
+
+
+def test_what_is_too_close_to_call_is_not_kept_in_memory_as_images(model):
+    """However many there are: what a run holds is a matter of its slots."""
+    model.float().eval()
+
+    def most(n):
+        gc.collect()
+        data, held = labelled(model, split(n)), []
+
+        def doubted(x):
+            alive = (each for each in gc.get_objects() if type(each) is torch.Tensor)
+            held.append(sum(len(each) for each in alive if each.shape[1:] == data.x.shape[1:]))
+            return model(x)
+
+        # Every example withstands, and all of them are looked at again.
+        lens = Lens(model=doubted, doubt=1e6)
+        found = verdicts(
+            model, data, ATTACKS.build(Spec("fgsm")), Threat("Linf", 1e-6), 8, 0, None, lens
+        )
+        assert (found["forwards"] == 2 * 4).all()
+        return max(held) - min(held)
+
+    assert most(48) == most(16)
 
 
 def test_seeds_change_the_starts(model):
