@@ -5,8 +5,8 @@ training mode takes its statistics over the whole batch, and dropout draws for t
 that each row gets what it would get in a single process.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,9 +17,21 @@ from torch.overrides import TorchFunctionMode
 from robustbench_cli.shard import Shard
 
 
-def whole_batch(shard: Shard, size: int) -> AbstractContextManager[object]:
+@contextmanager
+def whole_batch(shard: Shard, size: int) -> Iterator[None]:
     """While open, layers see the whole batch of ``size`` rows; nothing changes for one process."""
-    return nullcontext() if shard.world == 1 else _Whole(shard, size)
+    if shard.world == 1:
+        yield
+        return
+    try:
+        with _Whole(shard, size):
+            yield
+    except RuntimeError as error:
+        # torch takes the mode off its stack while a function runs, and leaving an empty stack is
+        # an error of its own: an interruption at that moment stays one.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 class _Whole(TorchFunctionMode):
