@@ -28,6 +28,9 @@ STEEP = 1e-2
 """How far its gradients may be off: max-pooling may pick another of two equal pixels."""
 TOLERANCE = 1e-3
 """How far a folded model's logits may be off, relative to their own spread."""
+CRUDE = 0.2
+"""How far bfloat16 may move a logit.  The softmax works in units of one: on a net so sure of itself
+that rounding shows there, searches part ways, and end too far apart for a second look to help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +142,16 @@ def quick(model: nn.Module, x: Tensor, *, random: bool = False) -> tuple[Lens, l
     """
     where, answers = device_of(model), _shown(model, x)
     fast, notes = _folded(model, x, answers, random)
-    about = ", BatchNorm folded" * (fast is not model)
-    narrow = _has_bf16(where)
-    if narrow:
-        fast = _in_bf16(fast, where)
-    doubt = 0.0 if fast is model else 10 * _apart(answers, fast, x)
-    about = ("bfloat16" if narrow else "float32") + about
-    return _on(where, model=fast, doubt=doubt, about=about), notes
+    apart = 0.0 if fast is model else _apart(answers, fast, x)
+    kind, folded = "float32", ", BatchNorm folded" * (fast is not model)
+    if _has_bf16(where):
+        narrow = _in_bf16(fast, where)
+        moved = _apart(answers, narrow, x)
+        if random or moved <= CRUDE:
+            fast, apart, kind = narrow, moved, "bfloat16"
+        else:
+            notes = [*notes, f"bfloat16 was not used: it moves logits by up to {moved:.2g}"]
+    return _on(where, model=fast, doubt=10 * apart, about=kind + folded), notes
 
 
 def _on(where: torch.device, **rest: Any) -> Lens:

@@ -259,6 +259,29 @@ def test_a_fast_search_is_never_weaker(text, narrow, digits_model, monkeypatch):
     assert not (slow & ~found).any()
 
 
+def test_bfloat16_is_given_up_where_the_softmax_feels_it(digits_model, monkeypatch):
+    """A net forty times as sure: bfloat16 moves its logits by about one."""
+    net, x, y = digits_model
+
+    class Sure(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return 40 * self.net(x)
+
+    monkeypatch.setattr(module, "_has_bf16", lambda _where: True)
+    sure = Sure().eval()
+    fast, notes = quick(sure, x)
+    assert fast.about == "float32, BatchNorm folded"
+    assert [note.partition(":")[0] for note in notes] == ["bfloat16 was not used"]
+    slow, found = (flags(sure, x, y, "pgd20", lens) for lens in (exact(sure), fast))
+    assert slow.any()
+    assert not (slow & ~found).any()
+    assert quick(sure, x, random=True)[0].about.startswith("bfloat16")  # no answers to compare
+
+
 class Noisy(nn.Module):
     """Two answers differ by its noise, which is no rounding."""
 
