@@ -177,8 +177,8 @@ def _suite(name: str) -> Table:
         raise UserError(f"suite {name!r} {what}; a suite holds [attack.NAME] tables and no more")
     if taken := [label for label in found["attack"] if label.strip() in ("", CLEAN)]:
         raise UserError(
-            f"suite {name!r} calls an attack {taken[0]!r}: name it, but not {CLEAN!r}, which stands "
-            "for the images as they are"
+            f"suite {name!r} calls an attack {taken[0]!r}: name it, but not {CLEAN!r}, which "
+            "stands for the images as they are"
         )
     attacks: Table = known(found)["attack"]
     return attacks
