@@ -64,8 +64,10 @@ class Journal:
             loaded = read_arrays(path)
             rows, stages = loaded["rows"], entries.arrays["stages"]
             later = loaded["stages"] >= stages[rows]
+            # A column that a later version brought stays as it is before anything is known.
             for key, values in entries.arrays.items():
-                values[rows[later]] = loaded[key][later]
+                if key in loaded:
+                    values[rows[later]] = loaded[key][later]
             seconds += float(loaded["seconds"])
         return seconds
 

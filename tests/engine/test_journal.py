@@ -60,6 +60,18 @@ def test_what_was_flushed_is_read_back(tmp_path):
     assert not seconds
 
 
+def test_a_journal_from_before_a_column_came_is_read(tmp_path):
+    journal, column = Journal(tmp_path, 4), Column.empty(4)
+    put(journal, "1", column, 0, [0, 1, 2, 3], broken=[2])
+    journal.flush("1", column)
+    (file,) = (tmp_path / "journal").iterdir()
+    write_arrays(file, {key: held for key, held in read_arrays(file).items() if key != "flat"})
+    again, _ = Journal(tmp_path, 4).column("1")
+    assert again.arrays["by"].tolist() == [-1, -1, 0, -1]
+    assert not again.arrays["flat"].any()
+    assert column.arrays["flat"].any()
+
+
 def test_what_was_not_flushed_is_lost_and_no_more(tmp_path, monkeypatch):
     journal, column = Journal(tmp_path, 10), Column.empty(10)
     put(journal, "1", column, 0, [0, 1])
