@@ -78,9 +78,11 @@ def test_an_evaluation_cannot_change_the_model():
     base = {"dataset": {"name": "digits"}, "model": {"name": "x"}, "threat": {"eps": 0.1}}
     typed = {"attack": chosen_attacks(["pgd2"], None, {})}
     assert eval_config(base, typed, ["threat.eps=0.2"]).threat.eps == 0.2
-    for pair in ("model.width=99", "defense.he.eval_scale=1", "attack.pgd2.steps=3"):
+    for pair in ("model.width=99", "attack.pgd2.steps=3"):
         with pytest.raises(UserError, match="an evaluation cannot change that"):
             eval_config(base, typed, [pair])
+    with pytest.raises(UserError, match="--set defense.he: no such part"):  # a user's own model
+        eval_config(base, typed, ["defense.he.eval_scale=1"])
 
 
 def test_a_suite_holds_attacks_and_no_more(tmp_path):

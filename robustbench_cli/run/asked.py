@@ -47,7 +47,7 @@ def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
         )
     values = refined(merged(base, typed), changes)
     if measured:
-        values["defense"] = _deployed(values["defense"], measured)
+        values["defense"] = _deployed(values.get("defense", {}), measured)
     dataset = DATASETS.build(spec_of(values["dataset"]))
     values["dataset"] = DATASETS.describe(dataset)
     values["threat"] = radius_of(values.get("threat", {}), dataset)
