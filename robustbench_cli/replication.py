@@ -54,8 +54,9 @@ class Beside:
 def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> list[Beside]:
     """Numbers of a paper, in order, each with the closest one that was measured here.
 
-    The closest has the fewest differences, then the most examples, then is the latest.  Within a
-    table a model stands beside the rows whose method it is closest to, and beside no others.
+    The closest has the fewest differences, then the fewest in the attack, then the most examples,
+    then is the latest.  Within a table a model stands beside the rows whose method it is closest
+    to, and beside no others; measured with other parameters of its defense it is another model.
 
     Args:
         cells: which numbers.
@@ -111,8 +112,13 @@ def _model(cell: Published, meaning: Meaning, runs: Sequence[Run]) -> Run | None
     return found[-1] if found else None
 
 
+def _variant(each: Measured) -> tuple[str, str]:
+    """A training run, and its method with the parameters that the evaluation set."""
+    return each.trained.id, str(each.trained.config["defense"])
+
+
 def _row(cell: Published, each: Measured) -> tuple[str, ...]:
-    return cell.table, cell.dataset, each.trained.id
+    return cell.table, cell.dataset, *_variant(each)
 
 
 def _nearest(
@@ -120,7 +126,7 @@ def _nearest(
 ) -> Mapping[tuple[str, ...], int]:
     """For a table, a data set and a model: in how many parameters its method differs at least."""
     nearest: dict[tuple[str, ...], int] = {}
-    models = {(each.trained.id, str(each.trained.config["defense"])): each for each in found}
+    models = {_variant(each): each for each in found}
     for cell in cells:
         for each in models.values():
             apart = differences.method(meanings[cell.place].defense, each.trained)
@@ -133,7 +139,8 @@ def _nearest(
 def _distance(pair: Beside) -> tuple[float, ...]:
     assert pair.measured
     run = pair.measured.run
-    return len(pair.training) + len(pair.attack), -(run.n or 0), -run.created.timestamp()
+    total = len(pair.training) + len(pair.attack)
+    return total, len(pair.attack), -(run.n or 0), -run.created.timestamp()
 
 
 def measured(runs: Sequence[Run]) -> Iterator[Measured]:

@@ -404,26 +404,50 @@ def test_a_damaged_record_of_detection_is_named(trained, scored):
         poster([run, odd])
 
 
-def test_the_scale_at_which_cosines_were_attacked_is_told_and_the_paper_s_is_nearer(
-    trained, evaluated
-):
+@pytest.fixture
+def at_scale(trained, evaluated):
+    """A run with cosines, and a maker of measurements: the attacks see this scale of them."""
     he = {"name": "he", "scale": 15.0, "margin": 0.2, "eval_scale": 0.0}
     defense = {"trades": {"name": "trades", "beta": 6.0, "steps": 10, "step": 7 / 31}, "he": he}
     threat = {"norm": "Linf", "eps": 0.031}
     cifar = {"dataset": {"name": "cifar10", "test": 100, "test_sha256": "f"}}
     run = trained("trades+he", defense=defense, threat=threat, data="cifar10")
-    pgd = {"pgd20": (PGD | {"steps": 20, "step": 3 / 31}, 60)}
 
-    def measured(scale):
-        made = evaluated(run, pgd, eps=0.031, **cifar)
+    def make(scale, **right):
+        attacks = {
+            label: (PGD | {"steps": int(label.removeprefix("pgd")), "step": 3 / 31}, correct)
+            for label, correct in right.items()
+        }
+        made = evaluated(run, attacks, eps=0.031, **cifar)
         made.config["defense"] = {**defense, "he": he | {"eval_scale": scale}}
         return made
 
-    def differences(*evaluations):
-        found = numbers(HE, [run, *evaluations], "2", method="TRADES+HE")
+    return run, make
+
+
+def cosines(runs):
+    return numbers(HE, runs, "2", method="TRADES+HE")
+
+
+def test_the_scale_at_which_cosines_were_attacked_is_told_and_the_paper_s_is_nearer(at_scale):
+    run, measured = at_scale
+
+    def differences(*scales):
+        found = cosines([run, *(measured(scale, pgd20=60) for scale in scales)])
         return [text for text in said(found["PGD-20"]) if text.startswith("he ")]
 
-    assert differences(measured(0.0)) == ["he eval_scale 0 (1)"]
-    assert differences(measured(1.0)) == []
+    assert differences(0.0) == ["he eval_scale 0 (1)"]
+    assert differences(1.0) == []
     for both in ((0.0, 1.0), (1.0, 0.0)):
-        assert differences(*map(measured, both)) == []
+        assert differences(*both) == []
+
+
+@pytest.mark.parametrize("later", [0.0, 1.0])
+def test_an_attack_at_the_paper_s_scale_hides_no_other_one_at_another_scale(at_scale, later):
+    run, measured = at_scale
+    scales = {0.0: {"pgd20": 55, "pgd500": 50}, 1.0: {"pgd20": 60}}
+    judged = [measured(scale, **scales[scale]) for scale in (1.0 - later, later)]
+    found = cosines([run, *judged])
+    assert found["PGD-20"].ours == 60.0
+    assert found["PGD-500"].ours == 50.0
+    assert "he eval_scale 0 (1)" in said(found["PGD-500"])
