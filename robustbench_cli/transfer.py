@@ -42,13 +42,15 @@ class Matrix:
 def matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[Matrix]:
     """One for each attack and setting under which images were transferred.
 
-    Of a repeated evaluation the latest counts; seeds are models of their own.
+    Of a repeated evaluation the latest counts; seeds are models of their own.  Images are crafted
+    on models as they were trained, so evaluations that set parameters of a defense are left out.
 
     Args:
         runs: every record, training runs included, oldest first.
         intervals: write confidence intervals.
     """
-    done = [run for run in finished(runs) if not swept(run)]
+    trained = {run.id: run for run in recipes.of_kind(runs, "train")}
+    done = [run for run in finished(runs) if not swept(run) and _as_trained(run, trained)]
     involved = {w for run in done if source(run) for w in (_made_on(run), run.weights)}
     names = _names(runs, involved)
     groups: dict[Hashable, list[tuple[Run, str, Outcome]]] = defaultdict(list)
@@ -90,6 +92,11 @@ def _matrix(
         clean=clean,
         runs=used,
     )
+
+
+def _as_trained(run: Run, trained: Mapping[str, Run]) -> bool:
+    parent = trained.get(run.parent or "")
+    return parent is None or recipes.measured(run, parent) == parent
 
 
 def _made_on(run: Run) -> str:

@@ -73,6 +73,22 @@ def test_a_sweep_is_in_no_matrix(runs, evaluated):
     assert matrices([*runs[:3], sweep]) == []
 
 
+def test_a_model_counts_as_it_was_trained(trained, evaluated):
+    he = {"name": "he", "scale": 15.0, "eval_scale": 0.0}
+    plain, cosines = trained("standard"), trained("he", defense={"he": he})
+
+    def judged(scale, right, **changes):
+        made = evaluated(cosines, {"pgd20": (PGD20, right)}, **changes)
+        made.config["defense"] = {"he": he | {"eval_scale": scale}}
+        return made
+
+    own, moved = judged(0.0, 50), judged(0.0, 70, source=plain)
+    others = [judged(1.0, 60), judged(1.0, 71, source=plain)]
+    (matrix,) = matrices([plain, cosines, own, moved, *others])
+    assert read(matrix) == {("he", "he"): 50, ("standard", "he"): 70}
+    assert matrices([plain, cosines, *others]) == []
+
+
 def test_seeds_are_models_of_their_own(trained, evaluated):
     one, two = trained(seed=0, id="a"), trained(seed=1, id="b")
     moved = evaluated(two, {"pgd20": (PGD20, 60)}, source=one)
