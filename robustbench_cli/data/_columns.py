@@ -57,6 +57,8 @@ class Labels(NamedTuple):
 
     y: NDArray[np.int64]
     classes: tuple[str, ...]
+    absent: str | None = None
+    """Why there are none."""
     unfit: str | None = None
     """Why they cannot be those of a data set."""
 
@@ -74,19 +76,23 @@ def images_in(name: str, tables: Tables, given: str | None) -> str:
 def labels_in(name: str, tables: Tables, split: SplitName, given: str | None) -> Labels:
     """The labels of a split, of the column ``given`` or the one that must be meant.
 
-    Both splits are looked at, so that they agree on the classes.
+    Both splits are looked at, so that they agree on the classes; the other one may lack labels.
 
     Raises:
-        UserError: several columns may be meant, or the one that is cannot be read.
+        UserError: there is no column ``given``, or the one of labels cannot be read.
     """
     schema = tables.parts["train"][0].schema
     fitting = _integers_in(schema)
-    if given is None and not fitting:
+    absent = _unclear("label", schema, fitting, LABEL_NAMES)
+    if given is None and absent:
         rows = sum(part.rows for part in tables.parts[split])
-        unfit = f"no column of labels; it has {', '.join(schema.names)}"
-        return Labels(np.full(rows, UNLABELLED), (), unfit)
+        return Labels(np.full(rows, UNLABELLED), (), absent)
     label = _choose(name, "label", given, schema, fitting, LABEL_NAMES)
-    numbers = {each: _numbers(parts, label) for each, parts in tables.parts.items() if parts}
+    numbers = {
+        each: _numbers(parts, label)
+        for each, parts in tables.parts.items()
+        if each == split or (parts and all(label in _integers_in(part.schema) for part in parts))
+    }
     own, names = numbers[split], _names(schema, label)
     if names:
         return Labels(own, names)
@@ -99,13 +105,19 @@ def labels_in(name: str, tables: Tables, split: SplitName, given: str | None) ->
             f"got {len(seen)} values in {seen[0]}..{seen[-1]}"
         )
     y = np.where(own < 0, UNLABELLED, np.searchsorted(seen, own))
-    return Labels(y, tuple(map(str, seen)), gap)
+    return Labels(y, tuple(map(str, seen)), unfit=gap)
 
 
 def _numbers(parts: Sequence[Part], column: str) -> NDArray[np.int64]:
     """What a column holds; -1 where it holds nothing."""
-    columns = [part.column(column).cast("int64", safe=False).fill_null(-1) for part in parts]
-    return np.concatenate([each.to_numpy() for each in columns])
+    columns = []
+    for part in parts:
+        found = part.column(column)
+        if column not in _integers_in(part.schema):  # one file can differ from the others
+            kind = textwrap.shorten(str(found.type), 80)
+            raise UserError(f"{part.where}: column {column!r} holds no labels, but {kind}")
+        columns.append(found.cast("int64", safe=False).fill_null(-1).to_numpy())
+    return np.concatenate(columns)
 
 
 def _names(schema: Any, label: str) -> tuple[str, ...]:
@@ -152,12 +164,17 @@ def _choose(
             kind = textwrap.shorten(str(schema.field(given).type), 80)
             raise UserError(f"{name}: column {given!r} holds no {role}s, but {kind}")
         return given
-    known = [each for each in preferred if each in fitting] or list(fitting)
-    if not known:
-        raise UserError(f"{name} has no column of {role}s; it has {', '.join(schema.names)}")
-    if len(known) > 1 and known[0] not in preferred:
-        raise UserError(
-            f"{name} has several columns of {role}s: name one as {role}=NAME; "
-            f"it has {', '.join(known)}"
-        )
-    return known[0]
+    if why := _unclear(role, schema, fitting, preferred):
+        raise UserError(f"{name} has {why}")
+    return next(each for each in (*preferred, *fitting) if each in fitting)
+
+
+def _unclear(
+    role: str, schema: Any, fitting: Sequence[str], preferred: Sequence[str]
+) -> str | None:
+    """Why no column stands out, in words; None where one does."""
+    if not fitting:
+        return f"no column of {role}s; it has {', '.join(schema.names)}"
+    if len(fitting) > 1 and not {*preferred} & {*fitting}:
+        return f"several columns of {role}s: name one as {role}=NAME; it has {', '.join(fitting)}"
+    return None

@@ -25,8 +25,10 @@ class Found:
     classes: tuple[str, ...]
     images: Callable[[], Tensor]
     """Reads them, uint8 (N, C, H, W)."""
+    absent: str | None = None
+    """Why there are no labels, where more is known than that they are missing."""
     unfit: str | None = None
-    """Why it can be extra data at most, where the labels do not tell."""
+    """Why it can be extra data at most, though it has all labels."""
 
     def whole(self) -> Split:
         """The split of a data set.
@@ -35,8 +37,8 @@ class Found:
             UserError: an image has no label, there are under two classes, or it cannot be read.
         """
         missing = int((self.y < 0).sum())
-        if missing:
-            why = self.unfit or f"{missing} of {len(self.y)} images have no label"
+        if missing or self.absent:
+            why = self.absent or f"{missing} of {len(self.y)} images have no label"
             raise UserError(
                 f"{self.name}: {why} (images without labels can be --extra-data, with --labeller "
                 "RUN or --set train.extra_labels=none)"

@@ -68,7 +68,8 @@ class Folder(Files):
             y=labels[order],
             classes=() if LOOSE in own else tuple(names),
             images=images,
-            unfit=f"no class folders in {top / split}" if LOOSE in own else _odd(files),
+            absent=f"no class folders in {top / split}" if LOOSE in own else None,
+            unfit=_odd(files),
         )
 
 

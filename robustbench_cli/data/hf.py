@@ -35,7 +35,8 @@ class HuggingFace(Files):
 
     ``augment`` starts at "none": for small photographs write ``hf:PATH,augment=crop-flip``.
     Where no split is called "test", the one called "validation" takes its place.  ``--extra-data``
-    needs none, and no labels if a labeller or nobody is to give them; -1 says that none is known.
+    needs none, and no labels if a labeller or nobody is to give them: it has none where their
+    column cannot be told from others.  A label of -1 says that none is known.
     """
 
     path: str
@@ -79,6 +80,7 @@ class HuggingFace(Files):
             y=y[order],
             classes=labels.classes,
             images=images,
+            absent=labels.absent,
             unfit=labels.unfit or tables.unfit,
         )
 

@@ -51,7 +51,7 @@ class Npz(Files):
                 raise UserError(f"{name}: {_absent(file, IMAGES, split)}")
             pixels = _pixels(name, images)
             labels = _labels(name, file, split)
-            unfit = _absent(file, LABELS, split) if labels is None else None
+            absent = _absent(file, LABELS, split) if labels is None else None
             # Both splits are looked at, so that they agree on the classes.
             known = [found for each in ENDINGS if (found := _labels(name, file, each)) is not None]
         if labels is None:
@@ -64,7 +64,7 @@ class Npz(Files):
             y=torch.from_numpy(labels),
             classes=tuple(map(str, range(highest + 1))),
             images=lambda: torch.from_numpy(np.ascontiguousarray(pixels)),
-            unfit=unfit,
+            absent=absent,
         )
 
 

@@ -295,6 +295,42 @@ def test_images_without_a_column_of_labels_are_extra_data_and_no_data_set(
         pool(f"hf:{tmp_path},label=kind")
 
 
+def test_numbers_that_need_not_be_labels_are_none_in_extra_data(
+    tmp_path: Path, picture: Picture
+) -> None:
+    content = {
+        "image": pa.array([picture(0), picture(1)], pa.binary()),
+        "width": pa.array([8, 8], pa.int64()),
+        "height": pa.array([3, 1], pa.int64()),
+    }
+    pq.write_table(pa.table(content), tmp_path / "train.parquet")
+    found = pool(f"hf:{tmp_path}")
+    assert (found.y.tolist(), found.classes) == ([-100] * 2, ())
+    assert pool(f"hf:{tmp_path},label=height").y.tolist() == [1, 0]
+    refuse(f"hf:{tmp_path}", "several columns of labels: name one as label=NAME; it has width, he")
+
+
+@pytest.mark.parametrize(
+    ("other", "why"), [("target", "cannot be read"), ("label", "holds no labels, but string")]
+)
+def test_extra_data_may_lie_beside_a_test_split_without_labels(
+    top: Path, picture: Picture, other: str, why: str
+) -> None:
+    content = {"img": pa.array([picture(5)], pa.binary()), other: pa.array(["cat"])}
+    pq.write_table(pa.table(content), top / "test-00000-of-00001.parquet")
+    assert pool(f"hf:{top}").y.tolist() == [0, 1, 0, 1, 0]
+    refuse(f"hf:{top}", f"test-00000.*: column 'label' {why}", "test")
+
+
+def test_advice_on_labels_is_given_where_labels_are_missing(top: Path, picture: Picture) -> None:
+    (top / "test-00000-of-00001.parquet").unlink()
+    assert refuse(f"hf:{top}", "no split 'test'").endswith("(test=NAME names the test split)")
+    file = top / "train-00001-of-00002.parquet"
+    pq.write_table(table([picture(3), picture(4)], [1, None]), file)
+    message = refuse(f"hf:{top}", "1 of 5 images have no label .images without labels can be --ex")
+    assert "split" not in message
+
+
 @pytest.mark.parametrize(
     ("labels", "numbers", "classes"),
     [
