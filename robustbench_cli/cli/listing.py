@@ -246,7 +246,7 @@ def _template(item: catalogue.Item, text: str) -> "Parts":
     """A preset, suite or bench: its file is the explanation."""
     from rich.text import Text
 
-    needed = presets.written(presets.needs(str(item.path)))
+    needed = presets.written(presets.needs(item.name)) if item.kind in _RECIPES else []
     example = " ".join([_EXAMPLES[item.kind].format(text), *needed])
     facts = {"file": str(item.path), "needs": ", ".join(needed), "example": example}
     title = _title(text, _ONE.get(item.kind, item.kind.removesuffix("s")))
@@ -313,6 +313,7 @@ _EXAMPLES = {
     "benches": "advbench bench {}",
 }
 _ONE = {"benches": "bench"}
+_RECIPES = {"presets"}  # no other file can say that it needs an option
 _USUAL: Mapping[str, Callable[[Any], str]] = {
     "attacks": lambda cls: f"at least {cls.min_classes} classes" if cls.min_classes > 2 else "",
     "datasets": lambda cls: _settings({"eps": cls.eps, **cls.defaults}),

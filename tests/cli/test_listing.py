@@ -253,6 +253,18 @@ def test_suites_and_benches_are_shown_as_they_are_written(said, folder, kind, ex
         assert facts(out)["example"] == example + name
 
 
+@pytest.mark.parametrize("folder", ["suites", "benches"])
+def test_the_base_of_a_suite_or_bench_is_no_preset(said, tmp_path, monkeypatch, folder):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "first.toml").write_text("[attack.pgd]\n")
+    text = 'base = "first"\n[attack.fgsm]\n'
+    (tmp_path / folder / "second.toml").write_text(text)
+    monkeypatch.setattr(presets, "folder", lambda *_: tmp_path)
+    out = said("show", "second")
+    assert text in out
+    assert "needs" not in facts(out)
+
+
 @pytest.mark.parametrize(
     "name", [item.name for kind in catalogue.REGISTRIES for item in catalogue.scan(kind)]
 )
