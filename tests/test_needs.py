@@ -31,6 +31,21 @@ def test_who_learns_without_a_teacher_needs_none():
     assert setup.train_config(typed, []).defense.keys() == {"trades"}
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "extra-data" in presets.needs(name)])
+def test_a_batch_without_a_share_for_extra_data_needs_none(name):
+    assert setup.train_config({"preset": name}, ["train.extra_share=0"]).extra == {}
+    with pytest.raises(UserError, match="needs --extra-data"):
+        setup.train_config({"preset": name}, ["train.extra_share=0.1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("rst-table1-cifar10", "extra-data"), ("pcl-readme-pcl-cifar10", "init")]
+)
+def test_what_another_defense_still_uses_is_asked_for(name, option):
+    with pytest.raises(UserError, match=f"needs --{option}"):
+        setup.train_config({"preset": name, "defense": setup.parts("trades")}, [])
+
+
 def test_needs_pass_to_what_is_based_on_a_preset(tmp_path):
     mine = tmp_path / "mine.toml"
     mine.write_text('base = "rst-table1-cifar10"\n')

@@ -141,12 +141,18 @@ def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> Trai
 
 
 def _check_needs(preset: str, config: TrainConfig, recipe: Recipe) -> None:
-    """Raise ``UserError`` unless the options that a preset does not go without were given."""
+    """Raise ``UserError`` unless the options that a preset does not go without were given.
+
+    What the rest of the command leaves without use is not asked for.
+    """
     roles = {role.rstrip("0123456789") for role in config.parents}
     given = {*roles, *(["extra-data"] if config.extra else [])}
-    if not recipe.objective.teachers:  # another method than the preset's
-        given.add("teacher")
-    if lost := [need for need in presets.needs(preset) if need not in given]:
+    used = {
+        "extra-data": config.train.extra_share > 0,
+        "init": True,  # any method can begin at a trained net
+        "teacher": recipe.objective.teachers > 0,
+    }
+    if lost := [need for need in presets.needs(preset) if used[need] and need not in given]:
         raise UserError(f"preset {preset!r} needs {' and '.join(presets.written(lost))}")
 
 
