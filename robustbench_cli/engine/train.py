@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from robustbench_cli import masks
 from robustbench_cli.attacks.pgd import PGD
@@ -198,8 +199,11 @@ class Trainer:
         # Weights of 1e30 are finite, and yet no logit is.
         with evaluating(self.model), torch.no_grad():
             logits = self.model(self.data.images(slice(1)))
-        state = [t for t in self.model.state_dict().values() if t.is_floating_point()]
-        ruined = torch.stack([~t.isfinite().all() for t in (logits, *state)]).sum()
+        # Buffers that training does not move may hold what they like: a mask of -inf.
+        norms = [m for m in self.model.modules() if isinstance(m, _NormBase)]
+        statistics = [each for norm in norms for each in norm.buffers(recurse=False)]
+        looked_at = (logits, *self.model.parameters(), *statistics)
+        ruined = torch.stack([~t.isfinite().all() for t in looked_at]).sum()
         self.shard.add([ruined])
         if int(ruined):
             what = f"the model's weights or logits are not finite after epoch {epoch + 1}"

@@ -132,21 +132,29 @@ def test_measuring_changes_nothing(digits_model):
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_a_weight_that_no_measurement_sees_ends_the_run(value):
-    """Behind a ReLU minus infinity is a plain zero: the logits stay finite."""
+@pytest.mark.parametrize(
+    ("tensor", "value"), [("bias", math.nan), ("bias", -math.inf), ("running_var", math.inf)]
+)
+def test_a_weight_that_no_measurement_sees_ends_the_run(tensor, value):
+    """The logits stay finite: behind a ReLU, and divided by an infinite variance, it is a zero."""
     loop = trainer("standard", probe=0)
-    bias = loop.model.body.bn3.bias
+    ruined = getattr(loop.model.body.bn3, tensor)
 
     class Ruinous(Recipe):
         def moved(self, step):
             if step.epoch == 1 and step.batch == 3:  # the last of the epoch
-                bias.data[0] = value
+                ruined.data[0] = value
 
     loop.epoch(0)
     loop.recipe = Ruinous(loop.recipe.objective)
     with pytest.raises(RunError, match="weights or logits are not finite after epoch 2; the last"):
         loop.epoch(1)
+
+
+def test_a_mask_of_minus_infinity_is_no_ruined_weight():
+    loop = trainer("standard", probe=0)
+    loop.model.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+    assert loop.epoch(0)["epoch"] == 1
 
 
 def test_bf16_trains_and_logits_come_back_in_float32():
