@@ -17,7 +17,7 @@ from robustbench_cli.run.display import Display
 from robustbench_cli.run.evaluate import run
 
 KILLS = 30
-ATTACKS = ["pgd5:restarts=6", "ensemble:apgd-ce-5/fab-t-2/square20", "fab-t:steps=2,targets=2"]
+ATTACKS = ["pgd5:restarts=2", "ensemble:apgd-ce-5/fab-t-2/square20", "fab-t:steps=2,targets=6"]
 
 
 def asked(out, file, name):
@@ -80,23 +80,26 @@ def begun(out, file, name):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_thirty_random_kills_change_nothing(tmp_path, net_file, monkeypatch):
     monkeypatch.setattr(journal, "FLUSH", -1.0)  # write whatever comes on
-    began = time.perf_counter()
-    whole = run(request(asked(tmp_path / "a", net_file, "whole"), "eval"), Display())
-    usual = time.perf_counter() - began
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "drop", lambda _self: None)
+        whole = run(request(asked(tmp_path / "a", net_file, "whole"), "eval"), Display())
+    files = written(whole)
     draw, folder, reached = random.Random(0), tmp_path / "b" / "again", []
-    for _ in range(KILLS):
-        # As it starts, or when it has gone one or two steps further than the last one came.
-        goal, started = written(folder) + draw.randrange(3), time.perf_counter()
-        child = begun(tmp_path / "b", net_file, folder.name)
-        while written(folder) < goal and time.perf_counter() < started + 10 * usual:
+    # All along the way, and as it starts: whoever has come that far already is killed at once.
+    # One that goes on where another stopped has fuller batches, and fewer files to write.
+    for goal in sorted(draw.randrange(3 * files // 4) for _ in range(KILLS)):
+        child, started = begun(tmp_path / "b", net_file, folder.name), time.perf_counter()
+        while written(folder) < goal and time.perf_counter() < started + 60:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.02))
+        time.sleep(draw.uniform(0, 0.005))
         os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         assert os.WIFSIGNALED(status), "it was done before it could be killed"
         reached.append(written(folder))
     assert reached == sorted(reached)  # nothing that was written is lost
     assert len({*reached}) > KILLS / 3
+    columns = {path.name.partition("-")[0] for path in (folder / "journal").iterdir()}
+    assert columns == {"0", "1", "2", "3"}  # the clean pass, then each attack
     assert records.read(folder).status != "ok"
     run(request(asked(tmp_path / "b", net_file, folder.name), "eval"), Display())
     assert records.read(folder).status == "ok"
