@@ -81,7 +81,7 @@ def test_an_evaluation_cannot_change_the_model():
     for pair in ("model.width=99", "attack.pgd2.steps=3"):
         with pytest.raises(UserError, match="an evaluation cannot change that"):
             eval_config(base, typed, [pair])
-    with pytest.raises(UserError, match="--set defense.he: no such part"):  # a user's own model
+    with pytest.raises(UserError, match=r"--set defense\.he: no such part"):  # a user's own model
         eval_config(base, typed, ["defense.he.eval_scale=1"])
 
 

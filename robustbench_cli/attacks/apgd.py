@@ -32,7 +32,9 @@ class Ratio(APGD):
         return {**super().begin(task), "flat": torch.zeros_like(task.y, dtype=torch.bool)}
 
     def move(self, state: State, look: Look, task: Task) -> State:
-        first = (look.taken == 0) & ~look.grad.any((1, 2, 3))
+        # Where a mask leaves nothing open there is nothing to be flat.
+        open_ = task.threat.allowed(torch.ones_like(look.grad)).any((1, 2, 3))
+        first = (look.taken == 0) & open_ & ~look.grad.any((1, 2, 3))
         return {**super().move(state, look, task), "flat": state["flat"] | first}
 
     def flat(self, state: State) -> Tensor:

@@ -138,16 +138,17 @@ def quick(model: nn.Module, x: Tensor, *, random: bool = False) -> tuple[Lens, l
 
     Args:
         x: images (B, C, H, W) on which the fast model is compared with the original.
-        random: whether the model is randomised: no two of its answers can be compared.
+        random: whether the model is randomised: no two of its answers can be compared, so it is
+            vouched for as it is only.
     """
     where, answers = device_of(model), _shown(model, x)
     fast, notes = _folded(model, x, answers, random)
     apart = 0.0 if fast is model else _apart(answers, fast, x)
     kind, folded = "float32", ", BatchNorm folded" * (fast is not model)
-    if _has_bf16(where):
+    if _has_bf16(where) and not random:
         narrow = _in_bf16(fast, where)
         moved = _apart(answers, narrow, x)
-        if random or moved <= CRUDE:
+        if moved <= CRUDE:
             fast, apart, kind = narrow, moved, "bfloat16"
         else:
             notes = [*notes, f"bfloat16 was not used: it moves logits by up to {moved:.2g}"]

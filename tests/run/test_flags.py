@@ -3,6 +3,7 @@
 import copy
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -124,6 +125,14 @@ def test_flat_starts_are_seen_wherever_they_are(attack, tmp_path, net, digits_mo
     right = round(found.clean_accuracy * 24)
     (note,) = found.notes
     assert note.startswith(f"{attack}: {right} of {right} examples have a zero gradient")
+
+
+def test_what_a_mask_closes_is_not_flat(tmp_path, net):
+    free = np.ones((24, 8, 8), bool)
+    free[::3] = False
+    np.savez(tmp_path / "m.npz", mask=free)
+    masked = {"eps": 0.12, "mask": f"file:{tmp_path / 'm.npz'}"}
+    assert evaluated(tmp_path, net, "apgd-dlr-2", n=24, threat=masked).notes == []
 
 
 def test_of_two_models_the_one_with_other_classes_is_named(tmp_path, net):
