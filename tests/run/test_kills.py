@@ -99,7 +99,7 @@ def test_thirty_random_kills_change_nothing(tmp_path, net_file, monkeypatch):
     assert reached == sorted(reached)  # nothing that was written is lost
     assert len({*reached}) > KILLS / 3
     columns = {path.name.partition("-")[0] for path in (folder / "journal").iterdir()}
-    assert columns == {"0", "1", "2", "3"}  # the clean pass, then each attack
+    assert columns >= {"0", "1", "2", "3"}  # the clean pass, then each attack
     assert records.read(folder).status != "ok"
     run(request(asked(tmp_path / "b", net_file, folder.name), "eval"), Display())
     assert records.read(folder).status == "ok"
