@@ -43,8 +43,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/advbench report --results $(DEMO)
 
 # A process per core, one thread each, and every test file in one process: files share their nets.
+# In their own order: by number of tests the longest would come last, one process waiting for it.
 test: $(VENV)/.tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
