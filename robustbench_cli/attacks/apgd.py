@@ -29,13 +29,13 @@ class Ratio(APGD):
     """Auto-PGD on a logit ratio, which says where that is flat at the random start."""
 
     def begin(self, task: Task) -> State:
-        return {**super().begin(task), "flat": torch.zeros_like(task.y, dtype=torch.bool)}
+        # Where a mask leaves nothing open there is nothing to be flat.
+        open_ = task.threat.allowed(torch.ones_like(task.x)).any((1, 2, 3))
+        return {**super().begin(task), "flat": open_}
 
     def move(self, state: State, look: Look, task: Task) -> State:
-        # Where a mask leaves nothing open there is nothing to be flat.
-        open_ = task.threat.allowed(torch.ones_like(look.grad)).any((1, 2, 3))
-        first = (look.taken == 0) & open_ & ~look.grad.any((1, 2, 3))
-        return {**super().move(state, look, task), "flat": state["flat"] | first}
+        flat = state["flat"] & ((look.taken > 0) | ~look.grad.any((1, 2, 3)))
+        return {**super().move(state, look, task), "flat": flat}
 
     def flat(self, state: State) -> Tensor:
         return state["flat"]

@@ -50,10 +50,10 @@ class Npz(Files):
             if images is None:
                 raise UserError(f"{name}: {_absent(file, IMAGES, split)}")
             pixels = _pixels(name, images)
-            labels = _labels(name, file, split)
-            absent = _absent(file, LABELS, split) if labels is None else None
             # Both splits are looked at, so that they agree on the classes.
-            known = [found for each in ENDINGS if (found := _labels(name, file, each)) is not None]
+            every = {each: _labels(name, file, each) for each in ENDINGS}
+            labels, known = every[split], [held for held in every.values() if held is not None]
+            absent = _absent(file, LABELS, split) if labels is None else None
         if labels is None:
             labels = np.full(len(pixels), UNLABELLED)
         if len(pixels) != len(labels):
