@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -95,6 +96,22 @@ def trained():
 def evaluated():
     """A maker of evaluation records."""
     return evaluated_run
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """A writer of random images: an .npz of 60 and 20 to test on, whose classes take turns."""
+
+    def write(path, classes, channels):
+        draw = np.random.default_rng(0)
+        arrays = {"y": np.arange(60) % classes, "y_test": np.arange(20) % classes}
+        arrays |= {
+            key: draw.integers(0, 255, (count, 8, 8, channels), dtype=np.uint8)
+            for key, count in (("x", 60), ("x_test", 20))
+        }
+        np.savez(path, **arrays)
+
+    return write
 
 
 @pytest.fixture

@@ -43,6 +43,13 @@ def test_the_projection_brings_no_two_images_further_apart(norm, low, high):
     assert (apart <= were + 1e-12).all()
 
 
+def check_even(share, up):
+    """Numbers in [0, 1] are uniform, and pixels as often lighter as darker."""
+    assert abs(share.mean() - 0.5) < 0.06
+    assert abs(share.var() - 1 / 12) < 0.02
+    assert up.float().mean().sub(0.5).abs() < 0.03
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_random_start_fills_the_ball(norm):
     x = torch.full((500, 1, 4, 4), 0.5)
@@ -51,10 +58,7 @@ def test_random_start_fills_the_ball(norm):
     assert threat.inside(start, x).all()
     distance = threat.distance(start, x)
     # Uniform by volume: the radius to the power of the dimension is uniform.
-    share = (distance / 0.2) ** 16
-    assert abs(share.mean() - 0.5) < 0.06
-    assert abs(share.var() - 1 / 12) < 0.02
-    assert (start > x).float().mean().sub(0.5).abs() < 0.03
+    check_even((distance / 0.2) ** 16, start > x)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -64,10 +68,7 @@ def test_radial_starts_are_as_often_near_as_far(norm):
     threat = Threat(norm, 0.2)
     start = threat.radial_start(x, Noise(0, torch.arange(500)))
     assert threat.inside(start, x).all()
-    share = threat.distance(start, x) / 0.2
-    assert abs(share.mean() - 0.5) < 0.06
-    assert abs(share.var() - 1 / 12) < 0.02
-    assert (start > x).float().mean().sub(0.5).abs() < 0.03
+    check_even(threat.distance(start, x) / 0.2, start > x)
     by_volume = threat.random_start(x, Noise(0, torch.arange(500)))
     assert (threat.distance(by_volume, x) / 0.2).mean() > 0.98
 

@@ -20,10 +20,7 @@ def updates(config):
     ("name", "theirs"),
     [
         ("vat-cifar10", 500 * 400),
-        (
-            "rst-table1-cifar10",
-            200 * CIFAR / 256,
-        ),  # their epochs have 50,000 of any kind
+        ("rst-table1-cifar10", 200 * CIFAR / 256),  # their epochs have 50,000 of any kind
         ("rst-fig1-rst-stab", 800 * CIFAR / 256),
         ("rst-fig1-baseline-stab", 800 * CIFAR / 256),
     ],

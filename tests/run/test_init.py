@@ -1,6 +1,5 @@
 """Training that begins with another run's weights: ``--init``."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,16 +17,10 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(tmp_path_factory, drawn):
     """A folder with ``base``, trained on ten classes, and images of four in ``four.npz``."""
     results = tmp_path_factory.mktemp("results")
-    draw = np.random.default_rng(0)
-    arrays = {"y": np.arange(60) % 4, "y_test": np.arange(20) % 4}
-    arrays |= {
-        key: draw.integers(0, 255, (len(arrays["y" + key[1:]]), 8, 8, 1), dtype=np.uint8)
-        for key in ("x", "x_test")
-    }
-    np.savez(results / "four.npz", **arrays)
+    drawn(results / "four.npz", classes=4, channels=1)
     assert train(results, "--name", "base") == 0
     return results
 

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -170,14 +169,8 @@ def test_a_teacher_too_many_is_one_line(refused):
         assert told.startswith("this defense learns from 0 teacher(s), 1 given")
 
 
-def test_a_teacher_for_other_images_is_one_line(refused, tmp_path):
-    draw = np.random.default_rng(0)
-    arrays = {"y": np.arange(60) % 10, "y_test": np.arange(20) % 10}
-    arrays |= {
-        key: draw.integers(0, 255, (len(arrays["y" + key[1:]]), 8, 8, 3), dtype=np.uint8)
-        for key in ("x", "x_test")
-    }
-    np.savez(tmp_path / "colour.npz", **arrays)
+def test_a_teacher_for_other_images_is_one_line(refused, tmp_path, drawn):
+    drawn(tmp_path / "colour.npz", classes=10, channels=3)
     colour = ["--dataset", f"npz:{tmp_path / 'colour.npz'}", "--model", "digits-cnn"]
     told = refused("rslad", *named("robust"), *colour)
     assert "(1, 8, 8, 10), this run has (3, 8, 8, 10)" in told
