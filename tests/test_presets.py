@@ -80,7 +80,7 @@ def test_smoke_scale_changes_sizes_and_nothing_else(name, asking):
     [
         ("trades-table5-cifar10", 0.031),
         ("awp-table2-trades-awp", 8 / 255),
-        ("mmc-cifar10-at", 8 / 256),
+        ("mmc-cifar10-at-resnet-110", 8 / 256),
     ],
 )
 def test_papers_that_use_another_radius_keep_it(name, eps):

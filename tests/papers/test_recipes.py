@@ -19,7 +19,7 @@ def updates(config):
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [
-        ("vat-cifar10", 500 * 400),
+        ("vat-cifar10-preact-resnet-18", 500 * 400),
         ("rst-table1-cifar10", 200 * CIFAR / 256),  # their epochs have 50,000 of any kind
         ("rst-fig1-rst-stab", 800 * CIFAR / 256),
         ("rst-fig1-baseline-stab", 800 * CIFAR / 256),
@@ -30,13 +30,13 @@ def test_a_run_is_as_long_as_that_of_the_paper_s_code(name, theirs, asking):
 
 
 def test_vat_s_radius_goes_with_its_augmentation():
-    config = setup.train_config({"preset": "vat-cifar10"}, [])
+    config = setup.train_config({"preset": "vat-cifar10-preact-resnet-18"}, [])
     assert (config.defense["vat"]["radius"], config.dataset["augment"]) == (8.0, "crop-flip")
 
 
 def test_mmc_minimises_what_its_code_does():
     """||z - center||^2, to which Keras' l2(1e-4) adds 1e-4 ||w||^2: its gradient is 2e-4 w."""
-    config = setup.train_config({"preset": "mmc-cifar10-at"}, [])
+    config = setup.train_config({"preset": "mmc-cifar10-at-resnet-110"}, [])
     params = {key: value for key, value in config.defense["mmc-at"].items() if key != "name"}
     mmc = DEFENSES.build(Spec("mmc-at", params))
     logits = -torch.tensor([[4.0, 9.0], [1.0, 25.0]])

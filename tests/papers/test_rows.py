@@ -22,7 +22,7 @@ ROWLESS = {
     "rst-table1-labeller": "the first stage of rst-table1-cifar10",
     "standard-mnist": "no paper's number: what attacks must break",
     "trades-mnist-short": "no paper's scale",
-    "vat-cifar10": "the tables of VAT's paper are not here",
+    "vat-cifar10-preact-resnet-18": "the tables of VAT's paper are not here",
 }
 """Presets that no row of a paper is trained with, and why."""
 

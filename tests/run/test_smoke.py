@@ -14,10 +14,10 @@ DIFFERENT = [
     "feature-scatter-table1",  # transport over a batch
     "free-cifar10",  # several updates of a batch
     "he-table2-alp-he",  # a head of its own, a clean and an adversarial pass
-    "mmc-cifar10-at",  # fixed centres, targeted steps
+    "mmc-cifar10-at-resnet-110",  # fixed centres, targeted steps
     "rice-table1-svhn-l2",  # L2, the last epoch
     "rice-table2-mixup",  # shares of labels, the best epoch
-    "vat-cifar10",  # no labels in the inner loss
+    "vat-cifar10-preact-resnet-18",  # no labels in the inner loss
 ]
 """Presets that train by code which the others do not run."""
 
