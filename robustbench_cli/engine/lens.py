@@ -18,6 +18,7 @@ from robustbench_cli.attacks import Look, Output, Search, State, Task
 from robustbench_cli.engine.judge import device_of
 from robustbench_cli.engine.memory import in_parts
 from robustbench_cli.losses import margin, wide
+from robustbench_cli.models.layout import laid_out, plain
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
 Precision = Literal["exact", "auto"]
@@ -201,8 +202,8 @@ def _folded(
         why = "the model is randomised"  # a trace keeps one branch of many
     else:
         try:
-            folded = optimization.fuse(copy.deepcopy(model).eval())
-            folded = folded.to(memory_format=torch.channels_last).requires_grad_(False)
+            folded = optimization.fuse(plain(copy.deepcopy(model)).eval())
+            folded = laid_out(folded, device_of(model)).requires_grad_(False)
             why = _unlike(model, folded, x, answers)
         except Exception as error:  # this runs the user's code: anything can come out of it
             why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

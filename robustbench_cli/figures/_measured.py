@@ -95,18 +95,16 @@ class Measured(Figure):
         return {**data, "norm": norm, "eps": eps}
 
     def _subject(self, folder: Path, run: Run, about: Table, material: Material) -> Subject:
-        import torch
-
         from robustbench_cli.config import spec_of, validated
         from robustbench_cli.data import DATASETS
+        from robustbench_cli.models.layout import laid_out
         from robustbench_cli.run import setup
         from robustbench_cli.run.subject import restore
         from robustbench_cli.threat import Threat
 
         where = setup.device(material.device)
         threat = validated(Threat, {"norm": about["norm"], "eps": about["eps"]})
-        model = restore(run, folder)
-        model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = laid_out(restore(run, folder), where)
         return Subject(
             model=model,
             dataset=DATASETS.build(spec_of(run.config["dataset"])),

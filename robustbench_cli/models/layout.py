@@ -32,6 +32,14 @@ def laid_out(model: Net, where: torch.device) -> Net:
     return model
 
 
+def plain(model: Net) -> Net:
+    """``model`` itself with the convolutions of PyTorch that it had: torch.fx knows no others."""
+    ours: list[nn.Module] = [module for module in model.modules() if type(module) is Contiguous]
+    for module in ours:
+        module.__class__ = nn.Conv2d
+    return model
+
+
 def _large(conv: nn.Conv2d) -> bool:
     one = conv.kernel_size == (1, 1) or conv.groups > 1
     return not one and conv.weight.numel() * conv.weight.element_size() > LARGE

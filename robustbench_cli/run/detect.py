@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from robustbench_cli import folders, launch, records
@@ -20,6 +19,7 @@ from robustbench_cli.engine.evaluate import Tensors
 from robustbench_cli.engine.journal import write_arrays
 from robustbench_cli.engine.judge import examine, judging
 from robustbench_cli.errors import UserError
+from robustbench_cli.models.layout import laid_out
 from robustbench_cli.records import Detection, Population, Run
 from robustbench_cli.registry import Spec
 from robustbench_cli.run import setup
@@ -65,7 +65,7 @@ def fit(asked: Fitting, display: Display) -> Path:
     subject, base = find(asked.choice, place)
     train = DATASETS.build(spec_of(base["dataset"])).load("train", place.data_dir)
     data, label = train.to(where), label_of(DETECTORS, detector)
-    model = subject.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = laid_out(subject.model, where)
     examine(model, data.images(slice(2)), len(data.classes))
     with judging(model):
         known = detector.fit(seen(model, data, AT_ONCE), train.y)

@@ -20,6 +20,7 @@ from robustbench_cli.engine.journal import Journal
 from robustbench_cli.engine.judge import Judge, examine, judging
 from robustbench_cli.engine.slots import Field
 from robustbench_cli.errors import UserError
+from robustbench_cli.models.layout import laid_out
 from robustbench_cli.noise import Noise
 from robustbench_cli.records import Checkpoint, Recorder, Run
 from robustbench_cli.run import setup
@@ -123,7 +124,7 @@ def _shared(
     data = test.only(slice(config.n or len(test))).to(where)
     todo = points(build_attacks(config, len(test.classes)), config)
     for each in filter(None, (subject, request.source)):
-        each.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        laid_out(each.model, where)
         called = "the model" if each is subject else f"the source {each.name!r}"
         examine(each.model, data.images(slice(2)), len(test.classes), called)
     threat = localize.bound(config.threat, subject.model, data)

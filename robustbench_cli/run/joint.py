@@ -19,6 +19,7 @@ from robustbench_cli.engine.journal import Journal
 from robustbench_cli.engine.judge import examine, judging
 from robustbench_cli.engine.slots import Field
 from robustbench_cli.errors import UserError
+from robustbench_cli.models.layout import laid_out
 from robustbench_cli.noise import Noise
 from robustbench_cli.records import Domain, Outcome, Run
 from robustbench_cli.run import setup
@@ -98,7 +99,7 @@ def _together(
     """All models as one; a ``UserError`` names the one that cannot be judged."""
     few = data.data.images(slice(lens.SHOWN))
     for each in subjects:
-        each.model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        laid_out(each.model, where)
         examine(each.model, few[:2], classes, called=f"run {each.parent!r}")
         with judging(each.model):
             if checks.randomised(each.model, few):

@@ -18,6 +18,7 @@ from robustbench_cli.engine.lens import exact, quick
 from robustbench_cli.engine.slots import Field
 from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Shape
+from robustbench_cli.models.layout import Contiguous, laid_out
 from robustbench_cli.models.taps import last_layer
 from robustbench_cli.noise import Noise
 from robustbench_cli.registry import Spec
@@ -69,6 +70,23 @@ def test_a_norm_behind_a_convolution_is_folded_into_it(name, left):
     torch.testing.assert_close(fast.model(z), net(z), rtol=0, atol=1e-3 * float(spread))
     assert 0 <= fast.doubt < 1e-2 * spread
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+def test_large_kernels_are_folded_like_others_and_stay_as_the_processor_wants_them():
+    parts = [nn.Conv2d(3, 176, 3), nn.Conv2d(176, 176, 3, padding=1), nn.BatchNorm2d(176)]
+    net = laid_out(
+        warmed(nn.Sequential(*parts, nn.ReLU(), nn.Flatten(), nn.Linear(6336, 5))),
+        torch.device("cpu"),
+    )
+    fast, notes = quick(net, torch.rand(4, 3, 8, 8))
+    assert not notes
+    assert fast.about == "float32, BatchNorm folded"
+    assert not norms(fast.model)
+    for each in (net, fast.model):
+        assert [type(m) for m in each.modules() if isinstance(m, nn.Conv2d)] == [
+            nn.Conv2d,
+            Contiguous,
+        ]
 
 
 def test_without_batchnorm_there_is_nothing_to_fold_or_to_say():

@@ -372,3 +372,23 @@ def test_what_a_stage_has_broken_goes_through_no_other():
     assert column.waiting(1, minimal=False).tolist() == [False, True, True]
     assert column.waiting(1, minimal=True).tolist() == [True, True, True]
     assert column.waiting(0, minimal=False).tolist() == [False, False, True]
+
+
+class Contiguous(torch.nn.Module):
+    """Complains of images that lie in memory as a large kernel does not like them."""
+
+    def forward(self, x):
+        assert x.is_contiguous()
+        return x
+
+
+def test_an_evaluation_lays_its_model_out_as_training_does(tmp_path):
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 176, 3),
+        torch.nn.Conv2d(176, 176, 3),  # over a mebibyte
+        Contiguous(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16 * 176, 10),
+    ).to(memory_format=torch.channels_last)
+    record, _ = evaluated(tmp_path, net.eval(), config("fgsm", n=4))
+    assert record.status == "ok"
