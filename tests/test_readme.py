@@ -12,9 +12,7 @@ from robustbench_cli.data.digits import Digits
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [
-    line
-    for line in "\n".join(BLOCKS).splitlines()
-    if line.startswith(("advbench ", "torchrun ")) and " DATA" not in line
+    line for line in "\n".join(BLOCKS).splitlines() if line.startswith(("advbench ", "torchrun "))
 ]
 
 
