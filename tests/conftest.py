@@ -18,6 +18,8 @@ from robustbench_cli.noise import Noise
 from robustbench_cli.records import Checkpoint, Outcome, Run
 from robustbench_cli.registry import Spec
 
+pytest_plugins = ["time_limits"]
+
 # Small nets on busy cores: two threads that wait for each other are many times slower than one.
 torch.set_num_threads(1)
 
