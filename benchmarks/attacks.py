@@ -25,13 +25,13 @@ from torch import Tensor
 
 from robustbench_cli import __version__
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.engine.evaluate import attacked
-from robustbench_cli.errors import UserError
+from robustbench_cli.commands import train_config
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Norm
+from robustbench_cli.evaluation.stages import attacked
 from robustbench_cli.models.layout import laid_out
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.run import setup
-from robustbench_cli.threat import Norm
 
 PRECISIONS = ("exact", "auto") if "precision" in inspect.signature(attacked).parameters else ()
 """What the search may run in; () where it cannot be chosen."""
@@ -247,7 +247,7 @@ def main(
             cw_steps=cw_steps,
             seed=seed,
         )
-        where = setup.device(device)
+        where = train_config.device(device)
         cases = build(source, size, where)
     except (UserError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -257,7 +257,7 @@ def main(
 
 def describe(source: Source, size: Size, case: Case, where: torch.device) -> dict[str, Any]:
     """Print what is compared on what, and return it for the file."""
-    around = setup.environment(where)
+    around = train_config.environment(where)
     right = float((case.predictions(case.x) == case.y).float().mean())
     print(
         f"{around['device_name']}, {around['threads']} threads, torch {around['torch']}\n"

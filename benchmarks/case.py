@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli import records
-from robustbench_cli.config import spec_of
+from robustbench_cli.commands.load_model import restore
+from robustbench_cli.config.schema import spec_of
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Norm, Threat
 from robustbench_cli.data import DATASETS, Dataset, Split
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.models import MODELS
-from robustbench_cli.registry import Spec
-from robustbench_cli.run.subject import restore
-from robustbench_cli.threat import Norm, Threat
+from robustbench_cli.runs import records
 
 ROUNDING = 1e-6
 """How far a pixel may be outside [0, 1]: float32 arithmetic does that."""

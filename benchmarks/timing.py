@@ -13,7 +13,7 @@ import torch
 from case import Case, Verdict, judged
 from torch import Tensor
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
 
 WARM = 8
 """Images of the warm-up: imports, allocations and kernel choices are nobody's attack."""

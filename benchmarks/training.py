@@ -21,19 +21,19 @@ from case import Source
 from floor import Clock, Floor, Side, floor
 from torch import Tensor
 
-from robustbench_cli.config import Training
+from robustbench_cli.commands import train_config
+from robustbench_cli.config.schema import Training
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Dataset, Split
 from robustbench_cli.defenses import Recipe, parse
-from robustbench_cli.engine.train import Trainer, Watch
-from robustbench_cli.errors import UserError
+from robustbench_cli.defenses._step import Step, Trained
 from robustbench_cli.models import Classifier
 from robustbench_cli.models.layout import laid_out
-from robustbench_cli.noise import Noise
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
-from robustbench_cli.registry import Spec
-from robustbench_cli.run import setup
-from robustbench_cli.step import Step, Trained
-from robustbench_cli.threat import Threat
+from robustbench_cli.training.trainer import Trainer, Watch
 
 THREAT = Threat("Linf", 8 / 255)
 LR = 0.01
@@ -207,7 +207,7 @@ def main(
     # Theirs is float32 as they run it.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        where = setup.device(device)
+        where = train_config.device(device)
         source = Source(data=data, root=data_dir, run=None, model=model, width=width, weights=None)
         dataset = source.dataset()
         split = dataset.load("train", data_dir)
@@ -218,12 +218,12 @@ def main(
             data=split.only(slice((steps + 1) * batch_size)),
             batch_size=batch_size,
             inner=inner,
-            precision=setup.precision(precision, where),  # type: ignore[arg-type]
+            precision=train_config.precision(precision, where),  # type: ignore[arg-type]
             device=where,
         )
     except (UserError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
-    around = setup.environment(where)
+    around = train_config.environment(where)
     print(
         f"{around['device_name']}, {around['threads']} threads, torch {around['torch']}\n"
         f"{model}, width {width or 'as usual'}, batches of {batch_size}, {inner} inner steps, "

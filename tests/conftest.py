@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustbench_cli import presets, records
+from robustbench_cli.config import presets
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Classifier, Shape
-from robustbench_cli.noise import Noise
-from robustbench_cli.records import Checkpoint, Outcome, Run
-from robustbench_cli.registry import Spec
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Checkpoint, Outcome, Run
 
 pytest_plugins = ["time_limits"]
 

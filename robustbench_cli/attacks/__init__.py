@@ -15,10 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Ascent, Start, Steps, StepSize, check_reach
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Registry
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.gradient_ascent import Ascent, Start, Steps, StepSize, check_reach
+from robustbench_cli.core.registry import Registry
+from robustbench_cli.core.threat import Threat
 
 State = dict[str, Tensor]
 """What an attack remembers, one row per example; ``x`` is the image to be looked at next.

@@ -15,11 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import Look, Search, State, Task
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import Threat, onto_l1, over
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import Threat, onto_l1, over
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import Look, Search, State, Task
 from robustbench_cli.attacks._planes import to_plane
-from robustbench_cli.registry import Number
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.registry import Number
 
 
 @dataclass(frozen=True, kw_only=True)

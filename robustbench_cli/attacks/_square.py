@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.attacks._windows import bumps, placed
-from robustbench_cli.noise import Noise
-from robustbench_cli.threat import Threat, over
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat, over
 
 ODD = {"L2": 2, "L1": 4}
 """The norms whose windows have a middle, and the power with which their bumps fall off."""

@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli import losses
 from robustbench_cli.attacks import ATTACKS, Look, Output, State, Task
 from robustbench_cli.attacks._apgd import APGD
+from robustbench_cli.core import losses
 
 
 @ATTACKS.register("apgd-ce", aliases=("apgd",), pattern=r"apgd-ce-(?P<steps>\d+)")

@@ -13,7 +13,7 @@ from robustbench_cli.attacks.apgd import Targeted as APGDTargeted
 from robustbench_cli.attacks.fab import FAB
 from robustbench_cli.attacks.fab import Targeted as FABTargeted
 from robustbench_cli.attacks.square import Square
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.threat import Threat
 
 Version = Literal["standard", "plus", "rand"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Attack, Task, Whole
-from robustbench_cli.errors import UserError
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.threat import Threat
 
 Member = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 

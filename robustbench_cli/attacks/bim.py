@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from robustbench_cli.ascent import Start, Steps
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.pgd import PGD
+from robustbench_cli.core.gradient_ascent import Start, Steps
 
 
 @ATTACKS.register("bim", aliases=("i-fgsm",), pattern=r"(?:bim|i-fgsm)-?(?P<steps>\d+)")

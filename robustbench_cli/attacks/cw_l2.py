@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli import losses
-from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import over
+from robustbench_cli.core import losses
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import over
 
 
 def opened(x: Tensor) -> Tensor:

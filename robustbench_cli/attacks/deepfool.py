@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import over
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import over
 
 BEYOND = 1e-4
 """Added to the length of every step, so that none ends on the boundary itself."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Look, State, Task
 from robustbench_cli.attacks.mim import MIM
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import over
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import over
 
 
 @ATTACKS.register("di-fgsm", aliases=("di2-fgsm",), pattern=r"di2?-fgsm-?(?P<steps>\d+)")

@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field
 
 from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.attacks._boundary import Boundary
-from robustbench_cli.errors import UserError
-from robustbench_cli.registry import Spec
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 
 
 def _names(value: Any) -> Any:

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli import losses
 from robustbench_cli.attacks import ATTACKS, Look, Output, Sees, State, Task
 from robustbench_cli.attacks._boundary import Boundary
+from robustbench_cli.core import losses
 
 
 @ATTACKS.register("fab", pattern=r"fab-?(?P<steps>\d+)")

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps, StepSize
 from robustbench_cli.attacks import ATTACKS, Examples, Iterated, Look, Output, State, Task
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.threat import over
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.gradient_ascent import Steps, StepSize
+from robustbench_cli.core.threat import over
 
 WIDEST = 8192
 """Room for the target's features: how many there are is not known when an example begins."""

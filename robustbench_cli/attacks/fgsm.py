@@ -5,9 +5,9 @@ With a random start (Wong et al., 2020), https://arxiv.org/abs/2001.03994.
 
 from dataclasses import dataclass
 
-from robustbench_cli.ascent import Start, Steps, StepSize
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.pgd import PGD
+from robustbench_cli.core.gradient_ascent import Start, Steps, StepSize
 
 
 @ATTACKS.register("fgsm")

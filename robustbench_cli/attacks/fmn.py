@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli import losses
-from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
 from robustbench_cli.attacks.ddn import cosine, length
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import onto_l1, over
+from robustbench_cli.core import losses
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import onto_l1, over
 
 
 @ATTACKS.register("fmn", pattern=r"fmn-?(?P<steps>\d+)")

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli import losses
-from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import ATTACKS, Task, Whole
-from robustbench_cli.registry import Number
+from robustbench_cli.core import losses
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.registry import Number
 
 
 @ATTACKS.register("lbfgs", aliases=("l-bfgs",), pattern=r"l-?bfgs-?(?P<steps>\d+)")

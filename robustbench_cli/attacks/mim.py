@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Start, Steps
 from robustbench_cli.attacks import ATTACKS, Iterated, Output, State, Task
-from robustbench_cli.losses import cross_entropy
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import over
+from robustbench_cli.core.gradient_ascent import Start, Steps
+from robustbench_cli.core.losses import cross_entropy
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import over
 
 
 @ATTACKS.register("mim", aliases=("mi-fgsm",), pattern=r"(?:mim|mi-fgsm)-?(?P<steps>\d+)")

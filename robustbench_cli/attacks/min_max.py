@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps, StepSize
 from robustbench_cli.attacks import ATTACKS, Iterated, Look, Output, State, Task
-from robustbench_cli.domains import Weights, first, towards_worst
-from robustbench_cli.losses import Criterion, cross_entropy, cw_margin
-from robustbench_cli.registry import Number
+from robustbench_cli.core.domain_weights import Weights, first, towards_worst
+from robustbench_cli.core.gradient_ascent import Steps, StepSize
+from robustbench_cli.core.losses import Criterion, cross_entropy, cw_margin
+from robustbench_cli.core.registry import Number
 
 LOSSES: dict[str, Criterion] = {"cw": cw_margin, "ce": cross_entropy}
 

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import StepSize
 from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.attacks.spsa import slopes
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import over
+from robustbench_cli.core.gradient_ascent import StepSize
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import over
 
 PLATEAU = 5
 """When the last of so many looks is no better than the first, the step is halved."""

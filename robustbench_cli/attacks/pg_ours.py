@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from robustbench_cli.ascent import Steps, StepSize
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.pgd import PGD
+from robustbench_cli.core.gradient_ascent import Steps, StepSize
 
 
 @ATTACKS.register("pg-ours")

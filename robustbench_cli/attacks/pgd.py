@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from robustbench_cli import losses
 from robustbench_cli.attacks import ATTACKS, Iterated, Output, State, Task
+from robustbench_cli.core import losses
 
 Climbs = Literal["ce", "cw", "margin", "dlr", "kl"]
 

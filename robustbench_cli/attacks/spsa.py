@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps
 from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
-from robustbench_cli.losses import margin
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import over
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.losses import margin
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import over
 
 
 @ATTACKS.register("spsa", pattern=r"spsa-?(?P<steps>\d+)")

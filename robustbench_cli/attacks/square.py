@@ -14,8 +14,8 @@ from torch import Tensor
 from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
 from robustbench_cli.attacks._square import ODD, flipped, redrawn, striped, tiled
 from robustbench_cli.attacks._windows import sides
-from robustbench_cli.registry import Number
-from robustbench_cli.threat import over
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import over
 
 
 @ATTACKS.register("square", pattern=r"square-?(?P<queries>\d+)")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, State, Task
 from robustbench_cli.attacks.di_fgsm import DIFGSM
-from robustbench_cli.registry import Number
+from robustbench_cli.core.registry import Number
 
 
 @ATTACKS.register("ti-fgsm", pattern=r"ti-fgsm-?(?P<steps>\d+)")

@@ -12,9 +12,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Registry
-from robustbench_cli.threat import Norm
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Registry
+from robustbench_cli.core.threat import Norm
 
 ABSTAINS = -1
 """Stands for the class where a certificate gives none."""

@@ -9,8 +9,8 @@ from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
 from robustbench_cli.certificates import ABSTAINS, CERTIFICATES, Certificate, Certified
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Number
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Number
 
 
 @CERTIFICATES.register("smoothing")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_cli import __version__, launch
+from robustbench_cli import __version__
 from robustbench_cli.cli.attack import attack
 from robustbench_cli.cli.bench import bench
 from robustbench_cli.cli.detect import detect
@@ -22,7 +22,8 @@ from robustbench_cli.cli.plot import plot
 from robustbench_cli.cli.report import report
 from robustbench_cli.cli.synth import synth
 from robustbench_cli.cli.train import train
-from robustbench_cli.errors import RunError, UserError
+from robustbench_cli.core.errors import RunError, UserError
+from robustbench_cli.distributed import env
 
 HELP = """Train, attack and report adversarial robustness.
 
@@ -113,10 +114,10 @@ def _fail(error: Exception, debug: bool, code: int) -> int:
 
 def _complain(what: str, code: int) -> int:
     """One line from one process: the others, if there are any, failed for the same reason."""
-    if launch.speaks():
+    if env.speaks():
         typer.echo(f"advbench: {' '.join(what.split())}", err=True)
     else:
-        launch.linger()
+        env.linger()
     return code
 
 

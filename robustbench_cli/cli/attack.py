@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
+from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.evaluating import Asked, request
 
 
@@ -51,7 +50,7 @@ def attack(
     advbench attack cw100 --run trades --eps 4/255 --n 256
     """
     from robustbench_cli.cli.display import print_outcomes, shown
-    from robustbench_cli.run.craft import attack as craft
+    from robustbench_cli.commands.attack import attack as craft
 
     asked = Asked(
         attacks=[name_],

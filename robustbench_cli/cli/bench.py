@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.cli import completion, options
+from robustbench_cli.core.errors import UserError, hint
 
 
 def bench(
@@ -60,10 +59,11 @@ def bench(
     advbench bench at-family --dataset mnist --data-dir ~/data
     advbench bench at-family --only trades,mart --dry-run
     """
-    from robustbench_cli import folders, jointly
     from robustbench_cli.cli.display import counted
     from robustbench_cli.cli.report import report
-    from robustbench_cli.run import bench as command
+    from robustbench_cli.commands import bench as command
+    from robustbench_cli.report import joint_table
+    from robustbench_cli.runs import folders
 
     found = command.load(name)
     if seeds:
@@ -81,7 +81,7 @@ def bench(
     with counted(len(todo), quiet) as told, options.interruptible(options.AGAIN):
         command.carry_out(todo, folder, jobs or os.cpu_count() or 1, told)
     report(results=folder)
-    if jointly.done([*folders.distinct(folder).values()]):
+    if joint_table.done([*folders.distinct(folder).values()]):
         typer.echo()
         report(results=folder, joint=True)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from robustbench_cli.cli.formats import Entry, Grid, Page
 from robustbench_cli.cli.published import Block, Remarks, groups, head, lettered, raw
-from robustbench_cli.commands import Known, Wanted, commands, lacking, training
+from robustbench_cli.papers.compare import Beside
+from robustbench_cli.papers.howto import Known, Wanted, commands, lacking, training
 from robustbench_cli.papers.paper import Paper
-from robustbench_cli.records import Run
-from robustbench_cli.replication import Beside
+from robustbench_cli.runs.records import Run
 
 MEASURED, SETTING = "measured", "what differs (paper)"
 NUMBERS = ("paper", "ours", "diff")

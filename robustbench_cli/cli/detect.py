@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
+from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.evaluating import Asked, request
 
 detect = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -47,9 +46,9 @@ def fit(
     advbench detect fit knn:k=20 --run tla
     """
     from robustbench_cli.cli.display import shown
-    from robustbench_cli.run import detect as detecting
-    from robustbench_cli.run.setup import Place
-    from robustbench_cli.run.subject import Choice
+    from robustbench_cli.commands import detect as detecting
+    from robustbench_cli.commands.load_model import Choice
+    from robustbench_cli.commands.train_config import Place
 
     asked = detecting.Fitting(
         detector=detector,
@@ -102,7 +101,7 @@ def evaluate(
     advbench detect eval --attack pgd20 --run tla --eps 0.25 --n 200 --detector gaussian
     """
     from robustbench_cli.cli.display import shown
-    from robustbench_cli.run import detect as detecting
+    from robustbench_cli.commands import detect as detecting
 
     asked = Asked(
         attacks=attack,
@@ -131,9 +130,9 @@ def print_detections(folder: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from robustbench_cli import records
     from robustbench_cli.cli.display import print_outcomes
     from robustbench_cli.cli.listing import drawn, screen
+    from robustbench_cli.runs import records
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("attack", "detector", "images", "AUROC", "wrong", "right"):

@@ -20,13 +20,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from robustbench_cli import launch, records
 from robustbench_cli.cli.listing import drawn, screen
-from robustbench_cli.columns import ball, source, swept
-from robustbench_cli.engine.train import Row, Watch
-from robustbench_cli.registry import radius
-from robustbench_cli.report import count
-from robustbench_cli.run.display import Display
+from robustbench_cli.commands.display import Display
+from robustbench_cli.core.registry import radius
+from robustbench_cli.distributed import env
+from robustbench_cli.report.columns import ball, source, swept
+from robustbench_cli.report.robustness_table import count
+from robustbench_cli.runs import records
+from robustbench_cli.training.trainer import Row, Watch
 
 BARS = (
     TextColumn("{task.description}"),
@@ -46,7 +47,7 @@ REFRESH = 0.5
 def shown(quiet: bool) -> Iterator[Display]:
     """The display that fits: none, lines, or live bars on standard error."""
     console = Console(stderr=True)
-    if quiet or not launch.speaks():
+    if quiet or not env.speaks():
         yield Display()
     elif not console.is_terminal:
         yield Lines()

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
+from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.evaluating import Asked, request
-from robustbench_cli.launch import speaks
+from robustbench_cli.distributed.env import speaks
 
 
 def evaluate(
@@ -93,7 +92,7 @@ def evaluate(
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
     """
     from robustbench_cli.cli.display import print_outcomes, shown
-    from robustbench_cli.run.evaluate import run as evaluation
+    from robustbench_cli.commands.evaluate import run as evaluation
 
     asked = Asked(
         attacks=attack or [],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from robustbench_cli.cli.options import given
 
 if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
-    from robustbench_cli.run.evaluate import Request
+    from robustbench_cli.commands.evaluate import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +50,16 @@ def request(asked: Asked, kind: str) -> "Request":
     Raises:
         UserError: something that was asked for is unknown, damaged or makes no sense.
     """
-    from robustbench_cli.run import setup
-    from robustbench_cli.run.asked import chosen_attacks, chosen_certificates, eval_config
-    from robustbench_cli.run.evaluate import Request
-    from robustbench_cli.run.subject import Choice, deployed, find
+    from robustbench_cli.commands import train_config
+    from robustbench_cli.commands.eval_config import (
+        chosen_attacks,
+        chosen_certificates,
+        eval_config,
+    )
+    from robustbench_cli.commands.evaluate import Request
+    from robustbench_cli.commands.load_model import Choice, deployed, find
 
-    place = setup.Place(out=asked.out, data_dir=asked.data_dir, device=asked.device)
+    place = train_config.Place(out=asked.out, data_dir=asked.data_dir, device=asked.device)
     options: dict[str, Any] = given(
         restarts=asked.restarts, eot=asked.eot, last_iterate=asked.last_iterate or None
     )
@@ -75,7 +79,7 @@ def request(asked: Asked, kind: str) -> "Request":
     typed = given(
         attack=attacks,
         certify=certificates,
-        dataset=setup.component("dataset", dataset) if dataset is not None else None,
+        dataset=train_config.component("dataset", dataset) if dataset is not None else None,
         threat=given(norm=asked.norm, eps=asked.eps, mask=asked.mask) or None,
         source={"id": source.parent, "weights": source.weights} if source else None,
         sweep=asked.sweep,

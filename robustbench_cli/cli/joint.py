@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
+from robustbench_cli.cli import completion, options
 
 if TYPE_CHECKING:
-    from robustbench_cli.records import Run
+    from robustbench_cli.runs.records import Run
 
 
 def joint(
@@ -69,11 +68,11 @@ def joint(
     advbench joint --run pgd-at --images 5               one perturbation for five images
     advbench joint --run pgd-at --transform identity --transform flip --weights avg
     """
-    from robustbench_cli import records
     from robustbench_cli.cli.display import shown
-    from robustbench_cli.run.domains import Asked
-    from robustbench_cli.run.joint import run as joined
-    from robustbench_cli.run.setup import Place
+    from robustbench_cli.commands.joint import run as joined
+    from robustbench_cli.commands.joint_config import Asked
+    from robustbench_cli.commands.train_config import Place
+    from robustbench_cli.runs import records
 
     asked = Asked(
         runs=run or [None],
@@ -103,7 +102,7 @@ def print_domains(run: "Run", folder: Path) -> None:
     from rich.text import Text
 
     from robustbench_cli.cli.listing import drawn, screen
-    from robustbench_cli.registry import radius
+    from robustbench_cli.core.registry import radius
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("domain", "clean", "accuracy", "weight"):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_cli import catalogue, completion, presets
-from robustbench_cli.cli import options
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.cli import completion, options
+from robustbench_cli.config import catalogue, presets
+from robustbench_cli.core.errors import UserError, hint
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from robustbench_cli.records import Run
+    from robustbench_cli.runs.records import Run
 
     Parts = Sequence[RenderableType]
 
@@ -121,8 +121,8 @@ def _runs(results: Path, console: "Console") -> "Parts":
     from rich.table import Table
     from rich.text import Text
 
-    from robustbench_cli import folders
-    from robustbench_cli.recipes import named
+    from robustbench_cli.report.seed_groups import named
+    from robustbench_cli.runs import folders
 
     titles = ("run", "kind", "status", "subject", "data", "created", "accuracy")
     table = Table(*titles, box=None, pad_edge=False)
@@ -193,7 +193,7 @@ def _component(item: catalogue.Item, text: str) -> "Parts":
     from rich.table import Table
     from rich.text import Text
 
-    from robustbench_cli.registry import Registry, Spec
+    from robustbench_cli.core.registry import Registry, Spec
 
     place, its_name = catalogue.REGISTRIES[item.kind]
     registry: Registry[Any] = getattr(importlib.import_module(f"robustbench_cli.{place}"), its_name)
@@ -255,7 +255,7 @@ def _template(item: catalogue.Item, text: str) -> "Parts":
 
 def _run(folder: Path) -> "Parts":
     """A run's record in words."""
-    from robustbench_cli import records
+    from robustbench_cli.runs import records
 
     run = records.read(folder)
     kept = [w for w in (run.checkpoint, run.last, run.evaluated) if w]
@@ -285,7 +285,7 @@ def _run(folder: Path) -> "Parts":
 
 def _settings(value: object) -> str:
     """Nested settings in one line: ``trades: steps=10, step=0.25; awp: gamma=0.005``."""
-    from robustbench_cli.registry import radius
+    from robustbench_cli.core.registry import radius
 
     if not isinstance(value, Mapping):
         return radius(value) if isinstance(value, float) else catalogue.typed(value)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_cli import completion, launch
+from robustbench_cli.cli import completion
+from robustbench_cli.distributed import env
 
 Dataset = Annotated[
     str | None,
@@ -102,7 +103,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 def result(folder: Path) -> None:
     """Print where everything is: once, however many processes share the command."""
-    if launch.speaks():
+    if env.speaks():
         typer.echo(folder)
 
 
@@ -116,7 +117,7 @@ def interruptible(how: str, record: Path | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if launch.speaks():
+        if env.speaks():
             said = how if record is None or record.is_file() else "nothing was begun yet."
             typer.echo(f"\nadvbench: interrupted; {said}", err=True)
         raise

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
+from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.formats import Entry, Grid, Page
 from robustbench_cli.cli.writing import format_of, put
 

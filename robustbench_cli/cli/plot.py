@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
-from robustbench_cli.errors import UserError
+from robustbench_cli.cli import completion, options
+from robustbench_cli.core.errors import UserError
 
 if TYPE_CHECKING:
     from robustbench_cli.figures import Told
@@ -61,17 +60,16 @@ def plot(
     advbench plot surface:image=3 trades standard   the loss around a test image
     advbench plot landscape trades trades-awp       the loss around the weights
     """
-    from robustbench_cli import canvas
-    from robustbench_cli.figures import FIGURES, Material
-    from robustbench_cli.registry import Spec
+    from robustbench_cli.core.registry import Spec
+    from robustbench_cli.figures import FIGURES, Material, _style
 
     spec = FIGURES.resolve(Spec.parse(kind))
     figure, file = FIGURES.build(spec), out or Path(f"{spec.name}.png")
-    if file.suffix.lower() not in canvas.FORMATS:
-        raise UserError(f"--out {str(file)!r}: end it in {' or '.join(canvas.FORMATS)}")
+    if file.suffix.lower() not in _style.FORMATS:
+        raise UserError(f"--out {str(file)!r}: end it in {' or '.join(_style.FORMATS)}")
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"--out {str(file)!r}: {str(file.parent)!r} is no folder to write to")
-    canvas.needed()  # before hours are spent on numbers
+    _style.needed()  # before hours are spent on numbers
     with _told(quiet) as told, options.interruptible(KEPT):
         material = Material(
             names=tuple(runs or ()),
@@ -83,7 +81,7 @@ def plot(
         )
         paint = figure.prepared(material)
     try:
-        canvas.save(paint, file)
+        _style.save(paint, file)
     except OSError as error:
         raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror}") from None
     typer.echo(file)

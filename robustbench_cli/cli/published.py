@@ -7,8 +7,8 @@ from string import ascii_lowercase
 from typing import Any
 
 from robustbench_cli.cli.formats import Entry, Grid, Page
+from robustbench_cli.core.registry import radius
 from robustbench_cli.papers.paper import Metric, Paper, Place, Published
-from robustbench_cli.registry import radius
 
 Cells = Sequence[Published]
 Metrics = Mapping[str, Metric]

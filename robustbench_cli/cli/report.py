@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
+from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.formats import Page
 from robustbench_cli.cli.tables import joints, sheet, transfers
 from robustbench_cli.cli.writing import format_of, put, writing
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.core.errors import UserError, hint
 
 if TYPE_CHECKING:
-    from robustbench_cli.records import Run
-    from robustbench_cli.report import Row
+    from robustbench_cli.report.robustness_table import Row
+    from robustbench_cli.runs.records import Run
 
 
 class _Titled(Protocol):
@@ -115,7 +114,7 @@ def report(
     advbench report --joint                            one perturbation, several domains
     advbench report --plot curves                      curves.png and curves.svg
     """
-    from robustbench_cli.run.defaults import comparable
+    from robustbench_cli.commands.upgrade_records import comparable
 
     shape = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
     text = {"--format": format_, "--out": out, "--intervals": intervals}
@@ -162,9 +161,9 @@ def _alone(option: str, others: Mapping[str, object]) -> None:
 def _beside(name: str, table: str | None, dataset: str | None, runs: Sequence["Run"]) -> Page:
     """A paper's numbers and ours."""
     from robustbench_cli.cli import comparing
-    from robustbench_cli.commands import Known
+    from robustbench_cli.papers.compare import beside
+    from robustbench_cli.papers.howto import Known
     from robustbench_cli.papers.reading import load
-    from robustbench_cli.replication import beside
 
     paper = load(name)
     cells, known = paper.only(table), paper.words.datasets
@@ -178,8 +177,8 @@ def _beside(name: str, table: str | None, dataset: str | None, runs: Sequence["R
 
 def _check(runs: Sequence["Run"], results: Path, dataset: str | None) -> None:
     """Raise ``UserError`` where there is nothing to report."""
-    from robustbench_cli.records import data_name
-    from robustbench_cli.report import finished
+    from robustbench_cli.report.robustness_table import finished
+    from robustbench_cli.runs.records import data_name
 
     data = [data_name(run) for run in finished(runs)]
     if not data:
@@ -195,8 +194,8 @@ def _rows(
     runs: Sequence["Run"], dataset: str | None, *, intervals: bool, sweeps: bool
 ) -> list["Row"]:
     """The rows of the main table: sweeps where they are asked for, or are all there is."""
-    from robustbench_cli.columns import source, usual
-    from robustbench_cli.report import rows
+    from robustbench_cli.report.columns import source, usual
+    from robustbench_cli.report.robustness_table import rows
 
     for keep in (lambda run: not source(run),) if sweeps else (usual, lambda run: not source(run)):
         every = rows(runs, intervals=intervals, keep=keep)
@@ -207,16 +206,16 @@ def _rows(
 
 def _left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -> None:
     """Say what the main table does not show, and how to see it."""
-    from robustbench_cli import jointly
-    from robustbench_cli.columns import source, swept
-    from robustbench_cli.records import data_name
-    from robustbench_cli.report import finished
+    from robustbench_cli.report import joint_table
+    from robustbench_cli.report.columns import source, swept
+    from robustbench_cli.report.robustness_table import finished
+    from robustbench_cli.runs.records import data_name
 
     done = [run for run in finished(runs) if dataset in (None, data_name(run))]
     shown = any(swept(run) and run.id in used for run in done)
     over = 0 if shown else sum(bool(swept(run)) for run in done)
     moved = sum(bool(source(run)) and not swept(run) for run in done)
-    shared = sum(dataset in (None, data_name(run)) for run in jointly.done(runs))
+    shared = sum(dataset in (None, data_name(run)) for run in joint_table.done(runs))
     counts = {
         f"{over} of a sweep (--sweeps, --plot FILE)": over,
         f"{moved} with another model's images (--transfer)": moved,
@@ -227,7 +226,7 @@ def _left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -> Non
 
 
 def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
-    from robustbench_cli.transfer import matrices
+    from robustbench_cli.report.transfer_matrix import matrices
 
     none = (
         "no finished evaluation tries another model's images; make one: "
@@ -237,7 +236,7 @@ def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> P
 
 
 def _joint(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
-    from robustbench_cli.jointly import tables
+    from robustbench_cli.report.joint_table import tables
 
     none = "no finished joint attack; make one: advbench joint --run RUN --run OTHER --eps 0.15"
     return joints(_on(dataset, tables(runs, intervals=intervals), none))
@@ -252,8 +251,8 @@ def _on(dataset: str | None, tables: Sequence[_Table], none: str) -> list[_Table
 
 
 def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:
-    from robustbench_cli.curves import panels
-    from robustbench_cli.plot import draw
+    from robustbench_cli.figures._sweep_plot import draw
+    from robustbench_cli.report.sweep_curves import panels
 
     path = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
     if path.suffix or not path.name:

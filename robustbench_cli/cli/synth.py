@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
+from robustbench_cli.cli import completion, options
 
 synth = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -55,8 +54,8 @@ def fit(
     advbench synth fit kde:bandwidth=0.2 --dataset mnist --limit 200
     """
     from robustbench_cli.cli.display import shown
-    from robustbench_cli.run import synth as making
-    from robustbench_cli.run.setup import Place
+    from robustbench_cli.commands import synth as making
+    from robustbench_cli.commands.train_config import Place
 
     asked = making.Fitting(
         generator=generator,
@@ -96,8 +95,8 @@ def sample(
     advbench train pgd-at --extra-data npz:results/proxy/samples.npz
     """
     from robustbench_cli.cli.display import shown
-    from robustbench_cli.run import synth as making
-    from robustbench_cli.run.setup import Place
+    from robustbench_cli.commands import synth as making
+    from robustbench_cli.commands.train_config import Place
 
     asked = making.Sampling(
         run=run, n=n, seed=seed, place=Place(out=out), command=sys.argv[1:], name=name

@@ -8,13 +8,13 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.cli.formats import Entry, Grid, Page
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.core.errors import UserError, hint
 
 if TYPE_CHECKING:
-    from robustbench_cli.cells import Cell
-    from robustbench_cli.jointly import Table
-    from robustbench_cli.report import Row
-    from robustbench_cli.transfer import Matrix
+    from robustbench_cli.report.joint_table import Table
+    from robustbench_cli.report.robustness_table import Row
+    from robustbench_cli.report.statistics import Cell
+    from robustbench_cli.report.transfer_matrix import Matrix
 
 _MEANING = "accuracy in %, robust accuracy = right before and after the attack"
 _POOLED = "; [95 % Wilson interval, seeds pooled]"
@@ -69,7 +69,7 @@ class Sheet:
         }
 
     def _object(self, row: "Row") -> dict[str, Any]:
-        from robustbench_cli.cells import Cell, Distance
+        from robustbench_cli.report.statistics import Cell, Distance
 
         shown = {c: cell for c in self.columns if (cell := row.cells.get(c))}
         right = {c: cell.correct for c, cell in shown.items() if isinstance(cell, Cell)}
@@ -89,8 +89,8 @@ class Sheet:
 
     def _notes(self) -> list[str]:
         """What the numbers are, a line each."""
-        from robustbench_cli.cells import Cell, Distance
-        from robustbench_cli.columns import DIFF, LAST
+        from robustbench_cli.report.columns import DIFF, LAST
+        from robustbench_cli.report.statistics import Cell, Distance
 
         shown = [cell for row in self.rows for c in self.columns if (cell := row.cells.get(c))]
         late = any(column.endswith((LAST, DIFF)) for column in self.columns)
@@ -116,7 +116,7 @@ class Sheet:
 
 def sheet(found: list["Row"], *, columns: str | None, sort: str | None) -> Sheet:
     """The main table as asked for; raise ``UserError`` for an unknown column."""
-    from robustbench_cli.columns import WORST
+    from robustbench_cli.report.columns import WORST
 
     facts = list(found[0].facts)
     measured = [c for c in found[0].cells if any(row.cells[c] for row in found)]

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustbench_cli import completion
-from robustbench_cli.cli import options
-from robustbench_cli.errors import UserError
+from robustbench_cli.cli import completion, options
+from robustbench_cli.core.errors import UserError
 
 if TYPE_CHECKING:
-    from robustbench_cli.run.setup import Place
+    from robustbench_cli.commands.train_config import Place
 
 
 def train(
@@ -105,19 +104,19 @@ def train(
     advbench train --preset awp-table2-trades-awp --smoke     does it run?
     """
     from robustbench_cli.cli.display import shown
-    from robustbench_cli.run import setup
-    from robustbench_cli.run import train as command
-    from robustbench_cli.run.companions import Named
+    from robustbench_cli.commands import train as command
+    from robustbench_cli.commands import train_config
+    from robustbench_cli.commands.parent_runs import Named
 
     named = Named(init=init, labeller=labeller, teachers=tuple(teacher or ()))
-    place = setup.Place(out=out, data_dir=data_dir, device=device)
+    place = train_config.Place(out=out, data_dir=data_dir, device=device)
     section = options.given(epochs=epochs, batch_size=batch_size, lr=lr)
     threat = options.given(norm=norm, eps=eps, mask=mask)
     typed = options.given(
-        defense=setup.parts(defense) if defense is not None else None,
-        dataset=setup.component("dataset", dataset) if dataset is not None else None,
-        model=setup.component("model", model) if model is not None else None,
-        extra=setup.component("extra", extra_data) if extra_data is not None else None,
+        defense=train_config.parts(defense) if defense is not None else None,
+        dataset=train_config.component("dataset", dataset) if dataset is not None else None,
+        model=train_config.component("model", model) if model is not None else None,
+        extra=train_config.component("extra", extra_data) if extra_data is not None else None,
         train=section or None,
         threat=threat or None,
         parents=named.parents(out) or None,
@@ -134,7 +133,7 @@ def train(
             folder = command.resume(resume, place, display)
         options.result(folder)
         return
-    chosen = setup.train_config(typed, set_ or [], smoke=smoke)
+    chosen = train_config.train_config(typed, set_ or [], smoke=smoke)
     run_id = name or command.new_id(chosen)
     record = out / run_id / "run.json"
     with shown(quiet) as display, options.interruptible(_again(run_id, place), record):

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from robustbench_cli.cli.formats import ENDINGS, FORMATS, Page
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.core.errors import UserError, hint
 
 
 def format_of(name: str | None, out: Path | None) -> str:
@@ -21,14 +21,14 @@ def format_of(name: str | None, out: Path | None) -> str:
 
 def put(page: Page, chosen: str, out: Path | None) -> None:
     """Print the tables, or write them to a file."""
-    from robustbench_cli import files
+    from robustbench_cli.core import atomic_files
 
     written = FORMATS[chosen](page)
     if out is None:
         typer.echo(written, nl=False)
     else:
         with writing("--out", out):
-            files.write_bytes(out, written.encode())
+            atomic_files.write_bytes(out, written.encode())
 
 
 @contextmanager

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Number, Registry
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Number, Registry
 
 SplitName = Literal["train", "test"]
 UNLABELLED = -100

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.data import UNLABELLED, SplitName
-from robustbench_cli.errors import UserError, hint
 
 IMAGE_NAMES = ("img", "image")
 LABEL_NAMES = ("label", "labels", "fine_label")

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from robustbench_cli.core.example_rng import Noise, generator
 from robustbench_cli.data import Split
-from robustbench_cli.noise import Noise, generator
 
 
 class Bank:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
 
 _CHUNK = 32
 """Images a thread takes at a time: enough to hide the cost of handing them out."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
-from robustbench_cli.errors import UserError
 
 ROWS = Path(__file__).with_name("digits_rows.txt")
 """The scans in the order of the splits, as ``train_test_split(range(1797), test_size=500,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import UNLABELLED, Dataset, Split, SplitName
-from robustbench_cli.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

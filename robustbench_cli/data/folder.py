@@ -13,11 +13,11 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import generator
 from robustbench_cli.data import DATASETS, UNLABELLED, SplitName
 from robustbench_cli.data.decode import Encoded, decode, layout
 from robustbench_cli.data.files import Files, Found
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import generator
 
 ENDINGS = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

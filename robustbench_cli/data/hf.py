@@ -16,12 +16,12 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import generator
 from robustbench_cli.data import DATASETS, SplitName
 from robustbench_cli.data._columns import Part, Tables, images_in, labels_in
 from robustbench_cli.data.decode import Encoded, decode, layout
 from robustbench_cli.data.files import Files, Found
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import generator
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 SPLITS: tuple[SplitName, ...] = ("train", "test")

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS, UNLABELLED, SplitName
 from robustbench_cli.data.files import Files, Found
-from robustbench_cli.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

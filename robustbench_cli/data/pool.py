@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import generator
 from robustbench_cli.data import UNLABELLED, Split
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import generator
 
 _WITHOUT = (
     "label the images with --labeller RUN, or train without labels: --set train.extra_labels=none"

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
-from robustbench_cli.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,15 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from robustbench_cli.ascent import Ascent, Start, Steps, StepSize, check_reach
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import Criterion, hits
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.gradient_ascent import Ascent, Start, Steps, StepSize, check_reach
+from robustbench_cli.core.losses import Criterion, hits
+from robustbench_cli.core.model_modes import Mode, borrowed
+from robustbench_cli.core.registry import Registry, Spec
+from robustbench_cli.defenses._step import SCORED, Passes, Setting, Step, Trained
+from robustbench_cli.distributed.sync_layers import whole_batch
 from robustbench_cli.masks import Sight, bound
 from robustbench_cli.models import Classifier
-from robustbench_cli.modes import Mode, borrowed
-from robustbench_cli.registry import Registry, Spec
-from robustbench_cli.step import SCORED, Passes, Setting, Step, Trained
-from robustbench_cli.whole import whole_batch
 
 
 class Defense(ABC):

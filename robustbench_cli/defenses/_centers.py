@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import wide
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.losses import wide
 from robustbench_cli.models import Classifier
 
 

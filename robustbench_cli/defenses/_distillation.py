@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.losses import kl, picked, wide
 from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import kl, picked, wide
 from robustbench_cli.models import Classifier
 
 

@@ -6,12 +6,12 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.losses import wide
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.defenses import DEFENSES, Defense, Objective, Recipe
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import wide
+from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.models import MODELS, Classifier
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Setting, Step
 
 
 def apart(logits: Tensor, others: Tensor) -> Tensor:

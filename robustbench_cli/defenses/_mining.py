@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.data.bank import Bank
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.models.taps import embedding
-from robustbench_cli.modes import evaluating
-from robustbench_cli.step import Step
 
 
 def bank_of(step: Step) -> Bank:

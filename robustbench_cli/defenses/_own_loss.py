@@ -1,7 +1,7 @@
 """Objectives that score labels by themselves."""
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
-from robustbench_cli.errors import UserError
 
 
 class OwnLoss(Objective):

@@ -5,8 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import picked
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.losses import picked
 from robustbench_cli.models import Classifier
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.model_modes import Mode, borrowed
 from robustbench_cli.defenses import DEFENSES, Modifier, Recipe
-from robustbench_cli.errors import UserError
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.models import Classifier
-from robustbench_cli.modes import Mode, borrowed
-from robustbench_cli.step import Step
 
 
 class WeightPerturbation(Modifier):

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._distillation import Distilled, answer, softened
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 Weight = Annotated[Number, Field(ge=0, le=1)]
 

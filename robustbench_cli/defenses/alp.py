@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Start, StepSize
+from robustbench_cli.core.gradient_ascent import Start, StepSize
+from robustbench_cli.core.losses import wide
+from robustbench_cli.core.model_modes import Mode
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
-from robustbench_cli.losses import wide
-from robustbench_cli.modes import Mode
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("alp")

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.model_modes import Mode
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.defenses._weights import WeightPerturbation, length, moved, slope
-from robustbench_cli.modes import Mode
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Step
 
 
 @DEFENSES.register("amp")

@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective, Recipe
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.defenses._weights import WeightPerturbation, slope
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import Classifier
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Step
 
 
 @DEFENSES.register("awp")

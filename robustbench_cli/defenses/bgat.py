@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_cli.ascent import StepSize
+from robustbench_cli.core.gradient_ascent import StepSize
+from robustbench_cli.core.model_modes import Mode
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._distillation import Distilled, answer
 from robustbench_cli.defenses._guidance import apart
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
-from robustbench_cli.modes import Mode
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("bgat")

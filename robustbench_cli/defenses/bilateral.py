@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps, StepSize, ascend
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.gradient_ascent import Steps, StepSize, ascend
+from robustbench_cli.core.losses import cross_entropy, wide
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.label_smoothing import LabelSmoothing
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import cross_entropy, wide
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("bilateral", aliases=("bat",))

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.losses import wide
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective
-from robustbench_cli.losses import wide
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
+from robustbench_cli.defenses._step import Passes, Step
 
 
 @DEFENSES.register("clp")

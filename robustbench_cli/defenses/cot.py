@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from robustbench_cli.defenses import DEFENSES, Objective
 from robustbench_cli.defenses._complement import check_wrong_classes, complement_entropy
+from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.models import Classifier
-from robustbench_cli.step import Passes, Setting, Step
 
 
 @DEFENSES.register("cot")

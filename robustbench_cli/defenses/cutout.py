@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.defenses import DEFENSES, Modifier
-from robustbench_cli.errors import UserError
-from robustbench_cli.step import Setting, Step
+from robustbench_cli.defenses._step import Setting, Step
 
 
 @DEFENSES.register("cutout")

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Modifier
+from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.models import Classifier
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Setting, Step
 
 
 @DEFENSES.register("ema")

@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Start, Steps, StepSize
+from robustbench_cli.core.gradient_ascent import Start, Steps, StepSize
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("fast-at")

@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from robustbench_cli.ascent import StepSize
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.gradient_ascent import StepSize
 from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
-from robustbench_cli.errors import UserError
-from robustbench_cli.step import Passes, Setting, Step
+from robustbench_cli.defenses._step import Passes, Setting, Step
 
 
 @DEFENSES.register("free-at")

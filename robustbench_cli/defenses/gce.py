@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from robustbench_cli.ascent import ascend
+from robustbench_cli.core.gradient_ascent import ascend
+from robustbench_cli.core.losses import picked, wide
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial
 from robustbench_cli.defenses._complement import check_wrong_classes, complement_entropy
 from robustbench_cli.defenses._own_loss import OwnLoss
-from robustbench_cli.losses import picked, wide
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Setting, Step
+from robustbench_cli.defenses._step import Passes, Setting, Step
 
 
 @DEFENSES.register("gce")

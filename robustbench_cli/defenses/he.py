@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.losses import Criterion, soft
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Modifier, Recipe
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import Criterion, soft
 from robustbench_cli.models import Classifier
-from robustbench_cli.registry import Number
 
 
 @DEFENSES.register("he")

@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.losses import kl
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective, Recipe
 from robustbench_cli.defenses._distillation import answer, likelihood, softened
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.akd2 import AKD2
 from robustbench_cli.defenses.ard import ARD
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import kl
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @dataclass(frozen=True, kw_only=True)

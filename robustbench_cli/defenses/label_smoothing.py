@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.losses import Criterion, wide
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Modifier
-from robustbench_cli.losses import Criterion, wide
-from robustbench_cli.registry import Number
 
 
 @DEFENSES.register("label-smoothing", aliases=("ls",))

@@ -6,13 +6,13 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import ascend
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.gradient_ascent import ascend
+from robustbench_cli.core.losses import cross_entropy
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import cross_entropy
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.masks import Sight, bound, canonical
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("localized")

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import generator, key
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Modifier, Recipe
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.defenses.awp import AWP
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import generator, key
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Step
 
 
 @DEFENSES.register("mixup")

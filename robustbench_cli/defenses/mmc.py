@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from robustbench_cli.ascent import Loss, ascend
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.gradient_ascent import Loss, ascend
+from robustbench_cli.core.losses import picked, soft, wide
+from robustbench_cli.core.model_modes import Mode
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial, Modifier, Recipe
 from robustbench_cli.defenses._centers import replace_head
 from robustbench_cli.defenses._own_loss import OwnLoss
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import picked, soft, wide
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.models import Classifier
-from robustbench_cli.modes import Mode
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("mmc")

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from robustbench_cli.ascent import Start, Steps, StepSize, ascend
+from robustbench_cli.core.gradient_ascent import Start, Steps, StepSize, ascend
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.models.taps import EMBEDDING, embedding
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("mter")

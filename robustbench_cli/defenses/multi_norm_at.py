@@ -12,14 +12,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Start, ascend, gradient
+from robustbench_cli.core.domain_weights import settled, uniform
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.gradient_ascent import Start, ascend, gradient
+from robustbench_cli.core.losses import cross_entropy
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import Norm, Threat
 from robustbench_cli.defenses import DEFENSES, Adversarial
-from robustbench_cli.domains import settled, uniform
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import cross_entropy
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Norm, Threat
+from robustbench_cli.defenses._step import Passes, Step
 
 
 @DEFENSES.register("multi-norm-at", aliases=("mnat",))

@@ -8,15 +8,15 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from robustbench_cli.ascent import Ascent, ascend
+from robustbench_cli.core.example_rng import generator
+from robustbench_cli.core.gradient_ascent import Ascent, ascend
+from robustbench_cli.core.losses import cross_entropy
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective
 from robustbench_cli.defenses._prototypes import Prototypes, others, own, widen_head
-from robustbench_cli.losses import cross_entropy
+from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.models import Classifier
 from robustbench_cli.models.taps import EMBEDDING
-from robustbench_cli.noise import generator
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Setting, Step
 
 
 @DEFENSES.register("pcl")

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_cli.ascent import ascend
+from robustbench_cli.core.gradient_ascent import ascend
+from robustbench_cli.core.losses import cross_entropy
+from robustbench_cli.core.model_modes import Mode
 from robustbench_cli.defenses import DEFENSES, Adversarial
-from robustbench_cli.losses import cross_entropy
-from robustbench_cli.modes import Mode
-from robustbench_cli.step import Passes, Step
+from robustbench_cli.defenses._step import Passes, Step
 
 
 @DEFENSES.register("pgd-at", aliases=("at", "madry"))

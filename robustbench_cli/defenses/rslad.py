@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Start, ascend
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.gradient_ascent import Start, ascend
+from robustbench_cli.core.losses import kl
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe
 from robustbench_cli.defenses._distillation import Distilled, answer
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import kl
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
+from robustbench_cli.defenses._step import Passes, Step
 
 MOST_CLASSES = 10
 """On CIFAR-100 the code multiplies its mean over 100 classes by 10."""

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from robustbench_cli.core.losses import hard, kl
 from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.trades import Trades
-from robustbench_cli.losses import hard, kl
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("rst", aliases=("rst-adv",))

@@ -9,10 +9,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.defenses._weights import WeightPerturbation, length
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Step
 
 
 @DEFENSES.register("rwp", aliases=("rmp",))

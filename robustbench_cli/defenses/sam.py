@@ -8,11 +8,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.model_modes import frozen_batchnorm
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.defenses._weights import WeightPerturbation, length, slope
-from robustbench_cli.modes import frozen_batchnorm
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Step
 
 
 @DEFENSES.register("sam")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robustbench_cli.defenses import DEFENSES, Objective
-from robustbench_cli.step import Passes, Step
+from robustbench_cli.defenses._step import Passes, Step
 
 
 @DEFENSES.register("standard", aliases=("natural",))

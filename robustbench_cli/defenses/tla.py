@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps
+from robustbench_cli.core.gradient_ascent import Steps
+from robustbench_cli.core.model_modes import Mode
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._mining import bank_of, most_alike
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
 from robustbench_cli.models.taps import EMBEDDING
-from robustbench_cli.modes import Mode
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("tla")

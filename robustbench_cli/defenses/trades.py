@@ -7,12 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Start, StepSize, ascend
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.gradient_ascent import Start, StepSize, ascend
+from robustbench_cli.core.losses import kl
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import kl
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
+from robustbench_cli.defenses._step import Passes, Step
 
 
 @DEFENSES.register("trades")

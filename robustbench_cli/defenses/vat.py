@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import Steps, gradient
+from robustbench_cli.core.gradient_ascent import Steps, gradient
+from robustbench_cli.core.losses import kl
+from robustbench_cli.core.model_modes import frozen_batchnorm
+from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective
-from robustbench_cli.losses import kl
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.models import Classifier
-from robustbench_cli.modes import frozen_batchnorm
-from robustbench_cli.registry import Number
-from robustbench_cli.step import Passes, Step
 
 
 @DEFENSES.register("vat")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from robustbench_cli.registry import Registry
+from robustbench_cli.core.registry import Registry
 
 
 class Seen(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.registry import Number
 from robustbench_cli.detectors import DETECTORS, Detector, Seen
-from robustbench_cli.registry import Number
 
 
 @DETECTORS.register("gaussian")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustbench_cli import folders, records
-from robustbench_cli.errors import UserError
-from robustbench_cli.records import Run
-from robustbench_cli.registry import Registry, limits
-from robustbench_cli.run.defaults import comparable
+from robustbench_cli.commands.upgrade_records import comparable
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Registry, limits
+from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.records import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Page

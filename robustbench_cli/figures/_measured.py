@@ -8,18 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustbench_cli import __version__, canvas, files, records
-from robustbench_cli.errors import UserError
-from robustbench_cli.figures import FIGURES, Figure, Material, Painter, called
-from robustbench_cli.records import Run
-from robustbench_cli.registry import Number, Seed, radius
+from robustbench_cli import __version__
+from robustbench_cli.core import atomic_files
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Number, Seed, radius
+from robustbench_cli.figures import FIGURES, Figure, Material, Painter, _style, called
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Run
 
 if TYPE_CHECKING:  # torch comes with these
     from matplotlib.figure import Figure as Page
 
+    from robustbench_cli.core.threat import Threat
     from robustbench_cli.data import Dataset
     from robustbench_cli.models import Classifier
-    from robustbench_cli.threat import Threat
 
 Table = Mapping[str, Any]
 Done = Callable[[int, int], None]
@@ -95,14 +97,14 @@ class Measured(Figure):
         return {**data, "norm": norm, "eps": eps}
 
     def _subject(self, folder: Path, run: Run, about: Table, material: Material) -> Subject:
-        from robustbench_cli.config import spec_of, validated
+        from robustbench_cli.commands import train_config
+        from robustbench_cli.commands.load_model import restore
+        from robustbench_cli.config.schema import spec_of, validated
+        from robustbench_cli.core.threat import Threat
         from robustbench_cli.data import DATASETS
         from robustbench_cli.models.layout import laid_out
-        from robustbench_cli.run import setup
-        from robustbench_cli.run.subject import restore
-        from robustbench_cli.threat import Threat
 
-        where = setup.device(material.device)
+        where = train_config.device(material.device)
         threat = validated(Threat, {"norm": about["norm"], "eps": about["eps"]})
         model = laid_out(restore(run, folder), where)
         return Subject(
@@ -117,7 +119,7 @@ class Measured(Figure):
 
 def title(about: Table) -> str:
     """Data set and threat."""
-    return f"{canvas.plain(about['dataset'])}, {about['norm']} {radius(about['eps'])}"
+    return f"{_style.plain(about['dataset'])}, {about['norm']} {radius(about['eps'])}"
 
 
 def _kept(file: Path, head: Table) -> dict[str, Table]:
@@ -140,4 +142,4 @@ def _kept(file: Path, head: Table) -> dict[str, Table]:
 
 
 def _keep(file: Path, numbers: Table) -> None:
-    files.write_bytes(file, json.dumps(numbers, indent=1).encode() + b"\n")
+    atomic_files.write_bytes(file, json.dumps(numbers, indent=1).encode() + b"\n")

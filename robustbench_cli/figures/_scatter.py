@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from robustbench_cli import canvas
-from robustbench_cli.canvas import COLOURS, HEIGHT, MARKERS, WIDTH
-from robustbench_cli.cells import Cell
-from robustbench_cli.plot import ACROSS
+from robustbench_cli.figures import _style
+from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
+from robustbench_cli.figures._sweep_plot import ACROSS
+from robustbench_cli.report.statistics import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,26 +49,26 @@ def painted(panels: Sequence[Panel]) -> "Page":
     """The panels side by side, with one legend below them."""
     drawn = [curve for panel in panels for curve in panel.curves]
     names = list(dict.fromkeys(curve.name for curve in drawn))
-    labels = [canvas.label(name) for name in names]
+    labels = [_style.label(name) for name in names]
     spread = any(cell.std for curve in drawn for cell in (*curve.clean, *curve.robust))
     across = min(ACROSS, len(panels))
     down = math.ceil(len(panels) / across)
     size = across * WIDTH, down * HEIGHT
-    page = canvas.sheet_for(labels, *size, titled=spread)
+    page = _style.sheet_for(labels, *size, titled=spread)
     lines: dict[str, Line2D] = {}
     for place, panel in enumerate(panels, 1):
         axes = page.add_subplot(down, across, place)
-        axes.set_title(canvas.plain(panel.title), loc="left", pad=10)
+        axes.set_title(_style.plain(panel.title), loc="left", pad=10)
         for curve in panel.curves:
             line = _line(axes, curve, names.index(curve.name))
             lines.setdefault(curve.name, line)
         axes.set_xlim(_limits([cell for curve in panel.curves for cell in curve.clean]))
         axes.set_ylim(_limits([cell for curve in panel.curves for cell in curve.robust]))
         axes.set_xlabel("clean accuracy (%)")
-        axes.set_ylabel(canvas.plain(f"robust accuracy, {panel.column} (%)"))
+        axes.set_ylabel(_style.plain(f"robust accuracy, {panel.column} (%)"))
         axes.grid(True)
     bars = "bars: ± standard deviation over seeds" if spread else None
-    canvas.legend(page, [lines[name] for name in names], labels, size[0], title=bars)
+    _style.legend(page, [lines[name] for name in names], labels, size[0], title=bars)
     page.draw_without_rendering()  # sizes are known from here on
     for axes, panel in zip(page.axes, panels, strict=True):
         taken = [

@@ -9,11 +9,10 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from robustbench_cli import canvas
-from robustbench_cli.canvas import COLOURS, HEIGHT, MARKERS, WIDTH
-from robustbench_cli.errors import UserError
-from robustbench_cli.figures import FIGURES, Figure, Material, Painter, called, setting
-from robustbench_cli.records import Run
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.figures import FIGURES, Figure, Material, Painter, _style, called, setting
+from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
+from robustbench_cli.runs.records import Run
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -123,17 +122,17 @@ def drops(rates: Line) -> tuple[int, ...]:
 
 def painted(tracks: Sequence[Track], title: str) -> "Page":
     """Clean accuracy on the left, robust accuracy on the right; a colour for each run."""
-    names = [canvas.label(track.name) for track in tracks]
+    names = [_style.label(track.name) for track in tracks]
     styles = _styles(tracks)
     labels = [*names, *styles]
     size = len(PANELS) * WIDTH, HEIGHT
-    page = canvas.sheet_for(labels, *size)
+    page = _style.sheet_for(labels, *size)
     for place, (what, says) in enumerate(PANELS.items(), 1):
         axes = page.add_subplot(1, len(PANELS), place)
         axes.set_ylabel(says)
         _panel(axes, tracks, what)
-    page.axes[0].set_title(canvas.plain(title), loc="left", pad=10)
-    canvas.legend(page, [*_colours(names), *styles.values()], labels, size[0])
+    page.axes[0].set_title(_style.plain(title), loc="left", pad=10)
+    _style.legend(page, [*_colours(names), *styles.values()], labels, size[0])
     return page
 
 

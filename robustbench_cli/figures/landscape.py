@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from robustbench_cli import canvas
-from robustbench_cli.canvas import COLOURS, HEIGHT, MARKERS, WIDTH
-from robustbench_cli.errors import UserError
-from robustbench_cli.figures import FIGURES
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Number
+from robustbench_cli.figures import FIGURES, _style
 from robustbench_cli.figures._measured import Measured, Subject, Table, title
-from robustbench_cli.registry import Number
+from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Page
@@ -45,7 +44,7 @@ class WeightLandscape(Measured):
     """Random directions; of several, mean and range are drawn."""
 
     def measure(self, subject: Subject) -> Table:
-        from robustbench_cli.engine.landscape import landscape
+        from robustbench_cli.figures._landscape_data import landscape
 
         data = subject.dataset.load(self.split, subject.data_dir)
         if self.n > len(data):
@@ -59,8 +58,8 @@ class WeightLandscape(Measured):
         return {"alpha": alphas, "loss": losses}
 
     def paint(self, about: Table, found: Sequence[Table], names: Sequence[str]) -> "Page":
-        labels = [canvas.label(name) for name in names]
-        page = canvas.sheet_for(labels, WIDTH, HEIGHT, titled=self.directions > 1)
+        labels = [_style.label(name) for name in names]
+        page = _style.sheet_for(labels, WIDTH, HEIGHT, titled=self.directions > 1)
         axes = page.add_subplot()
         lines = []
         for at, one in enumerate(found):
@@ -82,5 +81,5 @@ class WeightLandscape(Measured):
         axes.set_ylim(bottom=0)
         axes.grid(True)
         bands = f"bands: range over {self.directions} directions" if self.directions > 1 else None
-        canvas.legend(page, lines, labels, WIDTH, title=bands)
+        _style.legend(page, lines, labels, WIDTH, title=bands)
         return page

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from robustbench_cli import canvas
-from robustbench_cli.errors import UserError
-from robustbench_cli.figures import FIGURES
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Number, radius
+from robustbench_cli.figures import FIGURES, _style
 from robustbench_cli.figures._measured import Measured, Subject, Table, title
-from robustbench_cli.registry import Number, radius
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +60,8 @@ class LossSurface(Measured):
     def measure(self, subject: Subject) -> Table:
         import torch
 
-        from robustbench_cli.engine.surface import surface
-        from robustbench_cli.noise import Noise
+        from robustbench_cli.core.example_rng import Noise
+        from robustbench_cli.figures._surface_data import surface
 
         test = subject.dataset.load("test", subject.data_dir)
         if self.image >= len(test):
@@ -93,22 +92,22 @@ class LossSurface(Measured):
 
         across = min(ACROSS, len(found))
         down = math.ceil(len(found) / across)
-        page = canvas.sheet(across * (SIDE + 0.55) + 1.2, down * (SIDE + 0.7) + 0.9)
+        page = _style.sheet(across * (SIDE + 0.55) + 1.2, down * (SIDE + 0.7) + 0.9)
         highest = max(max(map(max, one["loss"])) for one in found)
         levels = MaxNLocator(LEVELS, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest or 1.0)
         for place, (one, name) in enumerate(zip(found, names, strict=True), 1):
             axes = page.add_subplot(down, across, place)
             lost = " (wrong everywhere)" if min(map(min, one["margin"])) > 0 else ""
-            named = textwrap.fill(canvas.plain(name) + lost, LETTERS)
+            named = textwrap.fill(_style.plain(name) + lost, LETTERS)
             axes.set_title(named, loc="left", fontsize=10)
             filled = _panel(axes, one, about, levels)
         bar = page.colorbar(filled, ax=page.axes, aspect=18 * down, pad=0.02)
         bar.set_label("loss (cross-entropy)")
-        image = f"test image {self.image} (class {canvas.plain(found[0]['class'])})"
+        image = f"test image {self.image} (class {_style.plain(found[0]['class'])})"
         page.suptitle(f"{title(about)}, {image}", fontsize=11)
         page.supylabel(f"random signs ({_unit(about)})", fontsize=10)
         lines = {text: Line2D([], [], **look) for text, look in LINES.items()}
-        canvas.legend(page, [*lines.values()], [*lines], page.get_figwidth())
+        _style.legend(page, [*lines.values()], [*lines], page.get_figwidth())
         return page
 
 
@@ -138,5 +137,5 @@ def _panel(axes: "Axes", one: Table, about: Table, levels: Sequence[float]) -> "
 
 def _unit(about: Table) -> str:
     if about["norm"] != "Linf":
-        return canvas.ell(about["norm"])
+        return _style.ell(about["norm"])
     return "1/255" if radius(about["eps"]).endswith("/255") else "pixels in [0, 1]"

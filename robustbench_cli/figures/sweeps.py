@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from robustbench_cli.columns import swept
-from robustbench_cli.curves import panels
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import radius
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
-from robustbench_cli.plot import painted
-from robustbench_cli.recipes import of_kind
-from robustbench_cli.records import Run
-from robustbench_cli.registry import radius
-from robustbench_cli.report import finished
+from robustbench_cli.figures._sweep_plot import painted
+from robustbench_cli.report.columns import swept
+from robustbench_cli.report.robustness_table import finished
+from robustbench_cli.report.seed_groups import of_kind
+from robustbench_cli.report.sweep_curves import panels
+from robustbench_cli.runs.records import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from robustbench_cli.catalogue import typed
-from robustbench_cli.cells import Cell
-from robustbench_cli.columns import CLEAN, LAST, WORST, usual
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.config.catalogue import typed
+from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.figures._scatter import Curve, Panel, painted
-from robustbench_cli.records import Run, same_but_seed
-from robustbench_cli.report import Row, finished, rows
+from robustbench_cli.report.columns import CLEAN, LAST, WORST, usual
+from robustbench_cli.report.robustness_table import Row, finished, rows
+from robustbench_cli.report.statistics import Cell
+from robustbench_cli.runs.records import Run, same_but_seed
 
 
 @FIGURES.register("tradeoff")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Registry
 from robustbench_cli.data import Split
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)

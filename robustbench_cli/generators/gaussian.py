@@ -7,9 +7,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.data import Split
 from robustbench_cli.generators import GENERATORS, Generator
-from robustbench_cli.noise import Noise
 
 
 @GENERATORS.register("gaussian", aliases=("pca",))

@@ -8,11 +8,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Number
 from robustbench_cli.data import Split
 from robustbench_cli.data.bank import Bank
 from robustbench_cli.generators import GENERATORS, Generator
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Number
 
 
 @GENERATORS.register("kde", aliases=("parzen",))

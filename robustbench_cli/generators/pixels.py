@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.data import Split
 from robustbench_cli.generators import GENERATORS, Generator
-from robustbench_cli.noise import Noise
 
 
 @GENERATORS.register("pixels")

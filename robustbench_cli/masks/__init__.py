@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from torch import Tensor, nn
 
-from robustbench_cli.registry import Registry, Spec
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.registry import Registry, Spec
+from robustbench_cli.core.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.ascent import gradient
-from robustbench_cli.losses import cross_entropy
+from robustbench_cli.core.gradient_ascent import gradient
+from robustbench_cli.core.losses import cross_entropy
+from robustbench_cli.core.model_modes import evaluating
+from robustbench_cli.core.registry import Number
 from robustbench_cli.masks import MASKS, Mask, Sight
-from robustbench_cli.modes import evaluating
-from robustbench_cli.registry import Number
 
 
 @MASKS.register("saliency", positional="top")

@@ -10,8 +10,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from robustbench_cli.core.registry import Number
 from robustbench_cli.masks import MASKS, Mask, Sight
-from robustbench_cli.registry import Number
 
 
 @MASKS.register("threshold", aliases=("background",), positional="above")

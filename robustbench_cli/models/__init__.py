@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Registry
 from robustbench_cli.models.weights import load_weights
-from robustbench_cli.registry import Registry
 
 
 @dataclass(frozen=True)

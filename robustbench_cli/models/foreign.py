@@ -10,7 +10,7 @@ from types import ModuleType
 
 from torch import nn
 
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.models.weights import load_weights
 
 

@@ -11,9 +11,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
+from robustbench_cli.core.registry import Number
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.models._thin import ThinConv2d
-from robustbench_cli.registry import Number
 
 SMALLEST = 16
 """The side of the smallest image that leaves a pixel after the convolutions and poolings."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustbench_cli.errors import UserError, hint
-from robustbench_cli.losses import wide
+from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.losses import wide
 
 EMBEDDING = "embedding"
 

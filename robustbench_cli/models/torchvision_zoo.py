@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Normalize, Shape
 from robustbench_cli.models.weights import fill, read_state
 

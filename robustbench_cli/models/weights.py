@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
 
 _WRAPPERS = ("state_dict", "model")
 """Keys under which training scripts put the state dict beside the optimiser's."""

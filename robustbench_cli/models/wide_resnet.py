@@ -12,10 +12,10 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 from torch import nn
 
+from robustbench_cli.core.registry import Number
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.models._residual import initialise, stage
 from robustbench_cli.models.preact_resnet import PreActBlock
-from robustbench_cli.registry import Number
 
 
 @MODELS.register("wrn", pattern=r"(?:wrn|wide-?resnet)-?(?P<depth>\d+)-(?P<width>\d+)")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robustbench_cli.errors import UserError, hint
+from robustbench_cli.core.errors import UserError, hint
 
 FOLDER = Path(__file__).parent
 COMMON = "common"

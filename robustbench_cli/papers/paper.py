@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from robustbench_cli.errors import UserError, hint
-from robustbench_cli.registry import Number, Spec
+from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.registry import Number, Spec
 
 _STRICT = {"extra": "forbid"}
 Texts = Annotated[

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from robustbench_cli import papers
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers.paper import COLUMNS, Paper, Place, Published, Words
 
 T = TypeVar("T")

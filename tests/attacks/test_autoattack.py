@@ -15,12 +15,12 @@ from torch import nn
 from robustbench_cli.attacks import ATTACKS, Task, _apgd
 from robustbench_cli.attacks._planes import to_plane
 from robustbench_cli.attacks._windows import bumps, sides
-from robustbench_cli.engine.evaluate import Tensors, attacked
-from robustbench_cli.engine.lens import Lens
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.threat import Threat, onto_l1
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat, onto_l1
+from robustbench_cli.evaluation.search_model import Lens
+from robustbench_cli.evaluation.stages import Tensors, attacked
 
 EPS = {"Linf": 0.1, "L2": 0.6, "L1": 1.5}
 """Radii at which about half of the digits fall."""

@@ -8,11 +8,11 @@ from torch import nn
 
 from robustbench_cli.attacks import Look, Task
 from robustbench_cli.attacks.spsa import slopes
-from robustbench_cli.engine.evaluate import Tensors
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import margin
-from robustbench_cli.noise import Noise
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import margin
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.stages import Tensors
 
 LINF = Threat("Linf", 0.2)
 MODEST = ["spsa:steps=15,pairs=12,lr=0.05", "nes:queries=400,pairs=10"]

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import ATTACKS, Whole
-from robustbench_cli.engine import slots
-from robustbench_cli.engine.evaluate import Tensors, attacked
-from robustbench_cli.engine.judge import Judge, judging
-from robustbench_cli.engine.lens import exact
-from robustbench_cli.engine.slots import Field
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation import attack_loop
+from robustbench_cli.evaluation.attack_loop import Field
+from robustbench_cli.evaluation.search_model import exact
+from robustbench_cli.evaluation.stages import Tensors, attacked
+from robustbench_cli.evaluation.verifier import Judge, judging
 
 NOISE = Noise(0, torch.arange(6))
 SHORT = {
@@ -99,7 +99,7 @@ def found_by_row(stage, rows, field):
     """What becomes of each example, whatever the order in which they leave."""
     return {
         int(row): {f.name: getattr(found, f.name)[i] for f in fields(found)}
-        for found in slots.run(stage, rows, field)
+        for found in attack_loop.run(stage, rows, field)
         for i, row in enumerate(found.rows)
     }
 

@@ -9,14 +9,14 @@ from torch import nn
 
 from robustbench_cli.attacks import ATTACKS, Stage, Task
 from robustbench_cli.attacks.feaatt import WIDEST, others
-from robustbench_cli.engine.evaluate import Tensors, attacked
-from robustbench_cli.engine.judge import Judge, judging
-from robustbench_cli.engine.lens import exact
-from robustbench_cli.engine.slots import Field, run
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.attack_loop import Field, run
+from robustbench_cli.evaluation.search_model import exact
+from robustbench_cli.evaluation.stages import Tensors, attacked
+from robustbench_cli.evaluation.verifier import Judge, judging
 
 LINF = Threat("Linf", 0.2)
 

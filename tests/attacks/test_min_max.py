@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.engine.evaluate import attacked, evaluate
-from robustbench_cli.engine.joint import Answers, Groups, Joint, Jury
-from robustbench_cli.engine.judge import judging
-from robustbench_cli.engine.lens import Lens
-from robustbench_cli.engine.slots import Field
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.attack_loop import Field
+from robustbench_cli.evaluation.joint import Answers, Groups, Joint, Jury
+from robustbench_cli.evaluation.search_model import Lens
+from robustbench_cli.evaluation.stages import attacked, evaluate
+from robustbench_cli.evaluation.verifier import judging
 from robustbench_cli.transforms import Identity
 
 THREAT = Threat("Linf", 0.1)

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.engine.evaluate import attacked
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.stages import attacked
 
 DUAL = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
 RANGE = {"Linf": (0.02, 0.1), "L2": (0.15, 0.6), "L1": (0.1, 0.28)}

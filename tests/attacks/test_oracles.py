@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.engine.evaluate import attacked
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.stages import attacked
 
 EPS = 0.06
 

@@ -9,14 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.config import EvalConfig
-from robustbench_cli.engine.evaluate import attacked
-from robustbench_cli.engine.judge import Judge, judging, predict
-from robustbench_cli.errors import RunError, UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.run.asked import build_attacks
-from robustbench_cli.threat import Threat
+from robustbench_cli.commands.eval_config import build_attacks
+from robustbench_cli.config.schema import EvalConfig
+from robustbench_cli.core.errors import RunError, UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.stages import attacked
+from robustbench_cli.evaluation.verifier import Judge, judging, predict
 
 LINF = Threat("Linf", 0.1)
 FEW = [

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.engine.evaluate import Column, Tensors, attacked, evaluate
-from robustbench_cli.engine.judge import Judge
-from robustbench_cli.engine.lens import Lens
-from robustbench_cli.engine.slots import Field
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.run.points import inherit
-from robustbench_cli.threat import Threat, onto_l1
+from robustbench_cli.commands.sweep import inherit
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat, onto_l1
+from robustbench_cli.evaluation.attack_loop import Field
+from robustbench_cli.evaluation.search_model import Lens
+from robustbench_cli.evaluation.stages import Column, Tensors, attacked, evaluate
+from robustbench_cli.evaluation.verifier import Judge
 
 QUICK = settings(
     max_examples=15,

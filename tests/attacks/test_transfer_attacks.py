@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from robustbench_cli.attacks.di_fgsm import diverse
 from robustbench_cli.attacks.ti_fgsm import blurred, gaussian
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.threat import Threat
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
 
 LINF = Threat("Linf", 0.2)
 NAMES = ["di-fgsm", "ti-fgsm:kernel=3", "ti-fgsm:prob=0.4,kernel=5", "pg-ours:steps=8,restarts=2"]

@@ -9,9 +9,9 @@ import torch
 
 from robustbench_cli.certificates import ABSTAINS, CERTIFICATES
 from robustbench_cli.certificates.smoothing import Smoothing
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
 
 
 def at_least(k, n, p):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cli import folders
 from robustbench_cli.cli import main
-from robustbench_cli.engine.certify import Voting
+from robustbench_cli.evaluation.certify import Voting
+from robustbench_cli.runs import folders
 
 SMALL = ["--set", "train.limit=400", "--set", "train.probe=40", "--set", "model.width=4"]
 

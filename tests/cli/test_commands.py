@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustbench_cli import folders, presets
 from robustbench_cli.cli import main
-from robustbench_cli.run import setup
-from robustbench_cli.run.asked import chosen_attacks
+from robustbench_cli.commands import train_config
+from robustbench_cli.commands.eval_config import chosen_attacks
+from robustbench_cli.config import presets
+from robustbench_cli.runs import folders
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--set", "train.limit=200", "--set", "train.probe=40", "--set", "model.width=4"]
@@ -51,18 +52,24 @@ def test_a_flag_beats_the_preset_even_when_it_is_falsy(tmp_path):
         "seed = 7\n[defense.trades]\nbeta = 3\n[defense.awp]\ngamma = 0.02\nwarmup = 0\n"
         "[threat]\neps = '0.1'\n[train]\nepochs = 9\n"
     )
-    chosen = setup.train_config({"preset": str(preset), "seed": 0}, [])
+    chosen = train_config.train_config({"preset": str(preset), "seed": 0}, [])
     assert (chosen.seed, chosen.train.epochs, chosen.threat.eps) == (0, 9, 0.1)
     assert chosen.defense["trades"]["beta"] == 3.0
     assert chosen.preset == "p"
     # Naming the recipe decides the parts; what the preset says of them stays.
-    only = setup.train_config({"preset": str(preset), "defense": setup.parts("trades")}, [])
+    only = train_config.train_config(
+        {"preset": str(preset), "defense": train_config.parts("trades")}, []
+    )
     assert list(only.defense) == ["trades"]
     assert only.defense["trades"]["beta"] == 3.0
-    typed = setup.parts("trades:beta=1+awp")
-    both = setup.train_config({"preset": str(preset), "defense": typed}, ["defense.awp.gamma=0"])
+    typed = train_config.parts("trades:beta=1+awp")
+    both = train_config.train_config(
+        {"preset": str(preset), "defense": typed}, ["defense.awp.gamma=0"]
+    )
     assert (both.defense["trades"]["beta"], both.defense["awp"]["gamma"]) == (1.0, 0.0)
-    other = setup.train_config({"preset": str(preset), "defense": setup.parts("mart")}, [])
+    other = train_config.train_config(
+        {"preset": str(preset), "defense": train_config.parts("mart")}, []
+    )
     assert list(other.defense) == ["mart"]
     assert other.defense["mart"]["beta"] == 6.0
 
@@ -141,9 +148,9 @@ def test_report_has_a_row_per_run(results, capsys):
 
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_resolves_and_names_its_source(name, asking):
-    text = (presets.folder() / f"{name}.toml").read_text()
+    text = presets.find(name).read_text()
     assert "https://" in text
-    chosen = setup.train_config(asking(name), [])
+    chosen = train_config.train_config(asking(name), [])
     assert chosen.preset == name
     assert presets.summary(name)
 

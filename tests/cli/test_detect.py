@@ -9,8 +9,8 @@ import pytest
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from robustbench_cli import folders, records
 from robustbench_cli.cli import main
+from robustbench_cli.runs import folders, records
 
 SMALL = ["--set", "train.limit=400", "--set", "train.probe=20", "--set", "model.width=4"]
 DETECTORS = ("gaussian", "gaussian:score=posterior", "knn:k=9", "softmax")

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from robustbench_cli import folders, records
 from robustbench_cli.cli import main
-from robustbench_cli.engine.journal import read_arrays
+from robustbench_cli.evaluation.journal import read_arrays
+from robustbench_cli.runs import folders, records
 
 SMALL = ["--set", "train.limit=300", "--set", "train.probe=0", "--set", "model.width=4"]
 TWO = ["--run", "plain", "--run", "firm"]
@@ -136,7 +136,7 @@ def test_images_share_one_change_and_transforms_multiply(joint, results):
 
 
 def test_an_interrupted_attack_goes_on_and_ends_the_same(joint, results, monkeypatch):
-    from robustbench_cli.run import joint as running
+    from robustbench_cli.commands import joint as running
 
     options = [*TWO, "--n", "40", "--steps", "5", "--batch-size", "8"]
     assert joint(*options, "--name", "whole")[0] == 0
@@ -150,7 +150,7 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(joint, results, monkeyp
             yield progress
 
     monkeypatch.setattr(running, "evaluate", dies)
-    monkeypatch.setattr("robustbench_cli.engine.journal.FLUSH", 0.0)
+    monkeypatch.setattr("robustbench_cli.evaluation.journal.FLUSH", 0.0)
     assert joint(*options, "--name", "twice")[0] == 130
     assert records.read(results / "twice").status == "interrupted"
     monkeypatch.undo()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cli import catalogue, presets, records
 from robustbench_cli.cli import main
-from robustbench_cli.records import Checkpoint, Outcome, Run
+from robustbench_cli.config import catalogue, presets
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Checkpoint, Outcome, Run
 
 ROOT = Path(__file__).parents[2]
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -233,7 +234,7 @@ def test_what_a_dataset_brings_along_is_shown(said):
 @pytest.mark.parametrize("name", presets.names())
 def test_a_preset_is_shown_as_it_is_written(said, name):
     out = said("show", name)
-    path = presets.folder() / f"{name}.toml"
+    path = presets.find(name)
     assert facts(out)["file"] == str(path)
     assert path.read_text() in out
     needed = presets.written(presets.needs(name))
@@ -249,7 +250,7 @@ def test_suites_and_benches_are_shown_as_they_are_written(said, folder, kind, ex
     for name in presets.names(folder):
         out = said("show", name)
         assert out.startswith(f"{name}  {kind}\n")
-        assert (presets.folder() / folder / f"{name}.toml").read_text() in out
+        assert presets.find(name, folder).read_text() in out
         assert facts(out)["example"] == example + name
 
 

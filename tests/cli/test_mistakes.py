@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from robustbench_cli import records
 from robustbench_cli.cli import main
+from robustbench_cli.runs import records
 
 SMALL = ["--set", "train.limit=150", "--set", "train.probe=20", "--set", "model.width=4"]
 
@@ -378,7 +378,7 @@ def interrupt(*_, **__):
 
 
 def test_ctrl_c_says_how_to_go_on(advbench, tmp_path, monkeypatch):
-    from robustbench_cli.engine.train import Trainer
+    from robustbench_cli.training.trainer import Trainer
 
     monkeypatch.setattr(Trainer, "epoch", interrupt)
     code, _, err = advbench("train", "standard", "--name", "x", *SMALL)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from robustbench_cli import completion, papers
-from robustbench_cli.cli import app, main
+from robustbench_cli import papers
+from robustbench_cli.cli import app, completion, main
 from robustbench_cli.papers.reading import load
 
 ROOT = Path(__file__).parents[2]

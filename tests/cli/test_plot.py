@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from robustbench_cli import completion
-from robustbench_cli.cli import main
+from robustbench_cli.cli import completion, main
 
 
 @pytest.fixture

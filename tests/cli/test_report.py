@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cli import records
 from robustbench_cli.cli import main
+from robustbench_cli.runs import records
 
 ROOT = Path(__file__).parents[2]
 RIGHT = {

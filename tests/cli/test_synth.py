@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from robustbench_cli import records
 from robustbench_cli.cli import main
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
-from robustbench_cli.registry import Spec
+from robustbench_cli.runs import records
 
 SMALL = ["train.limit=100", "train.probe=0", "train.batch_size=50", "model.width=4"]
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import rotate
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, augment, rotated, turned
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
 
 
 def images(count: int = 12, height: int = 6, width: int = 9) -> Tensor:

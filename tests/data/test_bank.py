@@ -2,9 +2,9 @@
 
 import torch
 
+from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.data import Split
 from robustbench_cli.data.bank import Bank
-from robustbench_cli.noise import Noise
 
 Y = torch.tensor([2, 0, 1, 1, 0, 2, 2, 1, 0, 0])
 

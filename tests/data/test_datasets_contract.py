@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Dataset, Split
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.models import MODELS, Shape
-from robustbench_cli.registry import Spec
 
 
 @pytest.fixture(params=DATASETS.names())

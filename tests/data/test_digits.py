@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.registry import Spec
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("/nonexistent")
@@ -50,7 +50,7 @@ def test_they_are_scikit_learns_scans_and_its_split(train: Split, test: Split) -
 def test_nothing_of_scikit_learn_is_imported() -> None:
     code = (
         "import sys; from pathlib import Path; from robustbench_cli.data import DATASETS;"
-        "from robustbench_cli.registry import Spec;"
+        "from robustbench_cli.core.registry import Spec;"
         "DATASETS.build(Spec('digits')).load('test', Path());"
         "sys.exit(str({'sklearn', 'scipy', 'pandas'} & set(sys.modules) or ''))"
     )

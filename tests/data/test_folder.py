@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import generator
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import generator
-from robustbench_cli.registry import Spec
 
 Picture = Callable[..., bytes]
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.errors import UserError
-from robustbench_cli.registry import Spec
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.errors import UserError
-from robustbench_cli.registry import Spec
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (6, 3, 8, 5), dtype=np.uint8)

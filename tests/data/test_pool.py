@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import Split
 from robustbench_cli.data.pool import Pool, renumbered
-from robustbench_cli.errors import UserError
 
 ANIMALS = ("ant", "bee", "cat")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.errors import UserError
-from robustbench_cli.registry import Spec
 
 NAMES = ["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn"]
 

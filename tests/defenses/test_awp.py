@@ -6,10 +6,10 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.defenses._step import Step
 
 
 def trained(text, model, batch, epoch=100, lr=0.1, weight_decay=0.0):

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.defenses._step import Passes, Step
 
 EPS = 0.1
 NOISE = Noise(0, torch.arange(6))

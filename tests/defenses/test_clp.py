@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.defenses._step import Passes, Step
 
 
 def step_of(model, batch, ids=None):

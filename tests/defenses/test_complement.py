@@ -8,15 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
 from robustbench_cli.defenses._complement import complement_entropy
+from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.defenses.cot import Twins
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import Shape
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Setting, Step
-from robustbench_cli.threat import Threat
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]], dtype=torch.float64)
 Y = torch.tensor([0, 1])

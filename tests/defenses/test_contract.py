@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import cross_entropy, kl
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.data.bank import Bank
 from robustbench_cli.defenses import DEFENSES, Adversarial, Modifier, Objective, Recipe, parse
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import cross_entropy, kl
+from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.models import Shape
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Setting, Step
-from robustbench_cli.threat import Threat
 
 OBJECTIVES = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Objective)]
 ATTACKING = [n for n in OBJECTIVES if issubclass(DEFENSES.entry(n).cls, Adversarial)]

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES
-from robustbench_cli.errors import UserError
+from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.models import Shape
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Setting, Step
-from robustbench_cli.threat import Threat
 
 
 def cut(x, ids, length=None):

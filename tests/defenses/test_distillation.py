@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
 from robustbench_cli.defenses._guidance import apart
-from robustbench_cli.errors import UserError
+from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.models import MODELS, Shape
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Setting, Step
-from robustbench_cli.threat import Threat
 
 SHAPE = Shape(1, 8, 8, 4, (0.2,), (0.7,))
 TAUGHT = ["ard", "iad", "rslad", "bgat", "akd2", "iad-ii"]

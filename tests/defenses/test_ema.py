@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustbench_cli import records
+from robustbench_cli.commands import train as train_command
+from robustbench_cli.commands import train_config
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.load_model import Choice, find
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses.ema import Average
-from robustbench_cli.engine import checkpoint
-from robustbench_cli.registry import Spec
-from robustbench_cli.run import setup
-from robustbench_cli.run import train as train_command
-from robustbench_cli.run.display import Display
-from robustbench_cli.run.subject import Choice, find
+from robustbench_cli.runs import records
+from robustbench_cli.training import checkpoint
 
 SMALL = ["train.epochs=3", "train.limit=200", "train.probe=50", "model.width=4"]
 
 
 def train(out, name, *settings, display=None):
-    chosen = setup.train_config(
-        {"defense": setup.parts("pgd-at:steps=2+ema:decay=0.9")}, [*SMALL, *settings]
+    chosen = train_config.train_config(
+        {"defense": train_config.parts("pgd-at:steps=2+ema:decay=0.9")}, [*SMALL, *settings]
     )
-    place = setup.Place(out=out, device="cpu")
+    place = train_config.Place(out=out, device="cpu")
     return train_command.train(chosen, place, display or Display(), command=["x"], run_id=name)
 
 
@@ -90,7 +90,7 @@ def folders(tmp_path_factory):
     whole = train(out, "whole")
     with pytest.raises(KeyboardInterrupt):
         train(out, "cut", display=Looking(1))
-    cut = train_command.resume("cut", setup.Place(out=out, device="cpu"), Display())
+    cut = train_command.resume("cut", train_config.Place(out=out, device="cpu"), Display())
     with pytest.raises(KeyboardInterrupt):
         train(out, "open", display=Looking(2))
     return whole, cut, out / "open"
@@ -108,8 +108,8 @@ def test_what_is_saved_is_the_average_and_training_goes_on_without_it(folders):
 def test_what_is_measured_is_the_average(folders):
     """The history's accuracy on training images is that of the saved weights."""
     run = records.read(folders[0])
-    subject, _ = find(Choice(run=str(folders[0])), setup.Place(out=folders[0].parent))
-    data = setup.DATASETS.build(Spec("digits")).load("train", Path()).only(slice(50))
+    subject, _ = find(Choice(run=str(folders[0])), train_config.Place(out=folders[0].parent))
+    data = train_config.DATASETS.build(Spec("digits")).load("train", Path()).only(slice(50))
     with torch.no_grad():
         right = subject.model.eval()(data.images(slice(50))).argmax(1) == data.y
     assert run.history[-1]["train_clean"] == pytest.approx(right.double().mean().item())

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import cross_entropy
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, _transport, parse
-from robustbench_cli.errors import UserError
-from robustbench_cli.losses import cross_entropy
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.defenses._step import Step
 
 MATCHINGS = ["sinkhorn", "legacy", "ipot", "uniform", "identity"]
 

@@ -9,18 +9,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustbench_cli.config import Training
+from robustbench_cli.config.schema import Training
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import Recipe, parse
+from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.defenses.free_at import Carried, FreeAT
-from robustbench_cli.engine.train import Trainer
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS, Classifier, Shape
-from robustbench_cli.noise import Noise
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Setting, Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.training.trainer import Trainer
 
 EPS = 0.1
 SHAPE = Shape(1, 8, 8, 4, (0.2,), (0.7,))

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import cross_entropy
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.he import HE, CosineHead
-from robustbench_cli.losses import cross_entropy
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
 
 
 def test_outputs_are_cosines_whatever_the_lengths():

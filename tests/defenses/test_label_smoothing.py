@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.defenses.label_smoothing import LabelSmoothing
-from robustbench_cli.losses import cross_entropy
 
 LOGITS, Y = torch.randn(8, 10).double(), torch.arange(8)
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Masked, Threat
 from robustbench_cli.data import Split
 from robustbench_cli.data.bank import Bank
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe, parse
+from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
-from robustbench_cli.errors import UserError
 from robustbench_cli.masks import Sight, bound
 from robustbench_cli.models import Shape
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Setting, Step
-from robustbench_cli.threat import Masked, Threat
 
 ATTACKING = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Adversarial)]
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.defenses._step import Passes, Step
 
 CLASSES = 4
 

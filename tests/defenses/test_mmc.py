@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
 from robustbench_cli.defenses._centers import CenterHead, centers
-from robustbench_cli.errors import UserError
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.models import Classifier
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
 
 
 def step_of(model, batch):

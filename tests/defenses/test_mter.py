@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustbench_cli.ascent import ascend
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.gradient_ascent import ascend
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.data.bank import Bank
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.mter import MTER
 from robustbench_cli.models.taps import embedding
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
 
 SOURCE = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
 TARGET = torch.tensor([[-1.0, 0.5], [3.0, 1.0]], dtype=torch.float64)

@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.domain_weights import settled
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat, onto_l1
 from robustbench_cli.defenses import DEFENSES
-from robustbench_cli.domains import settled
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat, onto_l1
+from robustbench_cli.defenses._step import Passes, Step
 
 OWN = Threat("Linf", 0.03)
 RADII = {"Linf": 0.03, "L2": 0.2, "L1": 1.0}

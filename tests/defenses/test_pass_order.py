@@ -6,10 +6,10 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.defenses._step import Step
 
 ORDERS = dict.fromkeys(("alp", "mart", "trades"), ("clean", "adv"))
 """As the published codes make them, but for TRADES' third pass, which is shared."""

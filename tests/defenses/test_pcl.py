@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from robustbench_cli.cli import main
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
 from robustbench_cli.defenses._prototypes import Prototypes
+from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.defenses.pcl import PCL
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import Shape
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Setting, Step
-from robustbench_cli.threat import Threat
 
 FEATURES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]], dtype=torch.float64)
 PROTOTYPES = torch.tensor([[1.0, 1.0], [0.0, -1.0], [3.0, 0.0]], dtype=torch.float64)
@@ -165,8 +165,8 @@ def test_an_unbounded_loss_ends_training_in_one_line(tmp_path, capsys):
 
 
 def test_resuming_restores_prototypes_bit_for_bit(tmp_path, monkeypatch):
-    from robustbench_cli.engine import checkpoint
-    from robustbench_cli.engine.train import Trainer
+    from robustbench_cli.training import checkpoint
+    from robustbench_cli.training.trainer import Trainer
 
     epoch = Trainer.epoch
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.model_modes import borrowed
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
-from robustbench_cli.modes import borrowed
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.defenses._step import Passes, Step
 
 EPS = 0.1
 STARTS = ["clean", "uniform", "gauss"]

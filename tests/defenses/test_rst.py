@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import kl
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
-from robustbench_cli.losses import kl
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
+from robustbench_cli.defenses._step import Passes, Step
 
 BOTH = ["rst:steps=3", "rst-stab"]
 NAMES = {"rst:steps=3": "adv", "rst-stab": "noisy"}

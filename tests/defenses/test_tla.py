@@ -8,16 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.data.bank import Bank
 from robustbench_cli.defenses import Recipe, parse
 from robustbench_cli.defenses._mining import most_alike
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.tla import TLA
-from robustbench_cli.errors import UserError
 from robustbench_cli.models.taps import embedding
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
 
 A = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
 P = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustbench_cli.commands.train import _check_shared
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, parse
-from robustbench_cli.errors import UserError
-from robustbench_cli.run.train import _check_shared
-from robustbench_cli.shard import Shard
+from robustbench_cli.distributed.group import Shard
 
 SCRIPT = Path(__file__).with_name("updates.py")
 ROOT = Path(__file__).parents[2]

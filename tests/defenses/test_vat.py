@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.model_modes import frozen_batchnorm
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.models import Classifier
-from robustbench_cli.modes import frozen_batchnorm
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Step
-from robustbench_cli.threat import Threat
 
 
 def step_of(model, batch, norm="L2", eps=0.5, extra=None):

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
-from robustbench_cli.noise import Noise
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.optim import OPTIMIZERS
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Step
-from robustbench_cli.threat import Threat
 
 
 def trained(text, model, batch, optimizer, steps=1):

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Objective, Recipe, parse
+from robustbench_cli.defenses._step import Step
 from robustbench_cli.defenses._weights import moved
 from robustbench_cli.defenses.amp import AMP
 from robustbench_cli.defenses.rwp import RWP
 from robustbench_cli.defenses.sam import SAM
-from robustbench_cli.errors import UserError
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Step
-from robustbench_cli.threat import Threat
 
 ALL = ["amp", "amp:variant=code", "amp:climbs=3", "sam", "rwp"]
 

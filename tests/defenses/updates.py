@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
-from robustbench_cli.config import Training
+from robustbench_cli.commands.parent_runs import without_labels
+from robustbench_cli.config.schema import Training
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS
 from robustbench_cli.data.pool import Pool
 from robustbench_cli.defenses import Recipe, parse
-from robustbench_cli.engine.train import Trainer
+from robustbench_cli.defenses._step import Setting
+from robustbench_cli.distributed.group import joined
 from robustbench_cli.models import MODELS, Classifier, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
-from robustbench_cli.registry import Spec
-from robustbench_cli.run.companions import without_labels
-from robustbench_cli.shard import joined
-from robustbench_cli.step import Setting
-from robustbench_cli.threat import Threat
+from robustbench_cli.training.trainer import Trainer
 
 SHAPE = Shape(1, 8, 8, 10, (0.3,), (0.4,))
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import MultivariateNormal
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.detectors import DETECTORS, Seen
-from robustbench_cli.engine.detect import auroc
-from robustbench_cli.errors import UserError
-from robustbench_cli.registry import Spec
+from robustbench_cli.evaluation.detect import auroc
 
 CENTERS = torch.tensor([[4.0, 0.0], [-4.0, 0.0], [0.0, 6.0]])
 SPREAD = torch.tensor([[1.0, 0.6], [0.6, 1.0]])

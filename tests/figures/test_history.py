@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_cli.cli import main
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.figures.history import drops, painted, track
 
 ROOT = Path(__file__).parents[2]

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustbench_cli import records
 from robustbench_cli.cli import main
+from robustbench_cli.commands.load_model import restore
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS
-from robustbench_cli.engine.landscape import adversarial_loss
-from robustbench_cli.registry import Spec
-from robustbench_cli.run.subject import restore
-from robustbench_cli.threat import Threat
+from robustbench_cli.figures._landscape_data import adversarial_loss
+from robustbench_cli.runs import records
 
 SMALL = ["--set", "train.limit=150", "--set", "train.probe=20", "--set", "model.width=4"]
 SURFACE = "surface:points=5,image=3"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.figures import FIGURES, Material, Told
-from robustbench_cli.registry import Spec
 
 PGD = {"name": "pgd", "last_iterate": False}
 LINF = {"norm": "Linf", "eps": 8 / 255}

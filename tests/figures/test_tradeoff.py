@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cli import canvas
 from robustbench_cli.cli import main
-from robustbench_cli.columns import WORST
-from robustbench_cli.figures import FIGURES, Material, Told
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.figures import FIGURES, Material, Told, _style
 from robustbench_cli.figures._scatter import painted
-from robustbench_cli.records import Checkpoint
-from robustbench_cli.registry import Spec
+from robustbench_cli.report.columns import WORST
+from robustbench_cli.runs.records import Checkpoint
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT / "results" / "at-family-digits"
@@ -294,7 +293,7 @@ def page(recipe, evaluated, draw):
                 for run, x, y in zip(made, clean, robust, strict=True)
             ),
         )
-        with mpl.rc_context(canvas.STYLE):
+        with mpl.rc_context(_style.STYLE):
             page = painted(panels)
             page.draw_without_rendering()
         return page

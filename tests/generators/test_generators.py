@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.engine.synth import AT_ONCE, learned, sampled, unseen
-from robustbench_cli.errors import UserError
 from robustbench_cli.generators import GENERATORS
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
+from robustbench_cli.generators._sampling import AT_ONCE, learned, sampled, unseen
 
 CLASSES = ("a", "b", "c")
 

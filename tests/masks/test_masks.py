@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from robustbench_cli import masks
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.masks import MASKS, Sight, bound, canonical
-from robustbench_cli.registry import Spec
-from robustbench_cli.threat import Threat
 
 
 class Linear(nn.Module):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Classifier, Shape
-from robustbench_cli.registry import Spec
 
 MNIST = Shape(1, 28, 28, 10, (0.0,), (1.0,))
 CIFAR = Shape(3, 32, 32, 10, (0.5,) * 3, (0.2,) * 3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.models import Shape
 from robustbench_cli.models.foreign import load_foreign
 

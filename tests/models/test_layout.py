@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.models.layout import LARGE, NARROW, laid_out, plain, row_major
-from robustbench_cli.registry import Spec
 
 CPU = torch.device("cpu")
 TRAIN_NARROW = Path(__file__).with_name("train_narrow.py")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Normalize, Shape
-from robustbench_cli.registry import Spec
 
 SHAPE = Shape(3, 32, 32, 7, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.models.taps import EMBEDDING, last_layer, tapped
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Classifier, Normalize, Shape
-from robustbench_cli.registry import Spec
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 TINY = "shufflenet_v2_x0_5"

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.models.weights import load_weights
 
 

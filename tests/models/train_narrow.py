@@ -12,10 +12,10 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from robustbench_cli.errors import UserError
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, ModelConfig, Shape
 from robustbench_cli.models.layout import laid_out
-from robustbench_cli.registry import Spec
 
 LIMIT = 60
 """Seconds that one architecture may take; a corrupted heap can also hang."""

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.models import Classifier
-from robustbench_cli.noise import Noise
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
 
 ATTACKED = [[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]]
 """What the student says to the attacked images; to the clean ones it says half of it."""

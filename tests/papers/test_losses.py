@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
+from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.he import CosineHead
-from robustbench_cli.noise import Noise
-from robustbench_cli.registry import Spec
-from robustbench_cli.step import Passes, Step
-from robustbench_cli.threat import Threat
 
 NOISE = Noise(0, torch.arange(6))
 THREAT = Threat("Linf", 0.1)

@@ -9,14 +9,14 @@ import pytest
 from robustbench_cli import papers
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.certificates import CERTIFICATES
-from robustbench_cli.config import spec_of
+from robustbench_cli.config.schema import spec_of
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import DEFENSES, Recipe
-from robustbench_cli.errors import UserError
 from robustbench_cli.models import MODELS
 from robustbench_cli.papers.paper import COLUMNS, parts
 from robustbench_cli.papers.reading import load
-from robustbench_cli.registry import Spec
 
 PAPERS = {name: load(name) for name in papers.names()}
 each_paper = pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)

@@ -4,10 +4,12 @@ from collections import defaultdict
 
 import pytest
 
-from robustbench_cli import differences, papers, presets
-from robustbench_cli.config import recorded
+from robustbench_cli import papers
+from robustbench_cli.commands import train_config
+from robustbench_cli.config import presets
+from robustbench_cli.config.schema import recorded
+from robustbench_cli.papers import differences
 from robustbench_cli.papers.reading import load
-from robustbench_cli.run import setup
 
 ROWLESS = {
     "fast-cifar10": "AutoAttack's table calls its net RN-18, which is another one here",
@@ -47,7 +49,7 @@ def test_every_preset_is_of_a_row_or_said_to_be_of_none():
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained, asking):
-    config = recorded(setup.train_config(asking(name), []))
+    config = recorded(train_config.train_config(asking(name), []))
     run = trained(data=config["dataset"]["name"], **config)
     fits = [
         differences.method(meaning.defense, run) == []

@@ -1,0 +1,1 @@
+"""Can this number be believed?  Checks of a model and of what attacks found."""

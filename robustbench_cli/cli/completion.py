@@ -1,0 +1,90 @@
+"""What the shell may offer while a command line is typed; nothing heavy is imported."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from robustbench_cli.config.catalogue import KINDS, scan
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.papers import titles
+
+Completions = list[tuple[str, str]]
+"""Words the shell may offer, each with a few words on it."""
+
+
+def _completing(*kinds: str) -> Callable[[str], Completions]:
+    """A function that offers names and aliases of these kinds."""
+
+    def complete(incomplete: str) -> Completions:
+        try:
+            found = [item for kind in kinds for item in scan(kind)]
+        except UserError:  # a shell that is completing a line has no place for a message
+            return []
+        return [
+            (name, item.summary)
+            for item in found
+            for name in (item.name, *item.aliases)
+            if name.startswith(incomplete)
+        ]
+
+    return complete
+
+
+attacks = _completing("attacks")
+masks = _completing("masks")
+certificates = _completing("certificates")
+detectors = _completing("detectors")
+generators = _completing("generators")
+transforms = _completing("transforms")
+models = _completing("models")
+datasets = _completing("datasets")
+figures = _completing("figures")
+presets = _completing("presets")
+suites = _completing("suites")
+benches = _completing("benches")
+names = _completing(*KINDS)
+
+
+def papers(incomplete: str) -> Completions:
+    """Papers whose published tables are here, by any of their names."""
+    try:
+        found = titles()
+    except UserError:
+        return []
+    return [(name, title) for name, (_, title) in found.items() if name.startswith(incomplete)]
+
+
+def kinds(incomplete: str) -> list[str]:
+    """What ``advbench list`` takes."""
+    return [kind for kind in (*KINDS, "runs") if kind.startswith(incomplete)]
+
+
+def defenses(incomplete: str) -> Completions:
+    """Parts that may stand after the last ``+``: ``trades+a`` becomes ``trades+awp``.
+
+    A defense has one objective, so once it is there only modifiers are left.
+    """
+    before, plus, last = incomplete.rpartition("+")
+    if not (offered := _completing("defenses")(last)):
+        return []
+    used = [part.partition(":")[0] for part in before.split("+")]
+    roles = {name: item.group for item in scan("defenses") for name in (item.name, *item.aliases)}
+    whole = "objective" in map(roles.get, used)
+    return [
+        (f"{before}{plus}{name}", summary)
+        for name, summary in offered
+        if name not in used and not (whole and roles[name] == "objective")
+    ]
+
+
+def runs(ctx: Any, incomplete: str) -> list[str]:
+    """Runs in the results folder that the command line names so far.
+
+    Args:
+        ctx: the command being typed, as Typer hands it over.
+    """
+    typed = ctx.params.get("results") or ctx.params.get("out")
+    folder = Path(typed or os.environ.get("ADVBENCH_RESULTS", "results"))
+    names = sorted(file.parent.name for file in folder.glob("**/run.json"))
+    return [name for name in names if name.startswith(incomplete)]

@@ -1,0 +1,1 @@
+"""One module per command: build what was asked for, run it, leave a record."""

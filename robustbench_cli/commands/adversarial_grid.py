@@ -1,0 +1,58 @@
+"""A picture of an attack: clean image, adversarial image, and their difference made visible."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from robustbench_cli.core.atomic_files import written
+
+CELL = 96
+"""Pixels that the longer side of an image is shown at."""
+GAP = 8
+TEXT = 14
+
+
+def grid(
+    path: Path,
+    x: Tensor,
+    x_adv: Tensor,
+    titles: list[tuple[str, str]],
+    caption: str,
+    eps: float,
+) -> Path:
+    """Write one row per example: clean, adversarial, difference amplified around grey.
+
+    Args:
+        x, x_adv: images (B, C, H, W) in [0, 1].
+        titles: for each example, what stands under the clean and the adversarial image.
+        eps: the difference's largest possible value in any pixel maps to black or white.
+    """
+    difference = (x_adv - x) / (2 * max(eps, 1e-12)) + 0.5
+    column = CELL + GAP
+    row = CELL + GAP + TEXT
+    size = (3 * column + GAP, len(x) * row + 2 * TEXT + 2 * GAP)
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GAP, 2), caption, fill="black")
+    gain = 1 / (2 * max(eps, 1e-12))
+    heads = ("clean", "adversarial", f"difference x{gain:.3g}")
+    for index, head in enumerate(heads):
+        draw.text((GAP + index * column, TEXT + 4), head, fill="gray")
+    for index, titled in enumerate(titles):
+        top = 2 * TEXT + GAP + index * row
+        for place, image in enumerate((x[index], x_adv[index], difference[index])):
+            canvas.paste(_image(image), (GAP + place * column, top))
+        for place, title in enumerate(titled):
+            draw.text((GAP + place * column, top + CELL + 1), title, fill="black")
+    return written(path, lambda part: canvas.save(part, format="PNG"))
+
+
+def _image(x: Tensor) -> Image.Image:
+    pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    rgb = pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels[:3]
+    image = Image.fromarray(rgb.permute(1, 2, 0).contiguous().numpy())
+    scale = CELL / max(image.size)
+    shown = (round(image.width * scale), round(image.height * scale))
+    return image.resize(shown, Image.Resampling.NEAREST)

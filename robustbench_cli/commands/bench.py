@@ -1,0 +1,272 @@
+"""``advbench bench``: many trainings and evaluations from one file, resumable, side by side."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from string import Formatter
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from robustbench_cli.config import presets
+from robustbench_cli.core.errors import RunError, UserError, hint
+from robustbench_cli.core.registry import Seed
+from robustbench_cli.runs import records
+
+KIND = "benches"
+"""The folder below the presets."""
+RESULTS = "results"
+"""``{results}`` in the words of a bench: the folder that its runs go to."""
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large everything is on one data set: words for every command, and which runs."""
+
+    __pydantic_config__ = STRICT
+
+    train: str = ""
+    eval: str = ""
+    only: tuple[str, ...] = ()
+    """Names of the runs; none: all."""
+    runs: dict[str, str] = field(default_factory=dict)
+    """Words of single runs on this data set, instead of the usual ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What a bench file says."""
+
+    __pydantic_config__ = STRICT
+
+    seeds: tuple[Seed, ...] = (0, 1, 2)
+    eval: str
+    """What follows ``advbench eval``: the attacks."""
+    data: dict[str, Scale]
+    runs: dict[str, str]
+    """What follows ``advbench train``, by name; ``{name}`` stands for another run's id, and
+    ``{results}`` for the folder that holds them all."""
+    steps: dict[str, str] = field(default_factory=dict)
+    """What follows ``advbench`` for whatever else there is to do, by name, as in ``runs``; the
+    folder that a step fills has its name, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command, which fills one folder."""
+
+    folder: str
+    words: tuple[str, ...]
+    again: tuple[str, ...]
+    """What goes on with it where it was begun before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training and its evaluation, or one other command."""
+
+    id: str
+    commands: tuple[Command, ...]
+    after: frozenset[str]
+    """Jobs whose runs it needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What holds for every command of a bench."""
+
+    common: Mapping[str, str]
+    """Options and their values, for those commands that take them; ``--out`` is one."""
+    takes: Callable[[Sequence[str]], Container[str]]
+    """The options of the command that some words begin with."""
+
+    def complete(self, typed: Sequence[str], **more: str) -> tuple[str, ...]:
+        """The words of a command, with ``--name value`` for what it takes and they leave out."""
+        options = {**{f"--{name}": value for name, value in more.items()}, **self.common}
+        known = self.takes(typed)
+        told = [(o, value) for o, value in options.items() if o in known and o not in typed]
+        return *typed, *(word for pair in told for word in pair), "--quiet"
+
+
+def load(name: str) -> Bench:
+    """A bench by name, or by the path of a TOML file.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = Path(name) if name.endswith(".toml") else presets.find(name, KIND)
+    if not path.is_file():
+        raise UserError(f"there is no bench file {name!r}")
+    try:
+        return TypeAdapter(Bench).validate_python(tomllib.loads(path.read_text()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"bench {str(path)!r} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"bench {str(path)!r}, {where}: {first['msg']}") from None
+
+
+def with_seeds(bench: Bench, typed: Sequence[str]) -> Bench:
+    """The bench under other seeds; raise ``UserError`` for what is none."""
+    wrong = [text for text in typed if not text.strip().isdecimal()]
+    if wrong:
+        raise UserError(f"--seeds: {wrong[0]!r} is no seed; give whole numbers, e.g. 0,1,2")
+    return replace(bench, seeds=tuple(dict.fromkeys(map(int, typed))))
+
+
+def jobs(bench: Bench, dataset: str, terms: Terms, only: Sequence[str] = ()) -> list[Job]:
+    """Everything that a bench does on one data set, each after what it needs.
+
+    Args:
+        only: names of runs and steps; what they need comes with them.
+
+    Raises:
+        UserError: an unknown data set, run or step, or runs that need each other.
+    """
+    if dataset not in bench.data:
+        raise UserError(f"this bench has no data set {dataset!r}{hint(dataset, bench.data)}")
+    scale = bench.data[dataset]
+    if twice := {**bench.runs, **scale.runs}.keys() & bench.steps.keys():
+        raise UserError(f"this bench has {min(twice)!r} among its runs and among its steps")
+    # Its own come first, as they stand for this data set.
+    every = {**scale.runs, **bench.runs, **bench.steps, **scale.runs}
+    for name in only:
+        _known(name, every)
+    wanted = _in_order([name for name in every if name in (only or scale.only or every)], every)
+    return [
+        _job(name, every[name], seed, dataset, bench, terms)
+        for seed in bench.seeds
+        for name in wanted
+    ]
+
+
+def _job(name: str, words: str, seed: int, dataset: str, bench: Bench, terms: Terms) -> Job:
+    scale, mine = bench.data[dataset], f"{name}-s{seed}"
+    ids = {need: f"{need}-s{seed}" for need in _needs(words)}
+    known = {**ids, RESULTS: terms.common["--out"]}
+    typed = [word.format_map(known) for word in shlex.split(words)]
+    about = {"dataset": dataset, "seed": str(seed), "name": mine}
+    if name in bench.steps:
+        step = terms.complete(typed, **about)
+        commands = [Command(folder=mine, words=step, again=step)]
+    else:
+        usual = _unless(shlex.split(scale.train), typed)
+        judged = f"{mine}-eval"
+        attacks = *shlex.split(bench.eval), *shlex.split(scale.eval)
+        evaluate = terms.complete(["eval", *attacks, "--run", mine, "--name", judged])
+        commands = [
+            Command(
+                folder=mine,
+                words=terms.complete(["train", *usual, *typed], **about),
+                again=terms.complete(["train", "--resume", mine]),
+            ),
+            Command(folder=judged, words=evaluate, again=evaluate),
+        ]
+    return Job(id=mine, commands=tuple(commands), after=frozenset(ids.values()))
+
+
+def _unless(words: list[str], typed: Sequence[str]) -> list[str]:
+    """``--option value`` pairs but for options that were typed; ``--set`` may be there twice."""
+    pairs = [words[i : i + 2] for i in range(0, len(words), 2)]
+    return [w for pair in pairs if pair[0] == "--set" or pair[0] not in typed for w in pair]
+
+
+def _needs(words: str) -> list[str]:
+    names = (name for _, name, _, _ in Formatter().parse(words) if name)
+    return [name for name in dict.fromkeys(names) if name != RESULTS]
+
+
+def _known(name: str, every: Mapping[str, str]) -> None:
+    if name not in every:
+        raise UserError(f"this bench has no run {name!r}{hint(name, every)}")
+
+
+def _in_order(names: Sequence[str], every: Mapping[str, str]) -> list[str]:
+    """The names and what they need, each after what it needs itself."""
+    found: dict[str, None] = {}
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        _known(name, every)
+        if name in way:
+            raise UserError(f"runs of this bench need each other: {', '.join(way)}")
+        for need in _needs(every[name]) if name not in found else ():
+            visit(need, (*way, name))
+        found[name] = None
+
+    for name in names:
+        visit(name, ())
+    return [*found]
+
+
+def carry_out(
+    todo: Sequence[Job], results: Path, workers: int, told: Callable[[str, bool], object]
+) -> None:
+    """Run what is not finished yet, ``workers`` jobs at a time, each in its own process.
+
+    Args:
+        told: the job's id and whether it went well, as each ends.
+
+    Raises:
+        RunError: some job failed; the others were carried out.
+    """
+    waiting, failed = {job.id: job for job in todo}, dict[str, str]()
+    running: dict[Future[str], Job] = {}
+    running_now: set[subprocess.Popen[str]] = set()
+    done: set[str] = set()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while waiting or running:
+                ready = [job for job in waiting.values() if job.after <= done]
+                for job in ready[: workers - len(running)]:
+                    running[pool.submit(_carried, job, results, running_now)] = waiting.pop(job.id)
+                if not running:  # what is left needs something that failed
+                    failed |= dict.fromkeys(waiting, "what it builds on failed")
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job, wrong = running.pop(future), future.result()
+                    done |= set() if wrong else {job.id}
+                    failed |= {job.id: wrong} if wrong else {}
+                    told(job.id, not wrong)
+        except BaseException:
+            for process in list(running_now):
+                process.terminate()
+            raise
+    if failed:
+        first = next(iter(failed.items()))
+        raise RunError(f"{len(failed)} of {len(todo)} failed; {first[0]}: {first[1]}")
+
+
+def _carried(job: Job, results: Path, running: set[subprocess.Popen[str]]) -> str:
+    """Carry out one command after the other; what went wrong in one line, or nothing."""
+    for command in job.commands:
+        status = _status(results / command.folder)
+        if status != "ok" and (wrong := _call(command.again if status else command.words, running)):
+            return wrong
+    return ""
+
+
+def _status(folder: Path) -> str:
+    return records.read(folder).status if (folder / "run.json").is_file() else ""
+
+
+def _call(words: Sequence[str], running: set[subprocess.Popen[str]]) -> str:
+    """One ``advbench`` command in a process of its own; the last line it said if it failed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "robustbench_cli", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Threads of processes that share the cores only wait for each other.
+        env={"OMP_NUM_THREADS": "1", **os.environ},
+    )
+    running.add(process)
+    said = process.communicate()[1].strip().splitlines()
+    running.discard(process)
+    return (said[-1] if said else f"exit code {process.returncode}") if process.returncode else ""

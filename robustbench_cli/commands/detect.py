@@ -1,0 +1,212 @@
+"""``advbench detect``: detectors fitted on training images, and how well they tell errors."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from robustbench_cli.commands import train_config
+from robustbench_cli.commands.attack import Images
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.evaluate import CLEAN, Judged, Request, Subject, run
+from robustbench_cli.commands.load_model import Choice, find
+from robustbench_cli.commands.resume import worthless
+from robustbench_cli.commands.train_config import Place, label_of
+from robustbench_cli.config.schema import spec_of
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.data import DATASETS
+from robustbench_cli.detectors import DETECTORS, Detector
+from robustbench_cli.distributed import env
+from robustbench_cli.evaluation.detect import auroc, seen
+from robustbench_cli.evaluation.journal import write_arrays
+from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.verifier import examine, judging
+from robustbench_cli.models.layout import laid_out
+from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.records import Detection, Population, Run
+from robustbench_cli.training import checkpoint
+
+FITTED = "detector.safetensors"
+SCORES = "scores.npz"
+AT_ONCE = 512
+"""Images in a forward pass."""
+POPULATIONS: Mapping[Population, tuple[str, ...]] = {
+    "adversarial": (),
+    "clean+adversarial": (CLEAN,),
+}
+"""What counts beside the images under attack.  It changes the figure a lot, so both are told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """What one ``detect fit`` asks for."""
+
+    detector: str
+    choice: Choice
+    place: Place
+    command: list[str]
+    name: str | None = None
+
+
+def fit(asked: Fitting, display: Display) -> Path:
+    """Fit a detector on all training images, as they are; return the folder.
+
+    It holds ``detector.safetensors``: tensors only.
+
+    Raises:
+        UserError: something asked for cannot be had; no folder is left behind.
+    """
+    detector, place, began = _built(asked.detector), asked.place, time.perf_counter()
+    where = train_config.device(place.device)
+    subject, base = find(asked.choice, place)
+    train = DATASETS.build(spec_of(base["dataset"])).load("train", place.data_dir)
+    data, label = train.to(where), label_of(DETECTORS, detector)
+    model = laid_out(subject.model, where)
+    examine(model, data.images(slice(2)), len(data.classes))
+    with judging(model):
+        known = detector.fit(seen(model, data, AT_ONCE), train.y)
+    name = base["dataset"]["name"]
+    made_up = f"detect-{DETECTORS.name_of(detector)}-{subject.name}"
+    fitted = Run(
+        id=asked.name or folders.new_id(made_up, name, subject.seed),
+        kind="detect",
+        created=records.now(),
+        command=asked.command,
+        config=records.plain({**base, "detector": {label: DETECTORS.describe(detector)}}),
+        seed=subject.seed,
+        parent=subject.parent,
+        subject=subject.name,
+        dataset={"name": name, "train": len(train), "train_sha256": train.fingerprint()},
+        environment=train_config.environment(where),
+        weights=subject.weights,
+        evaluated=subject.kept,
+        n=len(train),
+    )
+    folder = folders.new(place.out, fitted.id)
+    ends = partial(worthless, resumable=False)
+    with records.recording(fitted, folder, worthless=ends) as recorder:
+        checkpoint.save(folder / FITTED, known, {"detector": label})
+        recorder.update(fitted=records.filed(folder / FITTED), seconds=time.perf_counter() - began)
+    display.note(f"{label}: fitted on {len(train)} training images of {name}")
+    return folder
+
+
+def evaluate(request: Request, names: Sequence[str], display: Display) -> Path:
+    """Attack a model and score its answers; return the folder.
+
+    It holds ``scores.npz``: the classes, and for the clean images and under each attack the
+    predictions and what each detector says of them.
+
+    Args:
+        names: detectors with their parameters; none: all that were fitted on these weights.
+
+    Raises:
+        UserError: something asked for cannot be had, or the model answers clean images with NaN;
+            no folder is left behind.
+        RunError: a verdict is not possible.
+    """
+    if env.world() > 1:
+        raise UserError("detect eval keeps all images in one process: run it without torchrun")
+    there = _there(request.subject, request.place.out, display)
+    chosen = [_chosen(name, there, request.subject) for name in names] or list(there)
+    detectors = [_load(*there[label], label) for label in dict.fromkeys(chosen)]
+    images = Images()
+
+    def then(judged: Judged) -> None:
+        _score(judged, request, images, detectors)
+
+    return run(request, display, keep=images.keep, then=then)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A detector, and what it has learned of a model."""
+
+    label: str
+    detector: Detector
+    known: Mapping[str, Tensor]
+    sha256: str
+
+
+def _built(text: str) -> Detector:
+    return DETECTORS.build(Spec.parse(text))
+
+
+def _there(subject: Subject, results: Path, display: Display) -> dict[str, tuple[Path, Run]]:
+    """The latest fit of every detector on these weights, by label."""
+    known = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
+    there = {
+        next(iter(each.config["detector"])): (folder, each)
+        for folder, each in known
+        if each.fitted and each.status == "ok" and each.weights == subject.weights
+    }
+    if not there:
+        raise UserError(
+            f"no detector in {str(results)!r} is fitted on {subject.parent}; fit one first: "
+            f"advbench detect fit gaussian --run {subject.parent}"
+        )
+    return there
+
+
+def _chosen(text: str, there: Mapping[str, object], subject: Subject) -> str:
+    label = label_of(DETECTORS, _built(text))
+    if label not in there:
+        raise UserError(
+            f"detector {label!r} is not fitted on {subject.parent}, but {', '.join(there)}; fit it "
+            f"first: advbench detect fit {label} --run {subject.parent}"
+        )
+    return label
+
+
+def _load(folder: Path, fitted: Run, label: str) -> _Fitted:
+    known = checkpoint.recorded(folder, fitted.fitted)
+    detector = DETECTORS.build(spec_of(fitted.config["detector"][label]))
+    return _Fitted(label, detector, known, fitted.fitted["sha256"])
+
+
+def _score(judged: Judged, request: Request, images: Images, detectors: list[_Fitted]) -> None:
+    """Add to the record how well each detector tells under each attack."""
+    data, model = judged.data, request.subject.model
+    attacks = [label for label in judged.columns if label != CLEAN]
+    views = {CLEAN: seen(model, data, AT_ONCE)}
+    for attack in attacks:
+        found = Tensors(images.under(attack, data).to(data.y.device), data.y)
+        views[attack] = seen(model, found, AT_ONCE)
+    labels = data.y.cpu().numpy()
+    arrays = {"label": labels}
+    for under, view in views.items():
+        arrays[f"{under}/prediction"] = view.answer.numpy()
+        for each in detectors:
+            arrays[f"{under}/{each.label}"] = each.detector.suspicion(view, each.known).numpy()
+    judged.recorder.update(
+        detections=[
+            _detection(each, attack, population, arrays)
+            for attack in attacks
+            for each in detectors
+            for population in POPULATIONS
+        ],
+        scores=records.filed(write_arrays(judged.folder / SCORES, arrays)),
+    )
+
+
+def _detection(
+    each: _Fitted, attack: str, population: Population, arrays: Mapping[str, np.ndarray]
+) -> Detection:
+    parts = (*POPULATIONS[population], attack)
+    wrong = np.concatenate([arrays[f"{part}/prediction"] != arrays["label"] for part in parts])
+    suspicion = np.concatenate([arrays[f"{part}/{each.label}"] for part in parts])
+    return Detection(
+        detector=each.label,
+        params=DETECTORS.describe(each.detector),
+        fitted=each.sha256,
+        attack=attack,
+        population=population,
+        wrong=int(wrong.sum()),
+        right=int((~wrong).sum()),
+        auroc=auroc(suspicion, wrong),
+    )

@@ -1,0 +1,224 @@
+"""What an evaluation is asked to do: its configuration, its attacks, its sweep."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.certificates import CERTIFICATES
+from robustbench_cli.commands.train_config import known, radius_of, tables_of
+from robustbench_cli.config import presets
+from robustbench_cli.config.schema import (
+    EvalConfig,
+    Table,
+    merged,
+    refined,
+    settings,
+    spec_of,
+    specs_of,
+    validated,
+)
+from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.registry import Number, Registry, Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.data import DATASETS
+from robustbench_cli.defenses import DEFENSES, Recipe
+from robustbench_cli.report.columns import CLEAN
+
+EVALUATION = ("threat", "dataset", "n", "batch_size", "seed", "precision")
+"""What ``--set`` may reach in an evaluation: the model is what it is, attacks have --attack."""
+
+
+def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
+    """An evaluation's configuration: the trained run's < flags < ``--set``.
+
+    Raises:
+        UserError: a bad value, or a setting that is not an evaluation's to change.
+    """
+    changes = settings(pairs)
+    measured = changes.pop("defense", {})
+    odd = [section for section in changes if section not in EVALUATION]
+    if odd:
+        raise UserError(
+            f"--set {odd[0]}: an evaluation cannot change that; it takes {', '.join(EVALUATION)}"
+        )
+    values = refined(merged(base, typed), changes)
+    if measured:
+        values["defense"] = _deployed(values.get("defense", {}), measured)
+    dataset = DATASETS.build(spec_of(values["dataset"]))
+    values["dataset"] = DATASETS.describe(dataset)
+    values["threat"] = radius_of(values.get("threat", {}), dataset)
+    values["sweep"] = _sweep(values.get("sweep", ""), values["threat"])
+    attacks = (ATTACKS.build(spec) for spec in specs_of(values["attack"]))
+    values["attack"] = {
+        label: ATTACKS.describe(attack)
+        for label, attack in zip(values["attack"], attacks, strict=True)
+    }
+    values["certify"] = {
+        spec.label: CERTIFICATES.describe(CERTIFICATES.build(spec))
+        for spec in specs_of(values.get("certify", {}))
+    }
+    options = {**values, "mask": values["threat"]["mask"]}
+    for option in ("sweep", "source", "mask"):
+        if values["certify"] and options.get(option):
+            raise UserError(f"--certify goes without --{option}, which is for attacks")
+    return validated(EvalConfig, values)
+
+
+def _deployed(defense: Table, changes: Table) -> Table:
+    """A trained defense with parameters replaced that its training never saw."""
+    made = refined({"defense": defense}, {"defense": changes})["defense"]
+    for label, part in changes.items():
+        free = DEFENSES.entry(made[label]["name"]).cls.deployed  # type: ignore[attr-defined]
+        if odd := [key for key in part if key not in free]:
+            only = f"; of {label} it takes {', '.join(free)}" if free else ""
+            raise UserError(
+                f"--set defense.{label}.{odd[0]}: an evaluation cannot change how a model was "
+                f"trained{only}"
+            )
+    return tables_of(Recipe.build(specs_of(made)))
+
+
+SWEPT: Mapping[str, Any] = {
+    "eps": Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1)],
+    "steps": Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)],
+}
+"""What ``--sweep`` takes, and which values."""
+
+
+def _sweep(text: str, threat: Table) -> Table:
+    """``eps=0,2/255,...,16/255`` as ``{"eps": [...]}``; dots go on with the same difference."""
+    name, _, listed = text.partition("=")
+    if not text:
+        return {}
+    if name not in SWEPT:
+        raise UserError(f"--sweep {text!r}: sweep over {' or '.join(SWEPT)}{hint(name, SWEPT)}")
+    try:
+        swept = {name: TypeAdapter(SWEPT[name]).validate_python(_listed(listed.split(",")))}
+    except (ValidationError, ValueError) as error:
+        raise UserError(
+            f"--sweep {text!r}: expected numbers, as in eps=0,2/255,...,16/255"
+        ) from error
+    for eps in filter(None, swept.get("eps", [])):
+        validated(Threat, {**threat, "eps": eps})
+    return swept
+
+
+def _listed(items: list[str]) -> list[str]:
+    """Items with ``...`` between two of them filled in."""
+    if "..." not in items:
+        return items
+    at = items.index("...")
+    if not 2 <= at < len(items) - 1:
+        raise ValueError("... stands between two numbers and the last one")
+    first, second, last = (Fraction(items[i]) for i in (at - 2, at - 1, at + 1))
+    if not second > first:
+        raise ValueError("the numbers must rise")
+    step = second - first
+    between = [second + step * i for i in range(1, math.ceil((last - second) / step))]
+    return items[:at] + [str(value) for value in between] + items[at + 1 :]
+
+
+def chosen_attacks(texts: list[str], suite: str | None, options: Mapping[str, Any]) -> Table:
+    """``--attack`` and ``--suite`` as the ``attack`` section, labelled as written.
+
+    Args:
+        options: values for every attack that takes them: ``restarts``, ``eot``, ``last_iterate``.
+
+    Raises:
+        UserError: no attack, an unknown one, one given twice, or an option that none takes.
+    """
+    tables = _suite(suite) if suite else {}
+    _add(ATTACKS, tables, texts)
+    if not tables:
+        raise UserError("name an attack, e.g. --attack pgd20 --attack cw20, or --suite paper")
+    for option, value in options.items():
+        tables = _with_option(ATTACKS, tables, option, value)
+    return tables
+
+
+def chosen_certificates(texts: list[str], options: Mapping[str, Any]) -> Table:
+    """``--certify`` as the ``certify`` section, labelled as written.
+
+    Args:
+        options: values for every certificate that takes them: ``sigma``, ``n0``.
+
+    Raises:
+        UserError: an unknown certificate, one given twice, or an option that none takes.
+    """
+    tables: Table = {}
+    _add(CERTIFICATES, tables, texts)
+    for option, value in options.items():
+        if not tables:
+            raise UserError(f"--{option} belongs to a certificate: add --certify smoothing")
+        if twice := [label for label, table in tables.items() if option in table]:
+            raise UserError(f"--{option} {value}: {twice[0]!r} says it, too; once is enough")
+        tables = _with_option(CERTIFICATES, tables, option, value)
+    return tables
+
+
+def _add(registry: Registry[Any], tables: Table, texts: list[str]) -> None:
+    for text in texts:
+        spec, label = registry.resolve(Spec.parse(text)), text.strip().lower()
+        if label in tables:
+            raise UserError(f"{registry.kind} {label!r} is given twice; once is enough")
+        tables[label] = {"name": spec.name, **spec.params}
+
+
+def _suite(name: str) -> Table:
+    """The attacks of a suite, which names nothing else: radius and n belong to the command."""
+    found = presets.load(name, "suites")
+    odd = sorted({*found} - {"attack", "preset"})
+    if odd or "attack" not in found:
+        what = f"sets {odd[0]!r}" if odd else "names no attack"
+        raise UserError(f"suite {name!r} {what}; a suite holds [attack.NAME] tables and no more")
+    if taken := [label for label in found["attack"] if label.strip() in ("", CLEAN)]:
+        raise UserError(
+            f"suite {name!r} calls an attack {taken[0]!r}: name it, but not {CLEAN!r}, which "
+            "stands for the images as they are"
+        )
+    attacks: Table = known(found)["attack"]
+    return attacks
+
+
+def _with_option(registry: Registry[Any], tables: Table, option: str, value: object) -> Table:
+    """One option for every component that has it, shown in the label: it changes the protocol."""
+    result: Table = {}
+    for label, table in tables.items():
+        if registry.accepts(table["name"], option):
+            shown = f"{label}{',' if ':' in label else ':'}{option}={str(value).lower()}"
+            result[shown] = {**table, option: value}
+        else:
+            result[label] = table
+    if list(result) == list(tables):
+        raise UserError(f"--{option.replace('_', '-')}: none of these {registry.kind}s takes it")
+    return result
+
+
+def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
+    """The attacks by label; raise ``UserError`` for one that does not go with data or threat."""
+    attacks = {spec.label: ATTACKS.build(spec) for spec in specs_of(config.attack)}
+    norm = config.threat.norm
+    for label, attack in attacks.items():
+        if norm not in attack.measures:
+            measured = " or ".join(attack.measures)
+            raise UserError(
+                f"attack {label!r} is an attack in {measured}, the threat is {norm}; a distance in "
+                f"one norm says nothing about a radius in another: use --norm {attack.measures[0]}"
+            )
+        stages = attack.stages(config.threat, classes)
+        if config.threat.mask and not all(stage.attack.maskable for stage in stages):
+            raise UserError(
+                f"attack {label!r} runs in code that knows of no mask: leave it or --mask out"
+            )
+        if "steps" in config.sweep and not ATTACKS.accepts(config.attack[label]["name"], "steps"):
+            raise UserError(f"--sweep steps: attack {label!r} has no steps")
+        if classes < attack.needs:
+            raise UserError(
+                f"attack {label!r} uses the DLR loss, which needs at least "
+                f"{attack.needs} classes; the data set has {classes}"
+            )
+    return attacks

@@ -1,0 +1,319 @@
+"""``advbench eval`` and ``advbench attack``: a model under attacks, one folder per evaluation."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from robustbench_cli.attacks import Stage
+from robustbench_cli.audit import checks
+from robustbench_cli.commands import train_config
+from robustbench_cli.commands.certify import Certifying
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.eval_config import build_attacks
+from robustbench_cli.commands.outcomes import arrays_of, fill, outcome, robust
+from robustbench_cli.commands.progress import Watched
+from robustbench_cli.commands.resume import folder_for, worthless
+from robustbench_cli.commands.sweep import Point, cut, inherit, points
+from robustbench_cli.commands.train_config import Place
+from robustbench_cli.config.schema import EvalConfig, recorded, spec_of
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.distributed.group import Shard, joined, local
+from robustbench_cli.evaluation import mask_binding, search_model
+from robustbench_cli.evaluation.attack_loop import Field
+from robustbench_cli.evaluation.journal import Journal
+from robustbench_cli.evaluation.stages import Column, Progress, clean, evaluate
+from robustbench_cli.evaluation.verifier import Judge, examine, judging
+from robustbench_cli.models.layout import laid_out
+from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.records import Checkpoint, Recorder, Run
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model to evaluate and how records call it."""
+
+    model: nn.Module
+    name: str
+    weights: str
+    """sha256 of the weights, or of the file that makes the model."""
+    parent: str | None = None
+    kept: Checkpoint | None = None
+    """Which of the training run's weights they are."""
+    seed: int = 0
+    """The seed of the training run, so that tables can join seeds."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of an evaluation of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one command asks for."""
+
+    subject: Subject
+    source: Subject | None = None
+    """The model that images are crafted on, if it is not the subject."""
+    config: EvalConfig
+    place: Place
+    command: list[str]
+    name: str | None = None
+    kind: records.Kind = "eval"
+    stop: bool = True
+    """Whether attacks leave an example once it is broken; else they go on to the surest error."""
+
+
+Keep = Callable[[str, Progress], None]
+"""What to do with the images that the attack of this label finds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What an evaluation leaves in memory."""
+
+    folder: Path
+    data: Split
+    columns: dict[str, Column]
+    recorder: Recorder
+
+
+def run(
+    request: Request,
+    display: Display,
+    *,
+    keep: Keep | None = None,
+    then: Callable[[Judged], None] | None = None,
+) -> Path:
+    """Judge every example under every attack; return the evaluation's folder.
+
+    An unfinished evaluation of the same weights with the same settings is taken up again where
+    it stopped, unless its images are kept (``keep``), which no journal holds.
+
+    Raises:
+        UserError: something asked for cannot be had, or the model answers clean images with NaN;
+            no folder is left behind.  If it does so under attack, what was judged is kept.
+        RunError: a verdict is not possible; what was judged is kept.
+    """
+    with joined(request.place.device) as shard:
+        return _shared(request, shard, display, keep, then)
+
+
+def _shared(
+    request: Request,
+    shard: Shard,
+    display: Display,
+    keep: Keep | None,
+    then: Callable[[Judged], None] | None,
+) -> Path:
+    """This process's part in it."""
+    config, place, subject = request.config, request.place, request.subject
+    where = train_config.device(local(place.device))
+    dataset = DATASETS.build(spec_of(config.dataset))
+    with shard.ahead():
+        test = dataset.load("test", place.data_dir)
+    if config.n > len(test):
+        raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
+    data = test.only(slice(config.n or len(test))).to(where)
+    todo = points(build_attacks(config, len(test.classes)), config)
+    for each in filter(None, (subject, request.source)):
+        laid_out(each.model, where)
+        called = "the model" if each is subject else f"the source {each.name!r}"
+        examine(each.model, data.images(slice(2)), len(test.classes), called)
+    threat = mask_binding.bound(config.threat, subject.model, data)
+    with ExitStack() as stack:
+        run_ = _described(request, data, test, where)
+        folder, run_, taken_up = shard.agreed(
+            lambda: folder_for(run_, place.out, request.name, display, fresh=keep is not None)
+        )
+        if taken_up and shard.first:
+            display.note(f"going on with {folder.name}")
+        silent = not shard.first
+        ends = partial(worthless, resumable=keep is None)
+        recorder = stack.enter_context(
+            records.recording(run_, folder, silent=silent, worthless=ends)
+        )
+        stack.enter_context(shard.as_one())
+        for each in filter(None, (subject, request.source)):
+            stack.enter_context(judging(each.model))
+        session = _Session(request, data, threat, shard, recorder, display)
+        for note in subject.notes:
+            session.note(note)
+        columns = session.judge(todo, keep or (lambda *_: None))
+        if then and shard.first:
+            then(Judged(folder=folder, data=data, columns=columns, recorder=recorder))
+    if shard.first:
+        session.journal.drop()
+    return folder
+
+
+def _described(request: Request, data: Split, test: Split, where: torch.device) -> Run:
+    config, subject = request.config, request.subject
+    made_up = folders.new_id(f"{request.kind}-{subject.name}", config.dataset["name"], subject.seed)
+    return Run(
+        id=request.name or made_up,
+        kind=request.kind,
+        created=records.now(),
+        command=request.command,
+        config=records.plain(recorded(config)),
+        seed=subject.seed,
+        parent=subject.parent,
+        subject=subject.name,
+        dataset={
+            "name": config.dataset["name"],
+            "test": len(test),
+            "test_sha256": test.fingerprint(),
+        },
+        environment=train_config.environment(where),
+        weights=subject.weights,
+        evaluated=subject.kept,
+        n=len(data),
+    )
+
+
+class _Session:
+    """One process's part of an evaluation."""
+
+    def __init__(
+        self,
+        request: Request,
+        data: Split,
+        threat: Threat,
+        shard: Shard,
+        recorder: Recorder,
+        display: Display,
+    ) -> None:
+        self.config, self.data, self.shard = request.config, data, shard
+        self.journal = Journal(recorder.folder, len(data))
+        self._recorder, self._display = recorder, display
+        self._labels = data.y.cpu().numpy()
+        model = request.subject.model
+        few, labels = data.images(slice(search_model.SHOWN)), data.y[: search_model.SHOWN]
+        self._judge = Judge(model, threat, checks.randomised(model, few))
+        for note in checks.before(model, few, labels, self._judge.random):
+            self.note(note)
+        on = request.source.model if request.source else model
+        self._itself = self._search = search_model.exact(on)
+        if self.config.precision == "auto" and request.source is None:
+            self._search, given_up = search_model.quick(model, few, random=self._judge.random)
+            for note in given_up:
+                self.note(note)
+        self._field = Field(
+            data=data,
+            judge=replace(self._judge, model=on, random=self._judge.random and on is model),
+            lens=self._search,
+            noise=Noise(self.config.seed, torch.arange(len(data), device=data.y.device)),
+            slots=self.config.batch_size,
+            # An image for another model is the better the surer this one is wrong about it.
+            stop=request.stop and request.source is None,
+            target=self._judge if request.source else None,
+            note=self.note,
+        )
+        # Where luck, a second look or another model decides, a walk's beginning is no verdict.
+        exact = not (self._judge.random or self._search.doubt)
+        self._prefixes = exact and self._field.stop
+
+    def judge(self, todo: list[Point], keep: Keep) -> dict[str, Column]:
+        """Fill every column; the record is written after each."""
+        columns = {CLEAN: self._clean()}
+        outcomes: dict[str, records.Outcome] = {}
+        for point in todo:
+            stages = point.attack.stages(point.threat, len(self.data.classes))
+            column, seconds = self._column(point, stages, columns, keep)
+            columns[point.label] = column
+            outcomes[point.label] = outcome(point, stages, column, columns[CLEAN], seconds)
+            for note in checks.after(stages, column, len(self.data)):
+                self.note(f"{point.label}: {note}")
+            self._recorder.update(attacks=dict(outcomes), search=self._search.about)
+        certifying = Certifying(
+            config=self.config,
+            model=self._judge.model,
+            data=self.data,
+            shard=self.shard,
+            journal=self.journal,
+            recorder=self._recorder,
+            display=self._display,
+        )
+        self._close(todo, columns, certifying.run(self.note))
+        return columns
+
+    def note(self, text: str) -> None:
+        """Say it once, on the screen and in the record."""
+        if text not in self._recorder.run.notes:
+            self._display.note(text)
+            self._recorder.update(notes=[*self._recorder.run.notes, text])
+
+    def _clean(self) -> Column:
+        column, _ = self.journal.column("0")
+        mine = self.shard.mine(len(self.data)) & (column.arrays["stages"] == 0)
+        self._display.judging(CLEAN, int(mine.sum()), "accuracy")
+        done = 0
+        rows = torch.from_numpy(mine.nonzero()[0]).to(self.data.y.device)
+        for found in clean(replace(self._field, judge=self._judge), rows):
+            column.put(0, found, minimal=False)
+            self.journal.moved("0", column, found.rows.numpy())
+            done += len(found.rows)
+            judged = column.arrays["stages"] > 0
+            self._display.judged(done, float(column.arrays["share"][judged].mean(dtype=float)))
+        self.journal.flush("0", column)
+        self.shard.together(column.arrays, len(self.data))
+        self._recorder.update(clean_accuracy=float(column.arrays["share"].mean(dtype=float)))
+        return column
+
+    def _column(
+        self, point: Point, stages: list[Stage], columns: dict[str, Column], keep: Keep
+    ) -> tuple[Column, float]:
+        """One attack's verdicts, and the seconds they took."""
+        name = str(len(columns))
+        clean_, *filled = columns.values()
+        column, seconds = self.journal.column(name)
+        if point.within is not None and (point.until is None or self._prefixes):
+            whole, draws = filled[point.within], point.attack.draws
+            cut(column, whole, self._labels, point.until, draws)
+            return column, 0.0
+        if point.weaker is not None:
+            inherit(column, filled[point.weaker])
+        right = clean_.arrays["share"] > 0
+        mine = self.shard.mine(len(self.data))
+        # A distance is wanted whatever the radius, and the sweep's other points read it off here.
+        standing = mine & right & (point.eps != 0 or point.attack.minimal)
+        field = replace(
+            self._field,
+            judge=self._field.judge.at(point.threat.eps),
+            target=self._field.target and self._field.target.at(point.threat.eps),
+        )
+        self.journal.started()
+        watched = Watched(self._display, point, column, clean_, mine, standing, len(stages))
+        for progress in evaluate(stages, column, standing, field, self._itself):
+            keep(point.label, progress)
+            self.journal.moved(name, column, progress.found.rows.numpy())
+            watched.see(progress)
+        self.journal.flush(name, column)
+        seconds += self.journal.spent
+        fill(column, right, clean_, self._labels)
+        return column, self.shard.together(column.arrays, len(self.data), seconds)
+
+    def _close(
+        self, todo: list[Point], columns: dict[str, Column], proven: dict[str, np.ndarray]
+    ) -> None:
+        clean_ = columns[CLEAN]
+        standing = clean_.arrays["share"]
+        for point in todo:
+            standing = np.minimum(standing, robust(point, columns[point.label], clean_))
+        run_ = self._recorder.run
+        changes: dict[str, object] = {"worst_case_accuracy": float(standing.mean(dtype=float))}
+        if self.shard.first:
+            arrays = arrays_of(columns, self._labels) | proven
+            changes["examples"] = self.journal.close(arrays)
+        spent = [each.seconds for each in run_.attacks.values()]
+        spent += [each.seconds for each in run_.certificates.values()]
+        changes["seconds"] = sum(spent)
+        self._recorder.update(**changes)

@@ -1,0 +1,222 @@
+"""``advbench joint``: one perturbation per example against several domains at once."""
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustbench_cli.attacks import Stage
+from robustbench_cli.audit import checks
+from robustbench_cli.commands import train_config
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.evaluate import CLEAN, Subject
+from robustbench_cli.commands.joint_config import Asked, JointConfig, attack_of, resolved
+from robustbench_cli.commands.resume import folder_for, worthless
+from robustbench_cli.config.schema import spec_of, specs_of
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.distributed import env
+from robustbench_cli.evaluation import search_model
+from robustbench_cli.evaluation.attack_loop import Field
+from robustbench_cli.evaluation.joint import Answers, Groups, Joint, Jury, Shared
+from robustbench_cli.evaluation.journal import Journal
+from robustbench_cli.evaluation.stages import clean, evaluate
+from robustbench_cli.evaluation.verifier import examine, judging
+from robustbench_cli.models.layout import laid_out
+from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.records import Domain, Outcome, Run
+from robustbench_cli.transforms import TRANSFORMS
+
+KEPT = ("prediction", "margin", "norm", "step", "by", "forwards", "backwards", "weights")
+"""What ``examples.npz`` holds of the attack; ``prediction`` and ``weights`` by domain."""
+
+
+def run(asked: Asked, display: Display) -> Path:
+    """Attack the test images, or groups of them; return the folder.
+
+    An unfinished attack on the same domains with the same settings is taken up again where it
+    stopped.
+
+    Raises:
+        UserError: something asked for cannot be had, or a model answers clean images with NaN; no
+            folder is left behind.  If it does so under attack, what was judged is kept.
+        RunError: a verdict is not possible; what was judged is kept.
+    """
+    if env.world() > 1:
+        raise UserError("joint works in one process: run it without torchrun")
+    subjects, config = resolved(asked)
+    attack, where = attack_of(config), train_config.device(asked.place.device)
+    test = DATASETS.build(spec_of(config.dataset)).load("test", asked.place.data_dir)
+    data = _examples(config, test, where)
+    model = _together(subjects, config, data, where, len(test.classes))
+    about = _described(asked, subjects, config, test, len(data.y), where)
+    with ExitStack() as stack:
+        folder, about, again = folder_for(about, asked.place.out, asked.name, display)
+        if again:
+            display.note(f"going on with {folder.name}")
+        recorder = stack.enter_context(records.recording(about, folder, worthless=worthless))
+        stack.enter_context(judging(model))
+        journal = Journal(folder, len(data.y))
+        ball = (Shared if config.images > 1 else Threat)(config.threat.norm, config.threat.eps)
+        field = Field(
+            data=data,
+            judge=Jury(model, ball),
+            # With one look between checks, weights are those at the last look that counts.
+            lens=search_model.Lens(model=model),
+            noise=Noise(config.seed, torch.arange(len(data.y), device=where)),
+            slots=max(1, config.batch_size // config.images),
+            note=display.note,
+        )
+        before, labels = _clean(field, journal), data.y.cpu().numpy()
+        right = before.arrays["prediction"] == labels
+        recorder.update(clean_accuracy=float(right.any(1).mean()))
+        stages = attack.stages(ball, len(test.classes))
+        after, seconds = _attacked(stages, before, field, journal, display)
+        recorder.update(
+            **_figures(config, right, after, labels, seconds),
+            examples=journal.close(_arrays(config, before, after, labels)),
+        )
+    journal.drop()
+    return folder
+
+
+def _examples(config: JointConfig, test: Split, where: torch.device) -> Groups:
+    n = config.n or len(test)
+    if not config.images <= n <= len(test):
+        raise UserError(
+            f"--n {n}: the test split has {len(test)} examples, a group {config.images}"
+        )
+    views = len(config.runs) * len(config.transform)
+    return Groups(test.only(slice(n)).to(where), config.images, views)
+
+
+def _together(
+    subjects: list[Subject], config: JointConfig, data: Groups, where: torch.device, classes: int
+) -> Joint:
+    """All models as one; a ``UserError`` names the one that cannot be judged."""
+    few = data.data.images(slice(search_model.SHOWN))
+    for each in subjects:
+        laid_out(each.model, where)
+        examine(each.model, few[:2], classes, called=f"run {each.parent!r}")
+        with judging(each.model):
+            if checks.randomised(each.model, few):
+                raise UserError(f"run {each.parent!r} is randomised: a joint attack asks once")
+    transforms = [TRANSFORMS.build(spec) for spec in specs_of(config.transform)]
+    return Joint([each.model for each in subjects], transforms)
+
+
+def _described(
+    asked: Asked,
+    subjects: list[Subject],
+    config: JointConfig,
+    test: Split,
+    n: int,
+    where: torch.device,
+) -> Run:
+    name, threat = config.dataset["name"], config.threat
+    made_up = folders.new_id("joint", name, config.seed)
+    left_out = (config.n or len(test)) % config.images
+    notes = [note for each in subjects for note in each.notes]
+    notes += [f"{left_out} images are left out: they fill no group"] * bool(left_out)
+    return Run(
+        id=asked.name or made_up,
+        kind="joint",
+        created=records.now(),
+        command=asked.command,
+        config=records.plain(
+            {**asdict(config), "threat": {"norm": threat.norm, "eps": threat.eps}}
+        ),
+        seed=config.seed,
+        subject=", ".join(each.name for each in subjects),
+        dataset={"name": name, "test": len(test), "test_sha256": test.fingerprint()},
+        environment=train_config.environment(where),
+        search="float32",
+        n=n,
+        notes=notes,
+    )
+
+
+def _clean(field: Field, journal: Journal) -> Answers:
+    """The verdicts on the images as they are."""
+    answers = Answers.of(*field.data.y.shape)
+    journal.recall("0", answers)
+    rows = torch.from_numpy((answers.arrays["stages"] == 0).nonzero()[0])
+    for found in clean(field, rows.to(field.data.y.device)):
+        answers.put(0, found, minimal=False)
+        journal.moved("0", answers, found.rows.numpy())
+    journal.flush("0", answers)
+    return answers
+
+
+def _attacked(
+    stages: list[Stage], before: Answers, field: Field, journal: Journal, display: Display
+) -> tuple[Answers, float]:
+    """The verdicts under the attack, and the seconds that they took."""
+    answers = Answers.of(*field.data.y.shape)
+    seconds = journal.recall("1", answers)
+    standing = before.arrays["share"] > 0
+    display.judging(stages[0].member, int((standing & answers.waiting(0, minimal=False)).sum()))
+    journal.started()
+    done = 0
+    for progress in evaluate(stages, answers, standing, field, field.lens):
+        journal.moved("1", answers, progress.found.rows.numpy())
+        done += len(progress.found.rows)
+        display.judged(done, float((standing & ~answers.broken).mean()))
+    journal.flush("1", answers)
+    untouched = ~standing[:, None]
+    np.copyto(answers.arrays["prediction"], before.arrays["prediction"], where=untouched)
+    return answers, seconds + journal.spent
+
+
+def _figures(
+    config: JointConfig, right: np.ndarray, after: Answers, labels: np.ndarray, seconds: float
+) -> dict[str, Any]:
+    """What the record says; an example stands while one domain is right about it."""
+    a, names = after.arrays, config.domains
+    held = a["prediction"] == labels
+    stand = held.any(1)
+    tried = a["stages"] > 0
+    weights = a["weights"][tried if tried.any() else ...].mean(0)
+    ((label, params),) = config.attack.items()
+    outcome = Outcome(
+        params=params,
+        n=len(labels),
+        correct=int(stand.sum()),
+        robust_accuracy=float(stand.mean()),
+        forwards=int(a["forwards"].sum()) * len(names),
+        backwards=int(a["backwards"].sum()) * len(names),
+        seconds=seconds,
+    )
+    domains = [
+        Domain(
+            name=name,
+            clean_accuracy=float(right[:, i].mean()),
+            robust_accuracy=float(held[:, i].mean()),
+            weight=float(weights[i]),
+        )
+        for i, name in enumerate(names)
+    ]
+    return {
+        "worst_case_accuracy": outcome.robust_accuracy,
+        "attacks": {label: outcome},
+        "domains": domains,
+        "seconds": seconds,
+    }
+
+
+def _arrays(
+    config: JointConfig, before: Answers, after: Answers, labels: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What ``examples.npz`` holds: labels and predictions (N, K), the rest (N)."""
+    (label,) = config.attack
+    return {
+        "index": np.arange(len(labels), dtype=np.int32),
+        "label": labels.astype(np.int32),
+        f"{CLEAN}/prediction": before.arrays["prediction"],
+        **{f"{label}/{key}": after.arrays[key] for key in KEPT},
+    }

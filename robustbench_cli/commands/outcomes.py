@@ -1,0 +1,75 @@
+"""From verdicts per example to the figures of a record."""
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from robustbench_cli.attacks import Stage
+from robustbench_cli.commands.sweep import Point
+from robustbench_cli.evaluation.stages import Column
+from robustbench_cli.runs.records import Outcome
+
+KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share")
+"""What ``examples.npz`` holds per attack and example."""
+
+
+def fill(column: Column, right: np.ndarray, clean: Column, labels: np.ndarray) -> None:
+    """What is known of the examples that no stage was run on, or that withstood all of them."""
+    a = column.arrays
+    untouched = a["stages"] == 0
+    wrong = ~right & untouched
+    for key in ("prediction", "share"):
+        a[key][wrong] = clean.arrays[key][wrong]
+    spared = right & untouched & ~column.broken  # eps 0, or no stage at all
+    a["prediction"][spared], a["share"][spared] = labels[spared], clean.arrays["share"][spared]
+
+
+def robust(point: Point, column: Column, clean: Column) -> np.ndarray:
+    """How often each example is right, clean and under the attack (N); mostly 0 or 1."""
+    right = clean.arrays["share"]
+    if point.attack.minimal:
+        eps = point.threat.eps if point.eps is None else point.eps
+        reached = column.broken & (column.arrays["norm"] <= eps * (1 + 1e-6))
+        return np.where(reached, 0, right)
+    return np.asarray(np.minimum(right, column.arrays["share"]))
+
+
+def outcome(
+    point: Point, stages: list[Stage], column: Column, clean: Column, seconds: float
+) -> Outcome:
+    """The figures of one attack."""
+    share = robust(point, column, clean)
+    a, n = column.arrays, len(share)
+    tried = clean.arrays["share"] > 0
+    members = [stage.member for stage in stages]
+    by = Counter(members[stage] for stage in a["by"][column.broken])
+    several = len({*members}) > 1
+    median = float(np.median(a["norm"][tried])) if point.attack.minimal and tried.any() else None
+    random = bool(((share > 0) & (share < 1)).any())
+    deviation = 1.645 * math.sqrt(float((share * (1 - share)).sum())) / max(1, n)
+    mean = float(share.mean(dtype=float))
+    return Outcome(
+        params=point.params,
+        n=n,
+        correct=int((share > 0.5).sum()),
+        robust_accuracy=mean,
+        forwards=int(a["forwards"].sum()),
+        backwards=int(a["backwards"].sum()),
+        seconds=seconds,
+        eps=point.eps,
+        broken_by={member: by[member] for member in members} if several else {},
+        stages=members if several else [],
+        minimal=point.attack.minimal,
+        median_norm=median if median is not None and math.isfinite(median) else None,
+        majority_accuracy=float((share > 0.5).mean()) if random else None,
+        spread=(mean - deviation, mean + deviation) if random else None,
+    )
+
+
+def arrays_of(columns: dict[str, Column], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What ``examples.npz`` holds."""
+    arrays = {"index": np.arange(len(labels), dtype=np.int32), "label": labels.astype(np.int32)}
+    for label, column in columns.items():
+        arrays |= {f"{label}/{key}": column.arrays[key] for key in KEPT}
+    return arrays

@@ -1,0 +1,139 @@
+"""The runs that a training run builds on: where it starts, who teaches it, who labels for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from robustbench_cli.commands import train_config
+from robustbench_cli.commands.load_model import restore
+from robustbench_cli.config.schema import Table, TrainConfig
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.data import UNLABELLED, Split
+from robustbench_cli.defenses import Recipe
+from robustbench_cli.models import Classifier, Shape
+from robustbench_cli.models.layout import laid_out
+from robustbench_cli.runs import folders, records
+
+INIT, LABELLER, TEACHER = "init", "labeller", "teacher"
+LABELLED_AT_ONCE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What the command line said: run ids or paths."""
+
+    init: str | None = None
+    labeller: str | None = None
+    teachers: tuple[str, ...] = ()
+
+    def parents(self, out: Path) -> Table:
+        """The runs by role, as a configuration keeps them.
+
+        Raises:
+            UserError: there is no such run, or it has no weights yet.
+        """
+        roles = {INIT: self.init, LABELLER: self.labeller}
+        roles |= {f"{TEACHER}{i or ''}": name for i, name in enumerate(self.teachers)}
+        return {role: _identity(name, out) for role, name in roles.items() if name is not None}
+
+
+def _identity(name: str, out: Path) -> dict[str, str]:
+    folder = folders.named(name, out, "train")
+    run = records.read(folder)
+    if run.kind != "train" or run.checkpoint is None:
+        raise UserError(f"run {name!r} has no trained weights (kind {run.kind!r}, {run.status})")
+    elsewhere = folder.resolve().parent != out.resolve()
+    return {"run": str(folder) if elsewhere else run.id, "weights": run.checkpoint.sha256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companions:
+    """The networks of those runs, in evaluation trim and mode, by role."""
+
+    by_role: Mapping[str, Classifier]
+
+    @property
+    def teachers(self) -> tuple[Classifier, ...]:
+        """In the order they were named."""
+        return tuple(net for role, net in self.by_role.items() if role.startswith(TEACHER))
+
+    def start(self, model: Classifier) -> None:
+        """Give ``model`` the weights of the run to start from; keep its head if that differs.
+
+        Raises:
+            UserError: the bodies differ.
+        """
+        if INIT not in self.by_role:
+            return
+        given, own = self.by_role[INIT].state_dict(), model.state_dict()
+        shapes = [{k: v.shape for k, v in state.items()} for state in (given, own)]
+        odd = {k for k in {*given} | {*own} if shapes[0].get(k) != shapes[1].get(k)}
+        strange = sorted(k for k in odd if not k.startswith("head."))
+        if strange:
+            raise UserError(
+                f"--init: that run has another architecture ({strange[0]!r} differs); only the "
+                "last layer may"
+            )
+        heads = {k for k in own if k.startswith("head.")} if odd else set()
+        model.load_state_dict({**own, **{k: v for k, v in given.items() if k not in heads | odd}})
+
+    def labelled(self, split: Split, classes: tuple[str, ...], where: torch.device) -> Split:
+        """``split`` with the labeller's predictions on plain images, of these ``classes``."""
+        net = self.by_role[LABELLER]
+        rows = torch.split(torch.arange(len(split)), LABELLED_AT_ONCE)
+        with torch.no_grad():
+            answers = [net(split.images(part).to(where)).argmax(1).cpu() for part in rows]
+        return Split(split.x, torch.cat(answers), classes)
+
+
+def load(parents: Table, out: Path, shape: Shape, where: torch.device) -> Companions:
+    """The networks that a configuration names.
+
+    Raises:
+        UserError: a run is gone, its weights are not the recorded ones, or it is for other images.
+    """
+    return Companions(
+        by_role={role: _network(role, known, out, shape, where) for role, known in parents.items()}
+    )
+
+
+def _network(
+    role: str, known: Mapping[str, str], out: Path, shape: Shape, where: torch.device
+) -> Classifier:
+    folder = folders.named(known["run"], out, "train")
+    run = records.read(folder)
+    if run.checkpoint is None or run.checkpoint.sha256 != known["weights"]:
+        raise UserError(
+            f"--{role} {known['run']}: its weights are not the ones this run began with"
+        )
+    own = train_config.shape_from(run.dataset["shape"])
+    wanted, given = ((s.channels, s.height, s.width, s.classes) for s in (shape, own))
+    if wanted[:3] != given[:3] or (wanted != given and role != INIT):
+        raise UserError(
+            f"--{role} {known['run']} is for images and classes {given}, this run has {wanted}"
+        )
+    return laid_out(restore(run, folder), where).eval().requires_grad_(False)
+
+
+def without_labels(split: Split) -> Split:
+    """The same images, with labels that nothing is scored against."""
+    return Split(split.x, torch.full_like(split.y, UNLABELLED), split.classes)
+
+
+def check(recipe: Recipe, config: TrainConfig) -> None:
+    """Raise ``UserError`` unless the defense gets the teachers and the labels that it needs."""
+    objective = recipe.objective
+    count = sum(role.startswith(TEACHER) for role in config.parents)
+    if count != objective.teachers:
+        raise UserError(
+            f"this defense learns from {objective.teachers} teacher(s), {count} given; name each "
+            "with --teacher RUN"
+        )
+    bare = config.extra and config.train.extra_labels == "none" and LABELLER not in config.parents
+    if bare and not all(part.unlabelled for part in recipe.parts):
+        raise UserError(
+            "this defense needs a label for every example: name a --labeller, or "
+            "train.extra_labels=own"
+        )

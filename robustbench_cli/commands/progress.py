@@ -1,0 +1,42 @@
+"""What a display is told while an attack's verdicts come in."""
+
+import numpy as np
+
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.outcomes import robust
+from robustbench_cli.commands.sweep import Point
+from robustbench_cli.evaluation.stages import Column, Progress
+
+
+class Watched:
+    """Tells the display about a column as it fills."""
+
+    def __init__(
+        self,
+        display: Display,
+        point: Point,
+        column: Column,
+        clean: Column,
+        mine: np.ndarray,
+        standing: np.ndarray,
+        stages: int,
+    ) -> None:
+        self._display, self._point, self._column, self._clean = display, point, column, clean
+        self._mine, self._standing, self._stages = mine, standing, stages
+        self._index = self._done = self._todo = -1
+
+    def see(self, progress: Progress) -> None:
+        """Some examples are through with a stage."""
+        if progress.number != self._index:
+            self._index, self._done = progress.number, 0
+            stage = progress.stage
+            waiting = self._standing & self._column.waiting(self._index, stage.attack.minimal)
+            # Those of this batch are through already.
+            self._todo = int(waiting.sum()) + len(progress.found.rows)
+            several = f" {stage.member} {self._index + 1}/{self._stages}" * (self._stages > 1)
+            self._display.judging(f"{self._point.label}{several}", self._todo)
+        self._done += len(progress.found.rows)
+        known = self._column.broken | (self._column.arrays["stages"] > 0)
+        share = robust(self._point, self._column, self._clean)
+        share = np.where(known, share, self._clean.arrays["share"])
+        self._display.judged(self._done, float(share[self._mine].mean(dtype=float)))

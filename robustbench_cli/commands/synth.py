@@ -1,0 +1,144 @@
+"""``advbench synth``: generators fitted on training images, and the images they make."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from robustbench_cli.commands import train_config
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.resume import folder_for, worthless
+from robustbench_cli.commands.train_config import Place
+from robustbench_cli.config.schema import spec_of
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.evaluation.journal import write_arrays
+from robustbench_cli.generators import GENERATORS, _sampling
+from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.records import Run
+from robustbench_cli.training import checkpoint
+
+FITTED = "generator.safetensors"
+SAMPLES = "samples.npz"
+CPU = torch.device("cpu")
+ENDS = partial(worthless, resumable=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """What one ``synth fit`` asks for."""
+
+    generator: str
+    dataset: str
+    limit: int | None
+    place: Place
+    command: list[str]
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What one ``synth sample`` asks for."""
+
+    run: str
+    n: int
+    seed: int
+    place: Place
+    command: list[str]
+    name: str | None = None
+
+
+def fit(asked: Fitting, display: Display) -> Path:
+    """Fit a generator on training images, as they are; return the folder.
+
+    It holds ``generator.safetensors``: tensors only.  Images of the test split are left out where
+    they are among the training images, too.
+
+    Raises:
+        UserError: something asked for cannot be had; no folder is left behind.
+    """
+    generator, began = GENERATORS.build(Spec.parse(asked.generator)), time.perf_counter()
+    dataset = DATASETS.build(spec_of(train_config.component("dataset", asked.dataset)))
+    given, test = (dataset.load(split, asked.place.data_dir) for split in ("train", "test"))
+    given = given.only(slice(asked.limit))
+    train = _sampling.unseen(given, test)
+    left_out = len(given) - len(train)
+    if not len(train):
+        raise UserError(f"all {len(given)} training images are in the test split, too")
+    known = _sampling.learned(generator, train)
+    name, label = DATASETS.name_of(dataset), train_config.label_of(GENERATORS, generator)
+    run = Run(
+        id=asked.name or folders.new_id(f"synth-{GENERATORS.name_of(generator)}", name, 0),
+        kind="synth",
+        created=records.now(),
+        command=asked.command,
+        config=records.plain(
+            {
+                "generator": {label: GENERATORS.describe(generator)},
+                "dataset": DATASETS.describe(dataset),
+                "limit": asked.limit,
+            }
+        ),
+        subject=label,
+        dataset={
+            "name": name,
+            "train": len(train),
+            "train_sha256": train.fingerprint(),
+            "test_sha256": test.fingerprint(),
+            "classes": list(train.classes),
+        },
+        environment=train_config.environment(CPU),
+        n=len(train),
+        notes=[f"{left_out} training images are in the test split, too: left out"] * bool(left_out),
+    )
+    folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
+    with records.recording(run, folder, worthless=ENDS) as recorder:
+        checkpoint.save(folder / FITTED, known, {"generator": label})
+        kept = records.filed(folder / FITTED)
+        recorder.update(fitted=kept, seconds=time.perf_counter() - began)
+    for note in (*run.notes, f"{label}: fitted on {len(train)} training images of {name}"):
+        display.note(note)
+    return folder
+
+
+def sample(asked: Sampling, display: Display) -> Path:
+    """Draw labelled images; return the file, for ``--extra-data npz:FILE``.
+
+    Raises:
+        UserError: there is no such generator, or it is damaged; no folder is left behind.
+    """
+    began, source = time.perf_counter(), folders.named(asked.run, asked.place.out, "synth")
+    fitted = records.read(source)
+    if not fitted.fitted:
+        raise UserError(f"run {fitted.id!r} has no generator; fit one: advbench synth fit gaussian")
+    known = checkpoint.recorded(source, fitted.fitted)
+    ((label, described),) = fitted.config["generator"].items()
+    generator = GENERATORS.build(spec_of(described))
+    images, labels = _sampling.sampled(generator, known, asked.n, asked.seed)
+    # As a training on them will see them: tables find by it what a run's extra data were made of.
+    drawn = Split(images, labels, tuple(fitted.dataset.get("classes", ())))
+    made_up = f"samples-{described['name']}"
+    run = Run(
+        id=asked.name or folders.new_id(made_up, fitted.dataset["name"], asked.seed),
+        kind="synth",
+        created=records.now(),
+        command=asked.command,
+        config={**fitted.config, "n": asked.n, "seed": asked.seed},
+        seed=asked.seed,
+        parent=fitted.id,
+        subject=label,
+        dataset={**fitted.dataset, "extra": asked.n, "extra_sha256": drawn.fingerprint()},
+        environment=train_config.environment(CPU),
+        weights=fitted.fitted["sha256"],
+        n=asked.n,
+    )
+    folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
+    with records.recording(run, folder, worthless=ENDS) as recorder:
+        arrays = {"image": images.numpy(), "label": labels.numpy()}
+        path = write_arrays(folder / SAMPLES, arrays)
+        recorder.update(samples=records.filed(path), seconds=time.perf_counter() - began)
+    display.note(f"{label}: {asked.n} images like those of {fitted.dataset['name']}")
+    return path

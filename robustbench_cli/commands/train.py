@@ -1,0 +1,265 @@
+"""``advbench train``: one model, one recipe, one folder."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_cli.commands import parent_runs, train_config
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.parent_runs import Companions
+from robustbench_cli.commands.train_config import Place
+from robustbench_cli.config.schema import TrainConfig, recorded, spec_of, specs_of, validated
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import generator, key
+from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.data.pool import Pool, renumbered
+from robustbench_cli.data.shape import shape_of
+from robustbench_cli.defenses import DEFENSES, Recipe
+from robustbench_cli.defenses._step import Setting
+from robustbench_cli.distributed.group import ALONE, Shard, joined, local
+from robustbench_cli.evaluation.verifier import examine
+from robustbench_cli.models import Shape
+from robustbench_cli.models.layout import laid_out
+from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
+from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.records import Recorder, Run
+from robustbench_cli.training import overfitting
+from robustbench_cli.training.checkpointing import Keeper
+from robustbench_cli.training.trainer import Trainer
+
+
+def train(
+    config: TrainConfig, place: Place, display: Display, *, command: list[str], run_id: str
+) -> Path:
+    """Train from the beginning; return the run's folder.
+
+    Raises:
+        UserError: something asked for cannot be had; no folder is left behind.
+        RunError: training failed; what was finished is kept.
+    """
+    train_config.deterministic(config.train.deterministic)
+    with joined(place.device) as shard:
+        where = train_config.device(local(place.device))
+        config = replace(config, precision=train_config.precision(config.precision, where))
+        with shard.ahead():  # data may have to be downloaded
+            prepared = _prepare(config, place, where, shard)
+        run = Run(
+            id=run_id,
+            kind="train",
+            created=records.now(),
+            command=command,
+            config=recorded(config),
+            seed=config.seed,
+            subject=train_config.subject(config.defense),
+            dataset=prepared.describe(),
+            environment=train_config.environment(where),
+        )
+        folder = shard.agreed(lambda: folders.new(place.out, run_id))
+        return _carry_on(run, folder, prepared, display)
+
+
+def new_id(config: TrainConfig) -> str:
+    """A folder name for a run with this configuration."""
+    return folders.new_id("+".join(config.defense), config.dataset["name"], config.seed)
+
+
+def resume(name: str, place: Place, display: Display) -> Path:
+    """Go on with an interrupted run, with the configuration it was started with.
+
+    Raises:
+        UserError: no such run, it is finished, or its data or state are not what they were.
+    """
+    with joined(place.device) as shard:
+        return _resumed(name, place, shard, display)
+
+
+def _resumed(name: str, place: Place, shard: Shard, display: Display) -> Path:
+    folder = folders.named(name, place.out, "train")
+    run = shard.agreed(lambda: records.read(folder))
+    if run.status == "ok":
+        raise UserError(f"run {run.id!r} is finished; to train anew, leave --resume out")
+    config = validated(TrainConfig, run.config)
+    train_config.deterministic(config.train.deterministic)
+    where = train_config.device(local(place.device))
+    with shard.ahead():
+        prepared = _prepare(config, place, where, shard)
+    if prepared.describe() != run.dataset:
+        raise UserError(
+            f"run {run.id!r} was started on other data than {run.config['dataset']['name']!r} "
+            f"holds now (fingerprints differ)"
+        )
+    again = {"from_epoch": len(run.history) + 1, **train_config.environment(where)}
+    run = replace(run, resumed=[*run.resumed, again])
+    return _carry_on(run, folder, prepared, display)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A run that is ready to go: nothing of it is on disk yet."""
+
+    config: TrainConfig
+    trainer: Trainer
+    train: Split
+    test: Split
+    shape: Shape
+
+    def describe(self) -> dict[str, Any]:
+        """The data set as the record keeps it."""
+        extra = self.trainer.pool
+        return {
+            "name": self.config.dataset["name"],
+            "train": len(self.train),
+            "test": len(self.test),
+            "train_sha256": self.train.fingerprint(),
+            "test_sha256": self.test.fingerprint(),
+            "shape": {
+                **asdict(self.shape),
+                "mean": list(self.shape.mean),
+                "std": list(self.shape.std),
+            },
+            "classes": list(self.train.classes),
+        } | ({"extra": len(extra.data), "extra_sha256": extra.data.fingerprint()} if extra else {})
+
+
+def _prepare(
+    config: TrainConfig, place: Place, where: torch.device, shard: Shard = ALONE
+) -> _Prepared:
+    dataset = DATASETS.build(spec_of(config.dataset))
+    train, test = dataset.load("train", place.data_dir), dataset.load("test", place.data_dir)
+    if config.train.limit:
+        train = train.only(slice(config.train.limit))
+    shape = shape_of(dataset, train)
+    torch.manual_seed(key(config.seed, "weights"))
+    model = laid_out(train_config.build_model(asdict(config), shape), where)
+    known = parent_runs.load(config.parents, place.out, shape, where)
+    known.start(model)
+    examine(model, test.images(slice(2)).to(where), shape.classes)
+    model.low_precision = config.precision == "bf16"
+    data, held_out = _split(config, train, test)
+    if len(data) < 2:
+        raise UserError(f"training needs at least 2 examples, {len(data)} are left")
+    recipe = Recipe.build(specs_of(config.defense))
+    parent_runs.check(recipe, config)
+    _check_shared(recipe, shard)
+    aids = recipe.aids(
+        Setting(
+            model=model,
+            shape=shape,
+            batch_size=config.train.batch_size,
+            fresh=lambda: train_config.build_model(asdict(config), shape),
+        )
+    )
+    aids = aids.to(where)
+    optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(
+        model, config.train.lr, recipe.groups(aids)
+    )
+    trainer = Trainer(
+        model=model,
+        recipe=recipe,
+        pool=_pool(config, place, known, train, where),
+        teachers=known.teachers,
+        aids=aids,
+        optimizer=optimizer,
+        schedule=SCHEDULES.build(spec_of(config.schedule)),
+        threat=config.threat,
+        options=config.train,
+        dataset=dataset,
+        data=data.to(where),
+        held_out=held_out.to(where) if held_out else None,
+        held_out_is="test" if config.train.select == "oracle" else "val",
+        seed=config.seed,
+        shard=shard,
+    )
+    return _Prepared(config, trainer, train, test, shape)
+
+
+def _check_shared(recipe: Recipe, shard: Shard) -> None:
+    """Raise ``UserError`` where processes cannot share a batch."""
+    for part in recipe.parts:
+        if part.alone and shard.world > 1:
+            raise UserError(
+                f"{DEFENSES.name_of(part)} {part.alone}, which processes cannot share: train it "
+                "without torchrun"
+            )
+
+
+def _pool(
+    config: TrainConfig, place: Place, known: Companions, train: Split, where: torch.device
+) -> Pool | None:
+    """The extra data, labelled as asked for; None where there is none."""
+    labelled = parent_runs.LABELLER in config.parents
+    if not config.extra:
+        if labelled:
+            raise UserError("--labeller labels extra data: add --extra-data")
+        return None
+    if not config.train.extra_share:
+        return None
+    found = DATASETS.build(spec_of(config.extra)).pool(place.data_dir)
+    if found.x.shape[1:] != train.x.shape[1:]:
+        raise UserError(
+            f"--extra-data has images of {tuple(found.x.shape[1:])}, the data set of "
+            f"{tuple(train.x.shape[1:])}"
+        )
+    if labelled:
+        found = known.labelled(found, train.classes, where)
+    elif config.train.extra_labels == "none":
+        found = parent_runs.without_labels(found)
+    else:
+        found = renumbered(found, train.classes)
+    pool = Pool(data=found.to(where), share=config.train.extra_share, first=len(train))
+    if pool.alone and not labelled and config.train.extra_labels == "none":
+        raise UserError(
+            "train.extra_share=1 with train.extra_labels=none leaves no label to learn from: name "
+            "a --labeller, or train.extra_labels=own"
+        )
+    # A share that rounds to all or nothing is refused before there is a folder.
+    pool.room(config.train.batch_size)
+    return pool
+
+
+def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split | None]:
+    """What is trained on, and what selection looks at: never the test set, but for the oracle."""
+    held = config.train.validation
+    if held >= len(train):
+        raise UserError(f"train.validation={held} leaves nothing of {len(train)} examples")
+    if held:
+        # One fixed permutation: the same examples are held out under every seed.
+        order = torch.randperm(len(train), generator=generator("validation split"))
+        return train.only(order[held:]), train.only(order[:held])
+    return train, test if config.train.select == "oracle" else None
+
+
+def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> Path:
+    trainer, config = prepared.trainer, prepared.config
+    silent = not trainer.shard.first
+    with records.recording(run, folder, silent=silent) as recorder, trainer.shard.as_one():
+        keeper = Keeper(recorder=recorder, trainer=trainer, config=config)
+        keeper.restore()
+        trainer.agree()
+        for text in trainer.recipe.warnings():
+            _warn(text, recorder, display)
+        display.training(config.train.epochs, len(keeper.history))
+        for epoch in range(len(keeper.history), config.train.epochs):
+            row = trainer.epoch(epoch, display.batch)
+            fell = overfitting.collapse([*keeper.history, row], config.train.collapse)
+            stop = bool(fell) and config.train.on_collapse == "stop"
+            keeper.refuse(row) if stop else keeper.add(row)
+            display.epoch(row)
+            if fell:
+                end = "; training was stopped, nothing of that epoch is kept" * stop
+                _warn(fell + end, recorder, display)
+            if stop:
+                break
+        if blind := overfitting.blind(keeper.history, config.train.collapse):
+            _warn(blind, recorder, display)
+        keeper.finish()
+    return folder
+
+
+def _warn(text: str, recorder: Recorder, display: Display) -> None:
+    """Say it on the screen and, once, in the record."""
+    display.note(f"warning: {text}")
+    notes = recorder.run.notes
+    recorder.update(notes=notes if text in notes else [*notes, text])

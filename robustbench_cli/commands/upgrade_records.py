@@ -1,0 +1,57 @@
+"""Records of older versions, with the settings that have come since at their defaults.
+
+torch comes with what knows those defaults: it is loaded where a record lacks some, not before.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.report.seed_groups import unlike
+from robustbench_cli.runs import folders
+from robustbench_cli.runs.records import Run, plain
+
+
+def comparable(results: Path) -> dict[Path, Run]:
+    """All runs below ``results`` by folder, oldest first, so that they can be compared.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    runs = folders.distinct(results)
+    which = unlike([*runs.values()])
+    return {place: _filled(run) if run.id in which else run for place, run in runs.items()}
+
+
+def _filled(run: Run) -> Run:
+    try:
+        return FILLS[run.kind](run)
+    except (UserError, KeyError):  # what this version does not understand stays as it was written
+        return run
+
+
+def _training(run: Run) -> Run:
+    from robustbench_cli.commands.train_config import described, tables_of
+    from robustbench_cli.config.schema import TrainConfig, recorded, specs_of, validated
+    from robustbench_cli.defenses import Recipe
+
+    made = tables_of(Recipe.build(specs_of(run.config["defense"])))
+    config = validated(TrainConfig, {**described(run.config), "defense": made})
+    return replace(run, config=plain(recorded(config)))
+
+
+def _evaluation(run: Run) -> Run:
+    from robustbench_cli.attacks import ATTACKS
+    from robustbench_cli.config.schema import spec_of
+
+    attacks = {
+        label: replace(
+            outcome, params=plain(ATTACKS.describe(ATTACKS.build(spec_of(outcome.params))))
+        )
+        for label, outcome in run.attacks.items()
+    }
+    return replace(run, attacks=attacks)
+
+
+FILLS = {"train": _training, "eval": _evaluation}
+"""What fills a record in, by its kind."""

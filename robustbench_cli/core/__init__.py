@@ -1,0 +1,1 @@
+"""What everything else is built on: threats, losses, random numbers, registry, errors, files."""

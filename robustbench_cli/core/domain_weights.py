@@ -1,0 +1,94 @@
+"""Weights over domains: how much each of several losses counts, on the probability simplex.
+
+Wang et al., 2021, https://arxiv.org/abs/1906.03563: w maximises sum w_i F_i - gamma/2 |w - 1/K|^2.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+import torch
+from pydantic import BeforeValidator
+from torch import Tensor
+
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.losses import margin
+from robustbench_cli.core.registry import Number
+
+
+def _weights(value: Any) -> Any:
+    if value in get_args(Schedule):
+        return value
+    try:
+        shares = tuple(map(float, value.split("/") if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        raise ValueError("expected min-max, avg, or shares of one as 0.5/0.3/0.2") from None
+    if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"weights are shares of one, these sum to {sum(shares):g}")
+    return shares
+
+
+Schedule = Literal["min-max", "avg"]
+Weights = Annotated[Schedule | tuple[Number, ...], BeforeValidator(_weights)]
+"""Weights that follow the worst domain, the same for all, or fixed ones: ``0.5/0.3/0.2``."""
+
+
+def onto_simplex(v: Tensor) -> Tensor:
+    """The nearest points to ``v`` (B, K) with no negative entry and sum one.
+
+    Duchi et al., 2008, https://doi.org/10.1145/1390156.1390191: the largest entries, less what
+    they have too much, evenly.
+    """
+    largest = v.sort(dim=1, descending=True).values
+    rank = torch.arange(1, v.shape[1] + 1, device=v.device)
+    excess = (largest.cumsum(1) - 1) / rank
+    kept = (largest > excess).sum(1, keepdim=True)
+    return (v - excess.gather(1, kept - 1)).clamp_min(0)
+
+
+def uniform(losses: Tensor) -> Tensor:
+    """The same weight for each of the losses (B, K)."""
+    return torch.full_like(losses, 1 / losses.shape[1])
+
+
+def first(weights: Weights, like: Tensor) -> Tensor:
+    """What the weights of K domains begin with, shaped like ``like`` (B, K).
+
+    Raises:
+        UserError: there are not as many fixed weights as domains.
+    """
+    if isinstance(weights, str):
+        return uniform(like)
+    if len(weights) != like.shape[1]:
+        raise UserError(f"{len(weights)} weights are given for {like.shape[1]} domains")
+    return like.new_tensor(weights).repeat(len(like), 1)
+
+
+def towards_worst(weights: Tensor, losses: Tensor, gamma: float, pace: Tensor) -> Tensor:
+    """One ascent step of the weights (B, K), by ``pace`` (B, 1), for these losses (B, K)."""
+    pull = losses - gamma * (weights - uniform(losses))
+    return onto_simplex(weights + pace * pull)
+
+
+def settled(losses: Tensor, gamma: float) -> Tensor:
+    """Where such steps end while the losses (B, K) stay: the mean for gamma to infinity, the
+    largest one alone for gamma to zero."""
+    return onto_simplex(uniform(losses) + losses / gamma)
+
+
+def least_wrong(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The one of several domains that is the least fooled: all are if this one is.
+
+    Args:
+        logits: of K domains (B, K, C); those of a single one (B, C) are returned as they are.
+        y: the label in each domain (B, K).
+
+    Returns:
+        Its logits (B, C) and its label (B).
+    """
+    if logits.ndim == 2:
+        return logits, y
+    gap = margin(logits.flatten(0, 1), y.flatten()).view_as(y)
+    # A tie of two classes may be right or wrong: at the same margin, right comes first.
+    right = logits.argmax(2) == y
+    chosen = (gap - torch.finfo(gap.dtype).tiny * right).argmin(1)
+    rows = torch.arange(len(y), device=y.device)
+    return logits[rows, chosen], y[rows, chosen]

@@ -1,0 +1,218 @@
+"""Names to components: one class shared by attacks, defenses, models, data sets and the rest.
+
+A component is a frozen dataclass of hyper-parameters.  Writing ``@ATTACKS.register("name")``
+above one is all it takes: the package is imported on first use and every file in it is found.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from functools import cache
+from typing import Annotated, Any, Generic, TypeVar, cast
+
+from pydantic import AllowInfNan, BeforeValidator, Field, TypeAdapter, ValidationError
+
+from robustbench_cli.core.errors import UserError, hint
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+
+def _number(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(Fraction(value.replace(" ", "")))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return value  # let the validator say what is wrong with it
+
+
+Number = Annotated[float, BeforeValidator(_number), AllowInfNan(False)]
+"""A float that may be written as a fraction: ``8/255``.  JSON has no infinity to record."""
+Seed = Annotated[int, Field(ge=0)]
+
+
+def radius(eps: float) -> str:
+    """``8/255`` where that is what was meant, else the number: 0.031, 0.2 and 1 stay."""
+    levels = eps * 255
+    fraction = abs(levels - round(levels)) < 1e-6 and round(eps, 3) != eps
+    return f"{round(levels)}/255" if fraction else f"{eps:g}"
+
+
+def limits(norm: str, eps: float, mask: str = "") -> str:
+    """A threat in words: ``Linf 8/255``, or ``L2 1, mask box:share=0.5``."""
+    return f"{norm} {radius(eps)}" + (f", mask {mask}" if mask else "")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A component by name with the parameters that were given, e.g. ``pgd:steps=50``.
+
+    ``label`` is how the user wrote it: it tells two uses of one component apart.
+    """
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.name)
+
+    @classmethod
+    def parse(cls, text: str) -> "Spec":
+        """Read ``name:key=value,key=value`` or, for parts that take one, ``name:value``."""
+        name, _, tail = text.strip().partition(":")
+        if not name:
+            raise UserError(f"{text!r}: expected a name, as in 'pgd:steps=50'")
+        params: dict[str, str] = {}
+        for pair in filter(None, re.split(r",(?=[a-z_][a-z0-9_]*=)", tail)):
+            key, eq, value = pair.partition("=")
+            if eq and re.fullmatch(r"[a-z_][a-z0-9_]*", key.strip()):
+                params[key.strip()] = value.strip()
+            elif not params:
+                params[""] = pair  # the component's own positional argument
+            else:
+                raise UserError(f"{text!r}: expected key=value, got {pair!r}")
+        return cls(name.lower(), params, text.strip())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered component and the other ways to write its name."""
+
+    cls: type
+    aliases: tuple[str, ...] = ()
+    pattern: str | None = None
+    positional: str | None = None
+
+
+class Registry(Generic[T]):
+    """Components of one kind, found by importing every module of ``package``."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Entry] = {}
+        self._loaded = False
+
+    def register(
+        self,
+        name: str,
+        *,
+        aliases: tuple[str, ...] = (),
+        pattern: str | None = None,
+        positional: str | None = None,
+    ) -> Callable[[C], C]:
+        """Add the decorated dataclass under ``name``.
+
+        Args:
+            aliases: other names for it, e.g. ``("aa",)``.
+            pattern: a regular expression whose named groups become parameters, so that
+                ``pgd100`` can mean ``pgd:steps=100``.
+            positional: the parameter that ``name:value`` sets, e.g. ``"path"``.
+        """
+
+        def add(cls: C) -> C:
+            taken = {n: e.cls for known, e in self._entries.items() for n in (known, *e.aliases)}
+            for each in (name, *aliases):
+                if each in taken:
+                    raise ValueError(f"{self.kind} {each!r} is already {taken[each]!r}")
+            cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+            self._entries[name] = Entry(cls, aliases, pattern, positional)
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """Every registered name, without aliases."""
+        self._load()
+        return sorted(self._entries)
+
+    def entry(self, name: str) -> Entry:
+        """What ``name`` stands for; raise ``UserError`` with the nearest match if nothing."""
+        return self._find(name)[1]
+
+    def accepts(self, name: str, parameter: str) -> bool:
+        """Whether the component called ``name`` has this parameter."""
+        return parameter in [f.name for f in fields(self.entry(name).cls)]
+
+    def resolve(self, spec: Spec) -> Spec:
+        """The same component under its registered name, with pattern and position read out."""
+        name, entry, read = self._find(spec.name)
+        given = dict(spec.params)
+        if "" in given:
+            value = given.pop("")
+            if entry.positional is None:
+                wanted = ", ".join(f.name for f in fields(entry.cls)) or "no parameters"
+                raise UserError(
+                    f"{self.kind} {spec.label!r}: expected key=value, got {value!r}; "
+                    f"it has {wanted}"
+                )
+            given[entry.positional] = value
+        twice = sorted({*read} & {*given})
+        if twice:
+            raise UserError(f"{self.kind} {spec.label!r} gives {twice[0]!r} twice")
+        return Spec(name, {**read, **given}, spec.label)
+
+    def build(self, spec: Spec) -> T:
+        """The component with its parameters checked; raise ``UserError`` naming any mistake."""
+        spec = self.resolve(spec)
+        cls = self._entries[spec.name].cls
+        try:
+            return cast("T", _checker(cls).validate_python(dict(spec.params)))
+        except ValidationError as error:
+            raise UserError(_explain(self.kind, spec.name, cls, error)) from None
+
+    def name_of(self, component: Any) -> str:
+        """The name that a component's class is registered under, else the class's own."""
+        names = (n for n, entry in self._entries.items() if entry.cls is type(component))
+        return next(names, type(component).__name__)
+
+    def describe(self, component: Any) -> dict[str, Any]:
+        """The name and every parameter, defaults included: what a record stores."""
+        return {"name": self.name_of(component), **asdict(component)}
+
+    def _find(self, name: str) -> tuple[str, Entry, dict[str, str]]:
+        self._load()
+        if name in self._entries:
+            return name, self._entries[name], {}
+        for known, entry in self._entries.items():
+            if name in entry.aliases:
+                return known, entry, {}
+            match = entry.pattern and re.fullmatch(entry.pattern, name)
+            if match:
+                return known, entry, {k: v for k, v in match.groupdict().items() if v is not None}
+        everything = [n for known, e in self._entries.items() for n in (known, *e.aliases)]
+        # Steps belong to a pattern, not to the name: pdg20 is meant to be pgd.
+        plain = name.rstrip("0123456789-")
+        near = hint(plain or name, everything, f"advbench list {self.kind}s")
+        raise UserError(f"unknown {self.kind} {name!r}{near}")
+
+    def _load(self) -> None:
+        if not self._loaded:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(getattr(package, "__path__", []), ""):
+                importlib.import_module(f"{self.package}.{module.name}")
+            self._loaded = True
+
+
+@cache
+def _checker(cls: type[T]) -> TypeAdapter[T]:
+    """What checks the values of a dataclass; making it takes much longer than using it."""
+    return TypeAdapter(cls)
+
+
+def _explain(kind: str, name: str, cls: type, error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "unexpected_keyword_argument":
+        known = [f.name for f in fields(cls)]
+        return f"{kind} {name!r} has no parameter {key!r}{hint(key, known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{kind} {name!r}: {message}"
+    return f"{kind} {name!r}, parameter {key!r}: {message}, got {first['input']!r}"

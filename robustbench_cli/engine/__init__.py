@@ -1,1 +1,0 @@
-"""The loops that train and judge, and the files they keep."""

@@ -1,0 +1,1 @@
+"""Evaluation: the loop that drives attacks, the verdicts, and the files they are kept in."""

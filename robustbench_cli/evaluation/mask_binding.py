@@ -1,0 +1,31 @@
+"""The pixels that a threat leaves free, of all examples of an evaluation."""
+
+from functools import reduce
+
+import torch
+from torch import nn
+
+from robustbench_cli import masks
+from robustbench_cli.attacks import Examples
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.verifier import judging
+from robustbench_cli.masks import Sight
+
+BATCH = 256
+"""Images that a mask is shown at once: fixed, so that no setting of a run can change a mask."""
+
+
+def bound(threat: Threat, model: nn.Module, data: Examples) -> Threat:
+    """The threat to every example; as it is without a mask.
+
+    Raises:
+        UserError: the mask does not fit the images.
+    """
+    if not threat.mask:
+        return threat
+    with judging(model):
+        parts = [
+            masks.bound(threat, Sight(model=model, x=data.images(rows), y=data.y[rows], ids=rows))
+            for rows in torch.split(torch.arange(len(data.y), device=data.y.device), BATCH)
+        ]
+    return reduce(lambda those, these: those.joined(these), parts)

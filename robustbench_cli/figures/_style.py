@@ -1,0 +1,134 @@
+"""What all pictures have in common: colours, sizes, and how they are written as PNG and SVG."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustbench_cli.core.atomic_files import written
+from robustbench_cli.core.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
+
+# Told apart by the colour-blind, too (Okabe & Ito), then some more.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#7B4F9E", "#8C6D31", "#7F7F7F"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+WIDTH, HEIGHT = 4.6, 3.6
+"""Inches of one panel."""
+STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "legend.fontsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "svg.hashsalt": "advbench",  # the same numbers make the same file
+}
+# No date and no version: a picture that did not change is the same file.
+FORMATS: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}}
+"""The endings a picture may have, each with what its file says about itself."""
+
+
+def needed() -> None:
+    """Raise ``UserError`` where matplotlib is not installed."""
+    try:
+        import matplotlib as mpl  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError(
+            "pictures need matplotlib: pip install '.[plot]' where advbench is cloned"
+        ) from None
+
+
+def save(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
+    """Paint once and write every file in the format that its ending says.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    needed()
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's own style may hold anything
+        mpl.rcParams.update(STYLE)
+        figure = paint()
+        endings = [file.suffix.lower() for file in files]
+        return [
+            written(
+                file,
+                partial(figure.savefig, format=ending[1:], dpi=200, metadata=FORMATS[ending]),
+            )
+            for file, ending in zip(files, endings, strict=True)
+        ]
+
+
+def sheet(width: float, height: float) -> "Figure":
+    """An empty page of so many inches, on which nothing overlaps."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure((width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+
+
+def sheet_for(
+    labels: Sequence[str], width: float, height: float, *, titled: bool = False
+) -> "Figure":
+    """A page with panels of so many inches, and room below them for a legend of these labels."""
+    down = math.ceil(len(labels) / _beside(labels, width))
+    longest = max(len(label) for label in labels)
+    # Also the longest name is on the picture.
+    return sheet(max(width, 0.08 * longest + 0.7), height + 0.25 * (down + titled) + 0.2)
+
+
+def legend(
+    figure: "Figure",
+    handles: Sequence["Artist"],
+    labels: Sequence[str],
+    width: float,
+    *,
+    title: str | None = None,
+) -> None:
+    """Below the panels, where it covers no line."""
+    figure.legend(
+        list(handles),
+        list(labels),
+        loc="outside lower center",
+        ncols=min(_beside(labels, width), len(labels)),
+        frameon=False,
+        handlelength=3,
+        title=title,
+        title_fontsize=10,
+    )
+
+
+def _beside(labels: Sequence[str], width: float) -> int:
+    """How many labels fit into a line."""
+    return max(1, int(width * 10 / (max(map(len, labels)) + 6)))
+
+
+def plain(text: str) -> str:
+    """A name in one line: names may hold anything."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def label(text: str) -> str:
+    """A name as a legend takes it."""
+    # Of an underscore at the beginning matplotlib makes no label.
+    return re.sub(r"^_", " _", plain(text))
+
+
+def ell(norm: str) -> str:
+    """A norm as papers write it: a small script l, and the sign for infinity."""
+    return norm.replace("L", "\N{SCRIPT SMALL L}").replace("inf", "∞")

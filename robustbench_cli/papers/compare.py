@@ -1,0 +1,213 @@
+"""What was measured here beside what a paper published."""
+
+import json
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.papers import differences
+from robustbench_cli.papers.differences import Difference, Measured
+from robustbench_cli.papers.paper import Meaning, Paper, Place, Published
+from robustbench_cli.report import seed_groups
+from robustbench_cli.report.columns import CLEAN, columns, key_of, swept
+from robustbench_cli.report.robustness_table import finished, rows, setting
+from robustbench_cli.report.seed_groups import of_kind
+from robustbench_cli.report.statistics import Cell
+from robustbench_cli.runs.records import Detection, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A published number and the measured one whose setting is closest, if there is any."""
+
+    cell: Published
+    meaning: Meaning
+    measured: Measured | None = None
+    training: tuple[Difference, ...] = ()
+    """What differs in how the model was made."""
+    attack: tuple[Difference, ...] = ()
+    """What differs in how it was measured."""
+    model: Run | None = None
+    """The latest finished training run that differs in nothing, measured or not."""
+
+    @property
+    def ours(self) -> float | None:
+        """What was measured, in the paper's unit: per cent."""
+        if self.measured is None:
+            return None
+        accuracy = 100 * self.measured.accuracy.mean
+        return 100 - accuracy if self.meaning.metric.error else accuracy
+
+    @property
+    def std(self) -> float | None:
+        """Its sample standard deviation over seeds."""
+        spread = self.measured.accuracy.std if self.measured else None
+        return None if spread is None else 100 * spread
+
+    @property
+    def points(self) -> float | None:
+        """By how much ours is larger."""
+        return None if self.ours is None else self.ours - float(self.cell.value)
+
+
+def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> list[Beside]:
+    """Numbers of a paper, in order, each with the closest one that was measured here.
+
+    The closest has the fewest differences, then the fewest in the attack, then the most examples,
+    then is the latest.  Within a table a model stands beside the rows whose method it is closest
+    to, and beside no others; measured with other parameters of its defense it is another model.
+
+    Args:
+        cells: which numbers.
+        runs: every record, training runs included, oldest first.
+
+    Raises:
+        UserError: a damaged record.
+    """
+    for run in of_kind(runs, "train"):
+        if lost := {"defense", "model"} - {*run.config}:
+            raise UserError(f"run {run.id!r} is damaged: its record has no {min(lost)!r}")
+    found = [*measured(runs), *detected(runs)]
+    meanings = {cell.place: paper.meaning(cell) for cell in cells}
+    nearest = _nearest(cells, meanings, found)
+
+    def candidates(cell: Published) -> Iterator[Beside]:
+        meaning = meanings[cell.place]
+        yield from (
+            Beside(
+                cell=cell,
+                meaning=meaning,
+                measured=each,
+                training=(*apart, *training),
+                attack=tuple(attack),
+            )
+            for each in found
+            if (apart := differences.method(meaning.defense, each.trained)) is not None
+            and len(apart) == nearest[_row(cell, each)]
+            and (training := differences.training(cell, meaning, each.trained, each.run))
+            is not None
+            and (attack := differences.attack(cell, meaning, each)) is not None
+        )
+
+    def closest(cell: Published) -> Beside:
+        meaning = meanings[cell.place]
+        return min(
+            candidates(cell),
+            key=_distance,
+            default=Beside(cell=cell, meaning=meaning, model=_model(cell, meaning, runs)),
+        )
+
+    return list(map(closest, cells))
+
+
+def _model(cell: Published, meaning: Meaning, runs: Sequence[Run]) -> Run | None:
+    found = [
+        run
+        for run in of_kind(runs, "train")
+        if run.status == "ok"
+        and differences.method(meaning.defense, run) == []
+        and differences.training(cell, meaning, run) == []
+    ]
+    return found[-1] if found else None
+
+
+def _variant(each: Measured) -> tuple[str, str]:
+    """A training run, and its method with the parameters that the evaluation set."""
+    return each.trained.id, str(each.trained.config["defense"])
+
+
+def _row(cell: Published, each: Measured) -> tuple[str, ...]:
+    return cell.table, cell.dataset, *_variant(each)
+
+
+def _nearest(
+    cells: Sequence[Published], meanings: Mapping[Place, Meaning], found: Sequence[Measured]
+) -> Mapping[tuple[str, ...], int]:
+    """For a table, a data set and a model: in how many parameters its method differs at least."""
+    nearest: dict[tuple[str, ...], int] = {}
+    models = {_variant(each): each for each in found}
+    for cell in cells:
+        for each in models.values():
+            apart = differences.method(meanings[cell.place].defense, each.trained)
+            if apart is not None:
+                key = _row(cell, each)
+                nearest[key] = min(nearest.get(key, len(apart)), len(apart))
+    return nearest
+
+
+def _distance(pair: Beside) -> tuple[float, ...]:
+    assert pair.measured
+    run = pair.measured.run
+    total = len(pair.training) + len(pair.attack)
+    return total, len(pair.attack), -(run.n or 0), -run.created.timestamp()
+
+
+def measured(runs: Sequence[Run]) -> Iterator[Measured]:
+    """Every accuracy of the report but those of sweeps, of models that were trained here."""
+    trained = {run.id: run for run in of_kind(runs, "train")}
+    weights = seed_groups.by_weights(trained.values())
+    done = {run.id: run for run in finished(runs) if not swept(run)}
+    named = columns([*done.values()], trained)
+    measurements: list[tuple[str, list[Any]]] = [(CLEAN, [{}, None, None])]
+    measurements += [(column.name, json.loads(key)) for key, column in named.items()]
+    for row in rows(runs, keep=lambda run: not swept(run)):
+        run = done[row.runs[-1]]
+        parent = trained.get(run.parent or "")
+        for name, (params, *rest) in measurements if parent else ():
+            accuracy, threat = row.cells.get(name), run.config["threat"]
+            # Of a certificate the ball, of an attack the radius and whose images they are.
+            (within, eps, made_on) = (rest[0], None, None) if len(rest) == 1 else (None, *rest)
+            if parent and isinstance(accuracy, Cell):
+                yield Measured(
+                    accuracy=accuracy,
+                    params=params,
+                    norm=threat["norm"],
+                    eps=threat["eps"] if eps is None else eps,
+                    mask=threat.get("mask", ""),
+                    within=within,
+                    source=weights.get(made_on),
+                    run=run,
+                    trained=seed_groups.measured(run, parent),
+                )
+
+
+def detected(runs: Sequence[Run]) -> Iterator[Measured]:
+    """Every AUROC of a detector on models that were trained here, seeds joined.
+
+    Raises:
+        UserError: a damaged record.
+    """
+    trained, made = {run.id: run for run in of_kind(runs, "train")}, seed_groups.trained(runs)
+    weights = seed_groups.by_weights(made.values())
+    groups: dict[Hashable, dict[int, tuple[Run, Detection, float]]] = defaultdict(dict)
+    for run in of_kind(runs, "detect"):
+        parent = weights.get(run.weights)
+        if parent is None or run.status != "ok":
+            continue
+        parent = seed_groups.measured(run, parent)
+        for each in run.detections:
+            try:
+                attack = setting(run), key_of(run, run.attacks[each.attack])
+            except KeyError as error:
+                raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
+            alike = seed_groups.key(parent), attack, each.detector, each.population
+            if each.auroc is not None:  # of a repeated one the latest counts
+                groups[alike][parent.seed] = run, each, each.auroc
+    for found in groups.values():
+        run, each, _ = [*found.values()][-1]
+        shares = tuple(share for *_, share in found.values())
+        outcome, threat = run.attacks[each.attack], run.config["threat"]
+        yield Measured(
+            # Of pairs, one wrong and one right: how many there are differs between seeds.
+            accuracy=Cell(name="AUROC", correct=shares, n=1, seeds=len(shares)),
+            params=outcome.params,
+            norm=threat["norm"],
+            eps=threat["eps"] if outcome.eps is None else outcome.eps,
+            mask=threat.get("mask", ""),
+            detector=each.detector,
+            population=each.population,
+            run=run,
+            trained=seed_groups.measured(run, trained[weights[run.weights].id]),
+        )

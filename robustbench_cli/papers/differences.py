@@ -1,0 +1,223 @@
+"""In what a measurement made here differs in setting from a published number.
+
+Only what the paper is known to have done is compared, and only what the record tells.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isclose
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from robustbench_cli.config.catalogue import typed
+from robustbench_cli.core.registry import Spec, radius
+from robustbench_cli.papers.paper import Data, Meaning, Network, Published, parts, ratio
+from robustbench_cli.report.statistics import Cell
+from robustbench_cli.runs.records import Run, data_name
+
+
+class Difference(NamedTuple):
+    """One thing in which a setting is not the paper's."""
+
+    what: str
+    ours: str
+    theirs: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.ours} ({self.theirs})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A share, mostly an accuracy, of a model that was trained here, seeds joined."""
+
+    accuracy: Cell
+    params: Mapping[str, Any]
+    """The attack's; nothing for images as they are."""
+    norm: str
+    eps: float
+    mask: str = ""
+    """Which pixels could change; nothing: all."""
+    within: str | None = None
+    """Of a certificate: the ball, as ``Linf=2/255``, or nothing for its predictions as such."""
+    source: Run | None = None
+    """What made the model that images were crafted on, if it was another one."""
+    detector: str = ""
+    """Of an AUROC: what told wrong answers from right ones; nothing: it is an accuracy."""
+    population: str = ""
+    """Of an AUROC: which images count."""
+    run: Run
+    """The latest evaluation that it is from."""
+    trained: Run
+    """What made the model: of several seeds the last."""
+
+
+def method(defense: Sequence[Spec], trained: Run) -> list[Difference] | None:
+    """Parameters of the method that differ; None if it is another method."""
+    tables = {table["name"]: table for table in trained.config["defense"].values()}
+    if {spec.name for spec in defense} != {*tables}:
+        return None
+    return [
+        each
+        for place, spec in enumerate(defense)
+        for each in _params(tables[spec.name], spec.params, f"{spec.name} " if place else "")
+    ]
+
+
+def training(
+    cell: Published, meaning: Meaning, trained: Run, run: Run | None = None
+) -> list[Difference] | None:
+    """What else differs in how the model was made; None if that is not comparable.
+
+    Args:
+        trained: what made it.
+        run: the evaluation, which may have used other data.
+    """
+    config = trained.config
+    data = _data(meaning.dataset, trained, run or trained) if meaning.dataset else None
+    threat = config.get("threat", {})
+    # Only what attacks during training has a number of steps; a radius means nothing to the rest.
+    attacked = any("steps" in table for table in config["defense"].values())
+    extra = config.get("extra") or {}
+    # What else a model was trained on, and what it was trained from, make another method of it.
+    begun = "init" in config.get("parents", {})
+    if bool(extra) != bool(meaning.extra) or begun != ("--init" in meaning.options):
+        return None
+    if data is None or (attacked and cell.norm not in ("", threat.get("norm", cell.norm))):
+        return None
+    train = config.get("train", {})
+    rule = trained.checkpoint.rule if trained.checkpoint else ""
+    pairs = [
+        ("epochs", train.get("epochs"), meaning.epochs),
+        ("training images", train.get("limit") or None, "all"),
+        ("trained at eps", threat.get("eps") if attacked else None, meaning.eps),
+        ("trained with mask", threat.get("mask") if attacked else None, "none"),
+        ("extra data", extra.get("path", extra.get("name")), meaning.extra or None),
+        ("epoch kept", _KEPT.get(rule, rule) or None, _kept(rule, meaning.metric.select)),
+    ]
+    return [*data, *_model(config["model"], meaning.model, cell.architecture), *_unequal(pairs)]
+
+
+_KEPT = {"oracle": "best on test", "best": "best held out", "epoch": "chosen"}
+
+
+def _kept(rule: str, select: str) -> str | None:
+    """What the paper kept; where it does not say, only the oracle's choice is worth telling."""
+    return _KEPT.get(select, select) or ("not said" if rule == "oracle" else None)
+
+
+def attack(cell: Published, meaning: Meaning, each: Measured) -> list[Difference] | None:
+    """What differs in how it was measured; None if it is not the same measurement."""
+    alike = [spec for spec in meaning.attacks if spec.name == each.params.get("name")]
+    source = _source(meaning, each)
+    attacked = bool(alike) and each.within is None and cell.norm in ("", each.norm)
+    same = {
+        "clean": not each.params,
+        "robust": attacked and source is not None and not each.detector,
+        "detected": attacked and bool(each.detector),
+        "smoothed": bool(alike) and each.within == "",
+        "certified": bool(alike) and each.within == ball(cell),
+    }
+    if not same.get(meaning.metric.counts):
+        return None
+    # A paper that says nothing of restarts made one.
+    found = _params(each.params, {"restarts": "1", **alike[0].params}) if alike else []
+    reach = [("eps", each.eps, cell.epsilon), ("mask", each.mask or None, "none")] * attacked
+    judged = [
+        ("images", each.run.n, each.run.dataset.get("test")),
+        # Papers say neither, and both move the figure.
+        ("detector", each.detector or None, "not said"),
+        ("counted", each.population or None, "not said"),
+    ]
+    return [*_unequal(reach), *found, *(source or ()), *_unequal(judged)]
+
+
+def _source(meaning: Meaning, each: Measured) -> list[Difference] | None:
+    """What differs in the model that images were crafted on; None if it is not comparable."""
+    if each.source is None:
+        return None if meaning.source else []
+    apart = method(meaning.source, each.source)
+    return apart and [one._replace(what=f"source {one.what}") for one in apart]
+
+
+def ball(cell: Published) -> str:
+    """Where a number is certified, as columns name it."""
+    return f"{cell.norm}={radius(cell.epsilon or 0)}"
+
+
+def _params(
+    ours: Mapping[str, Any], stated: Mapping[str, str], before: str = ""
+) -> list[Difference]:
+    return [
+        Difference(before + _CALLED.get(key, key), _shown(key, ours[key]), _shown(key, value))
+        for key, value in stated.items()
+        if key in ours and not _same(ours[key], value)
+    ]
+
+
+_CALLED = {"last_iterate": "iterate", "step": "step/eps"}
+"""Parameters whose names alone say too little."""
+_SAID = {("last_iterate", "true"): "last", ("last_iterate", "false"): "any"}
+
+
+def _shown(key: str, value: object) -> str:
+    # Steps are stated as fractions of the radius; the rest as people type it.
+    text = ratio(value) if key == "step" and isinstance(value, float) else typed(value)
+    return _SAID.get((key, text), text)
+
+
+def _same(ours: object, stated: object) -> bool:
+    try:
+        return isclose(float(Fraction(str(ours))), float(Fraction(str(stated))), rel_tol=1e-6)
+    except ValueError:
+        return typed(ours) == typed(stated)
+
+
+def _unequal(pairs: Sequence[tuple[str, Any, Any]]) -> list[Difference]:
+    """What is known on both sides and not the same."""
+    return [
+        Difference(what, _size(ours), _size(theirs))
+        for what, ours, theirs in pairs
+        if ours is not None and theirs is not None and not _same(ours, theirs)
+    ]
+
+
+def _size(value: object) -> str:
+    return radius(value) if isinstance(value, float) else typed(value)
+
+
+def _data(data: Data, trained: Run, run: Run) -> list[Difference] | None:
+    """Nothing if the model was trained and tried on this very set; None if on another one."""
+    if not all(_is(data, each, trained) for each in (trained, run)):
+        return None
+    copies = [each for each in (trained, run) if not _very(data, each)]
+    return [Difference("data", data_name(copies[0]), data.name)] if copies else []
+
+
+def _very(data: Data, run: Run) -> bool:
+    mark = run.dataset.get("test_sha256")
+    return run.dataset["name"] == data.name or bool(mark and mark == data.test_sha256)
+
+
+def _is(data: Data, run: Run, trained: Run) -> bool:
+    """Whether a run used the set or a copy of it, which has its name and its shape."""
+    table = trained.dataset.get("shape", {})
+    shape = tuple(table[key] for key in ("channels", "height", "width", "classes") if key in table)
+    called = Path(run.config.get("dataset", {}).get("path") or "").name
+    alike = re.search(data.copies, called, re.IGNORECASE) if data.copies else None
+    return _very(data, run) or bool(alike and shape in ((), data.shape))
+
+
+def _model(table: Mapping[str, Any], wanted: Network | None, architecture: str) -> list[Difference]:
+    """What differs in the architecture; whole numbers are its sizes."""
+    sizes = ",".join(f"{k}={v}" for k, v in table.items() if type(v) is int)
+    ours = f"{table['name']}:{sizes}" if sizes else table["name"]
+    if not architecture:
+        return []
+    if wanted:
+        (spec,) = parts(wanted.means)
+        if spec.name == table["name"]:
+            return _params(table, spec.params, "model ")
+    return [Difference("model", ours, architecture)]

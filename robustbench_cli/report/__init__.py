@@ -1,0 +1,1 @@
+"""Tables of many runs: which runs belong in one row, and what the columns hold.  No torch."""

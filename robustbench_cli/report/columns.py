@@ -1,0 +1,187 @@
+"""What the attacks of many evaluations are called, side by side in one table."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustbench_cli.config.catalogue import typed
+from robustbench_cli.core.registry import radius
+from robustbench_cli.runs.records import Outcome, Run, Within
+
+CLEAN, WORST = "clean", "worst"
+LAST, DIFF = " last", " diff"
+"""After a column's name: of the last epoch's weights, and what they gain over the kept ones."""
+TAKEN = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST)
+"""What no attack's column may be called."""
+
+
+def swept(run: Run) -> str:
+    """What an evaluation varies, ``eps`` or ``steps``; nothing for most."""
+    return next(iter(run.config.get("sweep") or ()), "")
+
+
+def source(run: Run) -> Mapping[str, Any]:
+    """The model that images were crafted on, where it is not the one they were tried on."""
+    return run.config.get("source") or {}
+
+
+def usual(run: Run) -> bool:
+    """Whether an evaluation is of one model under its own attacks, at one radius."""
+    return not swept(run) and not source(run)
+
+
+def key_of(run: Run, outcome: Outcome, *, apart: bool = True) -> str:
+    """Equal for outcomes that share a column; ``apart``: only if crafted on one model."""
+    made_on = source(run).get("weights") if apart else None
+    return json.dumps([outcome.params, outcome.eps, made_on], sort_keys=True)
+
+
+def late(run: Run, trained: Mapping[str, Run]) -> bool:
+    """Whether an evaluation is of the last epoch's weights where its training run keeps others."""
+    parent = trained.get(run.parent or "")
+    kept = parent.checkpoint if parent else None
+    return bool(kept and run.evaluated and run.evaluated.rule != kept.rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One attack, at one value if it was swept."""
+
+    name: str
+    attack: str
+    """The same for all values of a sweep."""
+    at: tuple[str, float] | None
+    """Over what, and the value."""
+    distance: str
+    """The column of the distances; nothing where there are none."""
+
+
+def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, Column]:
+    """The column of every attack by its key, the label it was first given; then certificates.
+
+    Where a label stands for several attacks it gets what differs.
+    """
+    found: dict[str, tuple[Run, str, Outcome]] = {}
+    far = set()
+    # What was swept comes last, and lends its label to nothing else.
+    for run in sorted(done, key=lambda run: bool(swept(run))):
+        for label, outcome in run.attacks.items():
+            found.setdefault(key_of(run, outcome), (run, label, outcome))
+            if outcome.minimal and not swept(run):
+                far.add(key_of(run, outcome))
+    taken, result = {*TAKEN}, {}
+    for (key, seen), attack in zip(found.items(), labels([*found.values()], trained), strict=True):
+        at = _at(seen[0], seen[2])
+        name = f"{attack}@{at[0]}={radius(at[1])}" if at else attack
+        # Whatever a suite calls its attacks: two never share a column.
+        while {name, f"{name} dist"} & taken:
+            name += "'"
+        distance = f"{name} dist" if key in far else ""
+        taken |= {name, distance}
+        result[key] = Column(name=name, attack=attack, at=at, distance=distance)
+    result |= _certified(done, taken)
+    return dict(sorted(result.items(), key=lambda pair: _place(pair[1], list(result.values()))))
+
+
+def proven(run: Run) -> dict[str, int]:
+    """Right answers by column's key: of each certified predictor, then within each ball."""
+    return {
+        json.dumps([proof.params, within], sort_keys=True): correct
+        for proof in run.certificates.values()
+        for within, correct in (("", proof.correct), *((ball(w), w.correct) for w in proof.within))
+    }
+
+
+def ball(within: Within) -> str:
+    """``L2=0.25`` or ``Linf=2/255``."""
+    return f"{within.norm}={radius(within.eps)}"
+
+
+def _certified(done: Sequence[Run], taken: set[str]) -> dict[str, Column]:
+    """A column for each certified predictor and each ball, by key."""
+    found = [json.loads(key) for key in dict.fromkeys(key for run in done for key in proven(run))]
+    result = {}
+    for (params, within), more in zip(found, odd([("", p) for p, _ in found]), strict=True):
+        name = joined("certified" if within else params["name"], ",".join(more))
+        name = f"{name}@{within}" if within else name
+        while name in taken:
+            name += "'"
+        key = json.dumps([params, within], sort_keys=True)
+        result[key] = Column(name=name, attack=name, at=None, distance="")
+    return result
+
+
+def _place(column: Column, among: Sequence[Column]) -> tuple[int, float]:
+    """The values of a sweep stand side by side and rise, whatever they were measured in."""
+    if column.at is None:
+        return -1, 0.0
+    of = (column.attack, column.at[0])
+    first = next(i for i, c in enumerate(among) if c.at and (c.attack, c.at[0]) == of)
+    return first, column.at[1]
+
+
+def labels(
+    found: Sequence[tuple[Run, str, Outcome]], trained: Mapping[str, Run] | None = None
+) -> list[str]:
+    """What to call each attack, the value of a sweep apart; last_iterate is always told.
+
+    Args:
+        found: evaluation, label and outcome.
+        trained: to name the models that images were crafted on; without: not to.
+    """
+    heads, things = [], []
+    for run, label, outcome in found:
+        name = _whole(run, label, outcome) if swept(run) else label
+        if outcome.params.get("last_iterate") and "last_iterate" not in name:
+            name = joined(name, "last_iterate=true")
+        made_on = str(source(run).get("id") or "") if trained is not None else ""
+        craft = trained[made_on].subject if trained and made_on in trained else made_on
+        heads.append((name, f" from {craft}" if craft else ""))
+        params = {k: v for k, v in outcome.params.items() if k != swept(run)}
+        things.append(((*heads[-1], swept(run)), params | ({"source": made_on} if craft else {})))
+    return [
+        joined(name, ",".join(more)) + craft
+        for (name, craft), more in zip(heads, odd(things), strict=True)
+    ]
+
+
+def _at(run: Run, outcome: Outcome) -> tuple[str, float] | None:
+    over = swept(run)
+    value = outcome.params.get(over) if outcome.eps is None else outcome.eps
+    return (over, float(value)) if over and value is not None else None
+
+
+def _whole(run: Run, label: str, outcome: Outcome) -> str:
+    """The label without the value of the sweep; one over steps is no ``pgd20``."""
+    label = label.rpartition("@")[0] or label
+    if outcome.eps is not None:
+        return label
+    steps = run.config.get("attack", {}).get(label, {}).get("steps", "")
+    head, _, tail = label.partition(":")
+    name = str(outcome.params.get("name", head))
+    head = name if re.fullmatch(f"{re.escape(name)}-?{steps}", head) else head
+    kept = [part for part in tail.split(",") if not part.startswith("steps=")]
+    return joined(head, ",".join(kept))
+
+
+def joined(label: str, more: str) -> str:
+    """A label with further ``key=value``."""
+    return f"{label}{',' if ':' in label else ':'}{more}" if more else label
+
+
+def odd(things: Sequence[tuple[Hashable, Mapping[str, Any]]]) -> list[list[str]]:
+    """For each thing, ``key=value`` for what differs among those of its name."""
+    alike: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
+    for name, params in things:
+        alike[name].append(params)
+    return [
+        [
+            f"{key}={typed(value)}"
+            for key, value in params.items()
+            if any(other.get(key) != value for other in alike[name])
+        ]
+        for name, params in things
+    ]

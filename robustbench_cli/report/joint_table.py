@@ -1,0 +1,135 @@
+"""Tables of joint attacks: what one perturbation did to several domains at once.
+
+No torch, as in ``report``: seeds of one recipe are joined, the latest of a repeated attack counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustbench_cli.core.registry import limits
+from robustbench_cli.report import seed_groups
+from robustbench_cli.report.columns import joined, odd
+from robustbench_cli.report.robustness_table import setting
+from robustbench_cli.report.statistics import Cell
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Run
+
+ALL = "wrong in all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One attack on the domains of a table."""
+
+    attack: str
+    cells: Mapping[str, Cell]
+    """How many examples are wrong in all domains; then the accuracy in each."""
+    runs: tuple[str, ...]
+    """The joint attacks that the numbers are from, one per seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Attacks on the same domains under the same threat."""
+
+    about: Mapping[str, Any]
+    """runs, transforms, images, dataset, norm, eps, n."""
+    domains: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def title(self) -> str:
+        """What all numbers have in common."""
+        about = self.about
+        of = ", ".join(about["runs"])
+        views = f" under {', '.join(about['transforms'])}" if len(about["transforms"]) > 1 else ""
+        groups = f", {about['images']} images at a time" if about["images"] > 1 else ""
+        threat = limits(about["norm"], about["eps"])
+        return f"{of}{views}{groups}: {about['dataset']}, {threat}, n {about['n']}"
+
+
+def done(runs: Sequence[Run]) -> list[Run]:
+    """The joint attacks that are finished."""
+    return [run for run in seed_groups.of_kind(runs, "joint") if run.status == "ok"]
+
+
+def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[Table]:
+    """One for each set of domains and each threat, in the order in which they were first attacked.
+
+    Args:
+        runs: every record, training runs included, oldest first.
+        intervals: write confidence intervals instead of the spread over seeds.
+    """
+    known = seed_groups.by_weights(seed_groups.trained(runs).values())
+    groups: dict[Hashable, dict[Hashable, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in done(runs):
+        models = [(id_, known.get(sha)) for id_, sha in run.config["runs"].items()]
+        alike = tuple(seed_groups.key(model) if model else id_ for id_, model in models)
+        transforms = tuple(seed_groups.flat(run.config["transform"]))
+        shape = setting(run), alike, transforms, run.config["images"]
+        groups[shape][records.same_but_seed(run.config["attack"])].append(run)
+    return [_table([*attacks.values()], known, intervals) for attacks in groups.values()]
+
+
+def _table(attacks: Sequence[Sequence[Run]], known: Mapping[str, Run], intervals: bool) -> Table:
+    first = attacks[0][0]
+    config, names = first.config, _names(first, known)
+    domains = tuple(_renamed(domain.name, names) for domain in first.domains)
+    heads = [next(iter(found[0].attacks.items())) for found in attacks]
+    differs = odd([(str(outcome.params["name"]), outcome.params) for _, outcome in heads])
+    lines = []
+    for found, (_, outcome), more in zip(attacks, heads, differs, strict=True):
+        # Of the same attack on the same weights the latest counts.
+        latest = {tuple(run.config["runs"].values()): run for run in found}
+        lines.append(
+            Line(
+                attack=joined(str(outcome.params["name"]), ",".join(more)),
+                cells=_cells([*latest.values()], domains, intervals),
+                runs=tuple(run.id for run in latest.values()),
+            )
+        )
+    return Table(
+        about={
+            "runs": tuple(names.values()),
+            "transforms": tuple(config["transform"]),
+            "images": config["images"],
+            "dataset": records.data_name(first),
+            **config["threat"],
+            "n": first.n,
+        },
+        domains=domains,
+        lines=tuple(lines),
+    )
+
+
+def _cells(runs: Sequence[Run], domains: Sequence[str], intervals: bool) -> dict[str, Cell]:
+    """The numbers of one attack, one per seed."""
+    n = runs[0].n or 0
+
+    def cell(name: str, shares: Sequence[float]) -> Cell:
+        counts = tuple(round(share * n) for share in shares)
+        return Cell(name=name, correct=counts, n=n, seeds=len(runs), intervals=intervals)
+
+    fooled = [1 - (run.worst_case_accuracy or 0.0) for run in runs]
+    each = [[run.domains[i].robust_accuracy for run in runs] for i in range(len(domains))]
+    return {
+        ALL: cell(ALL, fooled),
+        **{name: cell(name, shares) for name, shares in zip(domains, each, strict=True)},
+    }
+
+
+def _names(run: Run, known: Mapping[str, Run]) -> dict[str, str]:
+    """What to call each run: by its defense, and its id where that is not enough."""
+    found = {
+        id_: model.subject if (model := known.get(sha)) else id_
+        for id_, sha in run.config["runs"].items()
+    }
+    alike = [*found.values()]
+    return {id_: name if alike.count(name) == 1 else id_ for id_, name in found.items()}
+
+
+def _renamed(domain: str, names: Mapping[str, str]) -> str:
+    """The name of a domain with defenses instead of ids."""
+    return " ".join(names.get(word, word) for word in domain.split(" "))

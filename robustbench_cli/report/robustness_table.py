@@ -1,0 +1,261 @@
+"""Tables of evaluations: which belong in one row, and what its columns hold.
+
+No torch, and nothing that decides a verdict: records hold them, this joins and compares.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
+
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import limits
+from robustbench_cli.report import seed_groups
+from robustbench_cli.report.columns import (
+    CLEAN,
+    DIFF,
+    LAST,
+    WORST,
+    Column,
+    columns,
+    joined,
+    key_of,
+    late,
+    odd,
+    proven,
+    usual,
+)
+from robustbench_cli.report.statistics import Cell, Difference, Distance, Fact, Number
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Outcome, Run
+
+_TOLD = 3  # differences that tell a name apart; more would fill the line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Evaluations of one model, or of one training configuration under several seeds."""
+
+    facts: Mapping[str, Fact]
+    """defense, dataset, model, eps, n, seeds."""
+    cells: Mapping[str, Number | None]
+    """clean, all attacks as they were first written, each with the distance if it looks for the
+    nearest image, worst; None: not measured for this row."""
+    setting: Hashable
+    """Rows are comparable where this is equal."""
+    config: Mapping[str, Any]
+    """What made the model: every setting but the seed."""
+    seeds: tuple[int, ...]
+    runs: tuple[str, ...]
+    """The evaluations that the numbers are from."""
+    oracle: bool
+    """Whether the weights were chosen by their accuracy on the test set."""
+    retrained: int
+    """Training runs left out because a later one has the same configuration and seed."""
+
+    def get(self, column: str) -> Fact | Number | None:
+        """What stands in a column; None where nothing does."""
+        return self.facts.get(column) or self.cells.get(column)
+
+
+def rows(
+    runs: Sequence[Run], *, intervals: bool = False, keep: Callable[[Run], bool] = usual
+) -> list[Row]:
+    """Finished evaluations, those of one training configuration joined over its seeds.
+
+    Evaluations add columns to each other; of a repeated one the latest counts.  Rows are in the
+    order of data set, threat and creation.
+
+    Args:
+        runs: every record, training runs included, oldest first.
+        intervals: write confidence intervals instead of the spread over seeds.
+        keep: which evaluations.
+    """
+    trained = seed_groups.trained(runs)
+    done = [
+        replace(run, subject=trained[run.parent].subject) if run.parent in trained else run
+        for run in finished(runs)
+        if keep(run)
+    ]
+    groups: dict[Hashable, list[Run]] = defaultdict(list)
+    for run in done:
+        groups[_identity(run, trained)].append(run)
+    named = columns(done, trained)
+    compared = any(late(run, trained) for run in done)
+    found = [_row(group, trained, named, intervals, compared) for group in groups.values()]
+    order = sorted(found, key=lambda row: (row.facts["dataset"].rank, row.facts["eps"].rank))
+    return _told_apart(order)
+
+
+def finished(runs: Sequence[Run]) -> list[Run]:
+    """The evaluations that are done; raise ``UserError`` that names a damaged one."""
+    done = [run for run in seed_groups.of_kind(runs, "eval") if run.status == "ok"]
+    for run in done:
+        try:
+            setting(run), _facts(run, seeds=1)
+        except KeyError as error:
+            raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
+        if run.clean_accuracy is None or run.worst_case_accuracy is None or not run.n:
+            raise UserError(f"run {run.id!r} is damaged: it is finished, but has no accuracies")
+    return done
+
+
+def _told_apart(found: Sequence[Row]) -> list[Row]:
+    """Rows with what differs in the names of models and, if they still look alike, of defenses."""
+    models = [(row.facts["model"].text, row.config.get("model", {})) for row in found]
+    found = [
+        _named(row, "model", joined(name, ",".join(more)))
+        for row, (name, _), more in zip(found, models, odd(models), strict=True)
+    ]
+    names = [(row.facts["defense"].text, row.facts["model"].text, row.setting) for row in found]
+    looks = [
+        (name, dict(seed_groups.flat(row.config))) for name, row in zip(names, found, strict=True)
+    ]
+    return [
+        _named(row, "defense", f"{row.facts['defense'].text} ({', '.join(more[:_TOLD])})")
+        if more
+        else row
+        for row, more in zip(found, odd(looks), strict=True)
+    ]
+
+
+def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
+    """Equal for evaluations that share a row."""
+    parent = trained.get(run.parent or "")
+    made: Hashable = run.weights
+    if parent:
+        made = seed_groups.key(seed_groups.measured(run, parent))
+    return made, setting(run), *(fact.text for fact in _facts(run, seeds=1).values())
+
+
+def setting(run: Run) -> Hashable:
+    """Equal for evaluations whose numbers can be compared."""
+    threat, data = run.config["threat"], run.dataset
+    limited = threat["norm"], threat["eps"], threat.get("mask", "")
+    return data["name"], data["test_sha256"], *limited, run.n
+
+
+def count(share: float | None, n: int) -> float:
+    """How many examples a recorded share stands for: whole, unless a model is randomised."""
+    exact = (share or 0.0) * n
+    return round(exact) if abs(exact - round(exact)) < 0.01 else exact
+
+
+def right(outcome: Outcome) -> float:
+    """How many examples are right under an attack; on average, for a randomised model."""
+    random = outcome.majority_accuracy is not None
+    return count(outcome.robust_accuracy, outcome.n) if random else outcome.correct
+
+
+def _row(
+    group: Sequence[Run],
+    trained: Mapping[str, Run],
+    named: Mapping[str, Column],
+    intervals: bool,
+    compared: bool,
+) -> Row:
+    """One row.
+
+    Args:
+        compared: whether the table has columns for the last epoch's weights, too.
+    """
+    made: dict[int, dict[str, Any]] = defaultdict(dict)
+    current = {}
+    for run in group:
+        made[run.seed][run.parent or ""] = trained.get(run.parent or "", run).created
+        # A run that was evaluated before it was finished has other weights by now.
+        current[run.parent, late(run, trained)] = run.weights
+    kept = {seed: max(born, key=born.__getitem__) for seed, born in sorted(made.items())}
+    used = [
+        run
+        for run in group
+        if (run.parent or "") == kept[run.seed]
+        and run.weights == current[run.parent, late(run, trained)]
+    ]
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for run in used:
+        n, seed, of = run.n or 0, run.seed, LAST * late(run, trained)
+        found[CLEAN + of][seed] = count(run.clean_accuracy, n)
+        for outcome in run.attacks.values():
+            column = named[key_of(run, outcome)]
+            found[column.name + of][seed] = right(outcome)
+            if column.distance and not of and (reach := _reach(run, outcome)) is not None:
+                found[column.distance][seed] = reach
+        for key, correct in proven(run).items():
+            found[named[key].name + of][seed] = correct
+        if usual(run) and run.attacks and not of:
+            # Every one is an upper bound of what all their attacks together leave.
+            lowest = count(run.worst_case_accuracy, n)
+            found[WORST][seed] = min(found[WORST].get(seed, lowest), lowest)
+    last = used[-1]
+    parent = trained.get(last.parent or "")
+    alone = {"model": last.config["model"], "weights": last.weights[:8]}
+    config = seed_groups.measured(last, parent).config if parent else alone
+
+    def cell(name: str, **about: Any) -> Number | None:
+        numbers = tuple(found[name][seed] for seed in kept if seed in found[name])
+        about = {"name": name, "seeds": len(kept), **about}
+        if not numbers:
+            return None
+        if name in distances:
+            return Distance(distances=numbers, **about)
+        return Cell(correct=numbers, n=last.n or 0, intervals=intervals, **about)
+
+    def gained(name: str) -> Number | None:
+        after, before = found[name + LAST], found[name]
+        seeds = [seed for seed in kept if seed in after and seed in before]
+        points = tuple((after[seed] - before[seed]) / (last.n or 1) for seed in seeds)
+        return Difference(name=name + DIFF, seeds=len(kept), points=points) if points else None
+
+    def both(
+        name: str, attack: str = "", at: tuple[str, float] | None = None
+    ) -> dict[str, Number | None]:
+        shown = {name: cell(name, attack=attack, at=at)}
+        if compared:
+            shown[name + LAST] = cell(name + LAST, attack=attack + LAST, at=at)
+            shown[name + DIFF] = gained(name)
+        return shown
+
+    distances = {column.distance for column in named.values()}
+    cells = both(CLEAN)
+    for column in named.values():
+        cells |= both(column.name, attack=column.attack, at=column.at)
+        cells |= {column.distance: cell(column.distance)} if column.distance else {}
+    return Row(
+        facts=_facts(last, seeds=len(kept)),
+        cells={**cells, WORST: cell(WORST)},
+        setting=setting(last),
+        config={key: value for key, value in config.items() if key != "seed"},
+        seeds=tuple(kept),
+        runs=tuple(run.id for run in used),
+        oracle=bool(parent and parent.checkpoint and parent.checkpoint.rule == "oracle"),
+        retrained=sum(len(born) - 1 for born in made.values()),
+    )
+
+
+def _reach(run: Run, outcome: Outcome) -> float | None:
+    """The median distance of an attack that measures it; infinite if half were not reached."""
+    tried = outcome.minimal and run.clean_accuracy
+    return inf if outcome.median_norm is None and tried else outcome.median_norm
+
+
+def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
+    threat = run.config["threat"]
+    names = {
+        "defense": run.subject,
+        "dataset": records.data_name(run),
+        "model": run.config["model"]["name"],
+    }
+    counts = {"n": run.n or 0, "seeds": seeds}
+    norm, eps, mask = threat["norm"], threat["eps"], threat.get("mask", "")
+    limited = {"norm": norm, "eps": eps} | ({"mask": mask} if mask else {})
+    return {
+        **{key: Fact(name, {key: name}, name) for key, name in names.items()},
+        "eps": Fact(limits(**limited), limited, (norm, eps, mask)),
+        **{key: Fact(str(count), {key: count}, -count) for key, count in counts.items()},
+    }
+
+
+def _named(row: Row, fact: str, name: str) -> Row:
+    return replace(row, facts={**row.facts, fact: Fact(name, {fact: name}, name)})

@@ -1,0 +1,109 @@
+"""How a model was made: what two training runs have in common when only their seeds differ."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from robustbench_cli.report.columns import joined
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Kind, Run
+
+_RECIPE = "recipe"
+"""Stands in a configuration where another run's work was named."""
+_EXTRA = "extra_sha256"
+"""The fingerprint of extra images, in the record of a training and of a generator's samples."""
+
+
+def of_kind(runs: Sequence[Run], kind: Kind) -> list[Run]:
+    """The runs of one kind."""
+    return [run for run in runs if run.kind == kind]
+
+
+def by_weights(runs: Iterable[Run]) -> dict[str, Run]:
+    """Training runs by the fingerprint of their weights, by which other records name them."""
+    return {run.checkpoint.sha256: run for run in runs if run.checkpoint}
+
+
+def trained(runs: Sequence[Run]) -> dict[str, Run]:
+    """The training runs by id; what they build on counts by how it was made, whatever its seed."""
+    every = of_kind(runs, "train")
+    drawn = {run.dataset[_EXTRA]: run for run in of_kind(runs, "synth") if _EXTRA in run.dataset}
+    known = by_weights(every) | drawn
+    return {run.id: replace(run, config=_made(run, known), subject=named(run)) for run in every}
+
+
+def named(run: Run) -> str:
+    """What tables call a run: its subject, which of the paper's or the code's variant included."""
+    parts, tables = run.subject.split("+"), [*run.config.get("defense", {}).values()]
+    if len(parts) != len(tables):
+        return run.subject
+    return "+".join(
+        joined(part, f"variant={table['variant']}")
+        if "variant" in table and "variant=" not in part
+        else part
+        for part, table in zip(parts, tables, strict=True)
+    )
+
+
+def key(run: Run) -> Hashable:
+    """Equal for runs of ``trained`` that differ in their seeds only."""
+    generated = _RECIPE in run.config.get("extra", {})
+    extra = None if generated else run.dataset.get(_EXTRA)
+    return records.same_but_seed(run.config), run.dataset.get("train_sha256"), extra
+
+
+def measured(run: Run, parent: Run) -> Run:
+    """What made the model of an evaluation, with the parameters that the evaluation set."""
+    asked = run.config.get("defense", {})
+    tables = {
+        label: {key: asked.get(label, {}).get(key, value) for key, value in table.items()}
+        for label, table in parent.config.get("defense", {}).items()
+    }
+    return replace(parent, config={**parent.config, "defense": tables})
+
+
+def unlike(runs: Sequence[Run]) -> set[str]:
+    """Runs of one name, or of one attack, whose records do not hold the same settings.
+
+    A setting that a later version brought is missing from records written before: such runs can be
+    compared once their defaults are filled in.
+    """
+    alike: dict[Hashable, list[tuple[str, frozenset[str]]]] = defaultdict(list)
+    for run in of_kind(runs, "train"):
+        names = (run.config.get(part, {}).get("name") for part in ("model", "dataset", "optimizer"))
+        own = {part: held for part, held in run.config.items() if part not in ("parents", "extra")}
+        alike[run.subject, *names].append((run.id, frozenset(name for name, _ in flat(own))))
+    for run in of_kind(runs, "eval"):
+        for outcome in run.attacks.values():
+            alike[outcome.params.get("name")].append((run.id, frozenset(outcome.params)))
+    several = [known for known in alike.values() if len({keys for _, keys in known}) > 1]
+    return {id_ for known in several for id_, _ in known}
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``a.b``, value: the entries of nested tables."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _made(run: Run, known: Mapping[str, Run]) -> dict[str, Any]:
+    """A configuration in which other runs' work is replaced by how it was made.
+
+    Args:
+        known: runs by their weights, those of generators by the fingerprint of their images.
+    """
+
+    def recipe(other: Run) -> dict[str, str]:
+        return {"run": named(other), _RECIPE: records.same_but_seed(_made(other, known))[:8]}
+
+    parents = dict(run.config.get("parents", {}))
+    for role, given in parents.items():
+        if parent := known.get(given.get("weights")):
+            parents[role] = recipe(parent)
+    made = {**run.config, "parents": parents} if parents else run.config
+    drawn = known.get(run.dataset.get(_EXTRA, "")) if made.get("extra") else None
+    return {**made, "extra": recipe(drawn)} if drawn else made

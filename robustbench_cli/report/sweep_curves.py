@@ -1,0 +1,125 @@
+"""Accuracy over a radius or over a number of steps: what a sweep measured, as lines."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+from robustbench_cli.core.registry import limits
+from robustbench_cli.report.columns import CLEAN, LAST, swept
+from robustbench_cli.report.robustness_table import Row, finished, rows
+from robustbench_cli.report.statistics import Cell
+from robustbench_cli.runs.records import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """An accuracy (share) at one value of what is swept."""
+
+    at: float
+    mean: float
+    std: float | None
+    """Over seeds; None for a single one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One model, or one training configuration over its seeds, under one attack."""
+
+    model: str
+    attack: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Curves that can be compared."""
+
+    over: str
+    """What is swept: ``eps`` or ``steps``."""
+    dataset: str
+    norm: str
+    eps: float | None
+    """The radius, unless it is swept."""
+    n: int
+    curves: tuple[Curve, ...]
+    mask: str = ""
+    """Which pixels may change; nothing: all."""
+
+    @property
+    def title(self) -> str:
+        """What all curves have in common."""
+        plain = self.norm if self.eps is None else limits(self.norm, self.eps)
+        threat = f"{plain}, mask {self.mask}" if self.mask else plain
+        return f"{self.dataset}, {threat}, n {self.n}"
+
+
+def panels(runs: Sequence[Run], *, dataset: str | None = None) -> list[Panel]:
+    """Every finished sweep, seeds joined; those over radii first.
+
+    Args:
+        runs: every record, training runs included, oldest first.
+        dataset: on this data set only.
+    """
+    finished(runs)
+    groups: dict[tuple[str, Hashable], list[Row]] = defaultdict(list)
+    for over in ("eps", "steps"):
+        of_this = [run for run in map(_regardless, runs) if swept(run) in ("", over)]
+        for row in rows(of_this, keep=lambda run: bool(swept(run))):
+            groups[over, row.setting].append(row)
+    return [
+        _panel(over, found)
+        for (over, _), found in groups.items()
+        if dataset in (None, found[0].facts["dataset"].text)
+    ]
+
+
+def _regardless(run: Run) -> Run:
+    """A sweep over radii does not depend on the one that the evaluation was given."""
+    if swept(run) != "eps":
+        return run
+    return replace(run, config={**run.config, "threat": {**run.config["threat"], "eps": 0.0}})
+
+
+def _panel(over: str, found: Sequence[Row]) -> Panel:
+    facts = found[0].facts
+    eps = facts["eps"].raw
+    defenses = [row.facts["defense"].text for row in found]
+    return Panel(
+        over=over,
+        dataset=facts["dataset"].text,
+        norm=eps["norm"],
+        eps=None if over == "eps" else eps["eps"],
+        n=facts["n"].raw["n"],
+        mask=eps.get("mask", ""),
+        curves=tuple(
+            curve
+            for row, name in zip(found, defenses, strict=True)
+            for curve in _curves(row, _name(row, defenses.count(name) > 1), over)
+        ),
+    )
+
+
+def _name(row: Row, twice: bool) -> str:
+    name, model = (row.facts[fact].text for fact in ("defense", "model"))
+    return f"{name} {model}" if twice and model not in name else name
+
+
+def _curves(row: Row, model: str, over: str) -> list[Curve]:
+    lines: dict[str, dict[float, Cell]] = defaultdict(dict)
+    for cell in row.cells.values():
+        if isinstance(cell, Cell) and cell.at and cell.at[0] == over:
+            lines[cell.attack][cell.at[1]] = cell
+    for attack, line in lines.items():
+        clean = row.cells.get(CLEAN + LAST if attack.endswith(LAST) else CLEAN)
+        if over == "eps" and isinstance(clean, Cell):
+            line.setdefault(0.0, clean)
+    return [
+        Curve(
+            model=model,
+            attack=attack,
+            points=tuple(
+                Point(at=at, mean=cell.mean, std=cell.std) for at, cell in sorted(line.items())
+            ),
+        )
+        for attack, line in lines.items()
+    ]

@@ -1,0 +1,131 @@
+"""Who breaks whom: images crafted on one model, tried on another."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robustbench_cli.core.registry import limits
+from robustbench_cli.report import seed_groups
+from robustbench_cli.report.columns import CLEAN, key_of, labels, odd, source, swept
+from robustbench_cli.report.robustness_table import count, finished, right, setting
+from robustbench_cli.report.statistics import Cell
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Outcome, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """One attack under one threat: a model's accuracy on images made for each other one."""
+
+    attack: str
+    about: Mapping[str, Any]
+    """dataset, norm, eps, perhaps mask, n."""
+    names: Mapping[str, str]
+    """What to call the models, by their weights, in the order in which they were made."""
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    cells: Mapping[tuple[str, str], Cell]
+    """By source and target; the white-box evaluation where both are one."""
+    clean: Mapping[str, Cell]
+    """By target."""
+    runs: Mapping[tuple[str, str], str]
+    """The evaluation that each number is from."""
+
+    @property
+    def title(self) -> str:
+        """What all numbers have in common."""
+        about = self.about
+        threat = limits(about["norm"], about["eps"], about.get("mask", ""))
+        return f"{self.attack}: {about['dataset']}, {threat}, n {about['n']}"
+
+
+def matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[Matrix]:
+    """One for each attack and setting under which images were transferred.
+
+    Of a repeated evaluation the latest counts; seeds are models of their own.  Images are crafted
+    on models as they were trained, so evaluations that set parameters of a defense are left out.
+
+    Args:
+        runs: every record, training runs included, oldest first.
+        intervals: write confidence intervals.
+    """
+    trained = {run.id: run for run in seed_groups.of_kind(runs, "train")}
+    done = [run for run in finished(runs) if not swept(run) and _as_trained(run, trained)]
+    involved = {w for run in done if source(run) for w in (_made_on(run), run.weights)}
+    names = _names(runs, involved)
+    groups: dict[Hashable, list[tuple[Run, str, Outcome]]] = defaultdict(list)
+    for run in done:
+        for label, outcome in run.attacks.items():
+            # A model's own images and another's are of one attack here.
+            groups[setting(run), key_of(run, outcome, apart=False)].append((run, label, outcome))
+    moved = {key: seen for key, seen in groups.items() if any(source(run) for run, _, _ in seen)}
+    called = labels([seen[0] for seen in moved.values()])
+    found = [
+        _matrix(attack, seen, names, intervals)
+        for attack, seen in zip(called, moved.values(), strict=True)
+    ]
+    return sorted(found, key=lambda m: (m.about["dataset"], m.about["norm"], m.about["eps"]))
+
+
+def _matrix(
+    attack: str, seen: Sequence[tuple[Run, str, Outcome]], names: Mapping[str, str], intervals: bool
+) -> Matrix:
+    involved = {w for run, _, _ in seen if source(run) for w in (_made_on(run), run.weights)}
+    cells, clean, used = {}, {}, {}
+    for run, label, outcome in seen:
+        pair, n = (_made_on(run), run.weights), run.n or 0
+        if not involved.issuperset(pair):
+            continue
+        cells[pair] = Cell(name=label, correct=(right(outcome),), n=n, intervals=intervals)
+        clean[run.weights] = Cell(
+            name=CLEAN, correct=(count(run.clean_accuracy, n),), n=n, intervals=intervals
+        )
+        used[pair] = run.id
+    first = seen[0][0]
+    return Matrix(
+        attack=attack,
+        about={"dataset": records.data_name(first), **first.config["threat"], "n": first.n},
+        names=names,
+        sources=tuple(model for model in names if any(model == made_on for made_on, _ in cells)),
+        targets=tuple(model for model in names if model in clean),
+        cells=cells,
+        clean=clean,
+        runs=used,
+    )
+
+
+def _as_trained(run: Run, trained: Mapping[str, Run]) -> bool:
+    parent = trained.get(run.parent or "")
+    return parent is None or seed_groups.measured(run, parent) == parent
+
+
+def _made_on(run: Run) -> str:
+    return str(source(run).get("weights") or run.weights)
+
+
+def _names(runs: Sequence[Run], involved: set[str]) -> dict[str, str]:
+    """Models by their weights: the subject and, where several share it, what differs."""
+    models: dict[str, tuple[str, dict[str, Any]]] = {}
+    for run in runs:
+        kept = run.checkpoint.sha256 if run.checkpoint else run.weights
+        about = {"seed": run.seed, "run": run.id} if run.checkpoint else {"weights": kept[:8]}
+        if kept in involved:
+            models.setdefault(kept, (seed_groups.named(run), about))
+    for run in runs:  # the training run may have been left elsewhere
+        if (made_on := _made_on(run)) in involved:
+            models.setdefault(made_on, (str(source(run).get("id")), {"weights": made_on[:8]}))
+    return dict(zip(models, _told_apart(list(models.values())), strict=True))
+
+
+def _told_apart(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """By the seed if that is enough, else by the run."""
+    more = odd(models)
+    short = [
+        f"{name} ({some[0]})" if some else name
+        for (name, _), some in zip(models, more, strict=True)
+    ]
+    return [
+        f"{name} ({', '.join(some[-1:])})" if some and short.count(brief) > 1 else brief
+        for (name, _), some, brief in zip(models, more, short, strict=True)
+    ]

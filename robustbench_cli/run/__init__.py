@@ -1,1 +1,0 @@
-"""One module per command: build what was asked for, call the engine, leave a record."""

@@ -1,0 +1,1 @@
+"""Runs on disk: their folders, their records, and the environment that they were made in."""

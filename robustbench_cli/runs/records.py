@@ -1,0 +1,318 @@
+"""What a run leaves behind: ``results/<id>/run.json``, replaced whole at every change.
+
+No torch in here: reports must start fast.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from robustbench_cli.core.atomic_files import write_bytes
+from robustbench_cli.core.errors import UserError
+
+SCHEMA = 1
+
+Kind = Literal["train", "eval", "attack", "detect", "synth", "joint"]
+Population = Literal["adversarial", "clean+adversarial"]
+Status = Literal["started", "interrupted", "failed", "ok"]
+UNFINISHED: tuple[Status, ...] = ("started", "interrupted", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights that a training run kept."""
+
+    file: str
+    sha256: str
+    epoch: int
+    rule: str
+    """How the epoch was chosen: last, best (held-out validation), epoch, oracle (test set)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one attack did to all examples of an evaluation."""
+
+    params: dict[str, Any]
+    n: int
+    correct: int
+    """Examples that are classified correctly before and after."""
+    robust_accuracy: float
+    forwards: int
+    """Images pushed forward through the model, the verdict's own passes included."""
+    backwards: int
+    seconds: float
+    eps: float | None = None
+    """The radius, where it is not the evaluation's own (a sweep)."""
+    broken_by: dict[str, int] = field(default_factory=dict)
+    """How many examples each member of an ensemble broke."""
+    stages: list[str] = field(default_factory=list)
+    """The member of an ensemble that each number in ``by`` stands for (``examples.npz``)."""
+    minimal: bool = False
+    """Whether the attack looks for the nearest image, so that it has a distance."""
+    median_norm: float | None = None
+    """Of attacks for the nearest image: the median distance; None where half were not reached."""
+    majority_accuracy: float | None = None
+    """Of a randomised model: examples whose most frequent prediction is right."""
+    spread: tuple[float, float] | None = None
+    """Of a randomised model: the 5 % and 95 % points of the accuracy over single draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Within:
+    """What is certified within one radius."""
+
+    norm: str
+    eps: float
+    radius: float
+    """The same in the certificate's norm: that of the smallest ball which holds the other."""
+    correct: int
+    """Examples whose true class is certified at least as far."""
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What one certificate says of all examples of an evaluation."""
+
+    params: dict[str, Any]
+    norm: str
+    """What radii are measured in."""
+    n: int
+    correct: int
+    """Examples whose true class is predicted; of smoothing: by the smoothed classifier."""
+    accuracy: float
+    abstained: float
+    """The share of examples for which no class is predicted."""
+    uncertified: float
+    """The share of examples for which no class is certified."""
+    mean_radius: float
+    """The average certified radius (ACR): 0 for an example whose true class is not certified."""
+    within: list[Within]
+    forwards: int
+    """Noisy images pushed through the model."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """How well one detector tells wrong answers from right ones under one attack."""
+
+    detector: str
+    params: dict[str, Any]
+    fitted: str
+    """sha256 of what it had learned."""
+    attack: str
+    population: Population
+    """Every image as the attack left it; or these and the clean ones together."""
+    wrong: int
+    right: int
+    auroc: float | None
+    """The share of pairs, one wrong and one right, in which the wrong answer is the more suspicious
+    one, ties half; None where all are wrong or none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """One of several domains that the same perturbation is to fool."""
+
+    name: str
+    clean_accuracy: float
+    robust_accuracy: float
+    """The share of examples about which it is right at the image that counts."""
+    weight: float
+    """What the attack weighed it with in the end: the mean over the examples it attacked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One command, as it was asked and as it went.  Fields are only ever added."""
+
+    schema: int = SCHEMA
+    id: str
+    kind: Kind
+    status: Status = "started"
+    created: datetime
+    updated: datetime | None = None
+    command: list[str]
+    config: dict[str, Any]
+    """Every setting that decides the outcome, defaults included."""
+    seed: int = 0
+    parent: str | None = None
+    """The training run that was evaluated."""
+    subject: str = ""
+    """What a table's row calls it: ``trades+awp``, or the user's own model."""
+    dataset: dict[str, Any] = field(default_factory=dict)
+    """Name, sizes and sha256 fingerprints of the data that was used."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    resumed: list[dict[str, Any]] = field(default_factory=list)
+    """The environment of each later process that went on with the run."""
+    history: list[dict[str, float | int | None]] = field(default_factory=list)
+    """One row per epoch."""
+    checkpoint: Checkpoint | None = None
+    """The weights that a training run's rule keeps."""
+    last: Checkpoint | None = None
+    """The weights after a training run's last epoch, where the rule keeps others."""
+    weights: str = ""
+    """sha256 of the weights that were evaluated."""
+    evaluated: Checkpoint | None = None
+    """Which of a training run's weights those are."""
+    search: str = ""
+    """What an evaluation's attacks searched in: float32, or something faster.  Verdicts are always
+    float32's."""
+    clean_accuracy: float | None = None
+    worst_case_accuracy: float | None = None
+    """Examples that no attack of this evaluation broke, per example."""
+    n: int | None = None
+    attacks: dict[str, Outcome] = field(default_factory=dict)
+    certificates: dict[str, Proof] = field(default_factory=dict)
+    domains: list[Domain] = field(default_factory=list)
+    """Of a joint attack, whose accuracies count examples that are not wrong in all of them."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of the file with one verdict per example."""
+    fitted: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of the file with what a detector or a generator has learned."""
+    detections: list[Detection] = field(default_factory=list)
+    scores: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of the file with what each detector says of each answer."""
+    samples: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of the file with a generator's images."""
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    error: str | None = None
+
+
+_RUN = TypeAdapter(Run)
+
+
+def write(run: Run, folder: Path) -> Path:
+    """Replace ``run.json`` whole, so a reader never sees half of one."""
+    return write_bytes(folder / "run.json", _RUN.dump_json(run, indent=2) + b"\n")
+
+
+def read(path: Path) -> Run:
+    """The record in ``path`` (a run's folder or its ``run.json``).
+
+    Raises:
+        UserError: it is absent, damaged, or of a newer schema.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        run = _RUN.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"no run at {str(path)!r}: {file.name} is missing") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{file} is damaged: {where or 'file'}: {first['msg']}") from None
+    if run.schema > SCHEMA:
+        raise UserError(
+            f"{file} has schema {run.schema}, this advbench reads up to {SCHEMA}: upgrade advbench"
+        )
+    return run
+
+
+def data_name(run: Run) -> str:
+    """What tables call the data set: its name, or ``folder:NAME`` without where that is."""
+    path = run.config["dataset"].get("path")
+    return f"{run.dataset['name']}:{Path(path).name}" if path else str(run.dataset["name"])
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process from writing into the same run; the lock dies with the process."""
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"run {folder.name!r} is being written by another process") from None
+        yield
+
+
+@dataclass
+class Recorder:
+    """A run's record while it is being made."""
+
+    run: Run
+    folder: Path
+    silent: bool = False
+    """Whether another process writes the record."""
+
+    def update(self, **changes: Any) -> None:
+        """Change fields and write the record."""
+        self.run = replace(self.run, **changes, updated=now())
+        if not self.silent:
+            write(self.run, self.folder)
+
+
+@contextmanager
+def recording(
+    run: Run,
+    folder: Path,
+    *,
+    silent: bool = False,
+    worthless: Callable[[Run, BaseException], bool] = lambda *_: False,
+) -> Iterator[Recorder]:
+    """A record that says how the run went, even when it fails or is interrupted.
+
+    Args:
+        silent: another process writes it.
+        worthless: whether a run that ends with this error leaves nothing, not even its folder.
+
+    Raises:
+        UserError: another process writes it now, or has since ``run`` was read.
+    """
+    with nullcontext() if silent else locked(folder):
+        known = None if silent or not (folder / "run.json").is_file() else read(folder)
+        if known and known.updated != run.updated:
+            raise UserError(f"run {run.id!r} was changed by another process: try again")
+        recorder = Recorder(run, folder, silent)
+        try:
+            recorder.update(status="started", error=None)
+            yield recorder
+        except (KeyboardInterrupt, Exception) as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            what = None if stopped else f"{type(error).__name__}: {error}"
+            recorder.update(status="interrupted" if stopped else "failed", error=what)
+            if not silent and worthless(recorder.run, error):
+                shutil.rmtree(folder)
+            raise
+        recorder.update(status="ok")
+
+
+def now() -> datetime:
+    """The time, with its zone."""
+    return datetime.now(UTC)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def filed(path: Path) -> dict[str, str]:
+    """How a record names a file beside it."""
+    return {"file": path.name, "sha256": sha256(path)}
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` as they come back from a file: a list where a tuple was."""
+    result: dict[str, Any] = json.loads(json.dumps(values))
+    return result
+
+
+def same_but_seed(config: Mapping[str, Any]) -> str:
+    """A key that is equal for runs which differ only in their seed."""
+    # A preset and the same settings typed by hand are one configuration.
+    rest = {key: value for key, value in config.items() if key not in ("seed", "preset")}
+    return hashlib.sha256(TypeAdapter(dict[str, Any]).dump_json(rest)).hexdigest()

@@ -1,0 +1,1 @@
+"""Training: the loop over epochs, its checkpoints, and signs of overfitting."""

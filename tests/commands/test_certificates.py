@@ -1,0 +1,186 @@
+"""Certificates of a trained net on real digits: figures, and what is left after an interrupt."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from robustbench_cli.certificates.smoothing import Smoothing
+from robustbench_cli.commands import train_config
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.eval_config import chosen_attacks, chosen_certificates, eval_config
+from robustbench_cli.commands.evaluate import Request, Subject, run
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.data import DATASETS
+from robustbench_cli.evaluation import journal
+from robustbench_cli.models.weights import digest
+from robustbench_cli.runs import folders, records
+
+BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
+SHORT = "smoothing:n=400,n0=50,alpha=0.01"
+
+
+def config(*certificates, attacks=(), options=None, **more):
+    typed = {
+        "attack": chosen_attacks(list(attacks), None, {}) if attacks else {},
+        "certify": chosen_certificates(list(certificates), options or {}),
+        "threat": {"eps": 2 / 255},
+        "n": 24,
+    }
+    return eval_config(BASE, {**typed, **more}, [])
+
+
+def certified(out, net, chosen, display=None):
+    """The record and the arrays."""
+    request = Request(
+        subject=Subject(model=net, name="net", weights=digest(net)),
+        config=chosen,
+        place=train_config.Place(out=out, device="cpu"),
+        command=["x"],
+    )
+    folder = run(request, display or Display())
+    with np.load(folder / "examples.npz") as arrays:
+        return records.read(folder), {key: arrays[key] for key in arrays.files}
+
+
+class Watching(Display):
+    """What was told of certificates; Ctrl-C after so many calls."""
+
+    def __init__(self, calls=math.inf):
+        self.told, self.started, self._left = [], [], calls
+
+    def judging(self, label, n, what="robust accuracy"):
+        self.started.append((label, n, what))
+
+    def judged(self, done, accuracy):
+        self.told.append((done, accuracy))
+        self._left -= self.started[-1][0] != "clean"
+        if self._left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def net(digits_model):
+    return digits_model[0]
+
+
+def test_the_figures_are_those_of_the_examples(tmp_path, net):
+    display = Watching()
+    found, arrays = certified(tmp_path, net, config(SHORT), display)
+    proof, label = found.certificates[SHORT], arrays["label"]
+    assert (proof.n, proof.norm, proof.forwards) == (24, "L2", 24 * 450)
+    prediction, radius = arrays[f"{SHORT}/prediction"], arrays[f"{SHORT}/radius"]
+    right = arrays[f"{SHORT}/certified"] == label
+    assert (arrays[f"{SHORT}/votes"].sum(2) == [50, 400]).all()
+    assert proof.correct == (prediction == label).sum() > 12
+    assert proof.accuracy == proof.correct / 24
+    assert proof.abstained == pytest.approx((prediction == -1).mean())
+    assert proof.uncertified == pytest.approx((arrays[f"{SHORT}/certified"] == -1).mean())
+    assert proof.mean_radius == pytest.approx(radius[right].sum() / 24)
+    within = {(each.norm, each.eps): each for each in proof.within}
+    assert list(within) == [*(("L2", r) for r in (0, 0.25, 0.5, 0.75, 1)), ("Linf", 2 / 255)]
+    for each in proof.within:
+        assert each.correct == (right & (radius >= each.radius)).sum(), each
+        assert each.accuracy == each.correct / 24
+    assert within["Linf", 2 / 255].radius == pytest.approx(2 / 255 * 8)
+    counts = [within["L2", r].correct for r in (0, 0.25, 0.5)]
+    assert counts[0] > counts[1] > counts[2]
+    # What the votes say is what the record says.
+    again = Smoothing(n=400, n0=50, alpha=0.01).certify(arrays[f"{SHORT}/votes"])
+    assert np.array_equal(again.radius, radius)
+    assert display.started == [("clean", 24, "accuracy"), (SHORT, 24, "certified accuracy")]
+    assert display.told[-1] == (24, pytest.approx(right.mean()))
+
+
+def test_no_certificate_promises_more_than_an_attack_breaks(tmp_path, net):
+    """The smoothed classifier is attacked where it is certified, by its own noisy copies."""
+    _, arrays = certified(tmp_path, net, config(SHORT))
+    split = DATASETS.build(Spec("digits")).load("test", tmp_path)
+    smoothing = Smoothing(n=400, n0=50, alpha=0.01)
+    for row in (arrays[f"{SHORT}/radius"] > 0.2).nonzero()[0][:4]:
+        x, radius = split.images(slice(row, row + 1)), float(arrays[f"{SHORT}/radius"][row])
+        noise = Noise(9, torch.full((400,), int(row))).at(torch.arange(400))
+        leaf = x.clone().requires_grad_()
+        copies = smoothing.copies(leaf.expand(400, -1, -1, -1), noise)
+        top = int(arrays[f"{SHORT}/certified"][row])
+        (-net(copies).log_softmax(1)[:, top].mean()).backward()
+        moved = x + 0.99 * radius * leaf.grad / leaf.grad.norm()
+        votes = net(smoothing.copies(moved.expand(400, -1, -1, -1), noise)).argmax(1)
+        assert int(votes.mode().values) == top
+
+
+@pytest.mark.parametrize("after", [0, 3, 23])
+def test_an_interrupted_certificate_goes_on_to_the_same_figures(after, tmp_path, net, monkeypatch):
+    monkeypatch.setattr(journal, "FLUSH", -1.0)  # write whatever comes on
+    chosen = config(SHORT, batch_size=300)
+    whole, theirs = certified(tmp_path / "whole", net, chosen)
+    with pytest.raises(KeyboardInterrupt):
+        certified(tmp_path / "cut", net, chosen, Watching(after))
+    (cut,) = folders.every(tmp_path / "cut")
+    assert cut.status == "interrupted"
+    assert not cut.certificates
+    display = Watching()
+    resumed, mine = certified(tmp_path / "cut", net, chosen, display)
+    assert (resumed.id, resumed.status) == (cut.id, "ok")
+    # What the journal holds is not asked again.
+    assert len([done for done, _ in display.told]) <= 24 - after
+    assert mine.keys() == theirs.keys()
+    for key, values in theirs.items():
+        assert np.array_equal(mine[key], values), key
+    plain = {"seconds": 0.0}
+    pairs = (run_.certificates[SHORT].__dict__ | plain for run_ in (resumed, whole))
+    assert next(pairs) == next(pairs)
+
+
+def test_attacks_and_several_certificates_share_an_evaluation(tmp_path, net):
+    labels = ["smoothing:n=50,sigma=0.1", "smoothing:n=50,sigma=0.5"]
+    found, arrays = certified(tmp_path, net, config(*labels, attacks=["fgsm"]))
+    alone, theirs = certified(tmp_path, net, config(labels[1], batch_size=7))
+    assert list(found.certificates) == labels
+    assert list(found.attacks) == ["fgsm"]
+    assert found.worst_case_accuracy == found.attacks["fgsm"].robust_accuracy
+    assert alone.worst_case_accuracy == alone.clean_accuracy == found.clean_accuracy
+    assert found.seconds == pytest.approx(
+        found.attacks["fgsm"].seconds + sum(p.seconds for p in found.certificates.values())
+    )
+    for name in ("prediction", "certified", "radius", "votes"):
+        mine = arrays[f"{labels[1]}/{name}"]
+        assert np.array_equal(mine, theirs[f"{labels[1]}/{name}"]), name
+    assert (arrays[f"{labels[0]}/votes"] != arrays[f"{labels[1]}/votes"]).any()
+
+
+def test_the_evaluation_s_own_ball_is_reported_in_any_norm(tmp_path, net):
+    found, _ = certified(
+        tmp_path, net, config("smoothing:n=50", n=4, threat={"norm": "L1", "eps": 0.3})
+    )
+    (own,) = (w for w in found.certificates["smoothing:n=50"].within if w.norm == "L1")
+    assert (own.eps, own.radius) == (0.3, 0.3)  # an L1 ball lies inside the L2 ball of its radius
+
+
+def test_a_radius_that_no_votes_can_prove_is_said(tmp_path, net):
+    found, _ = certified(tmp_path, net, config(SHORT, n=2, threat={"eps": 0.15}))
+    (note,) = (note for note in found.notes if SHORT in note)
+    furthest = Smoothing(n=400, alpha=0.01).furthest
+    assert f"no more than L2 {furthest:.4f}" in note
+    assert "Linf 0.15, which needs L2 1.2000" in note
+    few, _ = certified(tmp_path, net, config("smoothing:n=5", n=2))
+    assert any("nothing can be certified" in note for note in few.notes)
+
+
+@pytest.mark.parametrize(
+    ("certificates", "more", "message"),
+    [
+        (["smoothing", "smoothing"], {}, "certificate 'smoothing' is given twice"),
+        (["smoothing:sigma=1"], {"options": {"sigma": "0.5"}}, "says it, too"),
+        (["smoothing"], {"options": {"eot": 3}}, "--eot: none of these certificates takes it"),
+        ([], {"options": {"sigma": "0.5"}}, "add --certify smoothing"),
+        (["smoothing"], {"attacks": ["fgsm"], "sweep": "eps=0,0.1"}, "goes without --sweep"),
+        (["smoothing"], {"attacks": ["fgsm"], "source": {"id": "x"}}, "goes without --source"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(certificates, more, message):
+    with pytest.raises(UserError, match=message):
+        config(*certificates, **more)

@@ -1,0 +1,35 @@
+"""Shipped presets, trained as ``advbench train --preset NAME --smoke`` trains them."""
+
+import math
+
+import pytest
+
+from robustbench_cli.cli import main
+from robustbench_cli.commands import train_config
+from robustbench_cli.runs import records
+
+DIFFERENT = [
+    "awp-table2-at-awp",  # moved weights
+    "fast-cifar10",  # one step, a rate for each update
+    "feature-scatter-table1",  # transport over a batch
+    "free-cifar10",  # several updates of a batch
+    "he-table2-alp-he",  # a head of its own, a clean and an adversarial pass
+    "mmc-cifar10-at-resnet-110",  # fixed centres, targeted steps
+    "rice-table1-svhn-l2",  # L2, the last epoch
+    "rice-table2-mixup",  # shares of labels, the best epoch
+    "vat-cifar10-preact-resnet-18",  # no labels in the inner loss
+]
+"""Presets that train by code which the others do not run."""
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_a_preset_trains_on_a_few_digits(name, tmp_path):
+    words = ["train", "--preset", name, "--smoke", "--epochs", "2", "--name", "run", "--quiet"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    run = records.read(tmp_path / "run")
+    assert (run.status, run.config["preset"], run.dataset["name"]) == ("ok", name, "digits")
+    assert (
+        run.config["defense"] == train_config.train_config({"preset": name}, [], smoke=True).defense
+    )
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert all(math.isfinite(row["loss"]) for row in run.history)

@@ -1,0 +1,16 @@
+"""What a message offers instead of a name that nobody knows."""
+
+from robustbench_cli.core.errors import hint
+
+
+def test_the_nearest_name_or_all_of_a_few():
+    assert hint("tradse", ["mart", "trades"]) == "; did you mean 'trades'?"
+    assert hint("?", ["trades", "mart"]) == "; known: mart, trades"
+    assert hint("?", []) == "; known: none"
+
+
+def test_many_names_are_no_message():
+    many = [f"preset-{i:03}" for i in range(180)]
+    assert hint("presett-017", many, "advbench list presets") == "; did you mean 'preset-017'?"
+    assert hint("?", many, "advbench list presets") == "; see advbench list presets"
+    assert hint("?", many).endswith(", preset-019 and 160 more")
