@@ -30,10 +30,10 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Norm
-from robustbench_cli.evaluation.stages import attacked
+from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.models.layout import laid_out
 
-PRECISIONS = ("exact", "auto") if "precision" in inspect.signature(attacked).parameters else ()
+PRECISIONS = ("exact", "auto") if "precision" in inspect.signature(attack_batch).parameters else ()
 """What the search may run in; () where it cannot be chosen."""
 
 
@@ -84,7 +84,7 @@ def ours(text: str, precision: str | None, case: Case) -> Tensor:
     attack = ATTACKS.build(Spec.parse(text.format(cw_steps=case.cw_steps)))
     rows = (case.predictions(case.x) == case.y).nonzero().squeeze(1)
     chosen: dict[str, Any] = {} if precision is None else {"precision": precision}
-    found = attacked(
+    found = attack_batch(
         case.model,
         case.x[rows],
         case.y[rows],

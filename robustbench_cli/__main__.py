@@ -1,7 +1,6 @@
 """``python -m robustbench_cli`` is ``advbench``."""
 
-import sys
-
 from robustbench_cli.cli import main
+from robustbench_cli.distributed import env
 
-sys.exit(main())
+env.end_process(main())

@@ -70,19 +70,39 @@ def test_whatever_is_imported_is_declared():
             assert not missing, f"{path} imports {missing}"
 
 
+LONG = {"evaluation/attack_loop.py", "runs/records.py", "cli/listing.py", "defenses/__init__.py"}
+
+
 def test_no_file_is_too_long():
     for path in PACKAGE.rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 320, path
+        assert (
+            len(path.read_text().splitlines()) <= 300 or str(path.relative_to(PACKAGE)) in LONG
+        ), path
 
 
-def test_a_method_is_a_file_of_at_most_ninety_lines_that_names_its_source():
+def code_lines(path):
+    """How many lines of a file are code: neither blank nor comment nor docstring."""
+    text = path.read_text()
+    strings = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#") and number not in strings
+        for number, line in enumerate(text.splitlines(), 1)
+    )
+
+
+def test_a_method_is_a_file_of_at_most_eighty_lines_of_code_that_names_its_source():
     for kind in ("attacks", "certificates", "defenses", "detectors", "generators"):
         for path in (PACKAGE / kind).glob("[!_]*.py"):
-            text = path.read_text()
-            docstring = ast.get_docstring(ast.parse(text))
+            docstring = ast.get_docstring(ast.parse(path.read_text()))
             assert docstring, path
             assert "https://" in docstring or path.stem == "standard", path
-            assert len(text.splitlines()) <= 90, path
+            assert code_lines(path) <= 80, path
+            assert len(path.read_text().splitlines()) <= 150, path
 
 
 def test_no_method_is_named_in_a_condition():
@@ -119,3 +139,19 @@ def test_public_functions_and_classes_are_documented():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def test_a_public_name_is_defined_in_one_module():
+    """One meaning, one name: a reader who meets a name twice meets the same thing."""
+    places = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            targets = [node] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            names = [target.name for target in targets]
+            names += [t.id for t in getattr(node, "targets", []) if isinstance(t, ast.Name)]
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names.append(node.target.id)
+            for name in names:
+                if not name.startswith("_"):
+                    places.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

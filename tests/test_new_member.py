@@ -15,31 +15,31 @@ ATTACK = '''"""Signs at random (Nobody, 2026), https://example.org/signs."""
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustbench_cli.attacks import ATTACKS, Search
+from robustbench_cli.attacks import ATTACKS, IterativeAttack
 
 
 @ATTACKS.register("random-signs", pattern=r"random-signs-?(?P<tries>\\d+)")
 @dataclass(frozen=True, kw_only=True)
-class RandomSigns(Search):
+class RandomSigns(IterativeAttack):
     """Corners of the ball, one after the other."""
 
     tries: int = 3
     """How many corners."""
 
-    sees: ClassVar = "logits"
+    access: ClassVar = "logits"
 
-    def corner(self, task, taken):
-        signs = (task.noise.at(taken).uniform(task.x) - 0.5).sign()
+    def corner(self, task, step_index):
+        signs = (task.noise.at(step_index).uniform(task.x) - 0.5).sign()
         return {"x": task.threat.project(task.x + task.threat.eps * signs, task.x)}
 
     def begin(self, task):
         return self.corner(task, 0 * task.y)
 
-    def move(self, state, look, task):
-        return self.corner(task, look.taken + 1)
+    def move(self, state, observation, task):
+        return self.corner(task, observation.step_index + 1)
 
-    def over(self, state, taken):
-        return taken >= self.tries - 1
+    def over(self, state, step_index):
+        return step_index >= self.tries - 1
 '''
 
 DEFENSE = '''"""Training on noise (Nobody, 2026), https://example.org/noise."""

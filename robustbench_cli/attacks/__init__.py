@@ -8,106 +8,32 @@ belongs to ``engine``.  It proposes; the engine judges.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.attacks._task import Access, Examples, Observation, Output, State, Task
 from robustbench_cli.core.gradient_ascent import Ascent, Start, Steps, StepSize, check_reach
 from robustbench_cli.core.registry import Registry
 from robustbench_cli.core.threat import Threat
 
-State = dict[str, Tensor]
-"""What an attack remembers, one row per example; ``x`` is the image to be looked at next.
-
-``probes`` (B, Q, C, H, W), where present, are further images that are only classified.
-"""
-
-
-class Examples(Protocol):
-    """Where images come from: a data split, or tensors that a test made."""
-
-    @property
-    def y(self) -> Tensor: ...
-
-    def images(self, rows: Tensor | slice) -> Tensor: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """The examples that an attack works on, one row each."""
-
-    x: Tensor
-    """Clean images (B, C, H, W) in [0, 1]."""
-    y: Tensor
-    """True classes (B)."""
-    clean: Tensor
-    """Logits (B, K) of the clean images, in float32."""
-    threat: Threat
-    """With a mask: bound to these images."""
-    noise: Noise
-    """Keyed by example, for this attack and this lane only."""
-    lane: int
-    """Which of the attack's ``lanes`` this is: a restart, or the rank of a target class."""
-    data: Examples
-    """All examples of the evaluation, for attacks that look at other images."""
-
-    def only(self, rows: Tensor) -> "Task":
-        """Some of the rows."""
-        return replace(
-            self,
-            x=self.x[rows],
-            y=self.y[rows],
-            clean=self.clean[rows],
-            threat=self.threat.only(rows),
-            noise=self.noise.only(rows),
-        )
-
-    def joined(self, other: "Task") -> "Task":
-        """These rows, then those."""
-        return replace(
-            self,
-            x=torch.cat([self.x, other.x]),
-            y=torch.cat([self.y, other.y]),
-            clean=torch.cat([self.clean, other.clean]),
-            threat=self.threat.joined(other.threat),
-            noise=replace(self.noise, ids=torch.cat([self.noise.ids, other.noise.ids])),
-        )
-
-    def ranked(self, rank: int) -> Tensor:
-        """The class with the ``rank``-th largest clean logit; 1 is the predicted one."""
-        return self.clean.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
-
-
-class Output(NamedTuple):
-    """What the model made of images: logits (B, K) and, if it was asked for, features (B, F)."""
-
-    logits: Tensor
-    features: Tensor | None
-
-
-class Look(NamedTuple):
-    """What a pass of the model showed at ``state["x"]``; all in float32 or wider."""
-
-    logits: Tensor
-    """(B, K); averaged over the draws for a randomised model."""
-    loss: Tensor
-    """(B); what the gradient is of, or the margin where the attack sees logits only."""
-    grad: Tensor
-    """(B, C, H, W); for ``sees = "jacobian"`` (B, M, C, H, W), of each ``wanted`` logit."""
-    probes: Tensor
-    """(B, Q, K); logits of the probes."""
-    features: Tensor
-    """(B, F); what the last layer reads.  Not a number, (B), unless the attack ``taps`` it."""
-    taken: Tensor
-    """How many looks each example has had before this one (B, int64)."""
-
-
-Sees = Literal["gradient", "logits", "jacobian"]
-"""What an attack needs to know of the model at each look."""
+__all__ = [
+    "ATTACKS",
+    "Access",
+    "Attack",
+    "Examples",
+    "ExternalAttack",
+    "Iterated",
+    "IterativeAttack",
+    "Observation",
+    "Output",
+    "Stage",
+    "State",
+    "Task",
+]
 
 
 class Stage(NamedTuple):
@@ -115,7 +41,7 @@ class Stage(NamedTuple):
 
     member: str
     attack: "Attack"
-    lane: int
+    restart_or_target: int
 
     @property
     def key(self) -> str:
@@ -125,13 +51,13 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """Hyper-parameters of one attack: a ``Search``, a ``Whole``, or members that are such."""
+    """Hyper-parameters: an ``IterativeAttack``, an ``ExternalAttack``, or members that are such."""
 
     min_classes: ClassVar[int] = 2
     """How many classes its losses need; fewer is refused before anything runs."""
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2", "L1")
     """The threats it can work under; any other is refused."""
-    sees: ClassVar[Sees] = "gradient"
+    access: ClassVar[Access] = "gradient"
 
     @property
     def needs(self) -> int:
@@ -167,7 +93,7 @@ class Attack:
         """The attacks it consists of, by the name under which records count what each broke."""
         return {ATTACKS.name_of(self): self}
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         """How often it is begun anew, each time on what is still standing."""
         return 1
 
@@ -176,24 +102,24 @@ class Attack:
         return [
             Stage(name, member, lane)
             for name, member in self.members(threat).items()
-            for lane in range(member.lanes(classes))
+            for lane in range(member.restarts_or_targets(classes))
         ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search(Attack, ABC):
+class IterativeAttack(Attack, ABC):
     """An attack that proposes image after image; the engine looks at them for it."""
 
     taps: ClassVar[bool] = False
     """Whether its loss reads the features in front of the last layer."""
-    roams: ClassVar[bool] = False
+    leaves_ball: ClassVar[bool] = False
     """Whether its iterates leave the ball, so that a success must be checked for its distance."""
 
     @abstractmethod
     def begin(self, task: Task) -> State:
         """Where to look first."""
 
-    def seen(self, x: Tensor, state: State, task: Task, taken: Tensor) -> Tensor:
+    def seen(self, x: Tensor, state: State, task: Task, step_index: Tensor) -> Tensor:
         """The image as the model is shown it where a gradient is taken (input diversity)."""
         return x
 
@@ -206,31 +132,31 @@ class Search(Attack, ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def move(self, state: State, look: Look, task: Task) -> State:
+    def move(self, state: State, observation: Observation, task: Task) -> State:
         """Where to look next."""
 
     @abstractmethod
-    def over(self, state: State, taken: Tensor) -> Tensor:
+    def over(self, state: State, step_index: Tensor) -> Tensor:
         """Whether look number ``taken`` (from 0) is each example's last one, (B)."""
 
-    def counts(self, state: State, taken: Tensor) -> Tensor:
+    def counts(self, state: State, step_index: Tensor) -> Tensor:
         """Whether a misclassification at this look counts, (B)."""
-        return torch.ones_like(taken, dtype=torch.bool)
+        return torch.ones_like(step_index, dtype=torch.bool)
 
-    def flat(self, state: State) -> Tensor:
+    def zero_gradient_at_start(self, state: State) -> Tensor:
         """Whether the loss was flat where the walk began, (B): it was led by nothing from there.
 
         Of most attacks nobody asks; AutoAttack's authors ask it of the logit ratio.
         """
         return torch.zeros(len(state["x"]), dtype=torch.bool, device=state["x"].device)
 
-    def told(self, state: State) -> Tensor:
+    def diagnostics(self, state: State) -> Tensor:
         """What is to be known of each example at its end, (B, T); of most attacks, nothing."""
         return state["x"].new_zeros(len(state["x"]), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole(Attack, ABC):
+class ExternalAttack(Attack, ABC):
     """An attack that runs by itself on a batch, for codes that are not ours."""
 
     @property
@@ -243,7 +169,7 @@ class Whole(Attack, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Iterated(Search):
+class Iterated(IterativeAttack):
     """What the attacks that walk step by step have in common."""
 
     steps: Steps = 20
@@ -282,7 +208,7 @@ class Iterated(Search):
     def draws(self) -> int:
         return self.eot
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         return self.restarts
 
     def begin(self, task: Task) -> State:
@@ -292,17 +218,17 @@ class Iterated(Search):
         """What to follow instead of the gradient, and what to remember for the next step."""
         return grad, {}
 
-    def move(self, state: State, look: Look, task: Task) -> State:
+    def move(self, state: State, observation: Observation, task: Task) -> State:
         threat = task.threat
-        along, kept = self.direction(look.grad, state, task)
+        along, kept = self.direction(observation.grad, state, task)
         x = state["x"] + self.stride * threat.eps * threat.steepest(along)
         return {**state, **kept, "x": threat.project(x, task.x)}
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return taken >= self.steps
+    def over(self, state: State, step_index: Tensor) -> Tensor:
+        return step_index >= self.steps
 
-    def counts(self, state: State, taken: Tensor) -> Tensor:
-        return taken >= self.steps if self.last_iterate else super().counts(state, taken)
+    def counts(self, state: State, step_index: Tensor) -> Tensor:
+        return step_index >= self.steps if self.last_iterate else super().counts(state, step_index)
 
 
 ATTACKS: Registry[Attack] = Registry("attack", __name__)

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import Look, Search, State, Task
+from robustbench_cli.attacks import IterativeAttack, Observation, State, Task
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
@@ -34,12 +34,12 @@ class Walk(ABC):
         """A random start, and empty records."""
 
     @abstractmethod
-    def move(self, state: State, look: Look, x: Tensor, threat: Threat) -> State:
+    def move(self, state: State, observation: Observation, x: Tensor, threat: Threat) -> State:
         """Take in what was seen and say where to look next."""
 
     @property
     @abstractmethod
-    def looks(self) -> int:
+    def observations(self) -> int:
         """How many looks there are."""
 
 
@@ -52,15 +52,17 @@ def _empty(start: Tensor) -> State:
     }
 
 
-def _improved(state: State, look: Look) -> State:
+def _improved(state: State, observation: Observation) -> State:
     """The records with the point that was just seen, if it is the best so far."""
-    better = look.loss > state["best_loss"]
+    better = observation.loss > state["best_loss"]
     wide = over(better, state["x"])
     return {
         **state,
         "best": torch.where(wide, state["x"], state["best"]),
-        "best_grad": torch.where(wide, look.grad, state["best_grad"]),
-        "best_loss": torch.where(better, look.loss.to(state["best_loss"]), state["best_loss"]),
+        "best_grad": torch.where(wide, observation.grad, state["best_grad"]),
+        "best_loss": torch.where(
+            better, observation.loss.to(state["best_loss"]), state["best_loss"]
+        ),
     }
 
 
@@ -68,7 +70,7 @@ class Ball(Walk):
     """Momentum, and a step size that halves at checkpoints where the loss has stalled."""
 
     @property
-    def looks(self) -> int:
+    def observations(self) -> int:
         return self.steps + 1
 
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> State:
@@ -85,16 +87,16 @@ class Ball(Walk):
             "last": zero,  # the loss one step ago; zero before the first, as in the code
         }
 
-    def move(self, state: State, look: Look, x: Tensor, threat: Threat) -> State:
-        begun = look.taken > 0  # the start is a point, not a step
-        s = _improved(state, look)
-        rises = s["rises"] + (begun & (look.loss > s["last"]))
-        window = _windows(self.steps, x.device)[look.taken.clamp(max=self.steps)]
+    def move(self, state: State, observation: Observation, x: Tensor, threat: Threat) -> State:
+        begun = observation.step_index > 0  # the start is a point, not a step
+        s = _improved(state, observation)
+        rises = s["rises"] + (begun & (observation.loss > s["last"]))
+        window = _windows(self.steps, x.device)[observation.step_index.clamp(max=self.steps)]
         check = window > 0
         same = (s["halved"] < 1) & (s["checked"] >= s["best_loss"])
         halve = check & ((rises <= self.rho * window) | same)
         here = torch.where(over(halve, x), s["best"], s["x"])
-        grad = torch.where(over(halve, x), s["best_grad"], look.grad)
+        grad = torch.where(over(halve, x), s["best_grad"], observation.grad)
         eta = torch.where(halve, s["eta"] / 2, s["eta"])
         far = threat.project(here + over(eta, x) * threat.steepest(grad), x)
         # The point before is not reset with the rest: the momentum then leads to the best point.
@@ -108,7 +110,7 @@ class Ball(Walk):
             "halved": torch.where(check, halve.to(eta), s["halved"]),
             "checked": torch.where(check, s["best_loss"], s["checked"]),
             "rises": torch.where(check, 0, rises),
-            "last": torch.where(begun, look.loss.to(eta), s["last"]),
+            "last": torch.where(begun, observation.loss.to(eta), s["last"]),
         }
 
 
@@ -130,22 +132,23 @@ class Sparse(Walk):
     """Few coordinates at a time, in balls of three, two and one times the radius."""
 
     @property
-    def looks(self) -> int:
-        return self.steps + len(RADII)  # each ball is begun with a look of its own
+    def observations(self) -> int:
+        return self.steps + len(_RADII)  # each ball is begun with a look of its own
 
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> State:
-        start = onto_l1(x + noise.fork("start").normal(x), x, RADII[0] * threat.eps)
+        start = onto_l1(x + noise.fork("start").normal(x), x, _RADII[0] * threat.eps)
         zero = torch.zeros_like(x.flatten(1)[:, 0])
         # Share of the coordinates that a step moves, and how many the best point has changed.
         return {**_empty(start), "eta": zero, "kept": zero, "support": zero}
 
-    def move(self, state: State, look: Look, x: Tensor, threat: Threat) -> State:
+    def move(self, state: State, observation: Observation, x: Tensor, threat: Threat) -> State:
         radius, first, check, last = (
-            column[look.taken.clamp(max=self.looks - 1)] for column in _phases(self.steps, x.device)
+            column[observation.step_index.clamp(max=self.observations - 1)]
+            for column in _phases(self.steps, x.device)
         )
         eps, count = radius.to(x) * threat.eps, x[0].numel()
         fresh = {**state, "best_loss": state["best_loss"].masked_fill(first, -torch.inf)}
-        s = _improved(fresh, look)
+        s = _improved(fresh, observation)
         support = (s["best"] != x).flatten(1).sum(1).to(x)
         shrunk = check & (support < 0.95 * s["support"])
         eta = torch.where(shrunk, eps, torch.where(check, s["eta"] / 1.5, s["eta"]))
@@ -153,7 +156,7 @@ class Sparse(Walk):
         anew = first | check
         kept = torch.where(anew, support / count / 1.5, s["kept"])
         here = torch.where(over(shrunk, x), s["best"], s["x"])
-        grad = torch.where(over(shrunk, x), s["best_grad"], look.grad)
+        grad = torch.where(over(shrunk, x), s["best_grad"], observation.grad)
         moved = onto_l1(here + over(eta, x) * _few(grad, kept), x, eps)
         below = torch.clamp(radius - 1, min=1).to(x) * threat.eps
         return {
@@ -165,7 +168,7 @@ class Sparse(Walk):
         }
 
 
-RADII = (3, 2, 1)
+_RADII = (3, 2, 1)
 
 
 @cache
@@ -173,7 +176,7 @@ def _phases(steps: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, T
     """For each look: the radius (in eps), and whether it is its ball's first, a check, its last."""
     part = math.ceil(0.3 * steps)
     rows = []
-    for radius, length in zip(RADII, (part, part, steps - 2 * part), strict=True):
+    for radius, length in zip(_RADII, (part, part, steps - 2 * part), strict=True):
         every = max(int(0.04 * length), 1)
         rows += [(radius, i == 0, i > 0 and i % every == 0, i == length) for i in range(length + 1)]
     radius_, first, check, last = (torch.tensor(c, device=device) for c in zip(*rows, strict=True))
@@ -190,7 +193,7 @@ def _few(grad: Tensor, kept: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(Search):
+class APGD(IterativeAttack):
     """What the three losses have in common."""
 
     steps: Steps = 100
@@ -202,13 +205,13 @@ class APGD(Search):
     eot: Annotated[int, Field(ge=1)] = 1
     """Gradients averaged per step, for randomised models."""
 
-    roams: ClassVar[bool] = True  # under L1 it begins in a larger ball
+    leaves_ball: ClassVar[bool] = True  # under L1 it begins in a larger ball
 
     @property
     def draws(self) -> int:
         return self.eot
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         return self.restarts
 
     def walk(self, threat: Threat) -> Walk:
@@ -218,10 +221,10 @@ class APGD(Search):
     def begin(self, task: Task) -> State:
         walk = self.walk(task.threat)
         state = walk.begin(task.x, task.threat, task.noise)
-        return {**state, "looks": task.y * 0 + walk.looks}
+        return {**state, "looks": task.y * 0 + walk.observations}
 
-    def move(self, state: State, look: Look, task: Task) -> State:
-        return self.walk(task.threat).move(state, look, task.x, task.threat)
+    def move(self, state: State, observation: Observation, task: Task) -> State:
+        return self.walk(task.threat).move(state, observation, task.x, task.threat)
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return taken >= state["looks"] - 1
+    def over(self, state: State, step_index: Tensor) -> Tensor:
+        return step_index >= state["looks"] - 1

@@ -11,14 +11,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import Look, Search, State, Task
+from robustbench_cli.attacks import IterativeAttack, Observation, State, Task
 from robustbench_cli.attacks._planes import to_plane
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boundary(Search):
+class Boundary(IterativeAttack):
     """What both versions have in common; parameters as in AutoAttack."""
 
     steps: Steps = 100
@@ -35,18 +35,18 @@ class Boundary(Search):
     """Whether an adversarial image inside the radius will do (as in AutoAttack), or the nearest
     one is wanted."""
 
-    roams: ClassVar[bool] = True
+    leaves_ball: ClassVar[bool] = True
 
     @property
     def minimal(self) -> bool:
         return not self.within
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         return self.restarts
 
     def restart(self, task: Task) -> int:
         """Which restart this lane is."""
-        return task.lane
+        return task.restart_or_target
 
     def begin(self, task: Task) -> State:
         x, threat = task.x, task.threat
@@ -57,12 +57,12 @@ class Boundary(Search):
         return {"x": x.clone(), "moved": task.y < 0, "moves": task.y * 0}
 
     @abstractmethod
-    def plane(self, look: Look, state: State, task: Task) -> tuple[Tensor, Tensor]:
+    def plane(self, observation: Observation, state: State, task: Task) -> tuple[Tensor, Tensor]:
         """The nearest linearised boundary: its normal (B, d), and how far f is from zero (B)."""
 
-    def move(self, state: State, look: Look, task: Task) -> State:
+    def move(self, state: State, observation: Observation, task: Task) -> State:
         x, here, threat = task.x.flatten(1), state["x"].flatten(1), task.threat
-        w, f = self.plane(look, state, task)
+        w, f = self.plane(observation, state, task)
         b = (w * here).sum(1) - f
         both = to_plane(torch.cat([here, x]), w.repeat(2, 1), b.repeat(2), threat.norm)
         near, far = both.chunk(2)
@@ -70,7 +70,7 @@ class Boundary(Search):
         mine, clean = length.chunk(2)
         alpha = (mine / (mine + clean)).clamp(0, self.alpha_max)[:, None]
         there = (1 - alpha) * (here + self.eta * near) + alpha * (x + self.eta * far)
-        back = state["moved"] & (look.logits.argmax(1) != task.y)
+        back = state["moved"] & (observation.logits.argmax(1) != task.y)
         to = torch.where(back[:, None], x + self.beta * (here - x), there.clamp(0, 1))
         return {
             **state,
@@ -79,5 +79,5 @@ class Boundary(Search):
             "moves": state["moves"] + (~back).long(),
         }
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
+    def over(self, state: State, step_index: Tensor) -> Tensor:
         return state["moves"] >= self.steps

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After how many queries (of 10,000) the share of the image that a window covers halves again."""
 
 
@@ -30,7 +30,7 @@ def sides(
     pixels, result = shape[0] * shape[1], []
     for query in range(queries):
         at = int(query / queries * 10000) if rescale else query
-        part = share / 2 ** sum(at > mark for mark in HALVINGS)
+        part = share / 2 ** sum(at > mark for mark in _HALVINGS)
         side = max(round(math.sqrt(part * pixels)), 3 if odd else 1)
         result.append(min(side + (odd and side % 2 == 0), *shape))
     return torch.tensor(result, device=device)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Observation, Output, State, Task
 from robustbench_cli.attacks._apgd import APGD
 from robustbench_cli.core import losses
 
@@ -33,11 +33,11 @@ class Ratio(APGD):
         open_ = task.threat.allowed(torch.ones_like(task.x)).any((1, 2, 3))
         return {**super().begin(task), "flat": open_}
 
-    def move(self, state: State, look: Look, task: Task) -> State:
-        flat = state["flat"] & ((look.taken > 0) | ~look.grad.any((1, 2, 3)))
-        return {**super().move(state, look, task), "flat": flat}
+    def move(self, state: State, observation: Observation, task: Task) -> State:
+        flat = state["flat"] & ((observation.step_index > 0) | ~observation.grad.any((1, 2, 3)))
+        return {**super().move(state, observation, task), "flat": flat}
 
-    def flat(self, state: State) -> Tensor:
+    def zero_gradient_at_start(self, state: State) -> Tensor:
         return state["flat"]
 
 
@@ -58,7 +58,7 @@ class LogitRatio(Ratio):
 
 @ATTACKS.register("apgd-t", pattern=r"apgd-t-(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class Targeted(Ratio):
+class TargetedAPGD(Ratio):
     """Auto-PGD on the targeted logit ratio, towards the most likely wrong classes in turn."""
 
     targets: Annotated[int, Field(ge=1)] = 9
@@ -66,12 +66,15 @@ class Targeted(Ratio):
 
     min_classes: ClassVar[int] = 4
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         return self.restarts * min(self.targets, classes - 1)
 
     def begin(self, task: Task) -> State:
         # Every restart of one target comes before the next target, as in the official code.
-        return {**super().begin(task), "target": task.ranked(2 + task.lane // self.restarts)}
+        return {
+            **super().begin(task),
+            "target": task.ranked(2 + task.restart_or_target // self.restarts),
+        }
 
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
         return losses.dlr_targeted(out.logits, task.y, state["target"])

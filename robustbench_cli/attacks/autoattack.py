@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 
 from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.attacks.apgd import CrossEntropy, LogitRatio
-from robustbench_cli.attacks.apgd import Targeted as APGDTargeted
+from robustbench_cli.attacks.apgd import TargetedAPGD as APGDTargeted
 from robustbench_cli.attacks.fab import FAB
-from robustbench_cli.attacks.fab import Targeted as FABTargeted
+from robustbench_cli.attacks.fab import TargetedFAB as FABTargeted
 from robustbench_cli.attacks.square import Square
 from robustbench_cli.core.threat import Threat
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Attack, Task, Whole
+from robustbench_cli.attacks import ATTACKS, Attack, ExternalAttack, Task
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat import Threat
 
@@ -28,7 +28,7 @@ MEMBERS: Mapping[str, tuple[Member, ...]] = {
 
 @ATTACKS.register("autoattack-reference", aliases=("aa-reference",))
 @dataclass(frozen=True, kw_only=True)
-class Reference(Whole):
+class Reference(ExternalAttack):
     """The official ensemble in its own code, to hold ``autoattack`` against.
 
     Member by member, each on what is left, as the official cascade does it: so the record says

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
+from robustbench_cli.attacks import ATTACKS, IterativeAttack, Observation, Output, State, Task
 from robustbench_cli.core import losses
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
@@ -35,7 +35,7 @@ def adam(state: State, grad: Tensor, rate: float) -> State:
 
 @ATTACKS.register("cw-l2", aliases=("cwl2",), pattern=r"cw-?l2-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class CWL2(Search):
+class CWL2(IterativeAttack):
     """Adam on |x' - x|^2 + c max(z_y - max z + kappa, 0), with a binary search for c.
 
     The authors take 10000 steps per c and give c up once the summed loss of the batch stalls.  Here
@@ -70,12 +70,12 @@ class CWL2(Search):
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
         return losses.margin(out.logits, task.y).clamp(max=self.kappa)
 
-    def move(self, state: State, look: Look, task: Task) -> State:
+    def move(self, state: State, observation: Observation, task: Task) -> State:
         fresh, c, low, high = self.begin(task), state["c"], state["low"], state["high"]
         away = state["x"] - fresh["x"]
-        cost = away.flatten(1).square().sum(1) + c * (self.kappa - look.loss)
-        moved = adam(state, 2 * away - over(c, away) * look.grad, self.rate)
-        broke = state["broke"] | (losses.margin(look.logits, task.y) > self.kappa)
+        cost = away.flatten(1).square().sum(1) + c * (self.kappa - observation.loss)
+        moved = adam(state, 2 * away - over(c, away) * observation.grad, self.rate)
+        broke = state["broke"] | (losses.margin(observation.logits, task.y) > self.kappa)
         check = state["turn"] % max(1, self.steps // 10) == 0
         stalled = check & broke & (cost > 0.9999 * state["cost"])
         ended = stalled | (moved["turn"] >= self.steps)
@@ -86,5 +86,5 @@ class CWL2(Search):
         now = {k: torch.where(over(ended, v), fresh[k], v) for k, v in now.items()}
         return {**now, "c": c, "low": low, "high": high, "tried": state["tried"] + ended}
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
+    def over(self, state: State, step_index: Tensor) -> Tensor:
         return state["tried"] >= self.searches

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
+from robustbench_cli.attacks import ATTACKS, IterativeAttack, Observation, Output, State, Task
 from robustbench_cli.attacks.cw_l2 import adam, opened
 from robustbench_cli.core import losses
 from robustbench_cli.core.gradient_ascent import Steps
@@ -17,7 +17,7 @@ from robustbench_cli.core.threat import over
 
 @ATTACKS.register("cw-linf", aliases=("cwlinf",), pattern=r"cw-?linf-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class CWLinf(Search):
+class CWLinf(IterativeAttack):
     """Adam on sum(max(|x' - x| - tau, 0)) + c max(z_y - max z, 0), for ever smaller tau.
 
     A round that succeeds shrinks tau, one that fails doubles c; each begins where the last one
@@ -51,15 +51,17 @@ class CWLinf(Search):
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
         return losses.margin(out.logits, task.y).clamp(max=0)
 
-    def move(self, state: State, look: Look, task: Task) -> State:
+    def move(self, state: State, observation: Observation, task: Task) -> State:
         c, tau = state["c"], state["tau"]
         away = state["x"] - task.x
         excess = away.abs() - over(tau, away)
-        cost = excess.clamp_min(0).flatten(1).sum(1) - c * look.loss
-        wrong = look.logits.argmax(1) != task.y
+        cost = excess.clamp_min(0).flatten(1).sum(1) - c * observation.loss
+        wrong = observation.logits.argmax(1) != task.y
         won = wrong & (cost < 1e-4 * c)
         lost = ~won & ((state["turn"] + 1) % self.steps == 0)
-        moved = adam(state, away.sign() * (excess > 0) - over(c, away) * look.grad, self.rate)
+        moved = adam(
+            state, away.sign() * (excess > 0) - over(c, away) * observation.grad, self.rate
+        )
         for name in ("m", "v", "turn"):
             moved[name] = torch.where(over(won, moved[name]), 0, moved[name])
         for name in ("w", "x"):  # the next round begins at the image that won this one
@@ -67,5 +69,5 @@ class CWLinf(Search):
         reached = self.decay * torch.minimum(tau, task.threat.distance(state["x"], task.x))
         return {**moved, "c": torch.where(lost, 2 * c, c), "tau": torch.where(won, reached, tau)}
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
+    def over(self, state: State, step_index: Tensor) -> Tensor:
         return (state["tau"] <= self.least) | (state["c"] > self.largest)

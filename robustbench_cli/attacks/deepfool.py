@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
+from robustbench_cli.attacks import ATTACKS, Access, IterativeAttack, Observation, State, Task
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
@@ -21,7 +21,7 @@ BEYOND = 1e-4
 
 @ATTACKS.register("deepfool", aliases=("df",), pattern=r"deepfool-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class DeepFool(Search):
+class DeepFool(IterativeAttack):
     """Onto the nearest linearised boundary, again and again; one gradient per candidate and step.
 
     The authors' code leaves the box [0, 1]; here every iterate is clipped to it, as in Foolbox,
@@ -37,7 +37,7 @@ class DeepFool(Search):
     """Only the boundaries with so many classes (by clean logit, the true one included) count."""
 
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2")
-    sees: ClassVar[Sees] = "jacobian"
+    access: ClassVar[Access] = "jacobian"
 
     @property
     def minimal(self) -> bool:
@@ -51,17 +51,20 @@ class DeepFool(Search):
         first = task.clean.scatter(1, task.y[:, None], torch.inf)  # the true class leads
         return first.argsort(dim=1, descending=True, stable=True)[:, : self.candidates]
 
-    def move(self, state: State, look: Look, task: Task) -> State:
+    def move(self, state: State, observation: Observation, task: Task) -> State:
         x, y = state["x"], task.y
-        logits = look.logits.gather(1, self.wanted(task))
-        gap, away = (logits[:, 1:] - logits[:, :1]).abs(), look.grad[:, 1:] - look.grad[:, :1]
+        logits = observation.logits.gather(1, self.wanted(task))
+        gap, away = (
+            (logits[:, 1:] - logits[:, :1]).abs(),
+            observation.grad[:, 1:] - observation.grad[:, :1],
+        )
         reach, nearest = (gap / task.threat.dual(away.flatten(2)).clamp_min(1e-12)).min(1)
         away = away[torch.arange(len(y), device=y.device), nearest]
         step = over(reach + BEYOND, x) * task.threat.steepest(away)
         total = state["total"] + step.to(x)
-        fooled = state["fooled"] | (look.logits.argmax(1) != y)
+        fooled = state["fooled"] | (observation.logits.argmax(1) != y)
         there = (task.x + (1 + self.overshoot) * total).clamp(0, 1)
         return {"x": torch.where(over(fooled, x), x, there), "total": total, "fooled": fooled}
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return state["fooled"] | (taken >= self.steps)
+    def over(self, state: State, step_index: Tensor) -> Tensor:
+        return state["fooled"] | (step_index >= self.steps)

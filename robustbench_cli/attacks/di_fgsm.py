@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, State, Task
+from robustbench_cli.attacks import ATTACKS, Observation, State, Task
 from robustbench_cli.attacks.mim import MIM
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Number
@@ -37,22 +37,25 @@ class DIFGSM(MIM):
     def begin(self, task: Task) -> State:
         return {**super().begin(task), "turned": self._turned(task, torch.zeros_like(task.y))}
 
-    def _turned(self, task: Task, taken: Tensor) -> Tensor:
+    def _turned(self, task: Task, step_index: Tensor) -> Tensor:
         like = task.x.flatten(1)[:, 0]
-        coin = task.noise.fork("coin").at(taken).uniform(like)
-        return (coin < self.prob) & (taken < self.steps)
+        coin = task.noise.fork("coin").at(step_index).uniform(like)
+        return (coin < self.prob) & (step_index < self.steps)
 
-    def seen(self, x: Tensor, state: State, task: Task, taken: Tensor) -> Tensor:
+    def seen(self, x: Tensor, state: State, task: Task, step_index: Tensor) -> Tensor:
         if not self.prob:
             return x
-        moved = diverse(x, self.rate, task.noise.fork("resize").at(taken))
+        moved = diverse(x, self.rate, task.noise.fork("resize").at(step_index))
         return torch.where(over(state["turned"], x), moved, x)
 
-    def move(self, state: State, look: Look, task: Task) -> State:
-        return {**super().move(state, look, task), "turned": self._turned(task, look.taken + 1)}
+    def move(self, state: State, observation: Observation, task: Task) -> State:
+        return {
+            **super().move(state, observation, task),
+            "turned": self._turned(task, observation.step_index + 1),
+        }
 
-    def counts(self, state: State, taken: Tensor) -> Tensor:
-        return super().counts(state, taken) & ~state["turned"]
+    def counts(self, state: State, step_index: Tensor) -> Tensor:
+        return super().counts(state, step_index) & ~state["turned"]
 
 
 def diverse(x: Tensor, rate: float, noise: Noise) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Output, Sees, State, Task
+from robustbench_cli.attacks import ATTACKS, Access, Observation, Output, State, Task
 from robustbench_cli.attacks._boundary import Boundary
 from robustbench_cli.core import losses
 
@@ -21,12 +21,12 @@ from robustbench_cli.core import losses
 class FAB(Boundary):
     """Towards the nearest linearised boundary of all wrong classes; one gradient per class."""
 
-    sees: ClassVar[Sees] = "jacobian"
+    access: ClassVar[Access] = "jacobian"
 
-    def plane(self, look: Look, state: State, task: Task) -> tuple[Tensor, Tensor]:
-        y, grad = task.y, look.grad.flatten(2)
+    def plane(self, observation: Observation, state: State, task: Task) -> tuple[Tensor, Tensor]:
+        y, grad = task.y, observation.grad.flatten(2)
         each = torch.arange(len(y), device=y.device)
-        f = look.logits - losses.picked(look.logits, y)[:, None]
+        f = observation.logits - losses.picked(observation.logits, y)[:, None]
         w = grad - grad[each, y][:, None]
         reach = f.abs() / (task.threat.dual(w) + 1e-12)
         nearest = reach.scatter(1, y[:, None], torch.inf).argmin(1)
@@ -35,23 +35,26 @@ class FAB(Boundary):
 
 @ATTACKS.register("fab-t", pattern=r"fab-t-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class Targeted(Boundary):
+class TargetedFAB(Boundary):
     """Towards the boundary with one class at a time, the most likely wrong ones in turn."""
 
     targets: Annotated[int, Field(ge=1)] = 9
     """How many wrong classes, by clean logit; with fewer than that, all of them."""
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         return self.restarts * min(self.targets, classes - 1)
 
     def restart(self, task: Task) -> int:
-        return task.lane % self.restarts
+        return task.restart_or_target % self.restarts
 
     def begin(self, task: Task) -> State:
-        return {**super().begin(task), "target": task.ranked(2 + task.lane // self.restarts)}
+        return {
+            **super().begin(task),
+            "target": task.ranked(2 + task.restart_or_target // self.restarts),
+        }
 
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
         return losses.lead(out.logits, task.y, state["target"])
 
-    def plane(self, look: Look, state: State, task: Task) -> tuple[Tensor, Tensor]:
-        return look.grad.flatten(1), look.loss
+    def plane(self, observation: Observation, state: State, task: Task) -> tuple[Tensor, Tensor]:
+        return observation.grad.flatten(1), observation.loss

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Examples, Iterated, Look, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Examples, Iterated, Observation, Output, State, Task
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.gradient_ascent import Steps, StepSize
@@ -46,7 +46,7 @@ class FeaAtt(Iterated):
         return False  # looks are one ahead of the steps
 
     def begin(self, task: Task) -> State:
-        target = task.data.images(others(task.data, task.y, task.noise.fork("target")))
+        target = task.data.images(random_other_class(task.data, task.y, task.noise.fork("target")))
         start = super().begin(task)["x"]
         goal = start.new_zeros(len(start), WIDEST)
         return {"x": target.to(start), "start": start, "goal": goal}
@@ -59,21 +59,25 @@ class FeaAtt(Iterated):
         near = F.cosine_similarity(out.features, state["goal"][:, :width], dim=1)
         return -(1 - near).clamp_min(0)
 
-    def move(self, state: State, look: Look, task: Task) -> State:
-        first = look.taken == 0
-        found = F.pad(look.features, (0, WIDEST - look.features.shape[1])).to(state["goal"])
+    def move(self, state: State, observation: Observation, task: Task) -> State:
+        first = observation.step_index == 0
+        found = F.pad(observation.features, (0, WIDEST - observation.features.shape[1])).to(
+            state["goal"]
+        )
         goal = torch.where(first[:, None], found, state["goal"])
-        x = torch.where(over(first, task.x), state["start"], super().move(state, look, task)["x"])
+        x = torch.where(
+            over(first, task.x), state["start"], super().move(state, observation, task)["x"]
+        )
         return {**state, "x": x, "goal": goal}
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return taken > self.steps
+    def over(self, state: State, step_index: Tensor) -> Tensor:
+        return step_index > self.steps
 
-    def counts(self, state: State, taken: Tensor) -> Tensor:
-        return taken > (self.steps if self.last_iterate else 0)
+    def counts(self, state: State, step_index: Tensor) -> Tensor:
+        return step_index > (self.steps if self.last_iterate else 0)
 
 
-def others(data: Examples, y: Tensor, noise: Noise) -> Tensor:
+def random_other_class(data: Examples, y: Tensor, noise: Noise) -> Tensor:
     """For each label (B) the place of a random example of another class in ``data``."""
     ranked, order = data.y.sort(stable=True)
     low, high = torch.searchsorted(ranked, y), torch.searchsorted(ranked, y, right=True)

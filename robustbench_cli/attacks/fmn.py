@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Output, Search, State, Task
-from robustbench_cli.attacks.ddn import cosine, length
+from robustbench_cli.attacks import ATTACKS, IterativeAttack, Observation, Output, State, Task
+from robustbench_cli.attacks.ddn import cosine, flat_norm
 from robustbench_cli.core import losses
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
@@ -20,7 +20,7 @@ from robustbench_cli.core.threat import onto_l1, over
 
 @ATTACKS.register("fmn", pattern=r"fmn-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class FMN(Search):
+class FMN(IterativeAttack):
     """Normalised gradient steps, brought back to a ball of a radius that is learnt on the way.
 
     The authors' code takes 10 steps, which Foolbox found too few; 100 are its and our default.
@@ -47,29 +47,33 @@ class FMN(Search):
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
         return losses.margin(out.logits, task.y)
 
-    def move(self, state: State, look: Look, task: Task) -> State:
+    def move(self, state: State, observation: Observation, task: Task) -> State:
         x, clean, threat = state["x"], task.x, task.threat
-        wrong = look.logits.argmax(1) != task.y
+        wrong = observation.logits.argmax(1) != task.y
         size = threat.distance(x, clean)
         nearest = torch.where(wrong, torch.minimum(size, state["nearest"]), state["nearest"])
-        gamma = cosine(self.gamma, self.gamma / 50, look.taken, self.steps)
+        gamma = cosine(self.gamma, self.gamma / 50, observation.step_index, self.steps)
         # Before the first success the boundary is where the linearised margin vanishes.  There the
         # radius never shrinks: where the box clips a step short, it would be so for ever.
-        edge = size + look.loss.abs() / threat.dual(look.grad.flatten(1)).clamp_min(1e-12)
+        edge = size + observation.loss.abs() / threat.dual(observation.grad.flatten(1)).clamp_min(
+            1e-12
+        )
         reach = torch.where(nearest < torch.inf, 0, edge).maximum(state["radius"])
         inside = reach * (1 + gamma)
         outside = torch.minimum(state["radius"] * (1 - gamma), nearest)
         radius = torch.where(wrong, outside, inside).to(clean)
-        rate = cosine(self.step, self.step / 100, look.taken, self.steps) / length(look.grad)
-        there = x + (over(rate, x) * look.grad).to(x)
+        rate = cosine(self.step, self.step / 100, observation.step_index, self.steps) / flat_norm(
+            observation.grad
+        )
+        there = x + (over(rate, x) * observation.grad).to(x)
         return {
             "x": _within(there, clean, radius, threat.norm),
             "radius": radius,
             "nearest": nearest,
         }
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return taken >= self.steps
+    def over(self, state: State, step_index: Tensor) -> Tensor:
+        return step_index >= self.steps
 
 
 def _within(x: Tensor, clean: Tensor, radius: Tensor, norm: str) -> Tensor:
@@ -81,5 +85,5 @@ def _within(x: Tensor, clean: Tensor, radius: Tensor, norm: str) -> Tensor:
     if norm == "Linf":
         delta = torch.minimum(torch.maximum(delta, -far), far)
     else:
-        delta = delta * (far / over(length(delta), x)).clamp(max=1)
+        delta = delta * (far / over(flat_norm(delta), x)).clamp(max=1)
     return (clean + delta).clamp(0, 1)

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Task, Whole
+from robustbench_cli.attacks import ATTACKS, ExternalAttack, Task
 from robustbench_cli.core import losses
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
@@ -19,7 +19,7 @@ from robustbench_cli.core.registry import Number
 
 @ATTACKS.register("lbfgs", aliases=("l-bfgs",), pattern=r"l-?bfgs-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class LBFGS(Whole):
+class LBFGS(ExternalAttack):
     """L-BFGS-B on |x' - x|^2 + c CE(x', t) in the box, with a binary search for c.
 
     The class t is the runner-up of the clean image.  The paper weighs |x' - x| by c instead; the

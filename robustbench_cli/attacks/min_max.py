@@ -7,13 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Iterated, Look, Output, State, Task
-from robustbench_cli.core.domain_weights import Weights, first, towards_worst
+from robustbench_cli.attacks import ATTACKS, Iterated, Observation, Output, State, Task
+from robustbench_cli.core.domain_weights import DomainWeights, first, towards_worst
 from robustbench_cli.core.gradient_ascent import Steps, StepSize
 from robustbench_cli.core.losses import Criterion, cross_entropy, cw_margin
 from robustbench_cli.core.registry import Number
 
-LOSSES: dict[str, Criterion] = {"cw": cw_margin, "ce": cross_entropy}
+_LOSSES: dict[str, Criterion] = {"cw": cw_margin, "ce": cross_entropy}
 
 
 @ATTACKS.register("min-max", aliases=("apgda",), pattern=r"min-max-?(?P<steps>\d+)")
@@ -32,7 +32,7 @@ class MinMax(Iterated):
     transforms, 0.5 Lambda |t(x + delta) - t(x)|, is not included.
     """
 
-    weights: Weights = "min-max"
+    weights: DomainWeights = "min-max"
     """Of the domains: min-max, avg (all the same), or fixed ones as 0.5/0.3/0.2."""
     gamma: Annotated[Number, Field(gt=0)] = 3.0
     """What keeps weights alike: large is the average, small the worst domain alone."""
@@ -53,7 +53,7 @@ class MinMax(Iterated):
 
     def losses(self, logits: Tensor, task: Task) -> Tensor:
         """F (B, K): how far each domain is from being fooled, but for a constant."""
-        found = -LOSSES[self.climbs](logits.flatten(0, -2), task.y.flatten())
+        found = -_LOSSES[self.climbs](logits.flatten(0, -2), task.y.flatten())
         return found.view(len(logits), -1)
 
     def weighed(self, losses: Tensor, state: State) -> Tensor:
@@ -64,13 +64,13 @@ class MinMax(Iterated):
         losses = self.losses(out.logits, task)
         return -(self.weighed(losses, state) * losses).sum(1)
 
-    def move(self, state: State, look: Look, task: Task) -> State:
-        moved = super().move(state, look, task)
+    def move(self, state: State, observation: Observation, task: Task) -> State:
+        moved = super().move(state, observation, task)
         if self.alpha is not None:
-            moved["x"] = task.threat.project(state["x"] + look.grad / self.alpha, task.x)
+            moved["x"] = task.threat.project(state["x"] + observation.grad / self.alpha, task.x)
         pace = 1 / self.beta if self.weights == "min-max" else 0.0
-        weights = self.weighed(self.losses(look.logits, task), state)
+        weights = self.weighed(self.losses(observation.logits, task), state)
         return {**moved, "weights": weights, "pace": torch.full_like(state["pace"], pace)}
 
-    def told(self, state: State) -> Tensor:
+    def diagnostics(self, state: State) -> Tensor:
         return state["weights"]

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
+from robustbench_cli.attacks import ATTACKS, Access, IterativeAttack, Observation, State, Task
 from robustbench_cli.attacks.spsa import slopes
 from robustbench_cli.core.gradient_ascent import StepSize
 from robustbench_cli.core.registry import Number
@@ -22,7 +22,7 @@ PLATEAU = 5
 
 @ATTACKS.register("nes", pattern=r"nes-?(?P<queries>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class NES(Search):
+class NES(IterativeAttack):
     """Sign steps along a gradient estimated from pairs of Gaussian probes, within a budget.
 
     Settings are those of the authors' code.  That code climbs the cross-entropy and is targeted
@@ -31,7 +31,7 @@ class NES(Search):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2")
-    sees: ClassVar[Sees] = "logits"
+    access: ClassVar[Access] = "logits"
 
     queries: Annotated[int, Field(ge=1)] = 10_000
     """Images that the model is asked about, per example."""
@@ -65,19 +65,19 @@ class NES(Search):
         offset = self.sigma * task.noise.fork("probe").at(turn).normal(like)
         return torch.cat([like + offset, like - offset], 1)
 
-    def move(self, state: State, look: Look, task: Task) -> State:
-        gap = look.loss.to(state["recent"])
+    def move(self, state: State, observation: Observation, task: Task) -> State:
+        gap = observation.loss.to(state["recent"])
         recent = torch.cat([state["recent"][:, 1:], gap[:, None]], 1)
         stuck = recent[:, -1] < recent[:, 0]
         rate = torch.where(stuck, (state["rate"] / 2).clamp_min(self.least), state["rate"])
         # Before five looks there is nothing to compare with: minus infinity is never better.
         recent = torch.where(stuck[:, None], -torch.inf, recent)
-        rise = slopes(state["probes"], look.probes, task.y, self.sigma)
+        rise = slopes(state["probes"], observation.probes, task.y, self.sigma)
         along = self.momentum * state["along"] + (1 - self.momentum) * rise
         away = over(rate * task.threat.eps, along) * task.threat.steepest(along)
         x = task.threat.project(state["x"] + away, task.x)
-        probes = self._around(x, task, look.taken + 1)
+        probes = self._around(x, task, observation.step_index + 1)
         return {"x": x, "along": along, "rate": rate, "recent": recent, "probes": probes}
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return (taken + 2) * (1 + self.probes) > self.queries
+    def over(self, state: State, step_index: Tensor) -> Tensor:
+        return (step_index + 2) * (1 + self.probes) > self.queries

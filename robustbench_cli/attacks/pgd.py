@@ -14,14 +14,14 @@ Climbs = Literal["ce", "cw", "margin", "dlr", "kl"]
 MOST_TARGETS = 20
 """Multi-targeted attacks try the classes with the largest clean logits, at most so many."""
 
-LOSSES: dict[Climbs, Callable[[Tensor, Task], Tensor]] = {
+_LOSSES: dict[Climbs, Callable[[Tensor, Task], Tensor]] = {
     "ce": lambda logits, task: losses.cross_entropy(logits, task.y),
     "cw": lambda logits, task: losses.cw_margin(logits, task.y),
     "margin": lambda logits, task: losses.margin(logits, task.y),
     "dlr": lambda logits, task: losses.dlr(logits, task.y),
     "kl": lambda logits, task: losses.kl(logits, task.clean),
 }
-NEEDS: dict[Climbs, int] = {"dlr": 3}
+_NEEDS: dict[Climbs, int] = {"dlr": 3}
 """How many classes a loss needs, where two are not enough."""
 
 
@@ -40,10 +40,10 @@ class PGD(Iterated):
 
     @property
     def needs(self) -> int:
-        return NEEDS.get(self.climbs, self.min_classes)
+        return _NEEDS.get(self.climbs, self.min_classes)
 
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
-        return LOSSES[self.climbs](out.logits, task)
+        return _LOSSES[self.climbs](out.logits, task)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,12 +63,12 @@ class MultiTargeted(Iterated):
     def nested(self) -> bool:
         return False  # a longer walk to the first class takes what a short one to the next had
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         return self.restarts * min(classes - 1, MOST_TARGETS)
 
     def begin(self, task: Task) -> State:
         wrong = min(task.clean.shape[1] - 1, MOST_TARGETS)
-        return {**super().begin(task), "target": task.ranked(2 + task.lane % wrong)}
+        return {**super().begin(task), "target": task.ranked(2 + task.restart_or_target % wrong)}
 
     def loss(self, out: Output, state: State, task: Task) -> Tensor:
         return losses.lead(out.logits, task.y, state["target"])

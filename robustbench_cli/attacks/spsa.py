@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
+from robustbench_cli.attacks import ATTACKS, Access, IterativeAttack, Observation, State, Task
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.registry import Number
@@ -19,7 +19,7 @@ from robustbench_cli.core.threat import over
 
 @ATTACKS.register("spsa", pattern=r"spsa-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class SPSA(Search):
+class SPSA(IterativeAttack):
     """Adam on the perturbation, with the margin's slope along random signs as its gradient.
 
     The paper has no single setting; these are the usual 0.01 and 0.01 with enough samples to be
@@ -28,7 +28,7 @@ class SPSA(Search):
     samples, ``spsa:pairs=4096``.
     """
 
-    sees: ClassVar[Sees] = "logits"
+    access: ClassVar[Access] = "logits"
 
     steps: Steps = 100
     """Adam steps."""
@@ -45,7 +45,7 @@ class SPSA(Search):
     def probes(self) -> int:
         return 2 * self.pairs
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         return self.restarts
 
     def begin(self, task: Task) -> State:
@@ -60,19 +60,19 @@ class SPSA(Search):
         # Not clipped to the box: at its border the two sides would no longer be a pair.
         return torch.cat([like + offset, like - offset], 1)
 
-    def move(self, state: State, look: Look, task: Task) -> State:
-        rise = slopes(state["probes"], look.probes, task.y, self.c)
+    def move(self, state: State, observation: Observation, task: Task) -> State:
+        rise = slopes(state["probes"], observation.probes, task.y, self.c)
         mean = 0.9 * state["mean"] + 0.1 * rise
         square = 0.999 * state["square"] + 0.001 * rise**2
         # Examples side by side are at different steps, so each has its own bias correction.
-        t = over(look.taken + 1, mean).to(mean)
+        t = over(observation.step_index + 1, mean).to(mean)
         step = (mean / (1 - 0.9**t)) / ((square / (1 - 0.999**t)).sqrt() + 1e-8)
         x = task.threat.project(state["x"] + self.lr * step, task.x)
-        probes = self._around(x, task, look.taken + 1)
+        probes = self._around(x, task, observation.step_index + 1)
         return {"x": x, "mean": mean, "square": square, "probes": probes}
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return taken >= self.steps
+    def over(self, state: State, step_index: Tensor) -> Tensor:
+        return step_index >= self.steps
 
 
 def slopes(probes: Tensor, logits: Tensor, y: Tensor, radius: float) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Look, Search, Sees, State, Task
+from robustbench_cli.attacks import ATTACKS, Access, IterativeAttack, Observation, State, Task
 from robustbench_cli.attacks._square import ODD, flipped, redrawn, striped, tiled
 from robustbench_cli.attacks._windows import sides
 from robustbench_cli.core.registry import Number
@@ -20,7 +20,7 @@ from robustbench_cli.core.threat import over
 
 @ATTACKS.register("square", pattern=r"square-?(?P<queries>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class Square(Search):
+class Square(IterativeAttack):
     """Settings of AutoAttack: 5000 queries, 0.8 of the image at first, halved at fixed queries.
 
     Every image has squares of its own; the official code gives a whole batch the same ones.
@@ -35,9 +35,9 @@ class Square(Search):
     rescale: bool = False
     """Whether squares shrink by shares of ``queries``, not at fixed counts (out of 10,000)."""
 
-    sees: ClassVar[Sees] = "logits"
+    access: ClassVar[Access] = "logits"
 
-    def lanes(self, classes: int) -> int:
+    def restarts_or_targets(self, classes: int) -> int:
         return self.restarts
 
     def begin(self, task: Task) -> State:
@@ -46,21 +46,21 @@ class Square(Search):
         first = start(task.x, task.threat, task.noise.fork("start"))
         return {"x": first, "best": task.x.clone(), "gap": nothing}
 
-    def move(self, state: State, look: Look, task: Task) -> State:
-        gap = look.loss.to(state["gap"])
+    def move(self, state: State, observation: Observation, task: Task) -> State:
+        gap = observation.loss.to(state["gap"])
         # The first one, an improvement, or a success; a tie is none.
         take = (gap > state["gap"]) | (gap >= 0)
         best = torch.where(over(take, task.x), state["x"], state["best"])
         odd, shape = task.threat.norm in ODD, (task.x.shape[2], task.x.shape[3])
         table = sides(self.queries, self.share, shape, odd, self.rescale, best.device)
-        side = table[look.taken.clamp(max=self.queries - 1)]
+        side = table[observation.step_index.clamp(max=self.queries - 1)]
         change = redrawn if odd else flipped
-        noise = task.noise.fork("query").at(look.taken)
+        noise = task.noise.fork("query").at(observation.step_index)
         return {
             "x": change(best, task.x, side, task.threat, noise),
             "best": best,
             "gap": torch.where(take, gap, state["gap"]),
         }
 
-    def over(self, state: State, taken: Tensor) -> Tensor:
-        return taken >= self.queries
+    def over(self, state: State, step_index: Tensor) -> Tensor:
+        return step_index >= self.queries

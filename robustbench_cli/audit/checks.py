@@ -17,8 +17,8 @@ from robustbench_cli.attacks import Stage
 from robustbench_cli.core.gradient_ascent import gradient
 from robustbench_cli.core.losses import dlr
 from robustbench_cli.evaluation.out_of_memory import in_parts
-from robustbench_cli.evaluation.stages import Column
-from robustbench_cli.evaluation.verifier import judging
+from robustbench_cli.evaluation.stages import AttackVerdicts
+from robustbench_cli.evaluation.verifier import unchanged_model
 
 RANDOM = 1e-4
 """How far the normalised logits of two passes may be apart."""
@@ -33,7 +33,7 @@ def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -
         random: whether it is ``randomised``, if that is known already.
     """
     notes = []
-    with judging(model):
+    with unchanged_model(model):
         if randomised(model, x) if random is None else random:
             notes.append(
                 "the model is randomised: use --eot 20 or autoattack:version=rand; accuracies are "
@@ -61,7 +61,7 @@ def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -
     return notes
 
 
-def after(stages: list[Stage], column: Column, n: int) -> list[str]:
+def after(stages: list[Stage], column: AttackVerdicts, n: int) -> list[str]:
     """Warnings about what an attack found."""
     notes = []
     flat, tried = (int((column.arrays[key] > 0).sum()) for key in ("flat", "stages"))
@@ -70,7 +70,7 @@ def after(stages: list[Stage], column: Column, n: int) -> list[str]:
             f"{flat} of {tried} examples have a zero gradient of the logit ratio at a random "
             "start: gradient attacks may be unreliable"
         )
-    blind = [i for i, stage in enumerate(stages) if stage.attack.sees == "logits"]
+    blind = [i for i, stage in enumerate(stages) if stage.attack.access == "logits"]
     sighted = len(blind) < len(stages)
     extra = int(np.isin(column.arrays["by"], blind).sum())
     if sighted and blind and extra > BEATEN * n:

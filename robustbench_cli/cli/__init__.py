@@ -11,17 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_cli import __version__
-from robustbench_cli.cli.attack import attack
-from robustbench_cli.cli.bench import bench
+from robustbench_cli.cli.attack import attack_command
+from robustbench_cli.cli.bench import bench_command
 from robustbench_cli.cli.detect import detect
-from robustbench_cli.cli.evaluate import evaluate
-from robustbench_cli.cli.joint import joint
-from robustbench_cli.cli.listing import list_, show
+from robustbench_cli.cli.evaluate import eval_command
+from robustbench_cli.cli.joint import joint_command
+from robustbench_cli.cli.listing import list_command, show_command
 from robustbench_cli.cli.paper import paper
-from robustbench_cli.cli.plot import plot
-from robustbench_cli.cli.report import report
+from robustbench_cli.cli.plot import plot_command
+from robustbench_cli.cli.report import report_command
 from robustbench_cli.cli.synth import synth
-from robustbench_cli.cli.train import train
+from robustbench_cli.cli.train import train_command
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.distributed import env
 
@@ -60,18 +60,18 @@ def options(
     """See HELP: Typer shows that text."""
 
 
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(attack)
-app.command()(joint)
+app.command("train")(train_command)
+app.command("eval")(eval_command)
+app.command("attack")(attack_command)
+app.command("joint")(joint_command)
 app.add_typer(detect, name="detect")
 app.add_typer(synth, name="synth")
-app.command()(bench)
-app.command()(report)
-app.command()(plot)
+app.command("bench")(bench_command)
+app.command("report")(report_command)
+app.command("plot")(plot_command)
 app.add_typer(paper, name="paper")
-app.command("list")(list_)
-app.command()(show)
+app.command("list")(list_command)
+app.command("show")(show_command)
 
 
 @cache
@@ -114,7 +114,7 @@ def _fail(error: Exception, debug: bool, code: int) -> int:
 
 def _complain(what: str, code: int) -> int:
     """One line from one process: the others, if there are any, failed for the same reason."""
-    if env.speaks():
+    if env.is_main_process():
         typer.echo(f"advbench: {' '.join(what.split())}", err=True)
     else:
         env.linger()

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.evaluating import Asked, request
+from robustbench_cli.cli.evaluating import EvalOptions, request
 
 
-def attack(
+def attack_command(
     name_: Annotated[
         str,
         typer.Argument(
@@ -18,27 +18,27 @@ def attack(
             autocompletion=completion.attacks,
         ),
     ],
-    run: options.RunName = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    dataset: options.TestSet = None,
+    run: options.RunOption = None,
+    model: options.ModelOption = None,
+    weights: options.WeightsOption = None,
+    dataset: options.TestSetOption = None,
     n: Annotated[int, typer.Option("--n", help="First N test examples; 0: all.")] = 64,
-    norm: options.Norm = None,
-    eps: options.Eps = None,
-    mask: options.Mask = None,
-    restarts: options.Restarts = None,
-    eot: options.Eot = None,
-    last_iterate: options.LastIterate = False,
-    precision: options.Precision = None,
-    batch_size: options.AttackBatch = None,
-    seed: options.Seed = None,
-    device: options.Device = "auto",
-    data_dir: options.DataDir = Path("data"),
-    out: options.Out = Path("results"),
-    name: options.Name = None,
-    set_: options.Set = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    norm: options.NormOption = None,
+    eps: options.EpsOption = None,
+    mask: options.MaskOption = None,
+    restarts: options.RestartsOption = None,
+    eot: options.EotOption = None,
+    last_iterate: options.LastIterateOption = False,
+    precision: options.PrecisionOption = None,
+    batch_size: options.AttackBatchOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    data_dir: options.DataDirOption = Path("data"),
+    out: options.OutOption = Path("results"),
+    name: options.NameOption = None,
+    set_: options.SetOption = None,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Craft adversarial examples for a model and keep them, with a picture.
 
@@ -50,9 +50,9 @@ def attack(
     advbench attack cw100 --run trades --eps 4/255 --n 256
     """
     from robustbench_cli.cli.display import print_outcomes, shown
-    from robustbench_cli.commands.attack import attack as craft
+    from robustbench_cli.commands.attack import run_attack_command as craft
 
-    asked = Asked(
+    asked = EvalOptions(
         attacks=[name_],
         run=run,
         model=model,

@@ -12,7 +12,7 @@ from robustbench_cli.cli import completion, options
 from robustbench_cli.core.errors import UserError, hint
 
 
-def bench(
+def bench_command(
     name: Annotated[
         str,
         typer.Argument(
@@ -40,13 +40,13 @@ def bench(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the commands instead of running them.")
     ] = False,
-    device: options.Device = "auto",
-    data_dir: options.DataDir = Path("data"),
+    device: options.DeviceOption = "auto",
+    data_dir: options.DataDirOption = Path("data"),
     out: Annotated[
         Path | None, typer.Option(help="Where run folders go (default: results/NAME-DATASET).")
     ] = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Train and evaluate a whole family of defenses, several seeds each; print one table.
 
@@ -60,12 +60,12 @@ def bench(
     advbench bench at-family --only trades,mart --dry-run
     """
     from robustbench_cli.cli.display import counted
-    from robustbench_cli.cli.report import report
+    from robustbench_cli.cli.report import report_command
     from robustbench_cli.commands import bench as command
     from robustbench_cli.report import joint_table
     from robustbench_cli.runs import folders
 
-    found = command.load(name)
+    found = command.load_bench(name)
     if seeds:
         found = command.with_seeds(found, seeds.split(","))
     data = dataset or next(iter(found.data))
@@ -80,10 +80,10 @@ def bench(
         return
     with counted(len(todo), quiet) as told, options.interruptible(options.AGAIN):
         command.carry_out(todo, folder, jobs or os.cpu_count() or 1, told)
-    report(results=folder)
+    report_command(results=folder)
     if joint_table.done([*folders.distinct(folder).values()]):
         typer.echo()
-        report(results=folder, joint=True)
+        report_command(results=folder, joint=True)
 
 
 def taken(words: Sequence[str]) -> set[str]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from string import ascii_uppercase
 from typing import Any
 
-from robustbench_cli.cli.formats import Entry, Grid, Page
-from robustbench_cli.cli.published import Block, Remarks, groups, head, lettered, raw
+from robustbench_cli.cli.formats import Grid, Page, TableEntry
+from robustbench_cli.cli.published import Remarks, TableBlock, groups, head, lettered, raw
 from robustbench_cli.papers.compare import Beside
-from robustbench_cli.papers.howto import Known, Wanted, commands, lacking, training
+from robustbench_cli.papers.howto import Known, Wanted, commands, lacking, training_command
 from robustbench_cli.papers.paper import Paper
 from robustbench_cli.runs.records import Run
 
@@ -20,12 +20,12 @@ MEANING = (
 )
 
 
-def page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page:
+def comparison_page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page:
     """The numbers of a paper, each with ours beside it."""
     metrics, found = paper.words.metrics, {pair.cell.place: pair for pair in pairs}
     cells = [pair.cell for pair in pairs]
-    sheet = Sheet(remarks=Remarks.of(cells), known=known)
-    blocks = [Block.of(group, metrics) for group in groups(cells, metrics, together=False)]
+    sheet = ComparisonSheet(remarks=Remarks.of(cells), known=known)
+    blocks = [TableBlock.of(group, metrics) for group in groups(cells, metrics, together=False)]
     grids = [sheet.grid(block, [found[cell.place] for cell in block.cells]) for block in blocks]
     objects = [_object(paper, pair, known) for pair in pairs]
     return Page(
@@ -39,7 +39,7 @@ def page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page:
 
 
 @dataclass(kw_only=True)
-class Sheet:
+class ComparisonSheet:
     """What the tables of a page refer to: models by letter, commands by number."""
 
     remarks: Remarks
@@ -50,7 +50,7 @@ class Sheet:
     """For a model that is there or must be trained: the numbers to be measured."""
     trained: dict[str, Run] = field(default_factory=dict)
 
-    def grid(self, block: Block, pairs: Sequence[Beside]) -> Grid:
+    def grid(self, block: TableBlock, pairs: Sequence[Beside]) -> Grid:
         """A table, the numbers of one model one below the other."""
         rows: dict[tuple[str, ...], list[Beside]] = {}
         for pair in pairs:
@@ -65,7 +65,7 @@ class Sheet:
                 mark, setting = self._setting(pair, runs[0] if runs else None)
                 numbers = (self.remarks.marked(pair.cell), *_ours(pair))
                 again = setting if setting != said or pair.measured else ""
-                lines.append([Entry(text) for text in (*names, label, *numbers, mark, again)])
+                lines.append([TableEntry(text) for text in (*names, label, *numbers, mark, again)])
                 names, said = ("",) * len(row), setting
         left = frozenset({*block.facts, MEASURED, "run", SETTING})
         return Grid(
@@ -87,7 +87,7 @@ class Sheet:
             return letter, ", ".join(map(str, pair.attack))
         if reason := lacking(pair.cell, pair.meaning, self.known):
             return "", reason
-        made = run.id if run else training(pair.cell, pair.meaning, self.known)
+        made = run.id if run else training_command(pair.cell, pair.meaning, self.known)
         self.trained |= {made: run} if run else {}
         self.wanted.setdefault(made, []).append((pair.cell, pair.meaning))
         return f"[{[*self.wanted].index(made) + 1}]", ""

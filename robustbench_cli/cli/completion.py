@@ -43,7 +43,7 @@ figures = _completing("figures")
 presets = _completing("presets")
 suites = _completing("suites")
 benches = _completing("benches")
-names = _completing(*KINDS)
+complete_names = _completing(*KINDS)
 
 
 def papers(incomplete: str) -> Completions:

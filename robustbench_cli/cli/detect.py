@@ -8,20 +8,20 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.evaluating import Asked, request
+from robustbench_cli.cli.evaluating import EvalOptions, request
 
 detect = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
 @detect.callback()
-def what(ctx: typer.Context) -> None:
+def detect_command(ctx: typer.Context) -> None:
     """Tell a model's errors from its right answers: fit a detector, then attack the model."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
 
-@detect.command()
-def fit(
+@detect.command("fit")
+def detect_fit_command(
     detector: Annotated[
         str,
         typer.Argument(
@@ -29,13 +29,13 @@ def fit(
             autocompletion=completion.detectors,
         ),
     ],
-    run: options.RunName = None,
-    device: options.Device = "auto",
-    data_dir: options.DataDir = Path("data"),
-    out: options.Out = Path("results"),
-    name: options.Name = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    run: options.RunOption = None,
+    device: options.DeviceOption = "auto",
+    data_dir: options.DataDirOption = Path("data"),
+    out: options.OutOption = Path("results"),
+    name: options.NameOption = None,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Fit a detector on what a trained run makes of its training images.
 
@@ -50,7 +50,7 @@ def fit(
     from robustbench_cli.commands.load_model import Choice
     from robustbench_cli.commands.train_config import Place
 
-    asked = detecting.Fitting(
+    asked = detecting.DetectorFitting(
         detector=detector,
         choice=Choice(run=run),
         place=Place(out=out, data_dir=data_dir, device=device),
@@ -58,12 +58,12 @@ def fit(
         name=name,
     )
     with shown(quiet) as display, options.interruptible(options.NOTHING):
-        folder = detecting.fit(asked, display)
+        folder = detecting.fit_detector(asked, display)
     typer.echo(folder)
 
 
 @detect.command("eval")
-def evaluate(
+def detect_eval_command(
     attack: Annotated[
         list[str],
         typer.Option(help="pgd20, autoattack, ...; repeat.", autocompletion=completion.attacks),
@@ -75,21 +75,21 @@ def evaluate(
             autocompletion=completion.detectors,
         ),
     ] = None,
-    run: options.RunName = None,
+    run: options.RunOption = None,
     n: options.N = None,
-    norm: options.Norm = None,
-    eps: options.Eps = None,
-    restarts: options.Restarts = None,
-    last_iterate: options.LastIterate = False,
-    batch_size: options.AttackBatch = None,
-    seed: options.Seed = None,
-    device: options.Device = "auto",
-    data_dir: options.DataDir = Path("data"),
-    out: options.Out = Path("results"),
-    name: options.Name = None,
-    set_: options.Set = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    norm: options.NormOption = None,
+    eps: options.EpsOption = None,
+    restarts: options.RestartsOption = None,
+    last_iterate: options.LastIterateOption = False,
+    batch_size: options.AttackBatchOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    data_dir: options.DataDirOption = Path("data"),
+    out: options.OutOption = Path("results"),
+    name: options.NameOption = None,
+    set_: options.SetOption = None,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Attack a run and measure how well detectors tell its errors from its right answers (AUROC).
 
@@ -103,7 +103,7 @@ def evaluate(
     from robustbench_cli.cli.display import shown
     from robustbench_cli.commands import detect as detecting
 
-    asked = Asked(
+    asked = EvalOptions(
         attacks=attack,
         run=run,
         n=n,
@@ -120,8 +120,8 @@ def evaluate(
         changes=set_ or [],
     )
     with shown(quiet) as display, options.interruptible(options.NOTHING):
-        wanted = replace(request(asked, "detect"), stop=False)
-        folder = detecting.evaluate(wanted, detector or [], display)
+        wanted = replace(request(asked, "detect"), early_stop=False)
+        folder = detecting.evaluate_detector(wanted, detector or [], display)
     print_detections(folder)
 
 

@@ -24,10 +24,10 @@ from robustbench_cli.cli.listing import drawn, screen
 from robustbench_cli.commands.display import Display
 from robustbench_cli.core.registry import radius
 from robustbench_cli.distributed import env
-from robustbench_cli.report.columns import ball, source, swept
+from robustbench_cli.report.columns import ball_label, source, swept
 from robustbench_cli.report.robustness_table import count
 from robustbench_cli.runs import records
-from robustbench_cli.training.trainer import Row, Watch
+from robustbench_cli.training.trainer import HistoryRow, Watch
 
 BARS = (
     TextColumn("{task.description}"),
@@ -47,7 +47,7 @@ REFRESH = 0.5
 def shown(quiet: bool) -> Iterator[Display]:
     """The display that fits: none, lines, or live bars on standard error."""
     console = Console(stderr=True)
-    if quiet or not env.speaks():
+    if quiet or not env.is_main_process():
         yield Display()
     elif not console.is_terminal:
         yield Lines()
@@ -69,7 +69,7 @@ class Lines(Display):
     def training(self, epochs: int, done: int) -> None:
         self._epochs = epochs
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: HistoryRow) -> None:
         typer.echo(f"epoch {row['epoch']}/{self._epochs}  {numbers(row)}", err=True)
 
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
@@ -110,7 +110,7 @@ class Live(Display):
         words += [f"{name} {share:.1%}" for name, share in shares.items() if share is not None]
         self._progress.update(self._task, numbers="  ".join(words))
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: HistoryRow) -> None:
         self._progress.console.print(
             f"epoch {row['epoch']}/{self._epochs}  {numbers(row)}", highlight=False
         )
@@ -149,7 +149,7 @@ def counted(total: int, quiet: bool) -> Iterator[Callable[[str, bool], None]]:
         yield bar
 
 
-def numbers(row: Row) -> str:
+def numbers(row: HistoryRow) -> str:
     """An epoch in words: loss, then clean / robust accuracy in evaluation mode."""
     words = [f"loss {row['loss']:.4f}"]
     for name, title in (("train", "train"), ("val", "held out"), ("test", "TEST (oracle)")):
@@ -169,7 +169,7 @@ def print_outcomes(folder: Path) -> None:
     shares += [("all of them", run.worst_case_accuracy or 0.0, {})] * several
     for label, proof in run.certificates.items():
         shares.append((label, proof.accuracy, {"seconds": f"{proof.seconds:.1f}"}))
-        shares += [(f"  certified@{ball(each)}", each.accuracy, {}) for each in proof.within]
+        shares += [(f"  certified@{ball_label(each)}", each.accuracy, {}) for each in proof.within]
     known = {title for _, _, about in shares for title in about}
     titles = [title for title in ("distance", "5-95 %", "seconds", "broken by") if title in known]
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.evaluating import Asked, request
-from robustbench_cli.distributed.env import speaks
+from robustbench_cli.cli.evaluating import EvalOptions, request
+from robustbench_cli.distributed.env import is_main_process
 
 
-def evaluate(
+def eval_command(
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,20 +39,20 @@ def evaluate(
         int | None,
         typer.Option("--n0", help="Votes that choose the class which is certified, e.g. 100."),
     ] = None,
-    run: options.RunName = None,
+    run: options.RunOption = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
             help="Which of the run's weights: last, or the ones that train.select keeps (default)."
         ),
     ] = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    dataset: options.TestSet = None,
+    model: options.ModelOption = None,
+    weights: options.WeightsOption = None,
+    dataset: options.TestSetOption = None,
     n: options.N = None,
-    norm: options.Norm = None,
-    eps: options.Eps = None,
-    mask: options.Mask = None,
+    norm: options.NormOption = None,
+    eps: options.EpsOption = None,
+    mask: options.MaskOption = None,
     sweep: Annotated[
         str | None,
         typer.Option(help="Every attack at several radii or lengths: eps=0,2/255,...,16/255."),
@@ -64,19 +64,19 @@ def evaluate(
             autocompletion=completion.runs,
         ),
     ] = None,
-    restarts: options.Restarts = None,
-    eot: options.Eot = None,
-    last_iterate: options.LastIterate = False,
-    precision: options.Precision = None,
-    batch_size: options.AttackBatch = None,
-    seed: options.Seed = None,
-    device: options.Device = "auto",
-    data_dir: options.DataDir = Path("data"),
-    out: options.Out = Path("results"),
-    name: options.Name = None,
-    set_: options.Set = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    restarts: options.RestartsOption = None,
+    eot: options.EotOption = None,
+    last_iterate: options.LastIterateOption = False,
+    precision: options.PrecisionOption = None,
+    batch_size: options.AttackBatchOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    data_dir: options.DataDirOption = Path("data"),
+    out: options.OutOption = Path("results"),
+    name: options.NameOption = None,
+    set_: options.SetOption = None,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Measure a model under attacks or certify it; print the accuracies and the folder of verdicts.
 
@@ -92,9 +92,9 @@ def evaluate(
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
     """
     from robustbench_cli.cli.display import print_outcomes, shown
-    from robustbench_cli.commands.evaluate import run as evaluation
+    from robustbench_cli.commands.evaluate import run_evaluation as evaluation
 
-    asked = Asked(
+    asked = EvalOptions(
         attacks=attack or [],
         suite=suite,
         certify=certify or [],
@@ -125,5 +125,5 @@ def evaluate(
     )
     with shown(quiet) as display, options.interruptible(options.AGAIN):
         folder = evaluation(request(asked, "eval"), display)
-    if speaks():
+    if is_main_process():
         print_outcomes(folder)

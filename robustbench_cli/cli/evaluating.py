@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from robustbench_cli.cli.options import given
 
 if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
-    from robustbench_cli.commands.evaluate import Request
+    from robustbench_cli.commands.eval_request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class EvalOptions:
     """The options of these commands, as they were typed; what only some take may be left out."""
 
     attacks: list[str]
@@ -44,7 +44,7 @@ class Asked:
     changes: list[str]
 
 
-def request(asked: Asked, kind: str) -> "Request":
+def request(asked: EvalOptions, kind: str) -> "Request":
     """Names resolved, model loaded, configuration validated.
 
     Raises:
@@ -56,8 +56,8 @@ def request(asked: Asked, kind: str) -> "Request":
         chosen_certificates,
         eval_config,
     )
-    from robustbench_cli.commands.evaluate import Request
-    from robustbench_cli.commands.load_model import Choice, deployed, find
+    from robustbench_cli.commands.eval_request import Request
+    from robustbench_cli.commands.load_model import Choice, deployed, find_model
 
     place = train_config.Place(out=asked.out, data_dir=asked.data_dir, device=asked.device)
     options: dict[str, Any] = given(
@@ -73,8 +73,8 @@ def request(asked: Asked, kind: str) -> "Request":
         weights=asked.weights,
         dataset=asked.dataset,
     )
-    subject, base = find(choice, place)
-    source = find(Choice(run=asked.source), place)[0] if asked.source is not None else None
+    subject, base = find_model(choice, place)
+    source = find_model(Choice(run=asked.source), place)[0] if asked.source is not None else None
     dataset = asked.dataset
     typed = given(
         attack=attacks,

@@ -11,7 +11,7 @@ from robustbench_cli.cli.listing import drawn, fits, screen
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """What stands in one place of a table."""
 
     text: str
@@ -23,7 +23,7 @@ class Grid:
     """One table."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[Entry]]
+    rows: Sequence[Sequence[TableEntry]]
     facts: frozenset[str]
     """Columns that say what a row is; the others hold what was measured."""
     left: frozenset[str]
@@ -34,7 +34,7 @@ class Grid:
     prose: frozenset[str] = frozenset()
     """Columns of words, which take what room is left."""
 
-    def only(self, columns: Sequence[str]) -> list[list[Entry]]:
+    def only(self, columns: Sequence[str]) -> list[list[TableEntry]]:
         """The rows with these columns."""
         places = [self.columns.index(name) for name in columns]
         return [[row[place] for place in places] for row in self.rows]
@@ -169,11 +169,11 @@ def _json(page: Page) -> str:
     return json.dumps(list(page.objects), indent=2, ensure_ascii=False) + "\n"
 
 
-FORMATS: Mapping[str, Callable[[Page], str]] = {
+TABLE_FORMATS: Mapping[str, Callable[[Page], str]] = {
     "terminal": _terminal,
     "md": _markdown,
     "latex": _latex,
     "csv": _csv,
     "json": _json,
 }
-ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".json": "json"}
+FORMAT_BY_ENDING = {".md": "md", ".tex": "latex", ".csv": "csv", ".json": "json"}

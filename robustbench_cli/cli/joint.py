@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from robustbench_cli.runs.records import Run
 
 
-def joint(
+def joint_command(
     run: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,16 +46,16 @@ def joint(
     n: Annotated[int | None, typer.Option("--n", help="First N test images (default: all).")] = (
         None
     ),
-    norm: options.Norm = None,
-    eps: options.Eps = None,
-    batch_size: options.AttackBatch = None,
-    seed: options.Seed = None,
-    device: options.Device = "auto",
-    data_dir: options.DataDir = Path("data"),
-    out: options.Out = Path("results"),
-    name: options.Name = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    norm: options.NormOption = None,
+    eps: options.EpsOption = None,
+    batch_size: options.AttackBatchOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
+    data_dir: options.DataDirOption = Path("data"),
+    out: options.OutOption = Path("results"),
+    name: options.NameOption = None,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Fool several domains with one perturbation: runs, images, transforms, or mixtures of them.
 
@@ -69,12 +69,12 @@ def joint(
     advbench joint --run pgd-at --transform identity --transform flip --weights avg
     """
     from robustbench_cli.cli.display import shown
-    from robustbench_cli.commands.joint import run as joined
-    from robustbench_cli.commands.joint_config import Asked
+    from robustbench_cli.commands.joint import run_joint as joined
+    from robustbench_cli.commands.joint_config import JointOptions
     from robustbench_cli.commands.train_config import Place
     from robustbench_cli.runs import records
 
-    asked = Asked(
+    asked = JointOptions(
         runs=run or [None],
         transforms=transform or [],
         attack=attack,

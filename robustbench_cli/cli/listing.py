@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Results = Annotated[Path, typer.Option(help="Where run folders are.", envvar="ADVBENCH_RESULTS")]
 
 
-def list_(
+def list_command(
     kind: Annotated[
         str | None,
         typer.Argument(
@@ -36,7 +36,7 @@ def list_(
         ),
     ] = None,
     results: Results = Path("results"),
-    debug: options.Debug = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Name everything there is to choose from, a line each.
 
@@ -53,18 +53,18 @@ def list_(
     _print(console, (every[each](console) for each in ([kind] if kind else catalogue.KINDS)))
 
 
-def show(
+def show_command(
     name: Annotated[
         str,
         typer.Argument(
             help="A defense, attack, mask, transform, certificate, detector, generator, model, "
             "data set, optimizer, schedule, preset, suite or run; with parameters, too: pgd100, "
             "trades:beta=1.",
-            autocompletion=completion.names,
+            autocompletion=completion.complete_names,
         ),
     ],
     results: Results = Path("results"),
-    debug: options.Debug = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Explain one name: what it is, who published it, its parameters, how to use it.
 
@@ -121,7 +121,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
     from rich.table import Table
     from rich.text import Text
 
-    from robustbench_cli.report.seed_groups import named
+    from robustbench_cli.report.seed_groups import display_name
     from robustbench_cli.runs import folders
 
     titles = ("run", "kind", "status", "subject", "data", "created", "accuracy")
@@ -131,7 +131,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
             run.id,
             run.kind,
             run.status,
-            named(run),
+            display_name(run),
             str(run.dataset.get("name", "")),
             f"{run.created.astimezone():%Y-%m-%d %H:%M}",
             run.error or _numbers(run),
@@ -246,7 +246,7 @@ def _template(item: catalogue.Item, text: str) -> "Parts":
     """A preset, suite or bench: its file is the explanation."""
     from rich.text import Text
 
-    needed = presets.written(presets.needs(item.name)) if item.kind in _RECIPES else []
+    needed = presets.as_typed(presets.needs(item.name)) if item.kind in _RECIPES else []
     example = " ".join([_EXAMPLES[item.kind].format(text), *needed])
     facts = {"file": str(item.path), "needs": ", ".join(needed), "example": example}
     title = _title(text, _ONE.get(item.kind, item.kind.removesuffix("s")))

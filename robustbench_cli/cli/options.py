@@ -10,14 +10,14 @@ import typer
 from robustbench_cli.cli import completion
 from robustbench_cli.distributed import env
 
-Dataset = Annotated[
+DatasetOption = Annotated[
     str | None,
     typer.Option(
         help="digits, mnist, cifar10, ..., folder:PATH, or hf:PATH-or-NAME (default: digits).",
         autocompletion=completion.datasets,
     ),
 ]
-TestSet = Annotated[
+TestSetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
@@ -27,9 +27,11 @@ TestSet = Annotated[
     ),
 ]
 N = Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")]
-Norm = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
-Eps = Annotated[str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")]
-Mask = Annotated[
+NormOption = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
+EpsOption = Annotated[
+    str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")
+]
+MaskOption = Annotated[
     str | None,
     typer.Option(
         help="Which pixels may change: threshold:above=0.1, border:width=2, box:share=0.5, "
@@ -37,52 +39,56 @@ Mask = Annotated[
         autocompletion=completion.masks,
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")]
-DataDir = Annotated[
+SeedOption = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")]
+DataDirOption = Annotated[
     Path, typer.Option(help="Where data sets are, and are downloaded to.", envvar="ADVBENCH_DATA")
 ]
-Out = Annotated[Path, typer.Option(help="Where run folders go.", envvar="ADVBENCH_RESULTS")]
-Name = Annotated[str | None, typer.Option(help="Name of the run's folder (default: made up).")]
-Set = Annotated[
+OutOption = Annotated[Path, typer.Option(help="Where run folders go.", envvar="ADVBENCH_RESULTS")]
+NameOption = Annotated[
+    str | None, typer.Option(help="Name of the run's folder (default: made up).")
+]
+SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any other setting, e.g. --set train.select=best; repeat."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-RunName = Annotated[
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+RunOption = Annotated[
     str | None,
     typer.Option(
         help="A training run: its id, a part of it, or its path (default: the latest).",
         autocompletion=completion.runs,
     ),
 ]
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option(
         help="A model instead of a run: file.py:function, torchvision:resnet50, or a "
         "registered name with --weights."
     ),
 ]
-Weights = Annotated[
+WeightsOption = Annotated[
     Path | None, typer.Option(help="State dict for --model: .safetensors, .pt or .pth.")
 ]
-Restarts = Annotated[int | None, typer.Option(help="Restarts of every attack that takes them.")]
-Eot = Annotated[
+RestartsOption = Annotated[
+    int | None, typer.Option(help="Restarts of every attack that takes them.")
+]
+EotOption = Annotated[
     int | None,
     typer.Option(help="Gradients averaged per step, for randomised models, e.g. 20."),
 ]
-Precision = Annotated[
+PrecisionOption = Annotated[
     str | None,
     typer.Option(
         help="auto: search with the fastest model that can be vouched for; exact: with the model "
         "itself, in float32. The verdict is always float32 (default: auto)."
     ),
 ]
-AttackBatch = Annotated[
+AttackBatchOption = Annotated[
     int | None, typer.Option(help="Examples attacked, or noisy copies classified, at once.")
 ]
-LastIterate = Annotated[
+LastIterateOption = Annotated[
     bool,
     typer.Option(
         "--last-iterate",
@@ -103,7 +109,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 def result(folder: Path) -> None:
     """Print where everything is: once, however many processes share the command."""
-    if env.speaks():
+    if env.is_main_process():
         typer.echo(folder)
 
 
@@ -117,7 +123,7 @@ def interruptible(how: str, record: Path | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if env.speaks():
+        if env.is_main_process():
             said = how if record is None or record.is_file() else "nothing was begun yet."
             typer.echo(f"\nadvbench: interrupted; {said}", err=True)
         raise

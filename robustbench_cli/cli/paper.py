@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.formats import Entry, Grid, Page
+from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.cli.writing import format_of, put
 
 paper = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
-Format = Annotated[
+PaperFormatOption = Annotated[
     str | None,
     typer.Option(
         "--format",
@@ -19,13 +19,13 @@ Format = Annotated[
         help="terminal, md, latex, csv or json (default: terminal, or as --out ends).",
     ),
 ]
-Out = Annotated[
+OutFileOption = Annotated[
     Path | None, typer.Option(help="Write to this file, e.g. table.md, not to the screen.")
 ]
 
 
 @paper.callback()
-def what(ctx: typer.Context) -> None:
+def paper_command(ctx: typer.Context) -> None:
     """Published tables: which there are, and what they say.
 
     advbench report --paper NAME puts our numbers beside them.
@@ -35,7 +35,9 @@ def what(ctx: typer.Context) -> None:
 
 
 @paper.command("list")
-def list_(format_: Format = None, out: Out = None, debug: options.Debug = False) -> None:
+def paper_list_command(
+    format_: PaperFormatOption = None, out: OutFileOption = None, debug: options.DebugOption = False
+) -> None:
     """Name the papers whose numbers are here, with the tables and how many numbers there are.
 
     \b
@@ -44,9 +46,9 @@ def list_(format_: Format = None, out: Out = None, debug: options.Debug = False)
     advbench report --paper trades           with our numbers beside them
     """
     from robustbench_cli import papers
-    from robustbench_cli.papers.reading import load
+    from robustbench_cli.papers.reading import load_paper
 
-    found = [load(name) for name in papers.names()]
+    found = [load_paper(name) for name in papers.paper_names()]
     lines = [
         {
             "paper": each.name,
@@ -60,7 +62,7 @@ def list_(format_: Format = None, out: Out = None, debug: options.Debug = False)
     columns = list(lines[0])
     grid = Grid(
         columns=columns,
-        rows=[[Entry(str(line[name])) for name in columns] for line in lines],
+        rows=[[TableEntry(str(line[name])) for name in columns] for line in lines],
         facts=frozenset({"paper", "title", "tables"}),
         left=frozenset({"paper", "title", "tables"}),
         prose=frozenset({"title", "tables"}),
@@ -68,8 +70,8 @@ def list_(format_: Format = None, out: Out = None, debug: options.Debug = False)
     put(Page(grids=[grid], notes=[], lines=lines, objects=lines), format_of(format_, out), out)
 
 
-@paper.command()
-def show(
+@paper.command("show")
+def paper_show_command(
     name: Annotated[
         str,
         typer.Argument(
@@ -80,9 +82,9 @@ def show(
     table: Annotated[
         str | None, typer.Option(help="This table only, as the paper numbers it: 5, 2(a).")
     ] = None,
-    format_: Format = None,
-    out: Out = None,
-    debug: options.Debug = False,
+    format_: PaperFormatOption = None,
+    out: OutFileOption = None,
+    debug: options.DebugOption = False,
 ) -> None:
     """Print a paper's tables: methods below each other, what was measured side by side.
 
@@ -93,7 +95,7 @@ def show(
     advbench paper show rst --format md
     """
     from robustbench_cli.cli import published
-    from robustbench_cli.papers.reading import load
+    from robustbench_cli.papers.reading import load_paper
 
-    found = load(name)
-    put(published.page(found, found.only(table)), format_of(format_, out), out)
+    found = load_paper(name)
+    put(published.published_page(found, found.only(table)), format_of(format_, out), out)

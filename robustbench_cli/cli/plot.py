@@ -15,10 +15,10 @@ from robustbench_cli.core.errors import UserError
 if TYPE_CHECKING:
     from robustbench_cli.figures import Told
 
-KEPT = "runs that are measured are kept; the same command goes on with the others."
+_KEPT = "runs that are measured are kept; the same command goes on with the others."
 
 
-def plot(
+def plot_command(
     kind: Annotated[
         str,
         typer.Argument(
@@ -43,10 +43,10 @@ def plot(
     results: Annotated[
         Path, typer.Option(help="Where run folders are.", envvar="ADVBENCH_RESULTS")
     ] = Path("results"),
-    data_dir: options.DataDir = Path("data"),
-    device: options.Device = "auto",
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    data_dir: options.DataDirOption = Path("data"),
+    device: options.DeviceOption = "auto",
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Draw one figure of one or several runs, as PNG or SVG.
 
@@ -65,12 +65,12 @@ def plot(
 
     spec = FIGURES.resolve(Spec.parse(kind))
     figure, file = FIGURES.build(spec), out or Path(f"{spec.name}.png")
-    if file.suffix.lower() not in _style.FORMATS:
-        raise UserError(f"--out {str(file)!r}: end it in {' or '.join(_style.FORMATS)}")
+    if file.suffix.lower() not in _style.IMAGE_FORMATS:
+        raise UserError(f"--out {str(file)!r}: end it in {' or '.join(_style.IMAGE_FORMATS)}")
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"--out {str(file)!r}: {str(file.parent)!r} is no folder to write to")
     _style.needed()  # before hours are spent on numbers
-    with _told(quiet) as told, options.interruptible(KEPT):
+    with _told(quiet) as told, options.interruptible(_KEPT):
         material = Material(
             names=tuple(runs or ()),
             results=results,
@@ -81,7 +81,7 @@ def plot(
         )
         paint = figure.prepared(material)
     try:
-        _style.save(paint, file)
+        _style.save_figure(paint, file)
     except OSError as error:
         raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror}") from None
     typer.echo(file)

@@ -6,21 +6,21 @@ from dataclasses import asdict, dataclass, replace
 from string import ascii_lowercase
 from typing import Any
 
-from robustbench_cli.cli.formats import Entry, Grid, Page
+from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.core.registry import radius
-from robustbench_cli.papers.paper import Metric, Paper, Place, Published
+from robustbench_cli.papers.paper import Metric, Paper, PaperCell, Published
 
 Cells = Sequence[Published]
 Metrics = Mapping[str, Metric]
 
 
-def page(paper: Paper, cells: Cells) -> Page:
+def published_page(paper: Paper, cells: Cells) -> Page:
     """Numbers of a paper, a table each, rows for methods and columns for what was measured."""
     metrics, remarks = paper.words.metrics, Remarks.of(cells)
     lines = [{"paper": paper.name, **raw(cell)} for cell in cells]
     return Page(
         head=head(paper),
-        grids=[_grid(Block.of(group, metrics), remarks) for group in groups(cells, metrics)],
+        grids=[_grid(TableBlock.of(group, metrics), remarks) for group in groups(cells, metrics)],
         notes=remarks.lines,
         lines=lines,
         objects=lines,
@@ -52,7 +52,9 @@ def groups(cells: Cells, metrics: Metrics, *, together: bool = True) -> Iterator
         sets: dict[str, list[Published]] = defaultdict(list)
         for cell in table:
             sets[cell.dataset].append(cell)
-        columns = {frozenset(Block.of(each, metrics).labels.values()) for each in sets.values()}
+        columns = {
+            frozenset(TableBlock.of(each, metrics).labels.values()) for each in sets.values()
+        }
         yield from [table] if len(columns) == 1 and together else sets.values()
 
 
@@ -60,17 +62,17 @@ FACTS = ("method", "dataset", "model", "eps", "attack")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class TableBlock:
     """Numbers that share a table's rows and columns."""
 
     cells: Cells
-    rows: Mapping[Place, tuple[str, ...]]
+    rows: Mapping[PaperCell, tuple[str, ...]]
     """For the place of each number: what its row is, in the order of ``FACTS``."""
-    labels: Mapping[Place, str]
+    labels: Mapping[PaperCell, str]
     """For the place of each number: its column."""
 
     @classmethod
-    def of(cls, cells: Cells, metrics: Metrics) -> "Block":
+    def of(cls, cells: Cells, metrics: Metrics) -> "TableBlock":
         """Where each number belongs."""
         whole = {cell.place: _completed(cell, cells) for cell in cells}
         attacks: dict[tuple[str, ...], set[str]] = defaultdict(set)
@@ -163,7 +165,7 @@ def _odd(alike: Cells) -> list[str]:
     return [key for key in keys if len({cell.params.get(key) for cell in alike}) > 1]
 
 
-def _grid(block: Block, remarks: "Remarks") -> Grid:
+def _grid(block: TableBlock, remarks: "Remarks") -> Grid:
     named = list(dict.fromkeys(block.labels[cell.place] for cell in _clean_first(block.cells)))
     rows: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for cell in block.cells:
@@ -172,7 +174,7 @@ def _grid(block: Block, remarks: "Remarks") -> Grid:
         title=block.title,
         columns=[*block.facts, *named],
         rows=[
-            [Entry(text) for text in (*row, *(found.get(label, "") for label in named))]
+            [TableEntry(text) for text in (*row, *(found.get(label, "") for label in named))]
             for row, found in rows.items()
         ],
         facts=frozenset(block.facts),

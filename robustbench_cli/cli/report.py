@@ -8,12 +8,12 @@ import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.formats import Page
-from robustbench_cli.cli.tables import joints, sheet, transfers
+from robustbench_cli.cli.tables import joints, results_sheet, transfers
 from robustbench_cli.cli.writing import format_of, put, writing
 from robustbench_cli.core.errors import UserError, hint
 
 if TYPE_CHECKING:
-    from robustbench_cli.report.robustness_table import Row
+    from robustbench_cli.report.robustness_table import TableRow
     from robustbench_cli.runs.records import Run
 
 
@@ -26,7 +26,7 @@ class _Titled(Protocol):
 _Table = TypeVar("_Table", bound=_Titled)
 
 
-def report(
+def report_command(
     format_: Annotated[
         str | None,
         typer.Option(
@@ -94,7 +94,7 @@ def report(
             metavar="FILE", help="Instead: draw the curves of all sweeps as FILE.png and FILE.svg."
         ),
     ] = None,
-    debug: options.Debug = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Put every finished evaluation into one table, seeds joined, the best in bold.
 
@@ -146,7 +146,7 @@ def report(
         page = _transfers(runs, dataset, intervals)
     else:
         found = _rows(runs, dataset, intervals=intervals, sweeps=sweeps)
-        page = sheet(found, columns=columns, sort=sort).page()
+        page = results_sheet(found, columns=columns, sort=sort).page()
     put(page, chosen, out)
     if not transfer:
         _left_out(runs, dataset, {run for row in found for run in row.runs})
@@ -163,16 +163,16 @@ def _beside(name: str, table: str | None, dataset: str | None, runs: Sequence["R
     from robustbench_cli.cli import comparing
     from robustbench_cli.papers.compare import beside
     from robustbench_cli.papers.howto import Known
-    from robustbench_cli.papers.reading import load
+    from robustbench_cli.papers.reading import load_paper
 
-    paper = load(name)
+    paper = load_paper(name)
     cells, known = paper.only(table), paper.words.datasets
     of = {cell.dataset: known[cell.dataset].name for cell in cells if cell.dataset in known}
     if dataset not in (None, *of.values()):
         named = f"{dataset!r}{hint(str(dataset), of.values())}"
         raise UserError(f"paper {paper.name!r} has no numbers on {named}")
     kept = [cell for cell in cells if dataset in (None, of.get(cell.dataset))]
-    return comparing.page(paper, beside(paper, kept, runs), Known.scan())
+    return comparing.comparison_page(paper, beside(paper, kept, runs), Known.scan())
 
 
 def _check(runs: Sequence["Run"], results: Path, dataset: str | None) -> None:
@@ -192,7 +192,7 @@ def _check(runs: Sequence["Run"], results: Path, dataset: str | None) -> None:
 
 def _rows(
     runs: Sequence["Run"], dataset: str | None, *, intervals: bool, sweeps: bool
-) -> list["Row"]:
+) -> list["TableRow"]:
     """The rows of the main table: sweeps where they are asked for, or are all there is."""
     from robustbench_cli.report.columns import source, usual
     from robustbench_cli.report.robustness_table import rows
@@ -226,13 +226,13 @@ def _left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -> Non
 
 
 def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
-    from robustbench_cli.report.transfer_matrix import matrices
+    from robustbench_cli.report.transfer_matrix import transfer_matrices
 
     none = (
         "no finished evaluation tries another model's images; make one: "
         "advbench eval --attack pgd20 --run RUN --source OTHER"
     )
-    return transfers(_on(dataset, matrices(runs, intervals=intervals), none))
+    return transfers(_on(dataset, transfer_matrices(runs, intervals=intervals), none))
 
 
 def _joint(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:

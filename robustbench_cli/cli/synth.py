@@ -12,14 +12,14 @@ synth = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
 @synth.callback()
-def what(ctx: typer.Context) -> None:
+def synth_command(ctx: typer.Context) -> None:
     """Make images that stand for a data set: fit a generator, then draw from it."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
 
-@synth.command()
-def fit(
+@synth.command("fit")
+def synth_fit_command(
     generator: Annotated[
         str,
         typer.Argument(
@@ -38,11 +38,11 @@ def fit(
         int | None,
         typer.Option(min=1, help="First N training examples, like train.limit (default: all)."),
     ] = None,
-    data_dir: options.DataDir = Path("data"),
-    out: options.Out = Path("results"),
-    name: options.Name = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    data_dir: options.DataDirOption = Path("data"),
+    out: options.OutOption = Path("results"),
+    name: options.NameOption = None,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Fit a generator on training images; print the folder that holds it.
 
@@ -57,7 +57,7 @@ def fit(
     from robustbench_cli.commands import synth as making
     from robustbench_cli.commands.train_config import Place
 
-    asked = making.Fitting(
+    asked = making.GeneratorFitting(
         generator=generator,
         dataset=dataset,
         limit=limit,
@@ -66,12 +66,12 @@ def fit(
         name=name,
     )
     with shown(quiet) as display, options.interruptible(options.NOTHING):
-        folder = making.fit(asked, display)
+        folder = making.fit_generator(asked, display)
     typer.echo(folder)
 
 
-@synth.command()
-def sample(
+@synth.command("sample")
+def synth_sample_command(
     run: Annotated[
         str,
         typer.Argument(
@@ -81,10 +81,10 @@ def sample(
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 5000,
     seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
-    out: options.Out = Path("results"),
-    name: options.Name = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    out: options.OutOption = Path("results"),
+    name: options.NameOption = None,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Draw labelled images from a fitted generator; print the .npz file that holds them.
 
@@ -102,5 +102,5 @@ def sample(
         run=run, n=n, seed=seed, place=Place(out=out), command=sys.argv[1:], name=name
     )
     with shown(quiet) as display, options.interruptible(options.NOTHING):
-        path = making.sample(asked, display)
+        path = making.draw_samples(asked, display)
     typer.echo(path)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from robustbench_cli.cli.formats import Entry, Grid, Page
+from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.core.errors import UserError, hint
 
 if TYPE_CHECKING:
-    from robustbench_cli.report.joint_table import Table
-    from robustbench_cli.report.robustness_table import Row
+    from robustbench_cli.report.joint_table import JointTable
+    from robustbench_cli.report.robustness_table import TableRow
     from robustbench_cli.report.statistics import Cell
     from robustbench_cli.report.transfer_matrix import Matrix
 
@@ -21,11 +21,11 @@ _POOLED = "; [95 % Wilson interval, seeds pooled]"
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TableSheet:
     """The names of the columns and the rows of the main table, in order."""
 
     columns: list[str]
-    rows: list["Row"]
+    rows: list["TableRow"]
 
     def page(self) -> Page:
         """The table, ready to be written."""
@@ -33,7 +33,7 @@ class Sheet:
         grid = Grid(
             columns=self.columns,
             rows=[
-                [Entry(self._text(row, c), best=(place, c) in top) for c in self.columns]
+                [TableEntry(self._text(row, c), best=(place, c) in top) for c in self.columns]
                 for place, row in enumerate(self.rows)
             ],
             facts=facts,
@@ -49,7 +49,7 @@ class Sheet:
         objects = [self._object(row) for row in self.rows]
         return Page(grids=[grid], notes=self._notes(), lines=lines, objects=objects)
 
-    def _text(self, row: "Row", column: str) -> str:
+    def _text(self, row: "TableRow", column: str) -> str:
         found = row.get(column)
         text = _printable(found.text) if found else ""
         return f"{text} †" if row.oracle and column == self.columns[0] else text
@@ -68,7 +68,7 @@ class Sheet:
             if len(numbers) > 1 and number == max(numbers.values())
         }
 
-    def _object(self, row: "Row") -> dict[str, Any]:
+    def _object(self, row: "TableRow") -> dict[str, Any]:
         from robustbench_cli.report.statistics import Cell, Distance
 
         shown = {c: cell for c in self.columns if (cell := row.cells.get(c))}
@@ -114,7 +114,7 @@ class Sheet:
         return [note for note, applies in notes.items() if applies]
 
 
-def sheet(found: list["Row"], *, columns: str | None, sort: str | None) -> Sheet:
+def results_sheet(found: list["TableRow"], *, columns: str | None, sort: str | None) -> TableSheet:
     """The main table as asked for; raise ``UserError`` for an unknown column."""
     from robustbench_cli.report.columns import WORST
 
@@ -134,7 +134,7 @@ def sheet(found: list["Row"], *, columns: str | None, sort: str | None) -> Sheet
         ranked = [(row, value.rank) for row in found if (value := row.get(by))]
         ranked.sort(key=lambda pair: pair[1], reverse=sort.startswith("-"))
         found = [row for row, _ in ranked] + [row for row in found if not row.get(by)]
-    return Sheet(chosen, found)
+    return TableSheet(chosen, found)
 
 
 def listed(names: str | None) -> list[str]:
@@ -144,7 +144,7 @@ def listed(names: str | None) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in parts if name.strip()))
 
 
-def shared(found: Sequence["Row"], column: str) -> bool:
+def shared(found: Sequence["TableRow"], column: str) -> bool:
     """Whether all rows are the same in this respect."""
     return len({row.facts[column].text for row in found if column in row.facts}) == 1
 
@@ -166,15 +166,15 @@ _CORNER, _UNCHANGED = "crafted on", "nothing (clean)"
 
 
 def _grid(matrix: "Matrix") -> Grid:
-    def entry(cell: "Cell | None", own: bool = False) -> Entry:
-        return Entry((cell.text + " *" * own) if cell else "")
+    def entry(cell: "Cell | None", own: bool = False) -> TableEntry:
+        return TableEntry((cell.text + " *" * own) if cell else "")
 
     named = [_printable(name) for name in matrix.names.values()]
     names = dict(zip(matrix.names, named, strict=True))
-    clean = [Entry(_UNCHANGED), *(entry(matrix.clean[target]) for target in matrix.targets)]
+    clean = [TableEntry(_UNCHANGED), *(entry(matrix.clean[target]) for target in matrix.targets)]
     crafted = [
         [
-            Entry(names[source]),
+            TableEntry(names[source]),
             *(entry(matrix.cells.get((source, t)), source == t) for t in matrix.targets),
         ]
         for source in matrix.sources
@@ -212,7 +212,7 @@ def _pairs(matrix: "Matrix") -> list[dict[str, Any]]:
     ]
 
 
-def joints(found: Sequence["Table"]) -> Page:
+def joints(found: Sequence["JointTable"]) -> Page:
     """A table of attacks and domains for each set of domains."""
     objects = [
         {
@@ -243,14 +243,14 @@ def joints(found: Sequence["Table"]) -> Page:
     return Page(grids=grids, notes=notes, lines=lines, objects=objects)
 
 
-def _domains(table: "Table") -> Grid:
+def _domains(table: "JointTable") -> Grid:
     seeds = any(len(line.runs) > 1 for line in table.lines)
     columns = ["attack", *["seeds"] * seeds, *table.lines[0].cells]
     rows = [
         [
-            Entry(_printable(line.attack)),
-            *[Entry(str(len(line.runs)))] * seeds,
-            *(Entry(cell.text) for cell in line.cells.values()),
+            TableEntry(_printable(line.attack)),
+            *[TableEntry(str(len(line.runs)))] * seeds,
+            *(TableEntry(cell.text) for cell in line.cells.values()),
         ]
         for line in table.lines
     ]
@@ -263,7 +263,7 @@ def _domains(table: "Table") -> Grid:
     )
 
 
-def _raw(row: "Row", columns: Sequence[str]) -> dict[str, Any]:
+def _raw(row: "TableRow", columns: Sequence[str]) -> dict[str, Any]:
     return {k: x for c in columns if (value := row.get(c)) for k, x in value.raw.items()}
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from robustbench_cli.commands.train_config import Place
 
 
-def train(
+def train_command(
     defense: Annotated[
         str | None,
         typer.Argument(
@@ -21,7 +21,7 @@ def train(
             autocompletion=completion.defenses,
         ),
     ] = None,
-    dataset: options.Dataset = None,
+    dataset: options.DatasetOption = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -39,16 +39,16 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes through the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
     lr: Annotated[str | None, typer.Option(help="Highest learning rate.")] = None,
-    norm: options.Norm = None,
-    eps: options.Eps = None,
-    mask: options.Mask = None,
-    seed: options.Seed = None,
-    device: options.Device = "auto",
+    norm: options.NormOption = None,
+    eps: options.EpsOption = None,
+    mask: options.MaskOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = "auto",
     precision: Annotated[
         str | None, typer.Option(help="float32, bf16, or auto (bf16 on GPUs made for it).")
     ] = None,
-    data_dir: options.DataDir = Path("data"),
-    out: options.Out = Path("results"),
+    data_dir: options.DataDirOption = Path("data"),
+    out: options.OutOption = Path("results"),
     init: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +81,7 @@ def train(
         bool,
         typer.Option("--smoke", help="The same code in seconds: a few digits, a few epochs."),
     ] = False,
-    name: options.Name = None,
+    name: options.NameOption = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -89,9 +89,9 @@ def train(
             autocompletion=completion.runs,
         ),
     ] = None,
-    set_: options.Set = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    set_: options.SetOption = None,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Train a model with a defense; print the folder that holds it.
 
@@ -113,7 +113,7 @@ def train(
     section = options.given(epochs=epochs, batch_size=batch_size, lr=lr)
     threat = options.given(norm=norm, eps=eps, mask=mask)
     typed = options.given(
-        defense=train_config.parts(defense) if defense is not None else None,
+        defense=train_config.defense_tables(defense) if defense is not None else None,
         dataset=train_config.component("dataset", dataset) if dataset is not None else None,
         model=train_config.component("model", model) if model is not None else None,
         extra=train_config.component("extra", extra_data) if extra_data is not None else None,
@@ -134,10 +134,10 @@ def train(
         options.result(folder)
         return
     chosen = train_config.train_config(typed, set_ or [], smoke=smoke)
-    run_id = name or command.new_id(chosen)
+    run_id = name or command.train_run_id(chosen)
     record = out / run_id / "run.json"
     with shown(quiet) as display, options.interruptible(_again(run_id, place), record):
-        folder = command.train(chosen, place, display, command=sys.argv[1:], run_id=run_id)
+        folder = command.run_training(chosen, place, display, command=sys.argv[1:], run_id=run_id)
     options.result(folder)
 
 

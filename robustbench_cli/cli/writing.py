@@ -6,14 +6,14 @@ from pathlib import Path
 
 import typer
 
-from robustbench_cli.cli.formats import ENDINGS, FORMATS, Page
+from robustbench_cli.cli.formats import FORMAT_BY_ENDING, TABLE_FORMATS, Page
 from robustbench_cli.core.errors import UserError, hint
 
 
 def format_of(name: str | None, out: Path | None) -> str:
     """The format that ``--format`` and ``--out`` mean; raise ``UserError`` if it cannot be had."""
-    chosen = name or (ENDINGS.get(out.suffix.lower(), out.suffix) if out else "terminal")
-    allowed = ENDINGS.values() if out else FORMATS
+    chosen = name or (FORMAT_BY_ENDING.get(out.suffix.lower(), out.suffix) if out else "terminal")
+    allowed = FORMAT_BY_ENDING.values() if out else TABLE_FORMATS
     if chosen not in allowed:
         raise UserError(f"no format {chosen!r} for {out or 'the screen'}{hint(chosen, allowed)}")
     return chosen
@@ -23,12 +23,12 @@ def put(page: Page, chosen: str, out: Path | None) -> None:
     """Print the tables, or write them to a file."""
     from robustbench_cli.core import atomic_files
 
-    written = FORMATS[chosen](page)
+    written = TABLE_FORMATS[chosen](page)
     if out is None:
         typer.echo(written, nl=False)
     else:
         with writing("--out", out):
-            atomic_files.write_bytes(out, written.encode())
+            atomic_files.write_bytes_atomically(out, written.encode())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from robustbench_cli.core.atomic_files import written
+from robustbench_cli.core.atomic_files import write_atomically
 
 CELL = 96
 """Pixels that the longer side of an image is shown at."""
@@ -46,7 +46,7 @@ def grid(
             canvas.paste(_image(image), (GAP + place * column, top))
         for place, title in enumerate(titled):
             draw.text((GAP + place * column, top + CELL + 1), title, fill="black")
-    return written(path, lambda part: canvas.save(part, format="PNG"))
+    return write_atomically(path, lambda part: canvas.save(part, format="PNG"))
 
 
 def _image(x: Tensor) -> Image.Image:

@@ -8,17 +8,18 @@ from torch import Tensor
 
 from robustbench_cli.commands import adversarial_grid
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.evaluate import CLEAN, Judged, Request, run
+from robustbench_cli.commands.eval_request import Request
+from robustbench_cli.commands.evaluate import CLEAN, Judged, run_evaluation
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.evaluation.stages import Progress
 from robustbench_cli.runs import records
 
-SHOWN = 8
+_SHOWN = 8
 """Examples in the picture."""
 
 
-def attack(request: Request, display: Display) -> Path:
+def run_attack_command(request: Request, display: Display) -> Path:
     """Attack the first ``config.n`` test examples; return the folder.
 
     It holds ``adversarial.npz`` (x, x_adv, y, clean, adversarial, norm, step) and
@@ -32,7 +33,7 @@ def attack(request: Request, display: Display) -> Path:
     def then(judged: Judged) -> None:
         _save(judged, images, request)
 
-    return run(request, display, keep=images.keep, then=then)
+    return run_evaluation(request, display, keep=images.keep, then=then)
 
 
 class Images:
@@ -78,7 +79,7 @@ def _save(judged: Judged, images: Images, request: Request) -> None:
     )
     # The most telling ones first: what the attack broke.
     broken = (before == y) & (after != y)
-    rows = torch.argsort(broken.int(), descending=True, stable=True)[:SHOWN]
+    rows = torch.argsort(broken.int(), descending=True, stable=True)[:_SHOWN]
     names = data.classes
     adversarial_grid.grid(
         judged.folder / "adversarial.png",

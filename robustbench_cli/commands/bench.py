@@ -94,13 +94,13 @@ class Terms:
         return *typed, *(word for pair in told for word in pair), "--quiet"
 
 
-def load(name: str) -> Bench:
+def load_bench(name: str) -> Bench:
     """A bench by name, or by the path of a TOML file.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
-    path = Path(name) if name.endswith(".toml") else presets.find(name, KIND)
+    path = Path(name) if name.endswith(".toml") else presets.preset_file(name, KIND)
     if not path.is_file():
         raise UserError(f"there is no bench file {name!r}")
     try:

@@ -19,12 +19,12 @@ from robustbench_cli.evaluation.certify import Proofs, Voting
 from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.runs.records import Proof, Recorder, Within
 
-RADII = (0.25, 0.5, 0.75, 1.0)
+_RADII = (0.25, 0.5, 0.75, 1.0)
 """At which certified accuracy is reported, in the certificate's norm (Cohen et al., 2019)."""
 SMALL = Threat("Linf", 2 / 255)
 """A ball in another norm for which it is always reported (Carmon et al., 2019)."""
 
-KEPT = ("prediction", "certified", "radius", "votes")
+_KEPT = ("prediction", "certified", "radius", "votes")
 """What ``examples.npz`` holds per certificate and example."""
 
 
@@ -57,9 +57,11 @@ class Certifying:
             if said := limit(certificate, self.config.threat, self.data):
                 note(f"{label}: {said}")
             proofs, seconds = self._proofs(f"certificate{position}", label, certificate)
-            proven[label] = summary(certificate, proofs, self.data, self.config.threat, seconds)
+            proven[label] = certificate_summary(
+                certificate, proofs, self.data, self.config.threat, seconds
+            )
             self.recorder.update(certificates=dict(proven))
-            arrays |= {f"{label}/{name}": proofs.arrays[name] for name in KEPT}
+            arrays |= {f"{label}/{name}": proofs.arrays[name] for name in _KEPT}
         return arrays
 
     def _proofs(self, name: str, label: str, certificate: Certificate) -> tuple[Proofs, float]:
@@ -86,10 +88,10 @@ class Certifying:
             self.display.judged(int(done.sum()), float(right.mean()))
         self.journal.flush(name, proofs)
         seconds += self.journal.spent
-        return proofs, self.shard.together(proofs.arrays, n, seconds)
+        return proofs, self.shard.merge_rows(proofs.arrays, n, seconds)
 
 
-def summary(
+def certificate_summary(
     certificate: Certificate, proofs: Proofs, data: Split, threat: Threat, seconds: float
 ) -> Proof:
     """The figures of one certificate.
@@ -101,7 +103,7 @@ def summary(
     a, n, labels = proofs.arrays, len(data), _labels(data)
     right, radii = a["certified"] == labels, a["radius"]
     correct = int((a["prediction"] == labels).sum())
-    balls = dict.fromkeys([*(Threat(certificate.norm, eps) for eps in RADII), SMALL, threat])
+    balls = dict.fromkeys([*(Threat(certificate.norm, eps) for eps in _RADII), SMALL, threat])
     sizes = [(certificate.norm, 0.0, 0.0)]
     sizes += [(ball.norm, ball.eps, _reach(certificate, ball, data)) for ball in balls]
     counts = [int((right & (radii >= reach)).sum()) for _, _, reach in sizes]

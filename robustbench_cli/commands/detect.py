@@ -12,8 +12,9 @@ from torch import Tensor
 from robustbench_cli.commands import train_config
 from robustbench_cli.commands.attack import Images
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.evaluate import CLEAN, Judged, Request, Subject, run
-from robustbench_cli.commands.load_model import Choice, find
+from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.evaluate import CLEAN, Judged, run_evaluation
+from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.commands.resume import worthless
 from robustbench_cli.commands.train_config import Place, label_of
 from robustbench_cli.config.schema import spec_of
@@ -25,15 +26,15 @@ from robustbench_cli.distributed import env
 from robustbench_cli.evaluation.detect import auroc, seen
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.evaluation.stages import Tensors
-from robustbench_cli.evaluation.verifier import examine, judging
+from robustbench_cli.evaluation.verifier import check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.records import Detection, Population, Run
 from robustbench_cli.training import checkpoint
 
-FITTED = "detector.safetensors"
+_FITTED = "detector.safetensors"
 SCORES = "scores.npz"
-AT_ONCE = 512
+_AT_ONCE = 512
 """Images in a forward pass."""
 POPULATIONS: Mapping[Population, tuple[str, ...]] = {
     "adversarial": (),
@@ -43,7 +44,7 @@ POPULATIONS: Mapping[Population, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitting:
+class DetectorFitting:
     """What one ``detect fit`` asks for."""
 
     detector: str
@@ -53,7 +54,7 @@ class Fitting:
     name: str | None = None
 
 
-def fit(asked: Fitting, display: Display) -> Path:
+def fit_detector(asked: DetectorFitting, display: Display) -> Path:
     """Fit a detector on all training images, as they are; return the folder.
 
     It holds ``detector.safetensors``: tensors only.
@@ -63,13 +64,13 @@ def fit(asked: Fitting, display: Display) -> Path:
     """
     detector, place, began = _built(asked.detector), asked.place, time.perf_counter()
     where = train_config.device(place.device)
-    subject, base = find(asked.choice, place)
+    subject, base = find_model(asked.choice, place)
     train = DATASETS.build(spec_of(base["dataset"])).load("train", place.data_dir)
     data, label = train.to(where), label_of(DETECTORS, detector)
     model = laid_out(subject.model, where)
-    examine(model, data.images(slice(2)), len(data.classes))
-    with judging(model):
-        known = detector.fit(seen(model, data, AT_ONCE), train.y)
+    check_model(model, data.images(slice(2)), len(data.classes))
+    with unchanged_model(model):
+        known = detector.fit(seen(model, data, _AT_ONCE), train.y)
     name = base["dataset"]["name"]
     made_up = f"detect-{DETECTORS.name_of(detector)}-{subject.name}"
     fitted = Run(
@@ -77,7 +78,7 @@ def fit(asked: Fitting, display: Display) -> Path:
         kind="detect",
         created=records.now(),
         command=asked.command,
-        config=records.plain({**base, "detector": {label: DETECTORS.describe(detector)}}),
+        config=records.as_json({**base, "detector": {label: DETECTORS.describe(detector)}}),
         seed=subject.seed,
         parent=subject.parent,
         subject=subject.name,
@@ -90,13 +91,13 @@ def fit(asked: Fitting, display: Display) -> Path:
     folder = folders.new(place.out, fitted.id)
     ends = partial(worthless, resumable=False)
     with records.recording(fitted, folder, worthless=ends) as recorder:
-        checkpoint.save(folder / FITTED, known, {"detector": label})
-        recorder.update(fitted=records.filed(folder / FITTED), seconds=time.perf_counter() - began)
+        checkpoint.save_tensors(folder / _FITTED, known, {"detector": label})
+        recorder.update(fitted=records.filed(folder / _FITTED), seconds=time.perf_counter() - began)
     display.note(f"{label}: fitted on {len(train)} training images of {name}")
     return folder
 
 
-def evaluate(request: Request, names: Sequence[str], display: Display) -> Path:
+def evaluate_detector(request: Request, names: Sequence[str], display: Display) -> Path:
     """Attack a model and score its answers; return the folder.
 
     It holds ``scores.npz``: the classes, and for the clean images and under each attack the
@@ -120,7 +121,7 @@ def evaluate(request: Request, names: Sequence[str], display: Display) -> Path:
     def then(judged: Judged) -> None:
         _score(judged, request, images, detectors)
 
-    return run(request, display, keep=images.keep, then=then)
+    return run_evaluation(request, display, keep=images.keep, then=then)
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _chosen(text: str, there: Mapping[str, object], subject: Subject) -> str:
 
 
 def _load(folder: Path, fitted: Run, label: str) -> _Fitted:
-    known = checkpoint.recorded(folder, fitted.fitted)
+    known = checkpoint.load_recorded(folder, fitted.fitted)
     detector = DETECTORS.build(spec_of(fitted.config["detector"][label]))
     return _Fitted(label, detector, known, fitted.fitted["sha256"])
 
@@ -173,10 +174,10 @@ def _score(judged: Judged, request: Request, images: Images, detectors: list[_Fi
     """Add to the record how well each detector tells under each attack."""
     data, model = judged.data, request.subject.model
     attacks = [label for label in judged.columns if label != CLEAN]
-    views = {CLEAN: seen(model, data, AT_ONCE)}
+    views = {CLEAN: seen(model, data, _AT_ONCE)}
     for attack in attacks:
         found = Tensors(images.under(attack, data).to(data.y.device), data.y)
-        views[attack] = seen(model, found, AT_ONCE)
+        views[attack] = seen(model, found, _AT_ONCE)
     labels = data.y.cpu().numpy()
     arrays = {"label": labels}
     for under, view in views.items():

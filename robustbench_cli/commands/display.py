@@ -1,6 +1,6 @@
 """What a run tells whoever watches it.  The default says nothing."""
 
-from robustbench_cli.training.trainer import Row, Watch
+from robustbench_cli.training.trainer import HistoryRow, Watch
 
 
 class Display:
@@ -15,7 +15,7 @@ class Display:
     def batch(self, watch: Watch) -> None:
         """A training batch is done."""
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: HistoryRow) -> None:
         """An epoch is done."""
 
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:

@@ -12,8 +12,8 @@ from robustbench_cli.certificates import CERTIFICATES
 from robustbench_cli.commands.train_config import known, radius_of, tables_of
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import (
+    ConfigTable,
     EvalConfig,
-    Table,
     merged,
     refined,
     settings,
@@ -32,7 +32,7 @@ EVALUATION = ("threat", "dataset", "n", "batch_size", "seed", "precision")
 """What ``--set`` may reach in an evaluation: the model is what it is, attacks have --attack."""
 
 
-def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
+def eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str]) -> EvalConfig:
     """An evaluation's configuration: the trained run's < flags < ``--set``.
 
     Raises:
@@ -68,7 +68,7 @@ def eval_config(base: Table, typed: Table, pairs: list[str]) -> EvalConfig:
     return validated(EvalConfig, values)
 
 
-def _deployed(defense: Table, changes: Table) -> Table:
+def _deployed(defense: ConfigTable, changes: ConfigTable) -> ConfigTable:
     """A trained defense with parameters replaced that its training never saw."""
     made = refined({"defense": defense}, {"defense": changes})["defense"]
     for label, part in changes.items():
@@ -89,7 +89,7 @@ SWEPT: Mapping[str, Any] = {
 """What ``--sweep`` takes, and which values."""
 
 
-def _sweep(text: str, threat: Table) -> Table:
+def _sweep(text: str, threat: ConfigTable) -> ConfigTable:
     """``eps=0,2/255,...,16/255`` as ``{"eps": [...]}``; dots go on with the same difference."""
     name, _, listed = text.partition("=")
     if not text:
@@ -122,7 +122,7 @@ def _listed(items: list[str]) -> list[str]:
     return items[:at] + [str(value) for value in between] + items[at + 1 :]
 
 
-def chosen_attacks(texts: list[str], suite: str | None, options: Mapping[str, Any]) -> Table:
+def chosen_attacks(texts: list[str], suite: str | None, options: Mapping[str, Any]) -> ConfigTable:
     """``--attack`` and ``--suite`` as the ``attack`` section, labelled as written.
 
     Args:
@@ -140,7 +140,7 @@ def chosen_attacks(texts: list[str], suite: str | None, options: Mapping[str, An
     return tables
 
 
-def chosen_certificates(texts: list[str], options: Mapping[str, Any]) -> Table:
+def chosen_certificates(texts: list[str], options: Mapping[str, Any]) -> ConfigTable:
     """``--certify`` as the ``certify`` section, labelled as written.
 
     Args:
@@ -149,7 +149,7 @@ def chosen_certificates(texts: list[str], options: Mapping[str, Any]) -> Table:
     Raises:
         UserError: an unknown certificate, one given twice, or an option that none takes.
     """
-    tables: Table = {}
+    tables: ConfigTable = {}
     _add(CERTIFICATES, tables, texts)
     for option, value in options.items():
         if not tables:
@@ -160,7 +160,7 @@ def chosen_certificates(texts: list[str], options: Mapping[str, Any]) -> Table:
     return tables
 
 
-def _add(registry: Registry[Any], tables: Table, texts: list[str]) -> None:
+def _add(registry: Registry[Any], tables: ConfigTable, texts: list[str]) -> None:
     for text in texts:
         spec, label = registry.resolve(Spec.parse(text)), text.strip().lower()
         if label in tables:
@@ -168,9 +168,9 @@ def _add(registry: Registry[Any], tables: Table, texts: list[str]) -> None:
         tables[label] = {"name": spec.name, **spec.params}
 
 
-def _suite(name: str) -> Table:
+def _suite(name: str) -> ConfigTable:
     """The attacks of a suite, which names nothing else: radius and n belong to the command."""
-    found = presets.load(name, "suites")
+    found = presets.load_preset(name, "suites")
     odd = sorted({*found} - {"attack", "preset"})
     if odd or "attack" not in found:
         what = f"sets {odd[0]!r}" if odd else "names no attack"
@@ -180,13 +180,15 @@ def _suite(name: str) -> Table:
             f"suite {name!r} calls an attack {taken[0]!r}: name it, but not {CLEAN!r}, which "
             "stands for the images as they are"
         )
-    attacks: Table = known(found)["attack"]
+    attacks: ConfigTable = known(found)["attack"]
     return attacks
 
 
-def _with_option(registry: Registry[Any], tables: Table, option: str, value: object) -> Table:
+def _with_option(
+    registry: Registry[Any], tables: ConfigTable, option: str, value: object
+) -> ConfigTable:
     """One option for every component that has it, shown in the label: it changes the protocol."""
-    result: Table = {}
+    result: ConfigTable = {}
     for label, table in tables.items():
         if registry.accepts(table["name"], option):
             shown = f"{label}{',' if ':' in label else ':'}{option}={str(value).lower()}"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import checks
@@ -16,60 +15,27 @@ from robustbench_cli.commands import train_config
 from robustbench_cli.commands.certify import Certifying
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
-from robustbench_cli.commands.outcomes import arrays_of, fill, outcome, robust
+from robustbench_cli.commands.eval_request import Request
+from robustbench_cli.commands.outcomes import arrays_of, fill_unattacked, outcome, robust
 from robustbench_cli.commands.progress import Watched
 from robustbench_cli.commands.resume import folder_for, worthless
-from robustbench_cli.commands.sweep import Point, cut, inherit, points
-from robustbench_cli.commands.train_config import Place
-from robustbench_cli.config.schema import EvalConfig, recorded, spec_of
+from robustbench_cli.commands.sweep import SweepPoint, cut, inherit, points
+from robustbench_cli.config.schema import as_recorded, spec_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.distributed.group import Shard, joined, local
+from robustbench_cli.distributed.group import Shard, join_processes, local
 from robustbench_cli.evaluation import mask_binding, search_model
-from robustbench_cli.evaluation.attack_loop import Field
+from robustbench_cli.evaluation.attack_loop import EvalContext
 from robustbench_cli.evaluation.journal import Journal
-from robustbench_cli.evaluation.stages import Column, Progress, clean, evaluate
-from robustbench_cli.evaluation.verifier import Judge, examine, judging
+from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean, run_stages
+from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
-from robustbench_cli.runs.records import Checkpoint, Recorder, Run
+from robustbench_cli.runs.records import Recorder, Run
 
 CLEAN = "clean"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model to evaluate and how records call it."""
-
-    model: nn.Module
-    name: str
-    weights: str
-    """sha256 of the weights, or of the file that makes the model."""
-    parent: str | None = None
-    kept: Checkpoint | None = None
-    """Which of the training run's weights they are."""
-    seed: int = 0
-    """The seed of the training run, so that tables can join seeds."""
-    notes: tuple[str, ...] = ()
-    """What is to be said of an evaluation of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What one command asks for."""
-
-    subject: Subject
-    source: Subject | None = None
-    """The model that images are crafted on, if it is not the subject."""
-    config: EvalConfig
-    place: Place
-    command: list[str]
-    name: str | None = None
-    kind: records.Kind = "eval"
-    stop: bool = True
-    """Whether attacks leave an example once it is broken; else they go on to the surest error."""
 
 
 Keep = Callable[[str, Progress], None]
@@ -82,11 +48,11 @@ class Judged:
 
     folder: Path
     data: Split
-    columns: dict[str, Column]
+    columns: dict[str, AttackVerdicts]
     recorder: Recorder
 
 
-def run(
+def run_evaluation(
     request: Request,
     display: Display,
     *,
@@ -103,7 +69,7 @@ def run(
             no folder is left behind.  If it does so under attack, what was judged is kept.
         RunError: a verdict is not possible; what was judged is kept.
     """
-    with joined(request.place.device) as shard:
+    with join_processes(request.place.device) as shard:
         return _shared(request, shard, display, keep, then)
 
 
@@ -118,7 +84,7 @@ def _shared(
     config, place, subject = request.config, request.place, request.subject
     where = train_config.device(local(place.device))
     dataset = DATASETS.build(spec_of(config.dataset))
-    with shard.ahead():
+    with shard.main_process_first():
         test = dataset.load("test", place.data_dir)
     if config.n > len(test):
         raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
@@ -127,30 +93,30 @@ def _shared(
     for each in filter(None, (subject, request.source)):
         laid_out(each.model, where)
         called = "the model" if each is subject else f"the source {each.name!r}"
-        examine(each.model, data.images(slice(2)), len(test.classes), called)
-    threat = mask_binding.bound(config.threat, subject.model, data)
+        check_model(each.model, data.images(slice(2)), len(test.classes), called)
+    threat = mask_binding.bind_mask(config.threat, subject.model, data)
     with ExitStack() as stack:
         run_ = _described(request, data, test, where)
-        folder, run_, taken_up = shard.agreed(
+        folder, run_, taken_up = shard.broadcast_from_main(
             lambda: folder_for(run_, place.out, request.name, display, fresh=keep is not None)
         )
-        if taken_up and shard.first:
+        if taken_up and shard.is_main:
             display.note(f"going on with {folder.name}")
-        silent = not shard.first
+        silent = not shard.is_main
         ends = partial(worthless, resumable=keep is None)
         recorder = stack.enter_context(
             records.recording(run_, folder, silent=silent, worthless=ends)
         )
         stack.enter_context(shard.as_one())
         for each in filter(None, (subject, request.source)):
-            stack.enter_context(judging(each.model))
+            stack.enter_context(unchanged_model(each.model))
         session = _Session(request, data, threat, shard, recorder, display)
         for note in subject.notes:
             session.note(note)
-        columns = session.judge(todo, keep or (lambda *_: None))
-        if then and shard.first:
+        columns = session.run_attacks(todo, keep or (lambda *_: None))
+        if then and shard.is_main:
             then(Judged(folder=folder, data=data, columns=columns, recorder=recorder))
-    if shard.first:
+    if shard.is_main:
         session.journal.drop()
     return folder
 
@@ -163,7 +129,7 @@ def _described(request: Request, data: Split, test: Split, where: torch.device) 
         kind=request.kind,
         created=records.now(),
         command=request.command,
-        config=records.plain(recorded(config)),
+        config=records.as_json(as_recorded(config)),
         seed=subject.seed,
         parent=subject.parent,
         subject=subject.name,
@@ -196,32 +162,39 @@ class _Session:
         self._recorder, self._display = recorder, display
         self._labels = data.y.cpu().numpy()
         model = request.subject.model
-        few, labels = data.images(slice(search_model.SHOWN)), data.y[: search_model.SHOWN]
-        self._judge = Judge(model, threat, checks.randomised(model, few))
-        for note in checks.before(model, few, labels, self._judge.random):
+        few, labels = (
+            data.images(slice(search_model.COMPARED_IMAGES)),
+            data.y[: search_model.COMPARED_IMAGES],
+        )
+        self._verifier = Verifier(model, threat, checks.randomised(model, few))
+        for note in checks.before(model, few, labels, self._verifier.random):
             self.note(note)
         on = request.source.model if request.source else model
-        self._itself = self._search = search_model.exact(on)
+        self._itself = self._search = search_model.exact_search_model(on)
         if self.config.precision == "auto" and request.source is None:
-            self._search, given_up = search_model.quick(model, few, random=self._judge.random)
+            self._search, given_up = search_model.fastest_search_model(
+                model, few, random=self._verifier.random
+            )
             for note in given_up:
                 self.note(note)
-        self._field = Field(
+        self._context = EvalContext(
             data=data,
-            judge=replace(self._judge, model=on, random=self._judge.random and on is model),
-            lens=self._search,
+            verifier=replace(
+                self._verifier, model=on, random=self._verifier.random and on is model
+            ),
+            search_model=self._search,
             noise=Noise(self.config.seed, torch.arange(len(data), device=data.y.device)),
             slots=self.config.batch_size,
             # An image for another model is the better the surer this one is wrong about it.
-            stop=request.stop and request.source is None,
-            target=self._judge if request.source else None,
+            early_stop=request.early_stop and request.source is None,
+            target=self._verifier if request.source else None,
             note=self.note,
         )
         # Where luck, a second look or another model decides, a walk's beginning is no verdict.
-        exact = not (self._judge.random or self._search.doubt)
-        self._prefixes = exact and self._field.stop
+        exact = not (self._verifier.random or self._search.doubt)
+        self._prefixes = exact and self._context.early_stop
 
-    def judge(self, todo: list[Point], keep: Keep) -> dict[str, Column]:
+    def run_attacks(self, todo: list[SweepPoint], keep: Keep) -> dict[str, AttackVerdicts]:
         """Fill every column; the record is written after each."""
         columns = {CLEAN: self._clean()}
         outcomes: dict[str, records.Outcome] = {}
@@ -235,7 +208,7 @@ class _Session:
             self._recorder.update(attacks=dict(outcomes), search=self._search.about)
         certifying = Certifying(
             config=self.config,
-            model=self._judge.model,
+            model=self._verifier.model,
             data=self.data,
             shard=self.shard,
             journal=self.journal,
@@ -251,26 +224,26 @@ class _Session:
             self._display.note(text)
             self._recorder.update(notes=[*self._recorder.run.notes, text])
 
-    def _clean(self) -> Column:
+    def _clean(self) -> AttackVerdicts:
         column, _ = self.journal.column("0")
         mine = self.shard.mine(len(self.data)) & (column.arrays["stages"] == 0)
         self._display.judging(CLEAN, int(mine.sum()), "accuracy")
         done = 0
         rows = torch.from_numpy(mine.nonzero()[0]).to(self.data.y.device)
-        for found in clean(replace(self._field, judge=self._judge), rows):
+        for found in clean(replace(self._context, verifier=self._verifier), rows):
             column.put(0, found, minimal=False)
             self.journal.moved("0", column, found.rows.numpy())
             done += len(found.rows)
             judged = column.arrays["stages"] > 0
             self._display.judged(done, float(column.arrays["share"][judged].mean(dtype=float)))
         self.journal.flush("0", column)
-        self.shard.together(column.arrays, len(self.data))
+        self.shard.merge_rows(column.arrays, len(self.data))
         self._recorder.update(clean_accuracy=float(column.arrays["share"].mean(dtype=float)))
         return column
 
     def _column(
-        self, point: Point, stages: list[Stage], columns: dict[str, Column], keep: Keep
-    ) -> tuple[Column, float]:
+        self, point: SweepPoint, stages: list[Stage], columns: dict[str, AttackVerdicts], keep: Keep
+    ) -> tuple[AttackVerdicts, float]:
         """One attack's verdicts, and the seconds they took."""
         name = str(len(columns))
         clean_, *filled = columns.values()
@@ -286,23 +259,26 @@ class _Session:
         # A distance is wanted whatever the radius, and the sweep's other points read it off here.
         standing = mine & right & (point.eps != 0 or point.attack.minimal)
         field = replace(
-            self._field,
-            judge=self._field.judge.at(point.threat.eps),
-            target=self._field.target and self._field.target.at(point.threat.eps),
+            self._context,
+            verifier=self._context.verifier.at(point.threat.eps),
+            target=self._context.target and self._context.target.at(point.threat.eps),
         )
         self.journal.started()
         watched = Watched(self._display, point, column, clean_, mine, standing, len(stages))
-        for progress in evaluate(stages, column, standing, field, self._itself):
+        for progress in run_stages(stages, column, standing, field, self._itself):
             keep(point.label, progress)
             self.journal.moved(name, column, progress.found.rows.numpy())
             watched.see(progress)
         self.journal.flush(name, column)
         seconds += self.journal.spent
-        fill(column, right, clean_, self._labels)
-        return column, self.shard.together(column.arrays, len(self.data), seconds)
+        fill_unattacked(column, right, clean_, self._labels)
+        return column, self.shard.merge_rows(column.arrays, len(self.data), seconds)
 
     def _close(
-        self, todo: list[Point], columns: dict[str, Column], proven: dict[str, np.ndarray]
+        self,
+        todo: list[SweepPoint],
+        columns: dict[str, AttackVerdicts],
+        proven: dict[str, np.ndarray],
     ) -> None:
         clean_ = columns[CLEAN]
         standing = clean_.arrays["share"]
@@ -310,7 +286,7 @@ class _Session:
             standing = np.minimum(standing, robust(point, columns[point.label], clean_))
         run_ = self._recorder.run
         changes: dict[str, object] = {"worst_case_accuracy": float(standing.mean(dtype=float))}
-        if self.shard.first:
+        if self.shard.is_main:
             arrays = arrays_of(columns, self._labels) | proven
             changes["examples"] = self.journal.close(arrays)
         spent = [each.seconds for each in run_.attacks.values()]

@@ -12,8 +12,9 @@ from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import checks
 from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.evaluate import CLEAN, Subject
-from robustbench_cli.commands.joint_config import Asked, JointConfig, attack_of, resolved
+from robustbench_cli.commands.eval_request import Subject
+from robustbench_cli.commands.evaluate import CLEAN
+from robustbench_cli.commands.joint_config import JointConfig, JointOptions, attack_of, resolved
 from robustbench_cli.commands.resume import folder_for, worthless
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
@@ -22,21 +23,27 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.distributed import env
 from robustbench_cli.evaluation import search_model
-from robustbench_cli.evaluation.attack_loop import Field
-from robustbench_cli.evaluation.joint import Answers, Groups, Joint, Jury, Shared
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.joint import (
+    Groups,
+    Joint,
+    JointThreat,
+    JointVerdicts,
+    JointVerifier,
+)
 from robustbench_cli.evaluation.journal import Journal
-from robustbench_cli.evaluation.stages import clean, evaluate
-from robustbench_cli.evaluation.verifier import examine, judging
+from robustbench_cli.evaluation.stages import clean, run_stages
+from robustbench_cli.evaluation.verifier import check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.records import Domain, Outcome, Run
 from robustbench_cli.transforms import TRANSFORMS
 
-KEPT = ("prediction", "margin", "norm", "step", "by", "forwards", "backwards", "weights")
+_KEPT = ("prediction", "margin", "norm", "step", "by", "forwards", "backwards", "weights")
 """What ``examples.npz`` holds of the attack; ``prediction`` and ``weights`` by domain."""
 
 
-def run(asked: Asked, display: Display) -> Path:
+def run_joint(asked: JointOptions, display: Display) -> Path:
     """Attack the test images, or groups of them; return the folder.
 
     An unfinished attack on the same domains with the same settings is taken up again where it
@@ -60,23 +67,23 @@ def run(asked: Asked, display: Display) -> Path:
         if again:
             display.note(f"going on with {folder.name}")
         recorder = stack.enter_context(records.recording(about, folder, worthless=worthless))
-        stack.enter_context(judging(model))
+        stack.enter_context(unchanged_model(model))
         journal = Journal(folder, len(data.y))
-        ball = (Shared if config.images > 1 else Threat)(config.threat.norm, config.threat.eps)
-        field = Field(
+        ball = (JointThreat if config.images > 1 else Threat)(config.threat.norm, config.threat.eps)
+        context = EvalContext(
             data=data,
-            judge=Jury(model, ball),
+            verifier=JointVerifier(model, ball),
             # With one look between checks, weights are those at the last look that counts.
-            lens=search_model.Lens(model=model),
+            search_model=search_model.SearchModel(model=model),
             noise=Noise(config.seed, torch.arange(len(data.y), device=where)),
             slots=max(1, config.batch_size // config.images),
             note=display.note,
         )
-        before, labels = _clean(field, journal), data.y.cpu().numpy()
+        before, labels = _clean(context, journal), data.y.cpu().numpy()
         right = before.arrays["prediction"] == labels
         recorder.update(clean_accuracy=float(right.any(1).mean()))
         stages = attack.stages(ball, len(test.classes))
-        after, seconds = _attacked(stages, before, field, journal, display)
+        after, seconds = _attacked(stages, before, context, journal, display)
         recorder.update(
             **_figures(config, right, after, labels, seconds),
             examples=journal.close(_arrays(config, before, after, labels)),
@@ -99,11 +106,11 @@ def _together(
     subjects: list[Subject], config: JointConfig, data: Groups, where: torch.device, classes: int
 ) -> Joint:
     """All models as one; a ``UserError`` names the one that cannot be judged."""
-    few = data.data.images(slice(search_model.SHOWN))
+    few = data.data.images(slice(search_model.COMPARED_IMAGES))
     for each in subjects:
         laid_out(each.model, where)
-        examine(each.model, few[:2], classes, called=f"run {each.parent!r}")
-        with judging(each.model):
+        check_model(each.model, few[:2], classes, called=f"run {each.parent!r}")
+        with unchanged_model(each.model):
             if checks.randomised(each.model, few):
                 raise UserError(f"run {each.parent!r} is randomised: a joint attack asks once")
     transforms = [TRANSFORMS.build(spec) for spec in specs_of(config.transform)]
@@ -111,7 +118,7 @@ def _together(
 
 
 def _described(
-    asked: Asked,
+    asked: JointOptions,
     subjects: list[Subject],
     config: JointConfig,
     test: Split,
@@ -128,7 +135,7 @@ def _described(
         kind="joint",
         created=records.now(),
         command=asked.command,
-        config=records.plain(
+        config=records.as_json(
             {**asdict(config), "threat": {"norm": threat.norm, "eps": threat.eps}}
         ),
         seed=config.seed,
@@ -141,12 +148,12 @@ def _described(
     )
 
 
-def _clean(field: Field, journal: Journal) -> Answers:
+def _clean(context: EvalContext, journal: Journal) -> JointVerdicts:
     """The verdicts on the images as they are."""
-    answers = Answers.of(*field.data.y.shape)
+    answers = JointVerdicts.of(*context.data.y.shape)
     journal.recall("0", answers)
     rows = torch.from_numpy((answers.arrays["stages"] == 0).nonzero()[0])
-    for found in clean(field, rows.to(field.data.y.device)):
+    for found in clean(context, rows.to(context.data.y.device)):
         answers.put(0, found, minimal=False)
         journal.moved("0", answers, found.rows.numpy())
     journal.flush("0", answers)
@@ -154,16 +161,20 @@ def _clean(field: Field, journal: Journal) -> Answers:
 
 
 def _attacked(
-    stages: list[Stage], before: Answers, field: Field, journal: Journal, display: Display
-) -> tuple[Answers, float]:
+    stages: list[Stage],
+    before: JointVerdicts,
+    context: EvalContext,
+    journal: Journal,
+    display: Display,
+) -> tuple[JointVerdicts, float]:
     """The verdicts under the attack, and the seconds that they took."""
-    answers = Answers.of(*field.data.y.shape)
+    answers = JointVerdicts.of(*context.data.y.shape)
     seconds = journal.recall("1", answers)
     standing = before.arrays["share"] > 0
     display.judging(stages[0].member, int((standing & answers.waiting(0, minimal=False)).sum()))
     journal.started()
     done = 0
-    for progress in evaluate(stages, answers, standing, field, field.lens):
+    for progress in run_stages(stages, answers, standing, context, context.search_model):
         journal.moved("1", answers, progress.found.rows.numpy())
         done += len(progress.found.rows)
         display.judged(done, float((standing & ~answers.broken).mean()))
@@ -174,7 +185,7 @@ def _attacked(
 
 
 def _figures(
-    config: JointConfig, right: np.ndarray, after: Answers, labels: np.ndarray, seconds: float
+    config: JointConfig, right: np.ndarray, after: JointVerdicts, labels: np.ndarray, seconds: float
 ) -> dict[str, Any]:
     """What the record says; an example stands while one domain is right about it."""
     a, names = after.arrays, config.domains
@@ -210,7 +221,7 @@ def _figures(
 
 
 def _arrays(
-    config: JointConfig, before: Answers, after: Answers, labels: np.ndarray
+    config: JointConfig, before: JointVerdicts, after: JointVerdicts, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
     """What ``examples.npz`` holds: labels and predictions (N, K), the rest (N)."""
     (label,) = config.attack
@@ -218,5 +229,5 @@ def _arrays(
         "index": np.arange(len(labels), dtype=np.int32),
         "label": labels.astype(np.int32),
         f"{CLEAN}/prediction": before.arrays["prediction"],
-        **{f"{label}/{key}": after.arrays[key] for key in KEPT},
+        **{f"{label}/{key}": after.arrays[key] for key in _KEPT},
     }

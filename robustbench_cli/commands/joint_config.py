@@ -11,10 +11,17 @@ from pydantic import Field
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.min_max import MinMax
 from robustbench_cli.commands import train_config
-from robustbench_cli.commands.evaluate import Subject
-from robustbench_cli.commands.load_model import Choice, find
+from robustbench_cli.commands.eval_request import Subject
+from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.commands.train_config import Place
-from robustbench_cli.config.schema import Positive, Table, merged, spec_of, specs_of, validated
+from robustbench_cli.config.schema import (
+    ConfigTable,
+    Positive,
+    merged,
+    spec_of,
+    specs_of,
+    validated,
+)
 from robustbench_cli.core.domain_weights import first
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Seed, Spec
@@ -24,7 +31,7 @@ from robustbench_cli.transforms import TRANSFORMS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class JointOptions:
     """What one command asks for, as it was typed."""
 
     runs: Sequence[str | None]
@@ -33,7 +40,7 @@ class Asked:
     """``min-max``, perhaps with parameters."""
     options: Mapping[str, Any]
     """More of them."""
-    settings: Table
+    settings: ConfigTable
     """What else there is of a ``JointConfig``."""
     place: Place
     command: list[str]
@@ -46,11 +53,11 @@ class JointConfig:
 
     runs: dict[str, str]
     """The weights (sha256) of each run, by its id."""
-    transform: Table
+    transform: ConfigTable
     images: Positive = 1
     """Neighbouring test images that share one perturbation."""
-    attack: Table
-    dataset: Table
+    attack: ConfigTable
+    dataset: ConfigTable
     threat: Threat
     n: Annotated[int, Field(ge=0)] = 0
     """How many test images, from the first; 0: all."""
@@ -66,18 +73,18 @@ class JointConfig:
         return [" ".join(names) for names in product(*several)]
 
 
-def resolved(asked: Asked) -> tuple[list[Subject], JointConfig]:
+def resolved(asked: JointOptions) -> tuple[list[Subject], JointConfig]:
     """The models, and the whole configuration.
 
     Raises:
         UserError: something is unknown, damaged or makes no sense.
     """
-    found = [find(Choice(run=each), asked.place) for each in asked.runs]
+    found = [find_model(Choice(run=each), asked.place) for each in asked.runs]
     subjects, bases = [subject for subject, _ in found], [base for _, base in found]
     _same_images(subjects, bases, asked.place)
     spec = ATTACKS.resolve(Spec.parse(asked.attack))
     attack = ATTACKS.build(Spec(spec.name, {**spec.params, **asked.options}, spec.label))
-    transforms: Table = {}
+    transforms: ConfigTable = {}
     for text in asked.transforms or ["identity"]:
         if (label := text.strip().lower()) in transforms:
             raise UserError(f"transform {label!r} is given twice; once is enough")
@@ -95,7 +102,7 @@ def resolved(asked: Asked) -> tuple[list[Subject], JointConfig]:
     return subjects, validated(JointConfig, values)
 
 
-def _same_images(subjects: list[Subject], bases: list[Table], place: Place) -> None:
+def _same_images(subjects: list[Subject], bases: list[ConfigTable], place: Place) -> None:
     names = [str(each.parent) for each in subjects]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

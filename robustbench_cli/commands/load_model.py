@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robustbench_cli.commands import train_config
-from robustbench_cli.commands.evaluate import Subject
+from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.train_config import Place
-from robustbench_cli.config.schema import EvalConfig, Table, spec_of, specs_of
+from robustbench_cli.config.schema import ConfigTable, EvalConfig, spec_of, specs_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.data.shape import shape_of
@@ -28,7 +28,7 @@ class Choice:
     dataset: str | None = None
 
 
-def find(choice: Choice, place: Place) -> tuple[Subject, Table]:
+def find_model(choice: Choice, place: Place) -> tuple[Subject, ConfigTable]:
     """The model, and the configuration that an evaluation of it starts from.
 
     Raises:
@@ -37,7 +37,7 @@ def find(choice: Choice, place: Place) -> tuple[Subject, Table]:
     if choice.model is None:
         if choice.weights is not None:
             raise UserError("--weights goes with --model; a run has weights of its own")
-        return _from_run(folders.named(choice.run, place.out, "train"), choice.checkpoint)
+        return _from_run(folders.find_run(choice.run, place.out, "train"), choice.checkpoint)
     if choice.run is not None:
         raise UserError("--run and --model name two models; give one of them")
     if choice.checkpoint is not None:
@@ -45,7 +45,7 @@ def find(choice: Choice, place: Place) -> tuple[Subject, Table]:
     return _foreign(choice.model, choice, place)
 
 
-def _from_run(folder: Path, rule: str | None) -> tuple[Subject, Table]:
+def _from_run(folder: Path, rule: str | None) -> tuple[Subject, ConfigTable]:
     run = records.read(folder)
     if run.kind != "train":
         raise UserError(f"run {run.id!r} is of kind {run.kind!r}; --run takes a training run")
@@ -118,12 +118,12 @@ def deployed(subject: Subject, config: EvalConfig) -> Subject:
     return replace(subject, notes=(*subject.notes, *said))
 
 
-def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, Table]:
+def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, ConfigTable]:
     if choice.dataset is None:
         raise UserError("--model needs --dataset: say on which images to attack it")
     dataset_table = train_config.component("dataset", choice.dataset)
     dataset = DATASETS.build(spec_of(dataset_table))
-    base: Table = {"dataset": dataset_table, "defense": {}}
+    base: ConfigTable = {"dataset": dataset_table, "defense": {}}
     if ".py:" in text or text.endswith(".py"):
         model = load_foreign(text, choice.weights)
         # The file decides what the tensors do, the tensors whether it is the same net again.

@@ -6,15 +6,17 @@ from collections import Counter
 import numpy as np
 
 from robustbench_cli.attacks import Stage
-from robustbench_cli.commands.sweep import Point
-from robustbench_cli.evaluation.stages import Column
+from robustbench_cli.commands.sweep import SweepPoint
+from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.records import Outcome
 
-KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share")
+_KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share")
 """What ``examples.npz`` holds per attack and example."""
 
 
-def fill(column: Column, right: np.ndarray, clean: Column, labels: np.ndarray) -> None:
+def fill_unattacked(
+    column: AttackVerdicts, right: np.ndarray, clean: AttackVerdicts, labels: np.ndarray
+) -> None:
     """What is known of the examples that no stage was run on, or that withstood all of them."""
     a = column.arrays
     untouched = a["stages"] == 0
@@ -25,7 +27,7 @@ def fill(column: Column, right: np.ndarray, clean: Column, labels: np.ndarray) -
     a["prediction"][spared], a["share"][spared] = labels[spared], clean.arrays["share"][spared]
 
 
-def robust(point: Point, column: Column, clean: Column) -> np.ndarray:
+def robust(point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts) -> np.ndarray:
     """How often each example is right, clean and under the attack (N); mostly 0 or 1."""
     right = clean.arrays["share"]
     if point.attack.minimal:
@@ -36,7 +38,11 @@ def robust(point: Point, column: Column, clean: Column) -> np.ndarray:
 
 
 def outcome(
-    point: Point, stages: list[Stage], column: Column, clean: Column, seconds: float
+    point: SweepPoint,
+    stages: list[Stage],
+    column: AttackVerdicts,
+    clean: AttackVerdicts,
+    seconds: float,
 ) -> Outcome:
     """The figures of one attack."""
     share = robust(point, column, clean)
@@ -67,9 +73,9 @@ def outcome(
     )
 
 
-def arrays_of(columns: dict[str, Column], labels: np.ndarray) -> dict[str, np.ndarray]:
+def arrays_of(columns: dict[str, AttackVerdicts], labels: np.ndarray) -> dict[str, np.ndarray]:
     """What ``examples.npz`` holds."""
     arrays = {"index": np.arange(len(labels), dtype=np.int32), "label": labels.astype(np.int32)}
     for label, column in columns.items():
-        arrays |= {f"{label}/{key}": column.arrays[key] for key in KEPT}
+        arrays |= {f"{label}/{key}": column.arrays[key] for key in _KEPT}
     return arrays

@@ -8,7 +8,7 @@ import torch
 
 from robustbench_cli.commands import train_config
 from robustbench_cli.commands.load_model import restore
-from robustbench_cli.config.schema import Table, TrainConfig
+from robustbench_cli.config.schema import ConfigTable, TrainConfig
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import UNLABELLED, Split
 from robustbench_cli.defenses import Recipe
@@ -28,7 +28,7 @@ class Named:
     labeller: str | None = None
     teachers: tuple[str, ...] = ()
 
-    def parents(self, out: Path) -> Table:
+    def parents(self, out: Path) -> ConfigTable:
         """The runs by role, as a configuration keeps them.
 
         Raises:
@@ -40,7 +40,7 @@ class Named:
 
 
 def _identity(name: str, out: Path) -> dict[str, str]:
-    folder = folders.named(name, out, "train")
+    folder = folders.find_run(name, out, "train")
     run = records.read(folder)
     if run.kind != "train" or run.checkpoint is None:
         raise UserError(f"run {name!r} has no trained weights (kind {run.kind!r}, {run.status})")
@@ -88,7 +88,7 @@ class Companions:
         return Split(split.x, torch.cat(answers), classes)
 
 
-def load(parents: Table, out: Path, shape: Shape, where: torch.device) -> Companions:
+def load_parents(parents: ConfigTable, out: Path, shape: Shape, where: torch.device) -> Companions:
     """The networks that a configuration names.
 
     Raises:
@@ -102,7 +102,7 @@ def load(parents: Table, out: Path, shape: Shape, where: torch.device) -> Compan
 def _network(
     role: str, known: Mapping[str, str], out: Path, shape: Shape, where: torch.device
 ) -> Classifier:
-    folder = folders.named(known["run"], out, "train")
+    folder = folders.find_run(known["run"], out, "train")
     run = records.read(folder)
     if run.checkpoint is None or run.checkpoint.sha256 != known["weights"]:
         raise UserError(

@@ -4,8 +4,8 @@ import numpy as np
 
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.outcomes import robust
-from robustbench_cli.commands.sweep import Point
-from robustbench_cli.evaluation.stages import Column, Progress
+from robustbench_cli.commands.sweep import SweepPoint
+from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 
 
 class Watched:
@@ -14,9 +14,9 @@ class Watched:
     def __init__(
         self,
         display: Display,
-        point: Point,
-        column: Column,
-        clean: Column,
+        point: SweepPoint,
+        column: AttackVerdicts,
+        clean: AttackVerdicts,
         mine: np.ndarray,
         standing: np.ndarray,
         stages: int,

@@ -11,11 +11,11 @@ from robustbench_cli.config.schema import EvalConfig
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import radius
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import Column
+from robustbench_cli.evaluation.stages import AttackVerdicts
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One column of the evaluation."""
 
     label: str
@@ -34,26 +34,26 @@ class Point:
     success is all that decides."""
 
 
-def points(attacks: Mapping[str, Attack], config: EvalConfig) -> list[Point]:
+def points(attacks: Mapping[str, Attack], config: EvalConfig) -> list[SweepPoint]:
     """The columns, in the order in which they are filled."""
-    found: list[Point] = []
+    found: list[SweepPoint] = []
     for label, attack in attacks.items():
         if "eps" in config.sweep:
             found += _over_eps(label, attack, config, len(found))
         elif "steps" in config.sweep:
             found += _over_steps(label, attack, config, len(found))
         else:
-            found.append(Point(label, attack, config.threat, config.attack[label]))
+            found.append(SweepPoint(label, attack, config.threat, config.attack[label]))
     return found
 
 
-def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[Point]:
+def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[SweepPoint]:
     """From small to large: what is broken at a radius is broken at any larger one."""
     result = []
     for i, eps in enumerate(sorted({*config.sweep["eps"]})):
         threat = replace(config.threat, eps=eps) if eps else config.threat
         result.append(
-            Point(
+            SweepPoint(
                 label=f"{label}@eps={radius(eps)}",
                 attack=attack,
                 threat=threat,
@@ -66,9 +66,9 @@ def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[P
     return result
 
 
-def _over_steps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[Point]:
+def _over_steps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[SweepPoint]:
     """From many to few: a walk with steps of fixed size contains every shorter one."""
-    result: list[Point] = []
+    result: list[SweepPoint] = []
     for i, steps in enumerate(sorted({*config.sweep["steps"]}, reverse=True)):
         try:
             walk = replace(attack, steps=steps)  # type: ignore[call-arg]
@@ -83,7 +83,7 @@ def _over_steps(label: str, attack: Attack, config: EvalConfig, at: int) -> list
             and walk.stride == longest.stride
         )
         result.append(
-            Point(
+            SweepPoint(
                 label=f"{label}@steps={steps}",
                 attack=walk,
                 threat=config.threat,
@@ -95,14 +95,16 @@ def _over_steps(label: str, attack: Attack, config: EvalConfig, at: int) -> list
     return result
 
 
-def inherit(column: Column, weaker: Column) -> None:
+def inherit(column: AttackVerdicts, weaker: AttackVerdicts) -> None:
     """Take over what a weaker threat has broken; those examples need no attack."""
     rows = (weaker.broken & ~column.broken & (column.arrays["stages"] == 0)).nonzero()[0]
     for key in ("prediction", "share", "margin", "norm", "step", "by"):
         column.arrays[key][rows] = weaker.arrays[key][rows]
 
 
-def cut(column: Column, whole: Column, labels: np.ndarray, until: int | None, draws: int) -> None:
+def cut(
+    column: AttackVerdicts, whole: AttackVerdicts, labels: np.ndarray, until: int | None, draws: int
+) -> None:
     """Fill a column from the one that contains it: broken if it was broken by then."""
     for key, values in whole.arrays.items():
         column.arrays[key][:] = values

@@ -21,14 +21,14 @@ from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.records import Run
 from robustbench_cli.training import checkpoint
 
-FITTED = "generator.safetensors"
+_FITTED = "generator.safetensors"
 SAMPLES = "samples.npz"
 CPU = torch.device("cpu")
 ENDS = partial(worthless, resumable=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitting:
+class GeneratorFitting:
     """What one ``synth fit`` asks for."""
 
     generator: str
@@ -51,7 +51,7 @@ class Sampling:
     name: str | None = None
 
 
-def fit(asked: Fitting, display: Display) -> Path:
+def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
     """Fit a generator on training images, as they are; return the folder.
 
     It holds ``generator.safetensors``: tensors only.  Images of the test split are left out where
@@ -75,7 +75,7 @@ def fit(asked: Fitting, display: Display) -> Path:
         kind="synth",
         created=records.now(),
         command=asked.command,
-        config=records.plain(
+        config=records.as_json(
             {
                 "generator": {label: GENERATORS.describe(generator)},
                 "dataset": DATASETS.describe(dataset),
@@ -96,25 +96,25 @@ def fit(asked: Fitting, display: Display) -> Path:
     )
     folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
     with records.recording(run, folder, worthless=ENDS) as recorder:
-        checkpoint.save(folder / FITTED, known, {"generator": label})
-        kept = records.filed(folder / FITTED)
+        checkpoint.save_tensors(folder / _FITTED, known, {"generator": label})
+        kept = records.filed(folder / _FITTED)
         recorder.update(fitted=kept, seconds=time.perf_counter() - began)
     for note in (*run.notes, f"{label}: fitted on {len(train)} training images of {name}"):
         display.note(note)
     return folder
 
 
-def sample(asked: Sampling, display: Display) -> Path:
+def draw_samples(asked: Sampling, display: Display) -> Path:
     """Draw labelled images; return the file, for ``--extra-data npz:FILE``.
 
     Raises:
         UserError: there is no such generator, or it is damaged; no folder is left behind.
     """
-    began, source = time.perf_counter(), folders.named(asked.run, asked.place.out, "synth")
+    began, source = time.perf_counter(), folders.find_run(asked.run, asked.place.out, "synth")
     fitted = records.read(source)
     if not fitted.fitted:
         raise UserError(f"run {fitted.id!r} has no generator; fit one: advbench synth fit gaussian")
-    known = checkpoint.recorded(source, fitted.fitted)
+    known = checkpoint.load_recorded(source, fitted.fitted)
     ((label, described),) = fitted.config["generator"].items()
     generator = GENERATORS.build(spec_of(described))
     images, labels = _sampling.sampled(generator, known, asked.n, asked.seed)

@@ -10,16 +10,16 @@ from robustbench_cli.commands import parent_runs, train_config
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.parent_runs import Companions
 from robustbench_cli.commands.train_config import Place
-from robustbench_cli.config.schema import TrainConfig, recorded, spec_of, specs_of, validated
+from robustbench_cli.config.schema import TrainConfig, as_recorded, spec_of, specs_of, validated
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.example_rng import generator, key
+from robustbench_cli.core.example_rng import stream_generator, stream_key
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.pool import Pool, renumbered
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import DEFENSES, Recipe
 from robustbench_cli.defenses._step import Setting
-from robustbench_cli.distributed.group import ALONE, Shard, joined, local
-from robustbench_cli.evaluation.verifier import examine
+from robustbench_cli.distributed.group import ALONE, Shard, join_processes, local
+from robustbench_cli.evaluation.verifier import check_model
 from robustbench_cli.models import Shape
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
@@ -30,7 +30,7 @@ from robustbench_cli.training.checkpointing import Keeper
 from robustbench_cli.training.trainer import Trainer
 
 
-def train(
+def run_training(
     config: TrainConfig, place: Place, display: Display, *, command: list[str], run_id: str
 ) -> Path:
     """Train from the beginning; return the run's folder.
@@ -40,27 +40,27 @@ def train(
         RunError: training failed; what was finished is kept.
     """
     train_config.deterministic(config.train.deterministic)
-    with joined(place.device) as shard:
+    with join_processes(place.device) as shard:
         where = train_config.device(local(place.device))
         config = replace(config, precision=train_config.precision(config.precision, where))
-        with shard.ahead():  # data may have to be downloaded
+        with shard.main_process_first():  # data may have to be downloaded
             prepared = _prepare(config, place, where, shard)
         run = Run(
             id=run_id,
             kind="train",
             created=records.now(),
             command=command,
-            config=recorded(config),
+            config=as_recorded(config),
             seed=config.seed,
             subject=train_config.subject(config.defense),
             dataset=prepared.describe(),
             environment=train_config.environment(where),
         )
-        folder = shard.agreed(lambda: folders.new(place.out, run_id))
+        folder = shard.broadcast_from_main(lambda: folders.new(place.out, run_id))
         return _carry_on(run, folder, prepared, display)
 
 
-def new_id(config: TrainConfig) -> str:
+def train_run_id(config: TrainConfig) -> str:
     """A folder name for a run with this configuration."""
     return folders.new_id("+".join(config.defense), config.dataset["name"], config.seed)
 
@@ -71,19 +71,19 @@ def resume(name: str, place: Place, display: Display) -> Path:
     Raises:
         UserError: no such run, it is finished, or its data or state are not what they were.
     """
-    with joined(place.device) as shard:
+    with join_processes(place.device) as shard:
         return _resumed(name, place, shard, display)
 
 
 def _resumed(name: str, place: Place, shard: Shard, display: Display) -> Path:
-    folder = folders.named(name, place.out, "train")
-    run = shard.agreed(lambda: records.read(folder))
+    folder = folders.find_run(name, place.out, "train")
+    run = shard.broadcast_from_main(lambda: records.read(folder))
     if run.status == "ok":
         raise UserError(f"run {run.id!r} is finished; to train anew, leave --resume out")
     config = validated(TrainConfig, run.config)
     train_config.deterministic(config.train.deterministic)
     where = train_config.device(local(place.device))
-    with shard.ahead():
+    with shard.main_process_first():
         prepared = _prepare(config, place, where, shard)
     if prepared.describe() != run.dataset:
         raise UserError(
@@ -131,11 +131,11 @@ def _prepare(
     if config.train.limit:
         train = train.only(slice(config.train.limit))
     shape = shape_of(dataset, train)
-    torch.manual_seed(key(config.seed, "weights"))
+    torch.manual_seed(stream_key(config.seed, "weights"))
     model = laid_out(train_config.build_model(asdict(config), shape), where)
-    known = parent_runs.load(config.parents, place.out, shape, where)
+    known = parent_runs.load_parents(config.parents, place.out, shape, where)
     known.start(model)
-    examine(model, test.images(slice(2)).to(where), shape.classes)
+    check_model(model, test.images(slice(2)).to(where), shape.classes)
     model.low_precision = config.precision == "bf16"
     data, held_out = _split(config, train, test)
     if len(data) < 2:
@@ -143,7 +143,7 @@ def _prepare(
     recipe = Recipe.build(specs_of(config.defense))
     parent_runs.check(recipe, config)
     _check_shared(recipe, shard)
-    aids = recipe.aids(
+    aids = recipe.auxiliaries(
         Setting(
             model=model,
             shape=shape,
@@ -160,7 +160,7 @@ def _prepare(
         recipe=recipe,
         pool=_pool(config, place, known, train, where),
         teachers=known.teachers,
-        aids=aids,
+        auxiliaries=aids,
         optimizer=optimizer,
         schedule=SCHEDULES.build(spec_of(config.schedule)),
         threat=config.threat,
@@ -226,14 +226,14 @@ def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split
         raise UserError(f"train.validation={held} leaves nothing of {len(train)} examples")
     if held:
         # One fixed permutation: the same examples are held out under every seed.
-        order = torch.randperm(len(train), generator=generator("validation split"))
+        order = torch.randperm(len(train), generator=stream_generator("validation split"))
         return train.only(order[held:]), train.only(order[:held])
     return train, test if config.train.select == "oracle" else None
 
 
 def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> Path:
     trainer, config = prepared.trainer, prepared.config
-    silent = not trainer.shard.first
+    silent = not trainer.shard.is_main
     with records.recording(run, folder, silent=silent) as recorder, trainer.shard.as_one():
         keeper = Keeper(recorder=recorder, trainer=trainer, config=config)
         keeper.restore()

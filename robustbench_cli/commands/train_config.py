@@ -15,9 +15,9 @@ from robustbench_cli.config import catalogue, presets
 from robustbench_cli.config.schema import (
     MANY,
     ONE,
-    Precision,
-    Table,
+    ConfigTable,
     TrainConfig,
+    TrainPrecision,
     merged,
     refined,
     settings,
@@ -46,11 +46,11 @@ COMPONENTS: Mapping[str, Registry[Any]] = {
 }
 
 
-USUAL: Table = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
+USUAL: ConfigTable = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
 """What holds where not even the data set says otherwise (Rice et al., 2020)."""
 
 
-SMOKE: Table = {
+SMOKE: ConfigTable = {
     "dataset": {"name": "digits"},
     "model": {"name": "digits-cnn"},
     "train": {"limit": 96, "batch_size": 32, "probe": 32},
@@ -71,7 +71,7 @@ class Place:
     device: str = "auto"
 
 
-def described(values: Table) -> Table:
+def described(values: ConfigTable) -> ConfigTable:
     """A training configuration with all parameters of its components but the defense's."""
     whole = dict(values)
     for kind in ("dataset", "extra", "model", "optimizer", "schedule"):
@@ -80,20 +80,20 @@ def described(values: Table) -> Table:
     return whole
 
 
-def tables_of(recipe: Recipe) -> Table:
+def tables_of(recipe: Recipe) -> ConfigTable:
     """The ``defense`` section with all parameters."""
     return {table["name"]: table for table in map(DEFENSES.describe, recipe.parts)}
 
 
-def component(kind: str, text: str) -> Table:
+def component(kind: str, text: str) -> ConfigTable:
     """``wrn-28-10`` or ``folder:PATH`` as a configuration table."""
     spec = COMPONENTS[kind].resolve(Spec.parse(text))
     return {"name": spec.name, **spec.params}
 
 
-def parts(text: str) -> Table:
+def defense_tables(text: str) -> ConfigTable:
     """``trades:beta=1+awp`` as the ``defense`` section."""
-    tables: Table = {}
+    tables: ConfigTable = {}
     for spec in map(DEFENSES.resolve, parse(text)):
         if spec.name in tables:
             raise UserError(f"{spec.name!r} is given twice in {text!r}; once is enough")
@@ -101,7 +101,7 @@ def parts(text: str) -> Table:
     return tables
 
 
-def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> TrainConfig:
+def train_config(typed: ConfigTable, pairs: list[str], *, smoke: bool = False) -> TrainConfig:
     """The whole configuration: data set's defaults < preset < flags < ``--set``.
 
     Args:
@@ -116,7 +116,7 @@ def train_config(typed: Table, pairs: list[str], *, smoke: bool = False) -> Trai
     if "preset" in changes:
         raise UserError("--set preset=...: a preset is named by --preset")
     name = typed.get("preset")
-    preset = known(presets.load(name)) if name else {}
+    preset = known(presets.load_preset(name)) if name else {}
     layers = [preset, typed, *([SMOKE] if smoke else [])]
     chosen = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
     dataset = DATASETS.build(spec_of(chosen))
@@ -155,7 +155,7 @@ def _check_needs(preset: str, config: TrainConfig, recipe: Recipe) -> None:
         "teacher": recipe.objective.teachers > 0,
     }
     if lost := [need for need in presets.needs(preset) if used[need] and need not in given]:
-        raise UserError(f"preset {preset!r} needs {' and '.join(presets.written(lost))}")
+        raise UserError(f"preset {preset!r} needs {' and '.join(presets.as_typed(lost))}")
 
 
 def device(name: str) -> torch.device:
@@ -203,9 +203,9 @@ def _processor() -> str:
     return next(named, platform.processor())
 
 
-def precision(asked: Precision, where: torch.device) -> Precision:
+def precision(asked: TrainPrecision, where: torch.device) -> TrainPrecision:
     """What training runs in: as asked, or bfloat16 where the hardware is made for it."""
-    usual: dict[Precision, Precision] = {"auto": "bf16" if has_bf16(where) else "float32"}
+    usual: dict[TrainPrecision, TrainPrecision] = {"auto": "bf16" if has_bf16(where) else "float32"}
     return usual.get(asked, asked)
 
 
@@ -246,7 +246,7 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def radius_of(threat: Mapping[str, Any], dataset: Dataset) -> Table:
+def radius_of(threat: Mapping[str, Any], dataset: Dataset) -> ConfigTable:
     """The threat with the data set's usual radius where none is given, its mask written out."""
     norm = validated(_OnlyNorm, {"norm": threat.get("norm", "Linf")}).norm
     found = asdict(validated(Threat, {"eps": dataset.eps[norm], **threat, "norm": norm}))
@@ -260,7 +260,7 @@ def _small(recipe: Recipe) -> Recipe:
     return Recipe.build(specs_of({name: _capped(table) for name, table in tables.items()}))
 
 
-def _capped(section: Table) -> Table:
+def _capped(section: ConfigTable) -> ConfigTable:
     """Settings with what is larger than a smoke run takes cut down."""
     cut = {
         key: min(value, SMOKE_AT_MOST[key])
@@ -275,7 +275,7 @@ class _OnlyNorm:
     norm: Norm
 
 
-def known(preset: Table) -> Table:
+def known(preset: ConfigTable) -> ConfigTable:
     """A preset with its components' names resolved, so that layers can be compared."""
     result = dict(preset)
     for kind in {*ONE} & {*preset}:
@@ -288,6 +288,6 @@ def known(preset: Table) -> Table:
     return result
 
 
-def _resolved(kind: str, table: Mapping[str, Any], label: str = "") -> Table:
+def _resolved(kind: str, table: Mapping[str, Any], label: str = "") -> ConfigTable:
     spec = COMPONENTS[kind].resolve(spec_of(table, label))
     return {"name": spec.name, **spec.params}

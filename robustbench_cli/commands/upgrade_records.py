@@ -9,7 +9,7 @@ from pathlib import Path
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.report.seed_groups import unlike
 from robustbench_cli.runs import folders
-from robustbench_cli.runs.records import Run, plain
+from robustbench_cli.runs.records import Run, as_json
 
 
 def comparable(results: Path) -> dict[Path, Run]:
@@ -32,12 +32,12 @@ def _filled(run: Run) -> Run:
 
 def _training(run: Run) -> Run:
     from robustbench_cli.commands.train_config import described, tables_of
-    from robustbench_cli.config.schema import TrainConfig, recorded, specs_of, validated
+    from robustbench_cli.config.schema import TrainConfig, as_recorded, specs_of, validated
     from robustbench_cli.defenses import Recipe
 
     made = tables_of(Recipe.build(specs_of(run.config["defense"])))
     config = validated(TrainConfig, {**described(run.config), "defense": made})
-    return replace(run, config=plain(recorded(config)))
+    return replace(run, config=as_json(as_recorded(config)))
 
 
 def _evaluation(run: Run) -> Run:
@@ -46,7 +46,7 @@ def _evaluation(run: Run) -> Run:
 
     attacks = {
         label: replace(
-            outcome, params=plain(ATTACKS.describe(ATTACKS.build(spec_of(outcome.params))))
+            outcome, params=as_json(ATTACKS.describe(ATTACKS.build(spec_of(outcome.params))))
         )
         for label, outcome in run.attacks.items()
     }

@@ -18,7 +18,6 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from robustbench_cli.config import presets
 from robustbench_cli.core.errors import UserError, hint
 
-PACKAGE = Path(__file__).parents[1]
 _ROLES = {"Objective": "objective", "Modifier": "modifier"}
 _URL = re.compile(r"https?://[^\s,;)>]*[^\s,;)>.]")
 
@@ -55,7 +54,7 @@ class Item:
         return [*self.aliases, *filter(None, [re.sub(r".\?", "", form)])]
 
 
-def scan(kind: str, package: Path = PACKAGE) -> list[Item]:
+def scan(kind: str, package: Path = presets.PACKAGE) -> list[Item]:
     """Everything of one kind, by name.
 
     Raises:

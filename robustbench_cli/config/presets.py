@@ -10,7 +10,7 @@ from robustbench_cli.core.errors import UserError, hint
 Values = dict[str, Any]
 """What a file says, by section."""
 
-NEEDS = {"extra-data": "npz:PATH", "init": "RUN", "teacher": "RUN"}
+REQUIRED_OPTIONS = {"extra-data": "npz:PATH", "init": "RUN", "teacher": "RUN"}
 """Options without which a preset may be no recipe, and what follows each."""
 
 
@@ -33,12 +33,12 @@ def files(kind: str = "", package: Path = PACKAGE) -> dict[str, Path]:
     return {path.stem: path for path in sorted(paths) if kind or path.parent.name not in SINGULAR}
 
 
-def names(kind: str = "") -> list[str]:
+def preset_names(kind: str = "") -> list[str]:
     """The names of the shipped presets, or of another kind of file, in alphabetical order."""
     return sorted(files(kind))
 
 
-def find(name: str, kind: str = "") -> Path:
+def preset_file(name: str, kind: str = "") -> Path:
     """The file of a shipped preset.
 
     Raises:
@@ -53,7 +53,7 @@ def find(name: str, kind: str = "") -> Path:
     return known[name]
 
 
-def load(name: str, kind: str = "") -> Values:
+def load_preset(name: str, kind: str = "") -> Values:
     """A preset by name, or by the path of a TOML file, over the one it names as its ``base``.
 
     Raises:
@@ -80,19 +80,19 @@ def needs(name: str) -> list[str]:
     given: Any = next((layer["needs"] for layer in reversed(layers) if "needs" in layer), [])
     wanted = given if isinstance(given, list) else [given]
     for each in wanted:
-        if each not in NEEDS:
-            raise UserError(f"preset {name!r} needs {each!r}{hint(str(each), NEEDS)}")
+        if each not in REQUIRED_OPTIONS:
+            raise UserError(f"preset {name!r} needs {each!r}{hint(str(each), REQUIRED_OPTIONS)}")
     return wanted
 
 
-def written(wanted: Iterable[str]) -> list[str]:
+def as_typed(wanted: Iterable[str]) -> list[str]:
     """The same as they are typed: ``--init RUN``."""
-    return [f"--{each} {NEEDS[each]}" for each in wanted]
+    return [f"--{each} {REQUIRED_OPTIONS[each]}" for each in wanted]
 
 
-def summary(name: str, kind: str = "") -> str:
+def preset_summary(name: str, kind: str = "") -> str:
     """The first comment line of a preset: what it is and where it comes from."""
-    first = find(name, kind).read_text().splitlines()[0]
+    first = preset_file(name, kind).read_text().splitlines()[0]
     return first.removeprefix("#").strip()
 
 
@@ -106,6 +106,6 @@ def _layers(
     """
     if name in above:
         raise UserError(f"preset {name!r} is its own base: {' -> '.join((*above, name))}")
-    values = read(Path(name) if name.endswith(".toml") else find(name, kind))
+    values = read(Path(name) if name.endswith(".toml") else preset_file(name, kind))
     base = values.pop("base", None)
     return [*(_layers(str(base), kind, read, (*above, name)) if base else ()), values]

@@ -16,9 +16,9 @@ from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.registry import Number, Seed, Spec
 from robustbench_cli.core.threat import Threat
 
-Table = dict[str, Any]
+ConfigTable = dict[str, Any]
 Positive = Annotated[int, Field(ge=1)]
-Precision = Literal["auto", "float32", "bf16"]
+TrainPrecision = Literal["auto", "float32", "bf16"]
 Config = TypeVar("Config")
 
 MANY = ("defense", "attack")
@@ -87,19 +87,19 @@ class TrainConfig:
 
     __pydantic_config__ = _STRICT
 
-    defense: Table
-    dataset: Table
-    model: Table
-    optimizer: Table
-    schedule: Table
+    defense: ConfigTable
+    dataset: ConfigTable
+    model: ConfigTable
+    optimizer: ConfigTable
+    schedule: ConfigTable
     threat: Threat
     train: Training = field(default_factory=Training)
-    extra: Table = field(default_factory=dict)
+    extra: ConfigTable = field(default_factory=dict)
     """The data set that fills batches up, if there is one."""
     parents: dict[str, Any] = field(default_factory=dict)
     """Runs that this one builds on, by role: ``init``, ``labeller``, ``teacher``, ``teacher2``."""
     seed: Seed = 0
-    precision: Precision = "auto"
+    precision: TrainPrecision = "auto"
     preset: str | None = None
     """Where the settings came from; kept for the record."""
 
@@ -110,10 +110,10 @@ class EvalConfig:
 
     __pydantic_config__ = _STRICT
 
-    attack: Table
-    dataset: Table
-    model: Table
-    defense: Table = field(default_factory=dict)
+    attack: ConfigTable
+    dataset: ConfigTable
+    model: ConfigTable
+    defense: ConfigTable = field(default_factory=dict)
     threat: Threat
     n: Annotated[int, Field(ge=0)] = 0
     """How many test examples, from the first; 0: all."""
@@ -122,11 +122,11 @@ class EvalConfig:
     precision: Literal["exact", "auto"] = "auto"
     """What attacks search with: the model itself in float32, or the fastest that can be vouched
     for.  The verdict is always the model's own, in float32."""
-    sweep: Table = field(default_factory=dict)
+    sweep: ConfigTable = field(default_factory=dict)
     """Values of ``eps`` or ``steps`` at which every attack is run."""
-    certify: Table = field(default_factory=dict)
+    certify: ConfigTable = field(default_factory=dict)
     """Certificates, as attacks are listed."""
-    source: Table = field(default_factory=dict)
+    source: ConfigTable = field(default_factory=dict)
     """The run (``id`` and ``weights``) on which images are crafted, if not the model itself."""
     seed: Seed = 0
     preset: str | None = None
@@ -149,7 +149,7 @@ def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
         raise UserError(f"{where}{': ' if where else ''}{message}{given}") from None
 
 
-def recorded(config: TrainConfig | EvalConfig) -> Table:
+def as_recorded(config: TrainConfig | EvalConfig) -> ConfigTable:
     """A configuration as records keep it: a mask only where there is one."""
     values = asdict(config)
     if not config.threat.mask:
@@ -157,14 +157,14 @@ def recorded(config: TrainConfig | EvalConfig) -> Table:
     return values
 
 
-def merged(*layers: Mapping[str, Any]) -> Table:
+def merged(*layers: Mapping[str, Any]) -> ConfigTable:
     """Later layers win, key by key.
 
     A component that changes its name drops the parameters of the one before; naming the same
     one keeps them.  For ``defense`` and ``attack`` the last layer that lists parts decides which
     there are.  A radius goes with its norm: a layer that changes the norm drops it.
     """
-    result: Table = {}
+    result: ConfigTable = {}
     for layer in layers:
         for section, value in layer.items():
             before = result.get(section, {})
@@ -180,7 +180,7 @@ def merged(*layers: Mapping[str, Any]) -> Table:
     return result
 
 
-def refined(values: Table, changes: Mapping[str, Any]) -> Table:
+def refined(values: ConfigTable, changes: Mapping[str, Any]) -> ConfigTable:
     """``values`` with single settings replaced: what ``--set`` does.
 
     Raises:
@@ -196,25 +196,25 @@ def refined(values: Table, changes: Mapping[str, Any]) -> Table:
     return result
 
 
-def _component(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
+def _component(before: Mapping[str, Any], after: Mapping[str, Any]) -> ConfigTable:
     same = after.get("name", before.get("name")) == before.get("name")
     return {**before, **after} if same else dict(after)
 
 
-def _threat(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
+def _threat(before: Mapping[str, Any], after: Mapping[str, Any]) -> ConfigTable:
     norms = [str(table.get("norm", "Linf")).lower() for table in (before, after)]
     changed = "norm" in after and "eps" not in after and norms[0] != norms[1]
     return {**{k: v for k, v in before.items() if not (changed and k == "eps")}, **after}
 
 
-def _named(parts: Mapping[str, Any], wanted: Mapping[str, Any], label: str) -> Table:
+def _named(parts: Mapping[str, Any], wanted: Mapping[str, Any], label: str) -> ConfigTable:
     """The part that ``wanted`` refines: the same component under any label, else nothing."""
     name = wanted.get("name", label)
     same = (p for key, p in parts.items() if p.get("name", key) == name)
     return {"name": name, **next(same, {})}
 
 
-COMBINE: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Table]] = {
+COMBINE: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], ConfigTable]] = {
     **dict.fromkeys(ONE, _component),
     "threat": _threat,
     "train": lambda before, after: {**before, **after},
@@ -222,7 +222,7 @@ COMBINE: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Table]] =
 """How a later layer's table goes over an earlier one's."""
 
 
-def _shaped(values: Table, where: str) -> Table:
+def _shaped(values: ConfigTable, where: str) -> ConfigTable:
     """The same values; raise ``UserError`` where a section is no table or a setting is one."""
     for section, value in values.items():
         table = isinstance(value, Mapping)
@@ -244,7 +244,7 @@ def _is_table(value: object) -> bool:
 SECTIONS = (*MANY, *COMBINE)
 
 
-def read_preset(path: Path) -> Table:
+def read_preset(path: Path) -> ConfigTable:
     """A preset's tables; raise ``UserError`` naming the file and the line if it is damaged."""
     try:
         values = tomllib.loads(path.read_text())
@@ -261,9 +261,9 @@ def read_preset(path: Path) -> Table:
     return {**values, "preset": path.stem}
 
 
-def settings(pairs: Iterable[str]) -> Table:
+def settings(pairs: Iterable[str]) -> ConfigTable:
     """``["train.lr=0.05", "seed=1"]`` as nested tables; values stay strings for validation."""
-    values: Table = {}
+    values: ConfigTable = {}
     for pair in pairs:
         key, eq, value = pair.partition("=")
         if not eq or not key.strip():

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
+def write_bytes_atomically(path: Path, content: bytes) -> Path:
     """Write to a temporary name, flush to the disk, rename."""
-    return written(path, lambda part: part.write_bytes(content))
+    return write_atomically(path, lambda part: part.write_bytes(content))
 
 
-def written(path: Path, save: Callable[[Path], object]) -> Path:
+def write_atomically(path: Path, save: Callable[[Path], object]) -> Path:
     """Let ``save`` write a temporary file beside ``path``, flush it to the disk, rename it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -15,7 +15,7 @@ from robustbench_cli.core.registry import Number
 
 
 def _weights(value: Any) -> Any:
-    if value in get_args(Schedule):
+    if value in get_args(WeightSchedule):
         return value
     try:
         shares = tuple(map(float, value.split("/") if isinstance(value, str) else value))
@@ -26,8 +26,8 @@ def _weights(value: Any) -> Any:
     return shares
 
 
-Schedule = Literal["min-max", "avg"]
-Weights = Annotated[Schedule | tuple[Number, ...], BeforeValidator(_weights)]
+WeightSchedule = Literal["min-max", "avg"]
+DomainWeights = Annotated[WeightSchedule | tuple[Number, ...], BeforeValidator(_weights)]
 """Weights that follow the worst domain, the same for all, or fixed ones: ``0.5/0.3/0.2``."""
 
 
@@ -44,19 +44,19 @@ def onto_simplex(v: Tensor) -> Tensor:
     return (v - excess.gather(1, kept - 1)).clamp_min(0)
 
 
-def uniform(losses: Tensor) -> Tensor:
+def uniform_weights(losses: Tensor) -> Tensor:
     """The same weight for each of the losses (B, K)."""
     return torch.full_like(losses, 1 / losses.shape[1])
 
 
-def first(weights: Weights, like: Tensor) -> Tensor:
+def first(weights: DomainWeights, like: Tensor) -> Tensor:
     """What the weights of K domains begin with, shaped like ``like`` (B, K).
 
     Raises:
         UserError: there are not as many fixed weights as domains.
     """
     if isinstance(weights, str):
-        return uniform(like)
+        return uniform_weights(like)
     if len(weights) != like.shape[1]:
         raise UserError(f"{len(weights)} weights are given for {like.shape[1]} domains")
     return like.new_tensor(weights).repeat(len(like), 1)
@@ -64,14 +64,14 @@ def first(weights: Weights, like: Tensor) -> Tensor:
 
 def towards_worst(weights: Tensor, losses: Tensor, gamma: float, pace: Tensor) -> Tensor:
     """One ascent step of the weights (B, K), by ``pace`` (B, 1), for these losses (B, K)."""
-    pull = losses - gamma * (weights - uniform(losses))
+    pull = losses - gamma * (weights - uniform_weights(losses))
     return onto_simplex(weights + pace * pull)
 
 
 def settled(losses: Tensor, gamma: float) -> Tensor:
     """Where such steps end while the losses (B, K) stay: the mean for gamma to infinity, the
     largest one alone for gamma to zero."""
-    return onto_simplex(uniform(losses) + losses / gamma)
+    return onto_simplex(uniform_weights(losses) + losses / gamma)
 
 
 def least_wrong(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,15 +19,15 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def key(*parts: object) -> int:
+def stream_key(*parts: object) -> int:
     """A signed 64-bit integer that stands for ``parts``: stable across runs and machines."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
-def generator(*parts: object) -> torch.Generator:
+def stream_generator(*parts: object) -> torch.Generator:
     """A CPU generator for draws that belong to a whole run, such as the order of an epoch."""
-    return torch.Generator().manual_seed(key(*parts) & 0x7FFFFFFFFFFFFFFF)
+    return torch.Generator().manual_seed(stream_key(*parts) & 0x7FFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Noise:
 @lru_cache(maxsize=64)
 def _begun(seed: int, stream: str, purpose: str, ids: Tensor) -> Tensor:
     """The mixing that is the same at every turn; a search of thousands of looks does it once."""
-    return _mix(_mix(ids + key(seed, stream, purpose)) + _GAMMA)
+    return _mix(_mix(ids + stream_key(seed, stream, purpose)) + _GAMMA)
 
 
 def _mix(z: Tensor) -> Tensor:

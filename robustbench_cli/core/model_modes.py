@@ -15,7 +15,7 @@ Mode = Literal["eval", "train", "frozen"]
 
 
 @contextmanager
-def training(model: nn.Module, mode: bool) -> Iterator[None]:
+def train_mode(model: nn.Module, mode: bool) -> Iterator[None]:
     """The whole tree in training or evaluation mode; each module's own flag is restored."""
     was = {module: module.training for module in model.modules()}
     model.train(mode)
@@ -28,7 +28,7 @@ def training(model: nn.Module, mode: bool) -> Iterator[None]:
 
 def evaluating(model: nn.Module) -> AbstractContextManager[None]:
     """Running statistics, no dropout: how every model is attacked and judged."""
-    return training(model, False)
+    return train_mode(model, False)
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def frozen_batchnorm(model: nn.Module) -> Iterator[None]:
     """Training mode, normalising by batch statistics, but the running ones are left alone."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     was = [norm.track_running_stats for norm in norms]
-    with training(model, True):
+    with train_mode(model, True):
         for norm in norms:
             norm.track_running_stats = False
         try:
@@ -49,7 +49,7 @@ def frozen_batchnorm(model: nn.Module) -> Iterator[None]:
 def borrowed(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
     """A model being trained, lent to an attack."""
     return {
-        "eval": lambda: training(model, False),
-        "train": lambda: training(model, True),
+        "eval": lambda: train_mode(model, False),
+        "train": lambda: train_mode(model, True),
         "frozen": lambda: frozen_batchnorm(model),
     }[mode]()

@@ -17,7 +17,7 @@ from pydantic import AllowInfNan, BeforeValidator, Field, TypeAdapter, Validatio
 
 from robustbench_cli.core.errors import UserError, hint
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 C = TypeVar("C", bound=type)
 
 
@@ -90,7 +90,7 @@ class Entry:
     positional: str | None = None
 
 
-class Registry(Generic[T]):
+class Registry(Generic[_T]):
     """Components of one kind, found by importing every module of ``package``."""
 
     def __init__(self, kind: str, package: str) -> None:
@@ -158,12 +158,12 @@ class Registry(Generic[T]):
             raise UserError(f"{self.kind} {spec.label!r} gives {twice[0]!r} twice")
         return Spec(name, {**read, **given}, spec.label)
 
-    def build(self, spec: Spec) -> T:
+    def build(self, spec: Spec) -> _T:
         """The component with its parameters checked; raise ``UserError`` naming any mistake."""
         spec = self.resolve(spec)
         cls = self._entries[spec.name].cls
         try:
-            return cast("T", _checker(cls).validate_python(dict(spec.params)))
+            return cast("_T", _checker(cls).validate_python(dict(spec.params)))
         except ValidationError as error:
             raise UserError(_explain(self.kind, spec.name, cls, error)) from None
 
@@ -196,12 +196,13 @@ class Registry(Generic[T]):
         if not self._loaded:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(getattr(package, "__path__", []), ""):
-                importlib.import_module(f"{self.package}.{module.name}")
+                if not module.name.startswith("_"):  # shared code of members, none itself
+                    importlib.import_module(f"{self.package}.{module.name}")
             self._loaded = True
 
 
 @cache
-def _checker(cls: type[T]) -> TypeAdapter[T]:
+def _checker(cls: type[_T]) -> TypeAdapter[_T]:
     """What checks the values of a dataclass; making it takes much longer than using it."""
     return TypeAdapter(cls)
 

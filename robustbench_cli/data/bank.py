@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from robustbench_cli.core.example_rng import Noise, generator
+from robustbench_cli.core.example_rng import Noise, stream_generator
 from robustbench_cli.data import Split
 
 
@@ -28,7 +28,7 @@ class Bank:
 
     def any(self, count: int, *purpose: object) -> Tensor:
         """So many different examples, the same for the same purpose."""
-        order = torch.randperm(len(self._order), generator=generator(*purpose, "bank"))
+        order = torch.randperm(len(self._order), generator=stream_generator(*purpose, "bank"))
         return order[:count].to(self._order.device)
 
     def images(self, rows: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from robustbench_cli.data import UNLABELLED, Dataset, Split, SplitName
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class UnreadSplit:
     """A split whose images are not read yet, because that takes longer than to look at labels."""
 
     name: str
@@ -70,7 +70,7 @@ class Files(Dataset):
     """A data set that its user names by a path."""
 
     @abstractmethod
-    def find(self, split: SplitName, root: Path) -> Found:
+    def find(self, split: SplitName, root: Path) -> UnreadSplit:
         """What there is of a split.
 
         Raises:

@@ -14,12 +14,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.example_rng import generator
+from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.data import DATASETS, UNLABELLED, SplitName
 from robustbench_cli.data.decode import Encoded, decode, layout
-from robustbench_cli.data.files import Files, Found
+from robustbench_cli.data.files import Files, UnreadSplit
 
-ENDINGS = frozenset(
+_ENDINGS = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 )
 LOOSE = ""
@@ -44,7 +44,7 @@ class Folder(Files):
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
-    def find(self, split: SplitName, root: Path) -> Found:
+    def find(self, split: SplitName, root: Path) -> UnreadSplit:
         name = f"folder:{self.path}"
         top = Path(self.path).expanduser()
         if not top.is_dir():
@@ -54,7 +54,7 @@ class Folder(Files):
         names, own = sorted(files[split]), files[split]
         # Read in the order of the classes; "the first N" must mean some of each.
         ordered = [image for each in names for image in own[each]]
-        order = torch.randperm(len(ordered), generator=generator("folder", split))
+        order = torch.randperm(len(ordered), generator=stream_generator("folder", split))
         numbers = torch.tensor([UNLABELLED]) if LOOSE in own else torch.arange(len(names))
         labels = torch.repeat_interleave(numbers, torch.tensor([len(own[each]) for each in names]))
 
@@ -63,7 +63,7 @@ class Folder(Files):
             everything = chain.from_iterable(chain(*(files[each].values() for each in there)))
             return decode(name, [ordered[i] for i in order], layout(name, everything, self.size))
 
-        return Found(
+        return UnreadSplit(
             name=name,
             y=labels[order],
             classes=() if LOOSE in own else tuple(names),
@@ -96,7 +96,7 @@ def _files(name: str, top: Path, split: str) -> dict[str, list[Encoded]]:
             continue
         found[each.name] = _images(each)
         if not found[each.name]:
-            raise UserError(f"{name}: no images in {each}; expected {', '.join(sorted(ENDINGS))}")
+            raise UserError(f"{name}: no images in {each}; expected {', '.join(sorted(_ENDINGS))}")
     loose = [] if found else _images(folder)
     if not found and not loose:
         raise UserError(f"{name}: no class folders in {folder}, and no images")
@@ -107,5 +107,5 @@ def _images(folder: Path) -> list[Encoded]:
     return [
         Encoded(file, str(file))
         for file in sorted(folder.iterdir())
-        if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
+        if file.suffix.lower() in _ENDINGS and not file.name.startswith(".")
     ]

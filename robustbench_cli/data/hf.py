@@ -17,14 +17,14 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.example_rng import generator
+from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.data import DATASETS, SplitName
 from robustbench_cli.data._columns import Part, Tables, images_in, labels_in
 from robustbench_cli.data.decode import Encoded, decode, layout
-from robustbench_cli.data.files import Files, Found
+from robustbench_cli.data.files import Files, UnreadSplit
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-SPLITS: tuple[SplitName, ...] = ("train", "test")
+_SPLITS: tuple[SplitName, ...] = ("train", "test")
 EXTRA = "needs the extra: pip install '.[hf]' where advbench is cloned"
 
 
@@ -52,7 +52,7 @@ class HuggingFace(Files):
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
-    def find(self, split: SplitName, root: Path) -> Found:
+    def find(self, split: SplitName, root: Path) -> UnreadSplit:
         name = f"hf:{self.path}"
         place = Path(self.path).expanduser()
         if place.exists() or place.suffix == ".parquet" or not HUB_NAME.fullmatch(self.path):
@@ -66,16 +66,16 @@ class HuggingFace(Files):
         labels = labels_in(name, tables, split, self.label)
         y = torch.from_numpy(labels.y)
         in_order = bool((y.diff() >= 0).all())  # by class: "the first N" must mean some of each
-        order = torch.randperm(len(y), generator=generator("hf", split))
+        order = torch.randperm(len(y), generator=stream_generator("hf", split))
         order = order if in_order else torch.arange(len(y))
 
         def images() -> Tensor:
             # Both splits are looked at, so that they come out alike.
-            everything = chain.from_iterable(_encoded(tables.parts[s], column) for s in SPLITS)
+            everything = chain.from_iterable(_encoded(tables.parts[s], column) for s in _SPLITS)
             wanted, encoded = layout(name, everything, self.size), list(_encoded(parts, column))
             return decode(name, [encoded[i] for i in order], wanted)
 
-        return Found(
+        return UnreadSplit(
             name=name,
             y=y[order],
             classes=labels.classes,

@@ -16,13 +16,13 @@ import torch
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS, UNLABELLED, SplitName
-from robustbench_cli.data.files import Files, Found
+from robustbench_cli.data.files import Files, UnreadSplit
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 IMAGES, LABELS = ("image", "x"), ("label", "y")
 """What the arrays may be called."""
-ENDINGS: Mapping[SplitName, str] = {"train": "", "test": "_test"}
+_ENDINGS: Mapping[SplitName, str] = {"train": "", "test": "_test"}
 """What follows in the names of a split's arrays."""
 MOST = 100_000
 """Classes; no label is higher."""
@@ -43,7 +43,7 @@ class Npz(Files):
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
-    def find(self, split: SplitName, root: Path) -> Found:
+    def find(self, split: SplitName, root: Path) -> UnreadSplit:
         name = f"npz:{self.path}"
         with _opened(name, Path(self.path).expanduser()) as file:
             images = _array(file, IMAGES, split)
@@ -51,7 +51,7 @@ class Npz(Files):
                 raise UserError(f"{name}: {_absent(file, IMAGES, split)}")
             pixels = _pixels(name, images)
             # Both splits are looked at, so that they agree on the classes.
-            every = {each: _labels(name, file, each) for each in ENDINGS}
+            every = {each: _labels(name, file, each) for each in _ENDINGS}
             labels, known = every[split], [held for held in every.values() if held is not None]
             absent = _absent(file, LABELS, split) if labels is None else None
         if labels is None:
@@ -59,7 +59,7 @@ class Npz(Files):
         if len(pixels) != len(labels):
             raise UserError(f"{name}: {len(pixels)} images and {len(labels)} labels")
         highest = max((int(each.max(initial=-1)) for each in known), default=-1)
-        return Found(
+        return UnreadSplit(
             name=name,
             y=torch.from_numpy(labels),
             classes=tuple(map(str, range(highest + 1))),
@@ -87,12 +87,12 @@ def _opened(name: str, path: Path) -> Iterator[Mapping[str, Array]]:
 
 
 def _array(file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> Array | None:
-    found = [name + ENDINGS[split] for name in names if name + ENDINGS[split] in file]
+    found = [name + _ENDINGS[split] for name in names if name + _ENDINGS[split] in file]
     return file[found[0]] if found else None
 
 
 def _absent(file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> str:
-    wanted = " or ".join(repr(name + ENDINGS[split]) for name in names)
+    wanted = " or ".join(repr(name + _ENDINGS[split]) for name in names)
     return f"no array {wanted} in it; it has {', '.join(file)}"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.example_rng import generator
+from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.data import UNLABELLED, Split
 
 _WITHOUT = (
@@ -55,7 +55,7 @@ class Pool:
 
     def draw(self, count: int, *purpose: object) -> Tensor:
         """Which examples (int64) fill up one batch."""
-        return torch.randint(len(self.data), (count,), generator=generator(*purpose, "pool"))
+        return torch.randint(len(self.data), (count,), generator=stream_generator(*purpose, "pool"))
 
 
 def renumbered(extra: Split, classes: tuple[str, ...]) -> Split:

@@ -21,7 +21,7 @@ from robustbench_cli.core.model_modes import Mode, borrowed
 from robustbench_cli.core.registry import Registry, Spec
 from robustbench_cli.defenses._step import SCORED, Passes, Setting, Step, Trained
 from robustbench_cli.distributed.sync_layers import whole_batch
-from robustbench_cli.masks import Sight, bound
+from robustbench_cli.masks import Sight, bind_to_images
 from robustbench_cli.models import Classifier
 
 
@@ -45,22 +45,24 @@ class Defense(ABC):
     def deploy(self, model: Classifier) -> None:
         """Set a trained model up for evaluation, where that differs from training."""
 
-    def aid(self, setting: Setting) -> nn.Module | None:
+    def auxiliary(self, setting: Setting) -> nn.Module | None:
         """What training needs beside the model: buffers that persist, parameters that learn.
 
         It is found again as ``step.aid(self, kind)``, resumed with the run and saved with it.
         """
         return None
 
-    def groups(self, aid: nn.Module) -> list[dict[str, object]]:
+    def groups(self, auxiliary: nn.Module) -> list[dict[str, object]]:
         """The optimiser's parameter groups for an aid; ``peak`` is a learning rate of its own."""
-        params = [p for p in aid.parameters() if p.requires_grad]
+        params = [p for p in auxiliary.parameters() if p.requires_grad]
         return [{"params": params}] if params else []
 
-    def moved(self, step: Step) -> None:
+    def after_optimizer_step(self, step: Step) -> None:
         """Called after the optimiser's step, with the weights where they are now."""
 
-    def kept(self, model: Classifier, aid: nn.Module) -> AbstractContextManager[None]:
+    def swap_in_eval_weights(
+        self, model: Classifier, auxiliary: nn.Module
+    ) -> AbstractContextManager[None]:
         """Lend the model the weights that are measured and saved, where an aid has others."""
         return nullcontext()
 
@@ -87,7 +89,7 @@ class Objective(Defense):
     """Whether it knows what to do with examples that have no label."""
 
     @property
-    def turns(self) -> int:
+    def updates_per_batch(self) -> int:
         """Updates of the weights that each batch gives."""
         return 1
 
@@ -107,7 +109,7 @@ class Objective(Defense):
     def loss(self, step: Step, logits: Passes) -> Tensor:
         """One loss per example; score logits against labels with ``step.criterion``."""
 
-    def learned(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
+    def after_backward(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
         """Called after the backward pass; inputs that required a gradient have it now."""
 
 
@@ -223,31 +225,37 @@ class Recipe:
         for part in self.parts:
             part.deploy(model)
 
-    def aids(self, setting: Setting) -> nn.ModuleDict:
+    def auxiliaries(self, setting: Setting) -> nn.ModuleDict:
         """What the parts need beside the model, by the name of the part's class."""
-        made = {type(part).__name__: part.aid(setting) for part in self.parts}
-        return nn.ModuleDict({name: aid for name, aid in made.items() if aid is not None})
+        made = {type(part).__name__: part.auxiliary(setting) for part in self.parts}
+        return nn.ModuleDict(
+            {name: auxiliary for name, auxiliary in made.items() if auxiliary is not None}
+        )
 
-    def groups(self, aids: nn.ModuleDict) -> list[dict[str, object]]:
+    def groups(self, auxiliaries: nn.ModuleDict) -> list[dict[str, object]]:
         """The parameter groups of all aids."""
-        return [group for part, aid in self._having(aids) for group in part.groups(aid)]
+        return [
+            group
+            for part, auxiliary in self._having(auxiliaries)
+            for group in part.groups(auxiliary)
+        ]
 
-    def moved(self, step: Step) -> None:
+    def after_optimizer_step(self, step: Step) -> None:
         """Tell every part that the optimiser has made its step."""
         for part in self.parts:
-            part.moved(step)
+            part.after_optimizer_step(step)
 
     @contextmanager
-    def kept(self, model: Classifier, aids: nn.ModuleDict) -> Iterator[None]:
+    def swap_in_eval_weights(self, model: Classifier, auxiliaries: nn.ModuleDict) -> Iterator[None]:
         """The model with the weights that are measured and saved."""
         with ExitStack() as lent:
-            for part, aid in self._having(aids):
-                lent.enter_context(part.kept(model, aid))
+            for part, auxiliary in self._having(auxiliaries):
+                lent.enter_context(part.swap_in_eval_weights(model, auxiliary))
             yield
 
-    def _having(self, aids: nn.ModuleDict) -> list[tuple[Objective | Modifier, nn.Module]]:
+    def _having(self, auxiliaries: nn.ModuleDict) -> list[tuple[Objective | Modifier, nn.Module]]:
         named = [(part, type(part).__name__) for part in self.parts]
-        return [(part, aids[name]) for part, name in named if name in aids]
+        return [(part, auxiliaries[name]) for part, name in named if name in auxiliaries]
 
     def backward(self, step: Step, release: ExitStack) -> Trained:
         """Leave the gradient of one batch in the parameters.
@@ -263,7 +271,7 @@ class Recipe:
 
     def _backward(self, step: Step, release: ExitStack) -> Trained:
         sight = Sight(model=step.model, x=step.x, y=step.y)
-        step = replace(step, threat=bound(step.threat, sight))
+        step = replace(step, threat=bind_to_images(step.threat, sight))
         with borrowed(step.model, self.objective.attack_mode):
             crafted = self.objective.crafted(step)
 
@@ -281,8 +289,8 @@ class Recipe:
                 until.enter_context(modifier.weights(step, lambda: evaluated()[0]))
             loss, logits = evaluated()
             loss.backward()  # type: ignore[no-untyped-call]
-            step.shard.add(step.gradients())
-        self.objective.learned(step, crafted)
+            step.shard.all_reduce_sum_(step.gradients())
+        self.objective.after_backward(step, crafted)
         seen = logits.seen
         right = {name: hits(seen[name], step.y).sum() for name in SCORED if name in seen}
         return Trained(loss.detach(), right)

@@ -35,7 +35,7 @@ class Guided(Objective):
                     f"natural={self.natural}; leave natural out"
                 )
 
-    def aid(self, setting: Setting) -> Classifier:
+    def auxiliary(self, setting: Setting) -> Classifier:
         if self.natural is None:
             net = setting.fresh()
         else:
@@ -48,5 +48,5 @@ class Guided(Objective):
 
         Both nets learn from the distance; the labels reach the natural one alone.
         """
-        robust, natural = logits["adv"], step.aid(self, Classifier)(step.x)
+        robust, natural = logits["adv"], step.auxiliary(self, Classifier)(step.x)
         return apart(robust, natural) + step.criterion(natural, step.y)

@@ -54,7 +54,7 @@ def own(features: Tensor, prototypes: Tensor, y: Tensor) -> Tensor:
     return (features - prototypes[y]).square().sum(1)
 
 
-def others(features: Tensor, prototypes: Tensor, y: Tensor) -> Tensor:
+def distance_to_others(features: Tensor, prototypes: Tensor, y: Tensor) -> Tensor:
     """The mean squared distance (B) of features (B, F) to the other classes' prototypes."""
     squared = (features[:, None] - prototypes).square().sum(2)
     return (squared.sum(1) - picked(squared, y)) / (len(prototypes) - 1)

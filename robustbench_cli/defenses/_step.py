@@ -15,7 +15,7 @@ from robustbench_cli.distributed.group import ALONE, Shard
 from robustbench_cli.models import Classifier, Shape
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
-Aid = TypeVar("Aid", bound=nn.Module)
+Auxiliary = TypeVar("Auxiliary", bound=nn.Module)
 
 SCORED = ("clean", "adv")
 """The passes whose accuracy a history tells; others need not be about the labels."""
@@ -50,7 +50,7 @@ class Step:
     epoch: int = 0
     batch: int = 0
     """Which batch of the epoch it is."""
-    turn: int = 0
+    update_index: int = 0
     """Which of the objective's ``turns`` with this batch it is."""
     extra: Tensor | None = None
     """Which rows (B, bool) come from the extra pool; None: there is no pool, or nothing else."""
@@ -59,7 +59,7 @@ class Step:
     bank: Bank | None = None
     """All training images, for objectives that look at others than the batch's: the data set's,
     or those of a pool that stands in for it."""
-    aids: Mapping[str, nn.Module] = field(default_factory=dict)
+    auxiliaries: Mapping[str, nn.Module] = field(default_factory=dict)
     shard: Shard = ALONE
     """Which of the processes that share the batch this is."""
     dealt: int | None = None
@@ -73,12 +73,12 @@ class Step:
     def total(self, value: Tensor) -> Tensor:
         """The sum of such values over all processes, a constant."""
         found = value.detach().clone()
-        self.shard.add([found])
+        self.shard.all_reduce_sum_([found])
         return found
 
     def gradients(self) -> list[Tensor]:
         """What a backward pass left in the weights, the model's and the aids'."""
-        nets = self.model, *self.aids.values()
+        nets = self.model, *self.auxiliaries.values()
         return [p.grad for net in nets for p in net.parameters() if p.grad is not None]
 
     def part(self) -> "Step":
@@ -95,9 +95,9 @@ class Step:
             dealt=len(self.x),
         )
 
-    def aid(self, part: object, kind: type[Aid]) -> Aid:
+    def auxiliary(self, part: object, kind: type[Auxiliary]) -> Auxiliary:
         """The module that ``part`` made for itself before training."""
-        found = self.aids[type(part).__name__]
+        found = self.auxiliaries[type(part).__name__]
         assert isinstance(found, kind)
         return found
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 Potentials = tuple[Tensor, Tensor]
 
-HALVINGS = 7
+_HALVINGS = 7
 """The regulariser starts 128 times larger: a warm start for clusters that hardly exchange mass."""
 
 
@@ -24,7 +24,7 @@ def sinkhorn(cost: Tensor, regularizer: float) -> Tensor:
     exact = cost.double()
     with torch.no_grad():
         v = torch.zeros_like(exact[0])
-        for halving in range(HALVINGS, -1, -1):
+        for halving in range(_HALVINGS, -1, -1):
             u, v = _solved(exact, regularizer * 2**halving, v)
     # At the solution a Newton step changes nothing, but it carries the solution's gradient.
     return _plan(exact, regularizer, _newton(exact, regularizer, (u, v))).to(cost)
@@ -62,7 +62,7 @@ def ipot(cost: Tensor, beta: float = 1.0) -> Tensor:
     return plan
 
 
-def uniform(cost: Tensor) -> Tensor:
+def uniform_plan(cost: Tensor) -> Tensor:
     """Everything to everywhere."""
     return torch.full_like(cost, 1 / cost.numel())
 

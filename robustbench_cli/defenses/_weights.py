@@ -41,7 +41,7 @@ class WeightPerturbation(Modifier):
             yield
             return
         params = self.movable(step.model)
-        with moved(params, self.moves(step, params, loss)):
+        with move_weights(params, self.moves(step, params, loss)):
             yield
 
 
@@ -51,12 +51,12 @@ def slope(
     """The gradient of the loss at the weights as they are, over all processes' rows."""
     with borrowed(step.model, mode):
         found = torch.autograd.grad(loss(), params, materialize_grads=True)
-    step.shard.add(found)
+    step.shard.all_reduce_sum_(found)
     return found
 
 
 @contextmanager
-def moved(params: list[Tensor], moves: list[Tensor]) -> Iterator[None]:
+def move_weights(params: list[Tensor], moves: list[Tensor]) -> Iterator[None]:
     """Lend ``params`` with ``moves`` added; a step that they make meanwhile is kept.
 
     Weights that made none come back bit for bit.
@@ -73,7 +73,7 @@ def moved(params: list[Tensor], moves: list[Tensor]) -> Iterator[None]:
             torch._foreach_add_(params, home)
 
 
-def length(tensors: Sequence[Tensor]) -> Tensor:
+def weight_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all of them as one vector."""
     norm: Tensor = torch.linalg.vector_norm(torch.stack([t.norm() for t in tensors]))
     return norm

@@ -12,7 +12,7 @@ from robustbench_cli.core.model_modes import Mode
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._step import Step
-from robustbench_cli.defenses._weights import WeightPerturbation, length, moved, slope
+from robustbench_cli.defenses._weights import WeightPerturbation, move_weights, slope, weight_norm
 
 
 @DEFENSES.register("amp")
@@ -42,12 +42,12 @@ class AMP(WeightPerturbation):
         gone = [p.new_zeros(()).expand_as(p) for p in params]
         mode: Mode = "frozen" if self.variant == "paper" else "train"
         for _ in range(self.climbs):
-            with moved(params, gone):
+            with move_weights(params, gone):
                 grads = slope(step, params, loss, mode)
             gone = self._bounded([m + self.rate * g for m, g in zip(gone, grads, strict=True)])
         return gone
 
     def _bounded(self, moves: list[Tensor]) -> list[Tensor]:
         groups = [moves] if self.variant == "paper" else [[m] for m in moves]
-        shares = [(self.radius / (length(group) + 1e-12)).clamp(max=1) for group in groups]
+        shares = [(self.radius / (weight_norm(group) + 1e-12)).clamp(max=1) for group in groups]
         return [m * s for group, s in zip(groups, shares, strict=True) for m in group]

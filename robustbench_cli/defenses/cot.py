@@ -30,25 +30,25 @@ class COT(Objective):
     one_label: ClassVar[bool] = True
 
     @property
-    def turns(self) -> int:
+    def updates_per_batch(self) -> int:
         return 2
 
-    def aid(self, setting: Setting) -> nn.Module:
+    def auxiliary(self, setting: Setting) -> nn.Module:
         check_wrong_classes(DEFENSES.name_of(self), setting.shape.classes)
         return Twins(setting.model)
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
-        if step.turn == 0:
+        if step.update_index == 0:
             return step.criterion(logits["clean"], step.y)
         classes = logits["clean"].shape[1] - (self.variant == "paper")
         return -complement_entropy(logits["clean"], step.y) / classes
 
-    def learned(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
-        if step.turn == 1:
-            step.aid(self, Twins).take_gradients(step.model)
+    def after_backward(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
+        if step.update_index == 1:
+            step.auxiliary(self, Twins).take_gradients(step.model)
 
-    def moved(self, step: Step) -> None:
-        step.aid(self, Twins).agree(step.model, step.turn)
+    def after_optimizer_step(self, step: Step) -> None:
+        step.auxiliary(self, Twins).agree(step.model, step.update_index)
 
 
 class Twins(nn.Module):
@@ -64,11 +64,11 @@ class Twins(nn.Module):
             own.grad, weight.grad = weight.grad, None
 
     @torch.no_grad()
-    def agree(self, model: Classifier, turn: int) -> None:
+    def agree(self, model: Classifier, update_index: int) -> None:
         """Put those that stayed in this turn where the others went."""
         own: list[Tensor] = list(self.copies)
         weights = _trained(model)
-        stayed, went = (weights, own) if turn == 1 else (own, weights)
+        stayed, went = (weights, own) if update_index == 1 else (own, weights)
         torch._foreach_copy_(stayed, went)
 
 

@@ -29,7 +29,7 @@ class Cutout(Modifier):
     def small(self, side: int) -> Self:
         return replace(self, length=min(self.length, side // 2)) if self.length else self
 
-    def aid(self, setting: Setting) -> nn.Module | None:
+    def auxiliary(self, setting: Setting) -> nn.Module | None:
         side = min(setting.shape.height, setting.shape.width)
         if self.length and self.length > side:
             raise UserError(f"cutout:length={self.length}: the images have {side} pixels a side")

@@ -31,17 +31,17 @@ class EMA(Modifier):
     decay: Annotated[Number, Field(ge=0, lt=1)] = 0.9999
     """How much of the average every update leaves."""
 
-    def aid(self, setting: Setting) -> nn.Module:
+    def auxiliary(self, setting: Setting) -> nn.Module:
         return Average(setting.model)
 
-    def moved(self, step: Step) -> None:
-        step.aid(self, Average).follow(step.model, self.decay)
+    def after_optimizer_step(self, step: Step) -> None:
+        step.auxiliary(self, Average).follow(step.model, self.decay)
 
     @contextmanager
-    def kept(self, model: Classifier, aid: nn.Module) -> Iterator[None]:
-        assert isinstance(aid, Average)
+    def swap_in_eval_weights(self, model: Classifier, auxiliary: nn.Module) -> Iterator[None]:
+        assert isinstance(auxiliary, Average)
         own = {name: value.clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(aid.model.state_dict())
+        model.load_state_dict(auxiliary.model.state_dict())
         try:
             yield
         finally:

@@ -21,7 +21,7 @@ PLANS: dict[str, Callable[[Tensor], Tensor]] = {
     "sinkhorn": lambda cost: _transport.sinkhorn(cost, 0.01),
     "legacy": lambda cost: _transport.hurried_sinkhorn(cost, 0.01),
     "ipot": _transport.ipot,
-    "uniform": _transport.uniform,
+    "uniform": _transport.uniform_plan,
     "identity": _transport.identity,
 }
 

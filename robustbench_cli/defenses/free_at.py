@@ -37,7 +37,7 @@ class FreeAT(Objective):
     alone: ClassVar[str] = "remembers a perturbation for each place in a batch"
 
     @property
-    def turns(self) -> int:
+    def updates_per_batch(self) -> int:
         return self.replays
 
     def check(self, recipe: Recipe, epochs: int) -> None:
@@ -49,7 +49,7 @@ class FreeAT(Objective):
                     f"pgd-at+{DEFENSES.name_of(part)}"
                 )
 
-    def aid(self, setting: Setting) -> nn.Module:
+    def auxiliary(self, setting: Setting) -> nn.Module:
         shape = setting.shape
         return Carried(setting.batch_size, shape.channels, shape.height, shape.width)
 
@@ -59,7 +59,7 @@ class FreeAT(Objective):
     def loss(self, step: Step, logits: Passes) -> Tensor:
         return step.criterion(logits["adv"], step.y)
 
-    def learned(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
+    def after_backward(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
         grad, delta = inputs["adv"].grad, self._delta(step)
         assert grad is not None
         move = self.step * step.threat.eps * step.threat.steepest(grad)
@@ -67,7 +67,7 @@ class FreeAT(Objective):
 
     def _delta(self, step: Step) -> Tensor:
         """What the last batch left to each place of this one; a short batch takes the first."""
-        return step.aid(self, Carried).delta[: len(step.x)]
+        return step.auxiliary(self, Carried).delta[: len(step.x)]
 
 
 class Carried(nn.Module):

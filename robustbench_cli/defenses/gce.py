@@ -35,7 +35,7 @@ class GCE(OwnLoss):
 
     one_label: ClassVar[bool] = True
 
-    def aid(self, setting: Setting) -> nn.Module | None:
+    def auxiliary(self, setting: Setting) -> nn.Module | None:
         # Nothing is needed; this is where the data set's classes are first known.
         check_wrong_classes(DEFENSES.name_of(self), setting.shape.classes)
         return None

@@ -10,7 +10,7 @@ from torch import Tensor
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Modifier
 from robustbench_cli.defenses._step import Passes, Step
-from robustbench_cli.optim import matrices
+from robustbench_cli.optim import weight_matrices
 
 
 @DEFENSES.register("l1")
@@ -25,5 +25,5 @@ class L1(Modifier):
     """What the sum is multiplied by."""
 
     def penalty(self, step: Step, logits: Passes) -> Tensor:
-        sizes = [weight.abs().sum() for weight in matrices(step.model)]
+        sizes = [weight.abs().sum() for weight in weight_matrices(step.model)]
         return self.amount * torch.stack(sizes).sum()

@@ -10,7 +10,7 @@ from torch import Tensor
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Modifier
 from robustbench_cli.defenses._step import Passes, Step
-from robustbench_cli.optim import matrices
+from robustbench_cli.optim import weight_matrices
 
 
 @DEFENSES.register("l2")
@@ -28,5 +28,5 @@ class L2(Modifier):
     """What half the sum is multiplied by: its gradient is ``amount`` times the weight."""
 
     def penalty(self, step: Step, logits: Passes) -> Tensor:
-        squares = [weight.square().sum() for weight in matrices(step.model)]
+        squares = [weight.square().sum() for weight in weight_matrices(step.model)]
         return self.amount / 2 * torch.stack(squares).sum()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.example_rng import generator, key
+from robustbench_cli.core.example_rng import stream_generator, stream_key
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Modifier, Recipe
 from robustbench_cli.defenses._step import Step
@@ -44,7 +44,7 @@ class Mixup(Modifier):
         if self.alpha == 0:
             return step
         batch = step.noise.seed, "mixup", step.epoch, step.batch
-        share = np.random.default_rng(abs(key(*batch))).beta(self.alpha, self.alpha)
-        other = torch.randperm(len(step.x), generator=generator(*batch)).to(step.x.device)
+        share = np.random.default_rng(abs(stream_key(*batch))).beta(self.alpha, self.alpha)
+        other = torch.randperm(len(step.x), generator=stream_generator(*batch)).to(step.x.device)
         y = F.one_hot(step.y, step.classes).to(step.x)
         return replace(step, x=step.x[other].lerp(step.x, share), y=y[other].lerp(y, share))

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.core.domain_weights import settled, uniform
+from robustbench_cli.core.domain_weights import settled, uniform_weights
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.gradient_ascent import Start, ascend, gradient
 from robustbench_cli.core.losses import cross_entropy
@@ -78,7 +78,7 @@ class MultiNormAT(Adversarial):
         ends = [name for name in logits.inputs if name != "clean"]
         losses = torch.stack([step.criterion(logits[name], step.y) for name in ends], 1)
         leaning = self.mode == "min-max"
-        weights = settled(losses.detach(), self.gamma) if leaning else uniform(losses)
+        weights = settled(losses.detach(), self.gamma) if leaning else uniform_weights(losses)
         return (weights * losses).sum(1)
 
 

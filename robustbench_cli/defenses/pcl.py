@@ -8,12 +8,17 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from robustbench_cli.core.example_rng import generator
+from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.core.gradient_ascent import Ascent, ascend
 from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective
-from robustbench_cli.defenses._prototypes import Prototypes, others, own, widen_head
+from robustbench_cli.defenses._prototypes import (
+    Prototypes,
+    distance_to_others,
+    own,
+    widen_head,
+)
 from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.models import Classifier
 from robustbench_cli.models.taps import EMBEDDING
@@ -52,16 +57,16 @@ class PCL(Objective):
     def prepare(self, model: Classifier) -> Classifier:
         return widen_head(model, self.dim)
 
-    def aid(self, setting: Setting) -> nn.Module:
+    def auxiliary(self, setting: Setting) -> nn.Module:
         return Prototypes(setting.model.head)
 
-    def groups(self, aid: nn.Module) -> list[dict[str, object]]:
+    def groups(self, auxiliary: nn.Module) -> list[dict[str, object]]:
         return []  # the optimiser has none of them: see ``learned``
 
     def crafted(self, step: Step) -> Mapping[str, Tensor]:
         if self.adversarial == "none":
             return {}
-        batch = generator(step.noise.seed, "pcl", step.epoch, step.batch)
+        batch = stream_generator(step.noise.seed, "pcl", step.epoch, step.batch)
         # Where eps is 8/255: a radius between 0.02 and 0.05, and steps of 2/255.
         share = torch.empty(()).uniform_(51 / 80, 51 / 32, generator=batch).item()
         threat = replace(step.threat, eps=share * step.threat.eps)
@@ -73,18 +78,18 @@ class PCL(Objective):
     def conformity(self, features: Tensor, near: Tensor, far: Tensor, y: Tensor) -> Tensor:
         """The loss (B) of features (B, F) at one layer."""
         if self.variant == "code":
-            away = others(features, far, y)
+            away = distance_to_others(features, far, y)
         else:
-            away = others(features, near, y) + others(near[y], near, y)
+            away = distance_to_others(features, near, y) + distance_to_others(near[y], near, y)
         return self.attract * own(features, near, y) - self.repel * away
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
         name, copies = ("clean", 1) if self.adversarial == "none" else ("both", 2)
-        y, known = step.y.repeat(copies), step.aid(self, Prototypes)
+        y, known = step.y.repeat(copies), step.auxiliary(self, Prototypes)
         total = step.criterion(logits[name], y)
         for tap, near, far in zip(self.taps, known.near, known.far, strict=True):
             total = total + self.conformity(logits.features(name, tap), near, far, y)
         return total.view(copies, -1).mean(0)
 
-    def learned(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
-        step.aid(self, Prototypes).move(self.near_lr, self.far_lr / self.repel)
+    def after_backward(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
+        step.auxiliary(self, Prototypes).move(self.near_lr, self.far_lr / self.repel)

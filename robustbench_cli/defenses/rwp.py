@@ -12,7 +12,7 @@ from torch import Tensor
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._step import Step
-from robustbench_cli.defenses._weights import WeightPerturbation, length
+from robustbench_cli.defenses._weights import WeightPerturbation, weight_norm
 
 
 @DEFENSES.register("rwp", aliases=("rmp",))
@@ -32,7 +32,7 @@ class RWP(WeightPerturbation):
     def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
         # One draw per batch and turn, whoever is in the batch.
         shared = replace(step.noise, ids=step.noise.ids.new_zeros(1))
-        noise = shared.fork(f"weights {step.batch} {step.turn}")
+        noise = shared.fork(f"weights {step.batch} {step.update_index}")
         drawn = [noise.fork(i).normal(p.detach()[None])[0] for i, p in enumerate(params)]
-        share = self.radius / (length(drawn) + 1e-12)
+        share = self.radius / (weight_norm(drawn) + 1e-12)
         return [share * d for d in drawn]

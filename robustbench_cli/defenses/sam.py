@@ -12,7 +12,7 @@ from robustbench_cli.core.model_modes import frozen_batchnorm
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._step import Step
-from robustbench_cli.defenses._weights import WeightPerturbation, length, slope
+from robustbench_cli.defenses._weights import WeightPerturbation, slope, weight_norm
 
 
 @DEFENSES.register("sam")
@@ -33,7 +33,7 @@ class SAM(WeightPerturbation):
 
     def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
         grads = slope(step, params, loss, "train")
-        share = self.rho / (length(grads) + 1e-12)
+        share = self.rho / (weight_norm(grads) + 1e-12)
         return [share * g for g in grads]
 
     @contextmanager

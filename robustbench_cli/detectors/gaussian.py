@@ -16,7 +16,7 @@ from robustbench_cli.detectors import DETECTORS, Detector, Seen
 
 @DETECTORS.register("gaussian")
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Detector):
+class GaussianDetector(Detector):
     """Suspect features that no class makes likely, each class a Gaussian around its mean.
 
     With equal class shares the density is Lee et al.'s Mahalanobis score on the last layer, without

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustbench_cli.detectors import DETECTORS, Detector, Seen
 
-AT_ONCE = 512
+_AT_ONCE = 512
 """Images that are compared with all training images at a time."""
 
 
@@ -34,7 +34,7 @@ class KNN(Detector):
         count = min(self.k, len(known["classes"]))
         nearest = [
             (part @ known["directions"].T).topk(count, dim=1).indices
-            for part in torch.split(F.normalize(seen.features), AT_ONCE)
+            for part in torch.split(F.normalize(seen.features), _AT_ONCE)
         ]
         theirs = known["classes"][torch.cat(nearest)]
         return (theirs != seen.answer[:, None]).double().mean(1)

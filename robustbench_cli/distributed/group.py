@@ -20,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.distributed import env
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 PATIENCE = timedelta(days=7)
 """How long a process may wait for the others: attacks take as long as they take."""
@@ -38,7 +38,7 @@ class Shard:
     """What all processes can read and write without waiting for each other."""
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the record and speaks to the user."""
         return self.rank == 0
 
@@ -51,42 +51,42 @@ class Shard:
         """Which of ``n`` examples are this process's (n)."""
         return np.asarray(np.arange(n) % self.world == self.rank)
 
-    def gathered(self, value: T) -> list[T]:
+    def all_gather(self, value: _T) -> list[_T]:
         """Everyone's value, in order, for everyone."""
         if self.world == 1:
             return [value]
-        values: list[T | None] = [None] * self.world
+        values: list[_T | None] = [None] * self.world
         distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
-    def together(self, arrays: dict[str, np.ndarray], n: int, seconds: float = 0.0) -> float:
+    def merge_rows(self, arrays: dict[str, np.ndarray], n: int, seconds: float = 0.0) -> float:
         """Put everyone's examples together, ``n`` in all; the time is that of the slowest."""
         mine = self.mine(n).nonzero()[0]
         part = {key: values[mine] for key, values in arrays.items()}
-        everyone = self.gathered((mine, part, seconds))
+        everyone = self.all_gather((mine, part, seconds))
         for rows, theirs, _ in everyone:
             for key, values in theirs.items():
                 arrays[key][rows] = values
         return max(spent for _, _, spent in everyone)
 
-    def agreed(self, make: Callable[[], T]) -> T:
+    def broadcast_from_main(self, make: Callable[[], _T]) -> _T:
         """What the first process makes, for everyone."""
-        return self.gathered(make() if self.first else None)[0]  # type: ignore[return-value]
+        return self.all_gather(make() if self.is_main else None)[0]  # type: ignore[return-value]
 
     @contextmanager
-    def ahead(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """The first process goes first, where it leaves something for the others on the disk."""
-        if self.world > 1 and not self.first:
+        if self.world > 1 and not self.is_main:
             distributed.barrier()
         yield
-        if self.world > 1 and self.first:
+        if self.world > 1 and self.is_main:
             distributed.barrier()
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_sum_(self, tensors: Sequence[Tensor]) -> None:
         """Put the sum over all processes into each tensor, in place and in one message."""
         self._as_one(tensors, distributed.all_reduce)
 
-    def spread(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Put the first process's values into each tensor, in place."""
         for kind in sorted({t.dtype for t in tensors}, key=str):
             same = [t for t in tensors if t.dtype == kind]
@@ -127,7 +127,7 @@ ALONE = Shard()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Shard]:
+def join_processes(device: str) -> Iterator[Shard]:
     """This process's part, as the launcher's environment says; alone without one.
 
     Args:
@@ -164,6 +164,6 @@ def _grouped(shard: Shard, store: Store, device: str) -> Iterator[None]:
 
 def local(device: str) -> str:
     """The GPU of this process, where ``device`` says no more than that it is one."""
-    seat = env.seat()
+    seat = env.local_rank()
     automatic = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     return f"cuda:{seat}" if seat is not None and automatic else device

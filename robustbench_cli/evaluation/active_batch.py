@@ -10,7 +10,7 @@ from robustbench_cli.evaluation.verifier import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class StageResult:
     """What a stage found for examples that are done with it; each tensor (B), on the CPU."""
 
     rows: Tensor
@@ -29,13 +29,13 @@ class Found:
     """Looks before the first success (gradient steps taken); -1: never."""
     forwards: Tensor
     backwards: Tensor
-    flat: Tensor
+    zero_gradient_at_start: Tensor
     """Whether the attack found nothing to climb where it began."""
-    told: Tensor
+    diagnostics: Tensor
     """(B, T): what the attack has to tell at its end; of most, nothing."""
 
     @classmethod
-    def judged(cls, rows: Tensor, x: Tensor, norm: Tensor, verdict: Verdict) -> "Found":
+    def judged(cls, rows: Tensor, x: Tensor, norm: Tensor, verdict: Verdict) -> "StageResult":
         """What is known of images (B, C, H, W) that no search has looked at, only the judge."""
         none = torch.zeros_like(rows).cpu()
         return cls(
@@ -49,54 +49,54 @@ class Found:
             step=none - 1,
             forwards=none + verdict.forwards,
             backwards=none,
-            flat=none.bool(),
-            told=verdict.margin.new_zeros(len(rows), 0).cpu(),
+            zero_gradient_at_start=none.bool(),
+            diagnostics=verdict.margin.new_zeros(len(rows), 0).cpu(),
         )
 
 
 @dataclass(frozen=True)
-class Table:
+class ActiveBatch:
     """The slots: one row per example under attack."""
 
     task: Task
     state: State
     rows: Tensor
-    taken: Tensor
+    step_index: Tensor
     """Looks so far."""
     alive: Tensor
     """False once a row has had its last look."""
     here: Tensor
     """False once a row has been reported and only fills the batch."""
-    peak: Tensor
+    best_score: Tensor
     """How good the best image so far is (see ``_score``)."""
-    peak_x: Tensor
-    peak_step: Tensor
+    best_x: Tensor
+    best_step: Tensor
     tried: Tensor
     """How good the best image was that the judge has refused."""
     forwards: Tensor
     backwards: Tensor
 
-    def only(self, rows: Tensor) -> "Table":
+    def only(self, rows: Tensor) -> "ActiveBatch":
         """Some of the rows."""
         rest = {name: getattr(self, name)[rows] for name in _COLUMNS}
         state = {name: values[rows] for name, values in self.state.items()}
-        return Table(self.task.only(rows), state, **rest)
+        return ActiveBatch(self.task.only(rows), state, **rest)
 
-    def joined(self, other: "Table") -> "Table":
+    def joined(self, other: "ActiveBatch") -> "ActiveBatch":
         """These rows, then those."""
         rest = {n: torch.cat([getattr(self, n), getattr(other, n)]) for n in _COLUMNS}
         state = {n: torch.cat([values, other.state[n]]) for n, values in self.state.items()}
-        return Table(self.task.joined(other.task), state, **rest)
+        return ActiveBatch(self.task.joined(other.task), state, **rest)
 
 
 _COLUMNS = (
     "rows",
-    "taken",
+    "step_index",
     "alive",
     "here",
-    "peak",
-    "peak_x",
-    "peak_step",
+    "best_score",
+    "best_x",
+    "best_step",
     "tried",
     "forwards",
     "backwards",

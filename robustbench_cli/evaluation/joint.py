@@ -16,9 +16,9 @@ from robustbench_cli.core.domain_weights import least_wrong
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.active_batch import Found
-from robustbench_cli.evaluation.stages import COLUMNS, Column
-from robustbench_cli.evaluation.verifier import Judge, Verdict
+from robustbench_cli.evaluation.active_batch import StageResult
+from robustbench_cli.evaluation.stages import VERDICT_COLUMNS, AttackVerdicts
+from robustbench_cli.evaluation.verifier import Verdict, Verifier
 from robustbench_cli.transforms import Transform
 
 
@@ -73,7 +73,7 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Shared(Threat):
+class JointThreat(Threat):
     """One change for all images of a group (B, G, C, H, W), each of which stays in the box."""
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Shared(Threat):
 
 
 @dataclass(frozen=True)
-class Jury(Judge):
+class JointVerifier(Verifier):
     """The judge of several domains: an example is broken when all of them are wrong."""
 
     def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, *, bounded: bool = True) -> Verdict:
@@ -113,7 +113,7 @@ class Jury(Judge):
 
 
 @dataclass(frozen=True)
-class Answers(Column):
+class JointVerdicts(AttackVerdicts):
     """The verdicts on ``n`` examples in ``domains`` domains.
 
     ``prediction`` and ``weights`` are (N, K): the class in each domain at the image that counts,
@@ -121,15 +121,15 @@ class Answers(Column):
     """
 
     @classmethod
-    def of(cls, n: int, domains: int) -> "Answers":
+    def of(cls, n: int, domains: int) -> "JointVerdicts":
         """Nothing is known yet."""
         arrays = cls.empty(n).arrays
-        kind, void = COLUMNS["prediction"]
+        kind, void = VERDICT_COLUMNS["prediction"]
         prediction = np.full((n, domains), void, kind)
         weights = np.full((n, domains), 1 / domains, np.float32)
         return cls(arrays | {"prediction": prediction, "weights": weights})
 
-    def put(self, stage: int, found: Found, minimal: bool) -> np.ndarray:
-        if found.told.shape[1]:
-            self.arrays["weights"][found.rows.numpy()] = found.told.numpy()
+    def put(self, stage: int, found: StageResult, minimal: bool) -> np.ndarray:
+        if found.diagnostics.shape[1]:
+            self.arrays["weights"][found.rows.numpy()] = found.diagnostics.numpy()
         return super().put(stage, found, minimal)

@@ -14,9 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from robustbench_cli.core.atomic_files import write_bytes
+from robustbench_cli.core.atomic_files import write_bytes_atomically
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.evaluation.stages import Column
+from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.records import sha256
 
 FLUSH = 5.0
@@ -44,13 +44,13 @@ class Journal:
         self.spent = 0.0
         """Seconds since ``started``, as of the last file."""
 
-    def column(self, name: str) -> tuple[Column, float]:
+    def column(self, name: str) -> tuple[AttackVerdicts, float]:
         """What is known already, and the seconds it took.
 
         Raises:
             UserError: naming a damaged file.
         """
-        column = Column.empty(self._n)
+        column = AttackVerdicts.empty(self._n)
         return column, self.recall(name, column)
 
     def recall(self, name: str, entries: Entries) -> float:
@@ -117,7 +117,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(values), allow_pickle=False)
-    return write_bytes(path, buffer.getvalue())
+    return write_bytes_atomically(path, buffer.getvalue())
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

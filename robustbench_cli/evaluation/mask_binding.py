@@ -8,14 +8,14 @@ from torch import nn
 from robustbench_cli import masks
 from robustbench_cli.attacks import Examples
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.verifier import judging
+from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.masks import Sight
 
-BATCH = 256
+_BATCH = 256
 """Images that a mask is shown at once: fixed, so that no setting of a run can change a mask."""
 
 
-def bound(threat: Threat, model: nn.Module, data: Examples) -> Threat:
+def bind_mask(threat: Threat, model: nn.Module, data: Examples) -> Threat:
     """The threat to every example; as it is without a mask.
 
     Raises:
@@ -23,9 +23,11 @@ def bound(threat: Threat, model: nn.Module, data: Examples) -> Threat:
     """
     if not threat.mask:
         return threat
-    with judging(model):
+    with unchanged_model(model):
         parts = [
-            masks.bound(threat, Sight(model=model, x=data.images(rows), y=data.y[rows], ids=rows))
-            for rows in torch.split(torch.arange(len(data.y), device=data.y.device), BATCH)
+            masks.bind_to_images(
+                threat, Sight(model=model, x=data.images(rows), y=data.y[rows], ids=rows)
+            )
+            for rows in torch.split(torch.arange(len(data.y), device=data.y.device), _BATCH)
         ]
     return reduce(lambda those, these: those.joined(these), parts)

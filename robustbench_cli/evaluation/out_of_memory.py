@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from robustbench_cli.evaluation.active_batch import Found
+from robustbench_cli.evaluation.active_batch import StageResult
 
 PART = 32
 """Images that a check shows a model at once: fixed, so that no setting of a run can change what
@@ -13,11 +13,11 @@ it finds."""
 
 
 def halving(
-    work: Callable[[Tensor, int], Iterator[Found]],
+    work: Callable[[Tensor, int], Iterator[StageResult]],
     rows: Tensor,
     size: int,
     note: Callable[[str], None],
-) -> Iterator[Found]:
+) -> Iterator[StageResult]:
     """Whatever ``work`` finds for ``rows``; those that had no verdict in time begin again.
 
     Args:

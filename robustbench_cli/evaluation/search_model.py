@@ -14,28 +14,28 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental import optimization
 
-from robustbench_cli.attacks import Look, Output, Search, State, Task
+from robustbench_cli.attacks import IterativeAttack, Observation, Output, State, Task
 from robustbench_cli.core.losses import margin, wide
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.verifier import device_of
-from robustbench_cli.models.layout import laid_out, plain
+from robustbench_cli.models.layout import laid_out, restore_classes
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
-Precision = Literal["exact", "auto"]
+SearchPrecision = Literal["exact", "auto"]
 
-SHOWN = 64
+COMPARED_IMAGES = 64
 """Images on which a faster model is compared with the original."""
-STEEP = 1e-2
+GRADIENT_TOLERANCE = 1e-2
 """How far its gradients may be off: max-pooling may pick another of two equal pixels."""
-TOLERANCE = 1e-3
+LOGIT_TOLERANCE = 1e-3
 """How far a folded model's logits may be off, relative to their own spread."""
-CRUDE = 0.2
+MAX_BF16_SHIFT = 0.2
 """How far bfloat16 may move a logit.  The softmax works in units of one: on a net so sure of itself
 that rounding shows there, searches part ways, and end too far apart for a second look to help."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens:
+class SearchModel:
     """A model as a search sees it."""
 
     model: Callable[[Tensor], Tensor]
@@ -48,49 +48,53 @@ class Lens:
     about: str = "float32"
     """What it runs in, for the record."""
 
-    def look(
-        self, attack: Search, state: State, task: Task, taken: Tensor
-    ) -> tuple[Look, int, int]:
+    def observe(
+        self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
+    ) -> tuple[Observation, int, int]:
         """One look at every row, averaged over ``attack.draws`` passes, and its price.
 
         Returns:
             What was seen, and the forward and backward passes that it took per example.
         """
-        looks = [self._once(attack, state, task, taken) for _ in range(attack.draws)]
-        backwards = int(attack.sees == "gradient")
-        if attack.sees == "jacobian":
-            backwards = looks[0].grad.shape[1]
+        observations = [self._once(attack, state, task, step_index) for _ in range(attack.draws)]
+        backwards = int(attack.access == "gradient")
+        if attack.access == "jacobian":
+            backwards = observations[0].grad.shape[1]
         price = attack.draws * (1 + attack.probes), attack.draws * backwards
-        look = looks[0] if len(looks) == 1 else _mean(looks)
-        if attack.sees == "logits":
-            return look._replace(loss=margin(look.logits, task.y)), *price
+        observation = observations[0] if len(observations) == 1 else _mean(observations)
+        if attack.access == "logits":
+            return observation._replace(loss=margin(observation.logits, task.y)), *price
         # No attack need know of masks: in directions that are closed the loss looks flat.
-        return look._replace(grad=task.threat.allowed(look.grad)), *price
+        return observation._replace(grad=task.threat.allowed(observation.grad)), *price
 
-    def _once(self, attack: Search, state: State, task: Task, taken: Tensor) -> Look:
+    def _once(
+        self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
+    ) -> Observation:
         x = state["x"].detach()
         none = x.new_full((len(x),), torch.nan)
         seen = self._classified(state["probes"]) if attack.probes else none
-        if attack.sees == "logits":
+        if attack.access == "logits":
             with torch.no_grad():
-                return Look(wide(self.model(x)), none, none, seen, none, taken)
+                return Observation(wide(self.model(x)), none, none, seen, none, step_index)
         x.requires_grad_()
         with torch.enable_grad():
-            out = self._output(attack.seen(x, state, task, taken), attack.taps)
+            out = self._output(attack.seen(x, state, task, step_index), attack.taps)
             logits = wide(out.logits)
             features = none if out.features is None else out.features.detach()
-            if attack.sees == "jacobian":
+            if attack.access == "jacobian":
                 each = logits.gather(1, attack.wanted(task)).sum(0)
                 last = len(each) - 1
                 rows = [
                     torch.autograd.grad(one, x, retain_graph=k < last)[0]
                     for k, one in enumerate(each)
                 ]
-                return Look(logits.detach(), none, torch.stack(rows, 1), seen, features, taken)
+                return Observation(
+                    logits.detach(), none, torch.stack(rows, 1), seen, features, step_index
+                )
             loss = attack.loss(Output(logits, out.features), state, task)
             # The sum, never the mean: a mean divides small gradients towards zero.
             (grad,) = torch.autograd.grad(loss.sum(), x)
-        return Look(logits.detach(), loss.detach(), grad, seen, features, taken)
+        return Observation(logits.detach(), loss.detach(), grad, seen, features, step_index)
 
     def _classified(self, probes: Tensor) -> Tensor:
         with torch.no_grad():
@@ -105,9 +109,9 @@ class Lens:
         return Output(logits, found[EMBEDDING])
 
 
-def _mean(looks: list[Look]) -> Look:
-    *seen, taken = zip(*looks, strict=True)
-    return Look._make([*(torch.stack(part).mean(0) for part in seen), taken[0]])
+def _mean(observations: list[Observation]) -> Observation:
+    *seen, step_index = zip(*observations, strict=True)
+    return Observation._make([*(torch.stack(part).mean(0) for part in seen), step_index[0]])
 
 
 class Meter:
@@ -129,12 +133,14 @@ class Meter:
         self.backwards += images
 
 
-def exact(model: nn.Module) -> Lens:
+def exact_search_model(model: nn.Module) -> SearchModel:
     """The model itself, in float32."""
     return _on(device_of(model), model=model)
 
 
-def quick(model: nn.Module, x: Tensor, *, random: bool = False) -> tuple[Lens, list[str]]:
+def fastest_search_model(
+    model: nn.Module, x: Tensor, *, random: bool = False
+) -> tuple[SearchModel, list[str]]:
     """The fastest model that can be vouched for, and notes on what was given up.
 
     Args:
@@ -149,17 +155,17 @@ def quick(model: nn.Module, x: Tensor, *, random: bool = False) -> tuple[Lens, l
     if _has_bf16(where) and not random:
         narrow = _in_bf16(fast, where)
         moved = _apart(answers, narrow, x)
-        if moved <= CRUDE:
+        if moved <= MAX_BF16_SHIFT:
             fast, apart, kind = narrow, moved, "bfloat16"
         else:
             notes = [*notes, f"bfloat16 was not used: it moves logits by up to {moved:.2g}"]
     return _on(where, model=fast, doubt=10 * apart, about=kind + folded), notes
 
 
-def _on(where: torch.device, **rest: Any) -> Lens:
+def _on(where: torch.device, **rest: Any) -> SearchModel:
     if where.type == "cuda":
-        return Lens(patience=4, compact=0.5, **rest)
-    return Lens(**rest)
+        return SearchModel(patience=4, compact=0.5, **rest)
+    return SearchModel(**rest)
 
 
 def _has_bf16(where: torch.device) -> bool:
@@ -202,7 +208,7 @@ def _folded(
         why = "the model is randomised"  # a trace keeps one branch of many
     else:
         try:
-            folded = optimization.fuse(plain(copy.deepcopy(model)).eval())
+            folded = optimization.fuse(restore_classes(copy.deepcopy(model)).eval())
             folded = laid_out(folded, device_of(model)).requires_grad_(False)
             why = _unlike(model, folded, x, answers)
         except Exception as error:  # this runs the user's code: anything can come out of it
@@ -212,11 +218,11 @@ def _folded(
 
 def _unlike(model: nn.Module, folded: nn.Module, x: Tensor, answers: Tensor) -> str:
     """What speaks against a folded model; nothing, if nothing does."""
-    near = _apart(answers, folded, x) <= TOLERANCE * float(answers.std())
+    near = _apart(answers, folded, x) <= LOGIT_TOLERANCE * float(answers.std())
     if not isinstance(folded, fx.GraphModule) or not near:
         return "the folded model answers differently"
     mine, theirs = (_slope(each, x) for each in (model, folded))
-    if not float((mine - theirs).norm()) <= STEEP * float(mine.norm()):
+    if not float((mine - theirs).norm()) <= GRADIENT_TOLERANCE * float(mine.norm()):
         # A backward pass of the user's own (a straight-through estimator) is lost in tracing.
         return "the folded model has other gradients"
     return ""

@@ -8,16 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.attacks import Attack, Stage, Whole
+from robustbench_cli.attacks import Attack, ExternalAttack, Stage
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.active_batch import Found
-from robustbench_cli.evaluation.attack_loop import Field, run
+from robustbench_cli.evaluation.active_batch import StageResult
+from robustbench_cli.evaluation.attack_loop import EvalContext, run_stage
 from robustbench_cli.evaluation.out_of_memory import halving
-from robustbench_cli.evaluation.search_model import SHOWN, Lens, Precision, exact, quick
-from robustbench_cli.evaluation.verifier import Judge, judging
+from robustbench_cli.evaluation.search_model import (
+    COMPARED_IMAGES,
+    SearchModel,
+    SearchPrecision,
+    exact_search_model,
+    fastest_search_model,
+)
+from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
-COLUMNS: dict[str, tuple[type[np.generic], float]] = {
+VERDICT_COLUMNS: dict[str, tuple[type[np.generic], float]] = {
     "prediction": (np.int32, -1),
     "share": (np.float32, 0.0),
     "margin": (np.float32, -np.inf),
@@ -33,7 +39,7 @@ COLUMNS: dict[str, tuple[type[np.generic], float]] = {
 
 
 @dataclass(frozen=True)
-class Column:
+class AttackVerdicts:
     """The verdicts of one attack, one entry per example.
 
     ``prediction`` and ``norm`` are of the adversarial image, else of the one that came closest to
@@ -45,9 +51,9 @@ class Column:
     arrays: dict[str, np.ndarray]
 
     @classmethod
-    def empty(cls, n: int) -> "Column":
+    def empty(cls, n: int) -> "AttackVerdicts":
         """Nothing is known yet of ``n`` examples."""
-        return cls({name: np.full(n, void, kind) for name, (kind, void) in COLUMNS.items()})
+        return cls({name: np.full(n, void, kind) for name, (kind, void) in VERDICT_COLUMNS.items()})
 
     @property
     def broken(self) -> np.ndarray:
@@ -58,7 +64,7 @@ class Column:
         """Which examples are for this stage; the nearest image is wanted of all of them."""
         return (~self.broken | minimal) & (self.arrays["stages"] <= stage)
 
-    def put(self, stage: int, found: Found, minimal: bool) -> np.ndarray:
+    def put(self, stage: int, found: StageResult, minimal: bool) -> np.ndarray:
         """Take in what a stage found; say which of its images are the ones to keep."""
         rows, a = found.rows.numpy(), self.arrays
         # The image that counts is the broken one, else the one with the highest margin.
@@ -68,7 +74,7 @@ class Column:
             a[name][rows[better]] = getattr(found, name).numpy()[better]
         a["by"][rows[found.broken.numpy() & better]] = stage
         a["stages"][rows] = stage + 1
-        a["flat"][rows] |= found.flat.numpy()
+        a["flat"][rows] |= found.zero_gradient_at_start.numpy()
         a["forwards"][rows] += found.forwards.numpy()
         a["backwards"][rows] += found.backwards.numpy()
         return np.asarray(better)
@@ -79,25 +85,29 @@ class Progress(NamedTuple):
 
     number: int
     stage: Stage
-    found: Found
+    found: StageResult
     kept: np.ndarray
     """Which of its images are the best so far."""
 
 
-def clean(field: Field, rows: Tensor) -> Iterator[Found]:
+def clean(context: EvalContext, rows: Tensor) -> Iterator[StageResult]:
     """The verdicts on the images as they are, batch by batch."""
 
-    def batches(left: Tensor, size: int) -> Iterator[Found]:
+    def batches(left: Tensor, size: int) -> Iterator[StageResult]:
         for part in torch.split(left, size):
-            x, y = field.data.images(part), field.data.y[part]
-            verdict = field.judge.of(part).verdict(x, x, y)
-            yield Found.judged(part, x, torch.zeros_like(part), verdict)
+            x, y = context.data.images(part), context.data.y[part]
+            verdict = context.verifier.of(part).verdict(x, x, y)
+            yield StageResult.judged(part, x, torch.zeros_like(part), verdict)
 
-    return halving(batches, rows, field.slots, field.note)
+    return halving(batches, rows, context.slots, context.note)
 
 
-def evaluate(
-    stages: list[Stage], column: Column, standing: np.ndarray, field: Field, itself: Lens
+def run_stages(
+    stages: list[Stage],
+    column: AttackVerdicts,
+    standing: np.ndarray,
+    context: EvalContext,
+    itself: SearchModel,
 ) -> Iterator[Progress]:
     """Run every stage on what the ones before it left; yield what is found, and keep it.
 
@@ -111,45 +121,51 @@ def evaluate(
         waiting = torch.from_numpy(
             (standing & column.waiting(index, stage.attack.minimal)).nonzero()[0]
         )
-        rows = waiting.to(field.data.y.device)
+        rows = waiting.to(context.data.y.device)
         # A nearest adversarial image lies on the boundary, and differences between probes are
         # small: for both only the model itself will do.
-        fine = stage.attack.minimal or stage.attack.probes > 0 or isinstance(stage.attack, Whole)
-        lens = itself if fine else field.lens
+        fine = (
+            stage.attack.minimal
+            or stage.attack.probes > 0
+            or isinstance(stage.attack, ExternalAttack)
+        )
+        search_model = itself if fine else context.search_model
         # What a randomised model's noise leaves in doubt another look would not settle.
-        doubt = 0.0 if field.judge.random else lens.doubt
+        doubt = 0.0 if context.verifier.random else search_model.doubt
         unsure: list[tuple[Tensor, ...]] = []  # rows and what they cost, not their images
-        for found in run(stage, rows, replace(field, lens=lens)):
+        for found in run_stage(stage, rows, replace(context, search_model=search_model)):
             close = ~found.broken & (found.margin > -doubt) & bool(doubt)
             if close.any():
                 unsure.append((found.rows[close], found.forwards[close], found.backwards[close]))
                 found = _part(found, ~close)
-            yield from _kept(column, index, stage, found, field)
+            yield from _kept(column, index, stage, found, context)
         if unsure:
             again, forwards, backwards = map(torch.cat, zip(*unsure, strict=True))
             column.arrays["forwards"][again.numpy()] += forwards.numpy()
             column.arrays["backwards"][again.numpy()] += backwards.numpy()
-            for found in run(stage, again.to(rows.device), replace(field, lens=itself)):
-                yield from _kept(column, index, stage, found, field)
+            for found in run_stage(
+                stage, again.to(rows.device), replace(context, search_model=itself)
+            ):
+                yield from _kept(column, index, stage, found, context)
 
 
 def _kept(
-    column: Column, index: int, stage: Stage, found: Found, field: Field
+    column: AttackVerdicts, index: int, stage: Stage, found: StageResult, context: EvalContext
 ) -> Iterator[Progress]:
     if len(found.rows):
-        found = _handed(found, field, stage.attack.minimal) if field.target else found
+        found = _handed(found, context, stage.attack.minimal) if context.target else found
         kept = column.put(index, found, stage.attack.minimal)
         yield Progress(index, stage, found, kept)
 
 
-def _handed(found: Found, field: Field, minimal: bool) -> Found:
+def _handed(found: StageResult, context: EvalContext, minimal: bool) -> StageResult:
     """The target's verdict on images that were crafted on another model."""
-    assert field.target is not None
-    rows = found.rows.to(field.data.y.device)
-    x, y = field.data.images(rows), field.data.y[rows]
-    judge, x_adv = field.target.of(rows), found.x.to(x)
-    verdict = judge.verdict(x_adv, x, y, bounded=not minimal)
-    seen = Found.judged(rows, x_adv, judge.threat.distance(x_adv, x), verdict)
+    assert context.target is not None
+    rows = found.rows.to(context.data.y.device)
+    x, y = context.data.images(rows), context.data.y[rows]
+    verifier, x_adv = context.target.of(rows), found.x.to(x)
+    verdict = verifier.verdict(x_adv, x, y, bounded=not minimal)
+    seen = StageResult.judged(rows, x_adv, verifier.threat.distance(x_adv, x), verdict)
     if minimal:
         # Nearest is what the target gets wrong, whatever the source says of it.
         norm = torch.where(seen.broken, seen.norm, torch.inf)
@@ -164,8 +180,8 @@ def _handed(found: Found, field: Field, minimal: bool) -> Found:
     )
 
 
-def _part(found: Found, which: Tensor) -> Found:
-    return Found(**{f.name: getattr(found, f.name)[which] for f in fields(found)})
+def _part(found: StageResult, which: Tensor) -> StageResult:
+    return StageResult(**{f.name: getattr(found, f.name)[which] for f in fields(found)})
 
 
 @dataclass(frozen=True)
@@ -194,7 +210,7 @@ class Attacked(NamedTuple):
     backwards: Tensor
 
 
-def attacked(
+def attack_batch(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -203,8 +219,8 @@ def attacked(
     noise: Noise,
     *,
     slots: int = 512,
-    stop: bool = True,
-    precision: Precision = "exact",
+    early_stop: bool = True,
+    precision: SearchPrecision = "exact",
 ) -> Attacked:
     """Run an attack on a batch in memory, without records; every row is attacked.
 
@@ -216,22 +232,24 @@ def attacked(
         stop: whether an example is done once it is broken (see ``Field.stop``).
         precision: "auto" searches with the fastest model that can be vouched for.
     """
-    column, kept = Column.empty(len(y)), x.clone()
-    with judging(model):
-        itself = exact(model)
-        few = x[:SHOWN]
-        field = Field(
+    column, kept = AttackVerdicts.empty(len(y)), x.clone()
+    with unchanged_model(model):
+        itself = exact_search_model(model)
+        few = x[:COMPARED_IMAGES]
+        context = EvalContext(
             data=Tensors(x, y),
-            judge=Judge(model, threat),
-            lens=itself if precision == "exact" or not len(x) else quick(model, few)[0],
+            verifier=Verifier(model, threat),
+            search_model=itself
+            if precision == "exact" or not len(x)
+            else fastest_search_model(model, few)[0],
             noise=noise,
             slots=slots,
-            stop=stop,
+            early_stop=early_stop,
         )
         with torch.no_grad():
             classes = model(x[:1]).shape[1] if len(x) else 2
         stages = attack.stages(threat, classes)
-        for _, _, found, best in evaluate(stages, column, np.ones(len(y), bool), field, itself):
+        for _, _, found, best in run_stages(stages, column, np.ones(len(y), bool), context, itself):
             kept[found.rows[best].to(x.device)] = found.x[best].to(kept)
     arrays = {name: torch.from_numpy(values) for name, values in column.arrays.items()}
     return Attacked(

@@ -17,16 +17,16 @@ from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.float32 import float32
 
-DROP = 10
+CONFIRMATION_DRAWS = 10
 """Fresh draws that must all be wrong before an example counts as broken for good."""
-SHARE = 100
+VOTING_DRAWS = 100
 """Fresh draws over which a randomised model's accuracy is measured."""
-NAMED = 3
+MAX_NAMED = 3
 """Names in a message; of the others, how many there are."""
 
 
 @contextmanager
-def judging(model: nn.Module) -> Iterator[None]:
+def unchanged_model(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, weights frozen, float32 throughout, and nothing changed afterwards.
 
     Raises:
@@ -45,10 +45,10 @@ def judging(model: nn.Module) -> Iterator[None]:
                 p.requires_grad_(flag)
     changed = [name for name, now in _values(model) if not _same(before.get(name, now), now)]
     if changed:
-        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         raise RunError(
-            f"the model changed its {', '.join(changed[:NAMED])}{more} while it was evaluated; it "
-            "is not the same model from one image to the next"
+            f"the model changed its {', '.join(changed[:MAX_NAMED])}{more} while it was evaluated; "
+            "it is not the same model from one image to the next"
         )
 
 
@@ -71,7 +71,7 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def examine(model: nn.Module, x: Tensor, classes: int, called: str = "the model") -> None:
+def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the model") -> None:
     """Refuse a model that cannot be judged; raise ``UserError`` with what it returned.
 
     Args:
@@ -79,7 +79,7 @@ def examine(model: nn.Module, x: Tensor, classes: int, called: str = "the model"
         classes: how many classes the data set has.
         called: what the message calls it, where there are several.
     """
-    with judging(model):
+    with unchanged_model(model):
         try:
             logits = model(x.requires_grad_())
         except Exception as error:  # it may be the user's code: anything can come out of it
@@ -128,7 +128,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Judge:
+class Verifier:
     """The deciding model under one threat."""
 
     model: nn.Module
@@ -137,11 +137,11 @@ class Judge:
     random: bool = False
     """Whether the model is randomised, so that one pass decides nothing."""
 
-    def of(self, rows: Tensor) -> "Judge":
+    def of(self, rows: Tensor) -> "Verifier":
         """The judge of some of the examples."""
         return replace(self, threat=self.threat.only(rows))
 
-    def at(self, eps: float) -> "Judge":
+    def at(self, eps: float) -> "Verifier":
         """The judge under a threat of another radius."""
         return replace(self, threat=replace(self.threat, eps=eps))
 
@@ -164,11 +164,13 @@ class Judge:
             return Verdict(prediction, right.float(), ~right, margin(logits, y), 1)
         votes = torch.zeros_like(logits, dtype=torch.long)
         every = torch.arange(len(x_adv), device=x_adv.device)
-        for _ in range(SHARE):
+        for _ in range(VOTING_DRAWS):
             votes[every, self.logits(x_adv).argmax(1)] += 1
-        share = votes[every, y].float() / SHARE
+        share = votes[every, y].float() / VOTING_DRAWS
         # Never "any draw was wrong": that would count luck as an attack.
-        return Verdict(votes.argmax(1), share, share < 1 / SHARE, margin(logits, y), SHARE + 1)
+        return Verdict(
+            votes.argmax(1), share, share < 1 / VOTING_DRAWS, margin(logits, y), VOTING_DRAWS + 1
+        )
 
     def admit(self, x_adv: Tensor, x: Tensor, *, bounded: bool) -> None:
         """Raise ``RunError`` for images that are not where they must be.
@@ -194,4 +196,4 @@ class Judge:
     @property
     def passes(self) -> int:
         """Forward passes per decision about a success."""
-        return DROP if self.random else 1
+        return CONFIRMATION_DRAWS if self.random else 1

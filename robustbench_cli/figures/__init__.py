@@ -52,7 +52,7 @@ class Material:
 
     def runs(self) -> dict[Path, Run]:
         """The named runs with their folders."""
-        found = [folders.named(name, self.results, "train") for name in self.names]
+        found = [folders.find_run(name, self.results, "train") for name in self.names]
         return {folder: records.read(folder) for folder in found}
 
     def recorded(self) -> "Recorded":
@@ -71,7 +71,7 @@ class Material:
         """
         runs = self.runs()
         if not runs:
-            folder = folders.named(None, self.results, "train")
+            folder = folders.find_run(None, self.results, "train")
             runs = {folder: records.read(folder)}
         for run in runs.values():
             if run.kind != "train":
@@ -111,7 +111,7 @@ def called(runs: Sequence[Run]) -> list[str]:
     return [run.id if subjects.count(run.subject) > 1 else run.subject for run in runs]
 
 
-def setting(run: Run) -> str:
+def setting_label(run: Run) -> str:
     """Data set and threat: ``mnist, Linf 0.3``."""
     try:
         threat = run.config["threat"]

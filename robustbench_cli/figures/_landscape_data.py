@@ -15,9 +15,9 @@ from robustbench_cli.core.gradient_ascent import Ascent, ascend
 from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.threat import Threat, over
 from robustbench_cli.data import Split
-from robustbench_cli.evaluation.verifier import judging, predict
+from robustbench_cli.evaluation.verifier import predict, unchanged_model
 
-BATCH = 256
+_BATCH = 256
 """Examples attacked at once."""
 PGD10 = Ascent(steps=10, step=0.25)
 """What makes the adversarial examples: PGD-10, as in the paper."""
@@ -45,7 +45,7 @@ def landscape(
     for index in range(directions):
         step, losses = direction(model, seed, index), []
         for alpha in alphas:
-            with judging(model), moved(model, step, alpha):
+            with unchanged_model(model), move_along(model, step, alpha):
                 losses.append(adversarial_loss(model, data, threat, seed))
             done(index * len(alphas) + len(losses), directions * len(alphas))
         found.append(losses)
@@ -57,7 +57,7 @@ def adversarial_loss(
 ) -> float:
     """Mean cross-entropy at the last iterate of the attack on each example."""
     total = 0.0
-    for rows in torch.split(torch.arange(len(data), device=data.y.device), BATCH):
+    for rows in torch.split(torch.arange(len(data), device=data.y.device), _BATCH):
         x, y = data.images(rows), data.y[rows]
         noise = Noise(seed, rows, "landscape")
         x_adv = ascend(model, cross_entropy, y, x, threat, noise, climb)
@@ -82,7 +82,7 @@ def direction(model: nn.Module, seed: int, index: int) -> dict[str, Tensor]:
 
 
 @contextmanager
-def moved(model: nn.Module, step: Mapping[str, Tensor], alpha: float) -> Iterator[None]:
+def move_along(model: nn.Module, step: Mapping[str, Tensor], alpha: float) -> Iterator[None]:
     """The weights at w + alpha * step; afterwards they are what they were, bit for bit."""
     weights = {name: weight for name, weight in model.named_parameters() if name in step}
     kept = {name: weight.detach().clone() for name, weight in weights.items()}

@@ -23,13 +23,13 @@ if TYPE_CHECKING:  # torch comes with these
     from robustbench_cli.data import Dataset
     from robustbench_cli.models import Classifier
 
-Table = Mapping[str, Any]
+ResultTable = Mapping[str, Any]
 Done = Callable[[int, int], None]
 """Is told how much of a model's work is done, and of how much."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class MeasuredModel:
     """A model and what it is measured on."""
 
     model: "Classifier"
@@ -41,7 +41,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured(Figure):
+class MeasuredFigure(Figure):
     """Runs side by side: on the same data and under the same threat, else nothing compares."""
 
     eps: Number | None = None
@@ -50,11 +50,13 @@ class Measured(Figure):
     """Every random draw follows from it."""
 
     @abstractmethod
-    def measure(self, subject: Subject) -> Table:
+    def measure(self, subject: MeasuredModel) -> ResultTable:
         """One run's numbers, as JSON holds them."""
 
     @abstractmethod
-    def paint(self, about: Table, found: Sequence[Table], names: Sequence[str]) -> "Page":
+    def paint(
+        self, about: ResultTable, found: Sequence[ResultTable], names: Sequence[str]
+    ) -> "Page":
         """Draw the numbers of all runs, in their order.
 
         Args:
@@ -96,7 +98,9 @@ class Measured(Figure):
         data = {"dataset": records.data_name(first), "test_sha256": first.dataset["test_sha256"]}
         return {**data, "norm": norm, "eps": eps}
 
-    def _subject(self, folder: Path, run: Run, about: Table, material: Material) -> Subject:
+    def _subject(
+        self, folder: Path, run: Run, about: ResultTable, material: Material
+    ) -> MeasuredModel:
         from robustbench_cli.commands import train_config
         from robustbench_cli.commands.load_model import restore
         from robustbench_cli.config.schema import spec_of, validated
@@ -107,7 +111,7 @@ class Measured(Figure):
         where = train_config.device(material.device)
         threat = validated(Threat, {"norm": about["norm"], "eps": about["eps"]})
         model = laid_out(restore(run, folder), where)
-        return Subject(
+        return MeasuredModel(
             model=model,
             dataset=DATASETS.build(spec_of(run.config["dataset"])),
             data_dir=material.data_dir,
@@ -117,12 +121,12 @@ class Measured(Figure):
         )
 
 
-def title(about: Table) -> str:
+def title(about: ResultTable) -> str:
     """Data set and threat."""
-    return f"{_style.plain(about['dataset'])}, {about['norm']} {radius(about['eps'])}"
+    return f"{_style.one_line(about['dataset'])}, {about['norm']} {radius(about['eps'])}"
 
 
-def _kept(file: Path, head: Table) -> dict[str, Table]:
+def _kept(file: Path, head: ResultTable) -> dict[str, ResultTable]:
     """What an earlier command with the same settings measured, by the weights it was of.
 
     Raises:
@@ -138,8 +142,8 @@ def _kept(file: Path, head: Table) -> dict[str, Table]:
             f"{str(file)!r} is where the figure's numbers go, but holds something else: choose "
             "another --out"
         ) from None
-    return runs if found == records.plain(head) else {}
+    return runs if found == records.as_json(head) else {}
 
 
-def _keep(file: Path, numbers: Table) -> None:
-    atomic_files.write_bytes(file, json.dumps(numbers, indent=1).encode() + b"\n")
+def _keep(file: Path, numbers: ResultTable) -> None:
+    atomic_files.write_bytes_atomically(file, json.dumps(numbers, indent=1).encode() + b"\n")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_cli.figures import _style
 from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
-from robustbench_cli.figures._sweep_plot import ACROSS
+from robustbench_cli.figures._sweep_plot import PANELS_PER_ROW
 from robustbench_cli.report.statistics import Cell
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ APART = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class TradeoffCurve:
     """Training configurations that differ in one number, in its order; or a single one."""
 
     name: str
@@ -36,36 +36,36 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class TradeoffPanel:
     """Curves that can be compared."""
 
     title: str
     column: str
     """What robust accuracy is under."""
-    curves: tuple[Curve, ...]
+    curves: tuple[TradeoffCurve, ...]
 
 
-def painted(panels: Sequence[Panel]) -> "Page":
+def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
     """The panels side by side, with one legend below them."""
     drawn = [curve for panel in panels for curve in panel.curves]
     names = list(dict.fromkeys(curve.name for curve in drawn))
     labels = [_style.label(name) for name in names]
     spread = any(cell.std for curve in drawn for cell in (*curve.clean, *curve.robust))
-    across = min(ACROSS, len(panels))
+    across = min(PANELS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     size = across * WIDTH, down * HEIGHT
     page = _style.sheet_for(labels, *size, titled=spread)
     lines: dict[str, Line2D] = {}
     for place, panel in enumerate(panels, 1):
         axes = page.add_subplot(down, across, place)
-        axes.set_title(_style.plain(panel.title), loc="left", pad=10)
+        axes.set_title(_style.one_line(panel.title), loc="left", pad=10)
         for curve in panel.curves:
             line = _line(axes, curve, names.index(curve.name))
             lines.setdefault(curve.name, line)
         axes.set_xlim(_limits([cell for curve in panel.curves for cell in curve.clean]))
         axes.set_ylim(_limits([cell for curve in panel.curves for cell in curve.robust]))
         axes.set_xlabel("clean accuracy (%)")
-        axes.set_ylabel(_style.plain(f"robust accuracy, {panel.column} (%)"))
+        axes.set_ylabel(_style.one_line(f"robust accuracy, {panel.column} (%)"))
         axes.grid(True)
     bars = "bars: ± standard deviation over seeds" if spread else None
     _style.legend(page, [lines[name] for name in names], labels, size[0], title=bars)
@@ -80,7 +80,7 @@ def painted(panels: Sequence[Panel]) -> "Page":
     return page
 
 
-def _line(axes: "Axes", curve: Curve, place: int) -> "Line2D":
+def _line(axes: "Axes", curve: TradeoffCurve, place: int) -> "Line2D":
     """A curve with its error bars; what stands for it in the legend."""
     (x, xerr), (y, yerr) = _percent(curve.clean), _percent(curve.robust)
     bars = axes.errorbar(
@@ -98,7 +98,7 @@ def _line(axes: "Axes", curve: Curve, place: int) -> "Line2D":
     return line
 
 
-def _label(axes: "Axes", curve: Curve, colour: str, taken: "list[Bbox]") -> None:
+def _label(axes: "Axes", curve: TradeoffCurve, colour: str, taken: "list[Bbox]") -> None:
     """Write at each point what it is; in a crowd the value alone, or nothing.
 
     Args:
@@ -122,7 +122,7 @@ def _label(axes: "Axes", curve: Curve, colour: str, taken: "list[Bbox]") -> None
             text.remove()
 
 
-def _means(curve: Curve) -> tuple[list[float], list[float]]:
+def _means(curve: TradeoffCurve) -> tuple[list[float], list[float]]:
     return _percent(curve.clean)[0], _percent(curve.robust)[0]
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustbench_cli.core.atomic_files import written
+from robustbench_cli.core.atomic_files import write_atomically
 from robustbench_cli.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ STYLE: Any = {
     "svg.hashsalt": "advbench",  # the same numbers make the same file
 }
 # No date and no version: a picture that did not change is the same file.
-FORMATS: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}}
+IMAGE_FORMATS: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}}
 """The endings a picture may have, each with what its file says about itself."""
 
 
@@ -51,7 +51,7 @@ def needed() -> None:
         ) from None
 
 
-def save(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
+def save_figure(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
     """Paint once and write every file in the format that its ending says.
 
     Raises:
@@ -66,15 +66,15 @@ def save(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
         figure = paint()
         endings = [file.suffix.lower() for file in files]
         return [
-            written(
+            write_atomically(
                 file,
-                partial(figure.savefig, format=ending[1:], dpi=200, metadata=FORMATS[ending]),
+                partial(figure.savefig, format=ending[1:], dpi=200, metadata=IMAGE_FORMATS[ending]),
             )
             for file, ending in zip(files, endings, strict=True)
         ]
 
 
-def sheet(width: float, height: float) -> "Figure":
+def blank_page(width: float, height: float) -> "Figure":
     """An empty page of so many inches, on which nothing overlaps."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -89,7 +89,7 @@ def sheet_for(
     down = math.ceil(len(labels) / _beside(labels, width))
     longest = max(len(label) for label in labels)
     # Also the longest name is on the picture.
-    return sheet(max(width, 0.08 * longest + 0.7), height + 0.25 * (down + titled) + 0.2)
+    return blank_page(max(width, 0.08 * longest + 0.7), height + 0.25 * (down + titled) + 0.2)
 
 
 def legend(
@@ -118,7 +118,7 @@ def _beside(labels: Sequence[str], width: float) -> int:
     return max(1, int(width * 10 / (max(map(len, labels)) + 6)))
 
 
-def plain(text: str) -> str:
+def one_line(text: str) -> str:
     """A name in one line: names may hold anything."""
     return "".join(c if c.isprintable() else " " for c in text)
 
@@ -126,7 +126,7 @@ def plain(text: str) -> str:
 def label(text: str) -> str:
     """A name as a legend takes it."""
     # Of an underscore at the beginning matplotlib makes no label.
-    return re.sub(r"^_", " _", plain(text))
+    return re.sub(r"^_", " _", one_line(text))
 
 
 def ell(norm: str) -> str:

@@ -15,9 +15,9 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.gradient_ascent import gradient
 from robustbench_cli.core.losses import cross_entropy, margin
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.verifier import judging, predict
+from robustbench_cli.evaluation.verifier import predict, unchanged_model
 
-BATCH = 256
+POINTS_PER_BATCH = 256
 """Images judged at once."""
 
 
@@ -62,7 +62,7 @@ def surface(
     Raises:
         UserError: the gradient is zero, so that it has no direction.
     """
-    with judging(model):
+    with unchanged_model(model):
         _, grad = gradient(model, cross_entropy, y, x)
         if not bool(grad.any()):
             raise UserError(
@@ -73,7 +73,9 @@ def surface(
         along, across = threat.steepest(grad), sign / threat.distance(sign, torch.zeros_like(sign))
         steps = torch.cartesian_prod(offsets.to(x), offsets.to(x))
         parts: list[Tensor] = []
-        for a, b in (some.view(-1, 2, 1, 1, 1).unbind(1) for some in torch.split(steps, BATCH)):
+        for a, b in (
+            some.view(-1, 2, 1, 1, 1).unbind(1) for some in torch.split(steps, POINTS_PER_BATCH)
+        ):
             images = x + a * along + b * across
             images = images.clamp(0, 1) if clip else images
             logits, labels = predict(model, images), y.expand(len(images))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.figures import _style
 from robustbench_cli.figures._style import COLOURS, DASHES, HEIGHT, MARKERS, WIDTH
-from robustbench_cli.report.sweep_curves import Curve, Panel
+from robustbench_cli.report.sweep_curves import SweepCurve, SweepPanel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,35 +18,35 @@ if TYPE_CHECKING:
 
 CROWD = 8
 """Lines in one panel, above which each attack gets a panel of its own."""
-ACROSS = 3
+PANELS_PER_ROW = 3
 """Panels side by side."""
 
 
-def draw(panels: Sequence[Panel], path: Path) -> list[Path]:
+def draw(panels: Sequence[SweepPanel], path: Path) -> list[Path]:
     """Write the panels as ``path`` with ``.png`` and with ``.svg``.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    files = (path.with_name(f"{path.name}{ending}") for ending in _style.FORMATS)
-    return _style.save(partial(painted, panels), *files)
+    files = (path.with_name(f"{path.name}{ending}") for ending in _style.IMAGE_FORMATS)
+    return _style.save_figure(partial(paint_sweeps, panels), *files)
 
 
-def painted(panels: Sequence[Panel]) -> "Figure":
+def paint_sweeps(panels: Sequence[SweepPanel]) -> "Figure":
     """The panels side by side, with one legend below them."""
     titled = [(panel.title, panel) for panel in panels]
     if any(len(panel.curves) > CROWD for panel in panels):
         titled = [part for panel in panels for part in _by_attack(panel)]
     panels = [panel for _, panel in titled]
     looks = _looks([curve for panel in panels for curve in panel.curves])
-    across = min(ACROSS, len(panels))
+    across = min(PANELS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     banded = any(point.std for p in panels for curve in p.curves for point in curve.points)
     size = across * WIDTH, down * HEIGHT
     figure = _style.sheet_for(list(looks), *size, titled=banded)
     for place, (title, panel) in enumerate(titled, 1):
         axes = figure.add_subplot(down, across, place)
-        axes.set_title(_style.plain(title), loc="left", pad=10)
+        axes.set_title(_style.one_line(title), loc="left", pad=10)
         _panel(axes, panel, looks)
     lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     _style.legend(
@@ -59,9 +59,9 @@ def painted(panels: Sequence[Panel]) -> "Figure":
     return figure
 
 
-def _by_attack(panel: Panel) -> list[tuple[str, Panel]]:
+def _by_attack(panel: SweepPanel) -> list[tuple[str, SweepPanel]]:
     """A panel for each attack, which its title names instead of the legend."""
-    attacks: dict[str, list[Curve]] = defaultdict(list)
+    attacks: dict[str, list[SweepCurve]] = defaultdict(list)
     for curve in panel.curves:
         attacks[curve.attack].append(replace(curve, attack=""))
     return [
@@ -78,11 +78,11 @@ class _Look:
     filled: bool
 
 
-def _label(curve: Curve) -> str:
+def _label(curve: SweepCurve) -> str:
     return _style.label(", ".join(filter(None, (curve.model, curve.attack))))
 
 
-def _looks(curves: Sequence[Curve]) -> dict[str, _Look]:
+def _looks(curves: Sequence[SweepCurve]) -> dict[str, _Look]:
     """Colours tell models apart, dashes attacks; where there is one of these, both tell others."""
     models, attacks = (
         list(dict.fromkeys(getattr(curve, key) for curve in curves)) for key in ("model", "attack")
@@ -101,7 +101,7 @@ def _looks(curves: Sequence[Curve]) -> dict[str, _Look]:
     return looks
 
 
-def _panel(axes: "Axes", panel: Panel, looks: Mapping[str, _Look]) -> None:
+def _panel(axes: "Axes", panel: SweepPanel, looks: Mapping[str, _Look]) -> None:
     for curve in panel.curves:
         look = looks[_label(curve)]
         x = [point.at for point in curve.points]

@@ -10,7 +10,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.figures import FIGURES, Figure, Material, Painter, _style, called, setting
+from robustbench_cli.figures import (
+    FIGURES,
+    Figure,
+    Material,
+    Painter,
+    _style,
+    called,
+    setting_label,
+)
 from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
 from robustbench_cli.runs.records import Run
 
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Page
 
-SPLITS = {"train": "training images", "val": "held-out images", "test": "test images"}
+_SPLITS = {"train": "training images", "val": "held-out images", "test": "test images"}
 """What accuracies are measured on; a run has at most one of the last two."""
 PANELS = {"clean": "clean accuracy (%)", "robust": "robust accuracy, PGD-10 (%)"}
 DENSE = 40
@@ -33,7 +41,7 @@ _STAR: Any = {"marker": "*", "markersize": 13, "markeredgecolor": "white"}
 _KEPT: Any = {**_STAR, "clip_on": False, "zorder": 4}
 _DROP: Any = {"linestyle": ":", "linewidth": 1.2, "zorder": 1}
 
-Line = Sequence[tuple[int, float]]
+HistoryLine = Sequence[tuple[int, float]]
 """Epochs, counted from 1, and shares."""
 
 
@@ -42,7 +50,7 @@ class Track:
     """One run over its epochs."""
 
     name: str
-    lines: Mapping[tuple[str, str], Line]
+    lines: Mapping[tuple[str, str], HistoryLine]
     """By what was measured (``clean`` or ``robust``) and on which images."""
     kept: int | None
     """The epoch whose weights the run kept."""
@@ -52,7 +60,7 @@ class Track:
     @property
     def on(self) -> str:
         """The images that show what became of the model: not the training ones, if possible."""
-        return max((split for _, split in self.lines), key=[*SPLITS].index)
+        return max((split for _, split in self.lines), key=[*_SPLITS].index)
 
 
 @FIGURES.register("history")
@@ -67,7 +75,7 @@ class History(Figure):
 
     def prepared(self, material: Material) -> Painter:
         runs = list(material.trained().values())
-        settings = [setting(run) for run in runs]
+        settings = [setting_label(run) for run in runs]
         same = len(set(settings)) == 1
         tracks = []
         for run, name, where in zip(runs, called(runs), settings, strict=True):
@@ -78,7 +86,7 @@ class History(Figure):
                     "drawn (advbench train ... --set train.validation=1000 holds some out, "
                     "--set train.select=oracle measures the test set)"
                 )
-        return partial(painted, tracks, settings[0] if same else "")
+        return partial(paint_history, tracks, settings[0] if same else "")
 
 
 def track(run: Run, name: str) -> Track:
@@ -94,7 +102,7 @@ def track(run: Run, name: str) -> Track:
             if (share := row.get(f"{split}_{what}")) is not None
         ]
         for what in PANELS
-        for split in SPLITS
+        for split in _SPLITS
     }
     if not any(lines.values()):
         raise UserError(f"run {run.id!r} has measured no accuracies over its epochs so far")
@@ -106,7 +114,7 @@ def track(run: Run, name: str) -> Track:
     )
 
 
-def drops(rates: Line) -> tuple[int, ...]:
+def drops(rates: HistoryLine) -> tuple[int, ...]:
     """The epochs after which the learning rate fell at once, between stretches at one rate.
 
     A rate that falls all the time, as in a cosine, has none.
@@ -120,7 +128,7 @@ def drops(rates: Line) -> tuple[int, ...]:
     )
 
 
-def painted(tracks: Sequence[Track], title: str) -> "Page":
+def paint_history(tracks: Sequence[Track], title: str) -> "Page":
     """Clean accuracy on the left, robust accuracy on the right; a colour for each run."""
     names = [_style.label(track.name) for track in tracks]
     styles = _styles(tracks)
@@ -131,7 +139,7 @@ def painted(tracks: Sequence[Track], title: str) -> "Page":
         axes = page.add_subplot(1, len(PANELS), place)
         axes.set_ylabel(says)
         _panel(axes, tracks, what)
-    page.axes[0].set_title(_style.plain(title), loc="left", pad=10)
+    page.axes[0].set_title(_style.one_line(title), loc="left", pad=10)
     _style.legend(page, [*_colours(names), *styles.values()], labels, size[0])
     return page
 
@@ -144,7 +152,7 @@ def _panel(axes: "Axes", tracks: Sequence[Track], what: str) -> None:
         colour, marker = COLOURS[at % len(COLOURS)], MARKERS[at // len(COLOURS) % len(MARKERS)]
         for epoch in track.drops:
             axes.axvline(epoch, color="#999999" if shared else colour, **_DROP)
-        for split in SPLITS:
+        for split in _SPLITS:
             line = [(epoch, 100 * share) for epoch, share in track.lines.get((what, split), ())]
             if not line:
                 continue
@@ -153,7 +161,7 @@ def _panel(axes: "Axes", tracks: Sequence[Track], what: str) -> None:
             if split == track.on and track.kept in dict(line):
                 axes.plot(track.kept, dict(line)[track.kept], color=colour, **_KEPT)
     last = max(epoch for track in tracks for line in track.lines.values() for epoch, _ in line)
-    lines = [track.lines.get((what, split), ()) for track in tracks for split in SPLITS]
+    lines = [track.lines.get((what, split), ()) for track in tracks for split in _SPLITS]
     lowest = min((share for line in lines for _, share in line), default=0.0)
     low = min(80, 20 * int(5 * lowest))
     axes.set_xlim(min(1, last - 1), last)
@@ -177,7 +185,7 @@ def _styles(tracks: Sequence[Track]) -> "dict[str, Artist]":
     splits = {split for track in tracks for _, split in track.lines}
     found: dict[str, Artist] = {
         says: Line2D([], [], color="#444444", **_LINE[split == "train"])
-        for split, says in SPLITS.items()
+        for split, says in _SPLITS.items()
         if split in splits
     }
     if any(track.kept for track in tracks):

@@ -13,19 +13,19 @@ from pydantic import Field
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Number
 from robustbench_cli.figures import FIGURES, _style
-from robustbench_cli.figures._measured import Measured, Subject, Table, title
+from robustbench_cli.figures._measured import MeasuredFigure, MeasuredModel, ResultTable, title
 from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Page
 
-SPLITS = {"train": "training", "test": "test"}
+_SPLITS = {"train": "training", "test": "test"}
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 
 
 @FIGURES.register("landscape")
 @dataclass(frozen=True, kw_only=True)
-class WeightLandscape(Measured):
+class WeightLandscape(MeasuredFigure):
     """PGD-10 loss of models whose weights are moved along random directions.
 
     Weights are w + alpha d; d is Gaussian, every filter scaled to the norm of the model's own;
@@ -43,7 +43,7 @@ class WeightLandscape(Measured):
     directions: Annotated[int, Field(ge=1)] = 1
     """Random directions; of several, mean and range are drawn."""
 
-    def measure(self, subject: Subject) -> Table:
+    def measure(self, subject: MeasuredModel) -> ResultTable:
         from robustbench_cli.figures._landscape_data import landscape
 
         data = subject.dataset.load(self.split, subject.data_dir)
@@ -57,7 +57,9 @@ class WeightLandscape(Measured):
         )
         return {"alpha": alphas, "loss": losses}
 
-    def paint(self, about: Table, found: Sequence[Table], names: Sequence[str]) -> "Page":
+    def paint(
+        self, about: ResultTable, found: Sequence[ResultTable], names: Sequence[str]
+    ) -> "Page":
         labels = [_style.label(name) for name in names]
         page = _style.sheet_for(labels, WIDTH, HEIGHT, titled=self.directions > 1)
         axes = page.add_subplot()
@@ -71,7 +73,7 @@ class WeightLandscape(Measured):
             if self.directions > 1:
                 ends = [min(c) for c in columns], [max(c) for c in columns]
                 axes.fill_between(one["alpha"], *ends, color=colour, alpha=0.15, linewidth=0)
-        images = f"{self.n} {SPLITS[self.split]} images"
+        images = f"{self.n} {_SPLITS[self.split]} images"
         axes.set_title(f"{title(about)}, {images}", loc="left", pad=10)
         axes.set_xlabel(f"{ALPHA} (weights w + {ALPHA} d)")
         axes.set_ylabel("adversarial loss (cross-entropy)")

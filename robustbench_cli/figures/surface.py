@@ -14,7 +14,7 @@ from pydantic import Field
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Number, radius
 from robustbench_cli.figures import FIGURES, _style
-from robustbench_cli.figures._measured import Measured, Subject, Table, title
+from robustbench_cli.figures._measured import MeasuredFigure, MeasuredModel, ResultTable, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ BALL: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.1}
 IMAGE: dict[str, Any] = {"color": "black", "marker": "+", "markersize": 8, "linestyle": ""}
 LINES = {"decision boundary": BOUNDARY, "threat ball": BALL, "the image": IMAGE}
 """What is drawn over the loss."""
-ACROSS = 3
+_ACROSS = 3
 """Panels side by side."""
 SIDE = 3.3
 """Inches of one."""
@@ -41,7 +41,7 @@ LEVELS = 20
 
 @FIGURES.register("surface")
 @dataclass(frozen=True, kw_only=True)
-class LossSurface(Measured):
+class LossSurface(MeasuredFigure):
     """Cross-entropy around a test image, along its gradient's direction and a random one.
 
     The directions are the unit step of steepest ascent (under Linf the gradient's sign, so that
@@ -57,7 +57,7 @@ class LossSurface(Measured):
     clip: bool = False
     """Whether images are clipped to [0, 1], as an attack's are; that folds the plane."""
 
-    def measure(self, subject: Subject) -> Table:
+    def measure(self, subject: MeasuredModel) -> ResultTable:
         import torch
 
         from robustbench_cli.core.example_rng import Noise
@@ -85,25 +85,27 @@ class LossSurface(Measured):
             **{key: getattr(found, key).tolist() for key in KEYS},
         }
 
-    def paint(self, about: Table, found: Sequence[Table], names: Sequence[str]) -> "Page":
+    def paint(
+        self, about: ResultTable, found: Sequence[ResultTable], names: Sequence[str]
+    ) -> "Page":
         """A filled contour for each run, all on one scale; where the prediction turns is a line."""
         from matplotlib.lines import Line2D
         from matplotlib.ticker import MaxNLocator
 
-        across = min(ACROSS, len(found))
+        across = min(_ACROSS, len(found))
         down = math.ceil(len(found) / across)
-        page = _style.sheet(across * (SIDE + 0.55) + 1.2, down * (SIDE + 0.7) + 0.9)
+        page = _style.blank_page(across * (SIDE + 0.55) + 1.2, down * (SIDE + 0.7) + 0.9)
         highest = max(max(map(max, one["loss"])) for one in found)
         levels = MaxNLocator(LEVELS, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest or 1.0)
         for place, (one, name) in enumerate(zip(found, names, strict=True), 1):
             axes = page.add_subplot(down, across, place)
             lost = " (wrong everywhere)" if min(map(min, one["margin"])) > 0 else ""
-            named = textwrap.fill(_style.plain(name) + lost, LETTERS)
+            named = textwrap.fill(_style.one_line(name) + lost, LETTERS)
             axes.set_title(named, loc="left", fontsize=10)
             filled = _panel(axes, one, about, levels)
         bar = page.colorbar(filled, ax=page.axes, aspect=18 * down, pad=0.02)
         bar.set_label("loss (cross-entropy)")
-        image = f"test image {self.image} (class {_style.plain(found[0]['class'])})"
+        image = f"test image {self.image} (class {_style.one_line(found[0]['class'])})"
         page.suptitle(f"{title(about)}, {image}", fontsize=11)
         page.supylabel(f"random signs ({_unit(about)})", fontsize=10)
         lines = {text: Line2D([], [], **look) for text, look in LINES.items()}
@@ -111,7 +113,9 @@ class LossSurface(Measured):
         return page
 
 
-def _panel(axes: "Axes", one: Table, about: Table, levels: Sequence[float]) -> "ContourSet":
+def _panel(
+    axes: "Axes", one: ResultTable, about: ResultTable, levels: Sequence[float]
+) -> "ContourSet":
     from matplotlib.patheffects import AbstractPathEffect, withStroke
 
     # White around lines, so that they are seen on dark shades, too.
@@ -135,7 +139,7 @@ def _panel(axes: "Axes", one: Table, about: Table, levels: Sequence[float]) -> "
     return filled
 
 
-def _unit(about: Table) -> str:
+def _unit(about: ResultTable) -> str:
     if about["norm"] != "Linf":
         return _style.ell(about["norm"])
     return "1/255" if radius(about["eps"]).endswith("/255") else "pixels in [0, 1]"

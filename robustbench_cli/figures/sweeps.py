@@ -11,7 +11,7 @@ from typing import ClassVar
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import radius
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
-from robustbench_cli.figures._sweep_plot import painted
+from robustbench_cli.figures._sweep_plot import paint_sweeps
 from robustbench_cli.report.columns import swept
 from robustbench_cli.report.robustness_table import finished
 from robustbench_cli.report.seed_groups import of_kind
@@ -36,7 +36,7 @@ class Sweep(Figure):
         for run in recorded.named:
             if run.id not in {name for each in shown for name in (each.id, each.parent)}:
                 material.told.note(self._lacking(run))
-        return partial(painted, found)
+        return partial(paint_sweeps, found)
 
     def _lacking(self, *named: Run) -> str:
         of = f" of {', '.join(run.id for run in named)}" if named else ""

@@ -12,9 +12,9 @@ from functools import partial
 from robustbench_cli.config.catalogue import typed
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
-from robustbench_cli.figures._scatter import Curve, Panel, painted
+from robustbench_cli.figures._scatter import TradeoffCurve, TradeoffPanel, paint_tradeoff
 from robustbench_cli.report.columns import CLEAN, LAST, WORST, usual
-from robustbench_cli.report.robustness_table import Row, finished, rows
+from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs.records import Run, same_but_seed
 
@@ -36,7 +36,7 @@ class TradeOff(Figure):
         known = {name for row in found for name in _measured(row)} - {CLEAN}
         if self.attack and self.attack not in known:
             raise UserError(f"unknown column {self.attack!r}{hint(self.attack, known)}")
-        settings: dict[object, list[Row]] = defaultdict(list)
+        settings: dict[object, list[TableRow]] = defaultdict(list)
         for row in found:
             settings[row.setting].append(row)
         panels, notes = [], []
@@ -46,15 +46,17 @@ class TradeOff(Figure):
             title = "{dataset}, {eps}, n {n}".format_map(_texts(comparable[0]))
             notes += [f"{title}: {note}" for note in _notes(comparable, shown, column)]
             if shown:
-                panels.append(Panel(title=title, column=column, curves=curves(shown, column)))
+                panels.append(
+                    TradeoffPanel(title=title, column=column, curves=curves(shown, column))
+                )
         if not panels:
             raise UserError(notes[0])
         for note in notes:
             material.told.note(note)
-        return partial(painted, panels)
+        return partial(paint_tradeoff, panels)
 
 
-def _rows(material: Material) -> list[Row]:
+def _rows(material: Material) -> list[TableRow]:
     """Rows of the named runs, or all; raise ``UserError`` where there are none."""
     recorded = material.recorded()
 
@@ -77,17 +79,17 @@ def _rows(material: Material) -> list[Row]:
     return found
 
 
-def _texts(row: Row) -> dict[str, str]:
+def _texts(row: TableRow) -> dict[str, str]:
     return {name: fact.text for name, fact in row.facts.items()}
 
 
-def _measured(row: Row) -> dict[str, Cell]:
+def _measured(row: TableRow) -> dict[str, Cell]:
     """Accuracies of the weights that training kept, by column."""
     cells = row.cells.items()
     return {key: c for key, c in cells if isinstance(c, Cell) and not key.endswith(LAST)}
 
 
-def _strongest(found: Sequence[Row]) -> str:
+def _strongest(found: Sequence[TableRow]) -> str:
     """worst if it compares, else the lowest column that all rows have; nothing without any."""
     measured = [_measured(row) for row in found]
     whole = [{name for name, c in cells.items() if not c.partial} for cells in measured]
@@ -99,7 +101,7 @@ def _strongest(found: Sequence[Row]) -> str:
     return min(attacks, key=lambda name: sum(cells[name].mean for cells in measured), default="")
 
 
-def _notes(found: Sequence[Row], shown: Sequence[Row], column: str) -> list[str]:
+def _notes(found: Sequence[TableRow], shown: Sequence[TableRow], column: str) -> list[str]:
     """What a panel leaves out, or shows only in part."""
     if not column:
         choice = sorted({name for row in found for name in _measured(row)} - {CLEAN, WORST})
@@ -116,7 +118,7 @@ def _notes(found: Sequence[Row], shown: Sequence[Row], column: str) -> list[str]
     ]
 
 
-def curves(found: Sequence[Row], column: str) -> tuple[Curve, ...]:
+def curves(found: Sequence[TableRow], column: str) -> tuple[TradeoffCurve, ...]:
     """Comparable rows, those in one curve that differ in one number; the longest first."""
     several = len({_texts(row)["model"] for row in found}) > 1
     names = {row.runs: _name(row, several) for row in found}
@@ -131,7 +133,7 @@ def curves(found: Sequence[Row], column: str) -> tuple[Curve, ...]:
     groups += [(names[row.runs], (), [row]) for row in alone]
     taken = [name for name, *_ in groups]
     return tuple(
-        Curve(
+        TradeoffCurve(
             name=name if taken.count(name) == 1 else names[members[0].runs],
             labels=labels,
             clean=tuple(_measured(row)[CLEAN] for row in members),
@@ -141,9 +143,9 @@ def curves(found: Sequence[Row], column: str) -> tuple[Curve, ...]:
     )
 
 
-def _families(found: Sequence[Row]) -> list[tuple[str, dict[float, Row]]]:
+def _families(found: Sequence[TableRow]) -> list[tuple[str, dict[float, TableRow]]]:
     """For each number of a recipe: the rows that are alike in all else, by its value."""
-    families: dict[tuple[str, ...], dict[float, Row]] = defaultdict(dict)
+    families: dict[tuple[str, ...], dict[float, TableRow]] = defaultdict(dict)
     for row in found:
         defense = row.config.get("defense", {})
         for part, key, value in ((p, key, v) for p in defense for key, v in defense[p].items()):
@@ -154,7 +156,7 @@ def _families(found: Sequence[Row]) -> list[tuple[str, dict[float, Row]]]:
     return [(key, family) for (key, *_), family in families.items()]
 
 
-def _name(row: Row, several: bool) -> str:
+def _name(row: TableRow, several: bool) -> str:
     defense, model = _texts(row)["defense"], _texts(row)["model"]
     return f"{defense} {model}" if several and model not in defense else defense
 

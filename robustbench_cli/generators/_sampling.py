@@ -9,7 +9,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.data import Split
 from robustbench_cli.generators import Generator
 
-AT_ONCE = 128
+DRAWN_TOGETHER = 128
 """Images that are drawn together."""
 
 
@@ -32,9 +32,9 @@ def sampled(
     The same seed gives the same first images, whatever ``n``.
     """
     images, labels = [], []
-    for first in range(0, n, AT_ONCE):
+    for first in range(0, n, DRAWN_TOGETHER):
         # Whole batches even at the end: sums of another shape are rounded otherwise.
-        noise = Noise(seed, torch.arange(first, first + AT_ONCE), "synth")
+        noise = Noise(seed, torch.arange(first, first + DRAWN_TOGETHER), "synth")
         y = _classes(known["counts"], noise)
         x = generator.draw(known, y, noise.fork("image"))
         images.append((x.clamp(0, 1) * 255).round().to(torch.uint8))

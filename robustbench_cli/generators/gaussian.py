@@ -14,7 +14,7 @@ from robustbench_cli.generators import GENERATORS, Generator
 
 @GENERATORS.register("gaussian", aliases=("pca",))
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Generator):
+class GaussianGenerator(Generator):
     """Each class a Gaussian with its mean and the directions in which it varies most.
 
     The directions that are left out do not vary at all, where probabilistic PCA puts noise.

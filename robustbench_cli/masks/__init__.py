@@ -62,7 +62,7 @@ def canonical(text: str) -> str:
     return f"{table['name']}:" + ",".join(f"{k}={_typed(v)}" for k, v in pairs.items())
 
 
-def bound(threat: Threat, sight: Sight) -> Threat:
+def bind_to_images(threat: Threat, sight: Sight) -> Threat:
     """The threat to these images, with the pixels that its mask frees; as it is without a mask."""
     return threat.bound(_built(threat.mask).free(sight)) if threat.mask else threat
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from torch import nn
 
-Block = Callable[[int, int, int], nn.Module]
+ResidualBlock = Callable[[int, int, int], nn.Module]
 """Makes a block from its channels in and out and its stride."""
 
 
-def stage(block: Block, inputs: int, outputs: int, *, stride: int, depth: int) -> nn.Sequential:
+def stage(
+    block: ResidualBlock, inputs: int, outputs: int, *, stride: int, depth: int
+) -> nn.Sequential:
     """``depth`` blocks; the first one changes the channels and, by ``stride``, the size."""
     rest = (block(outputs, outputs, 1) for _ in range(depth - 1))
     return nn.Sequential(block(inputs, outputs, stride), *rest)

@@ -64,7 +64,7 @@ def laid_out(model: Net, where: torch.device) -> Net:
     return model
 
 
-def plain(model: Net) -> Net:
+def restore_classes(model: Net) -> Net:
     """``model`` itself with the convolution classes that it had: torch.fx knows no others."""
     ours: list[nn.Module] = [module for module in model.modules() if isinstance(module, Contiguous)]
     for module in ours:

@@ -15,7 +15,7 @@ from robustbench_cli.core.registry import Number
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.models._thin import ThinConv2d
 
-SMALLEST = 16
+_SMALLEST = 16
 """The side of the smallest image that leaves a pixel after the convolutions and poolings."""
 
 
@@ -28,7 +28,7 @@ class SmallCNN(ModelConfig):
     """Probability of dropping a unit of the first fully connected layer."""
 
     def build(self, shape: Shape) -> Classifier:
-        self.at_least(SMALLEST, shape)
+        self.at_least(_SMALLEST, shape)
         height, width = _left(shape.height), _left(shape.width)
         body = nn.Sequential(
             OrderedDict(

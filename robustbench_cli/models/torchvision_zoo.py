@@ -14,7 +14,7 @@ from torch import nn
 
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Normalize, Shape
-from robustbench_cli.models.weights import fill, read_state
+from robustbench_cli.models.weights import fill_from_state_dict, read_state
 
 
 @MODELS.register("torchvision", positional="arch")
@@ -55,13 +55,13 @@ class TorchvisionModel(ModelConfig):
     def read(self, model: Classifier, path: Path) -> None:
         state = read_state(path)
         if any(name.startswith("body.") for name in state):  # a file of ours
-            fill(model, state, path)
+            fill_from_state_dict(model, state, path)
             return
         from torchvision import models as zoo
 
         # torchvision's own file: its names, and images normalised as its weights expect.
         plain = zoo.get_model(self.arch, weights=None, num_classes=model.head.out_features)
-        fill(plain, state, path)
+        fill_from_state_dict(plain, state, path)
         _drop_auxiliary(plain)
         model.head = self._detach_head(plain)
         model.body = plain

@@ -13,7 +13,7 @@ from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 
 STAGES = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 """Channels of the convolutions of each stage, in multiples of ``width``."""
-SMALLEST = 2 ** len(STAGES)
+_SMALLEST = 2 ** len(STAGES)
 """The side of the smallest image of which a pixel is left."""
 
 
@@ -28,7 +28,7 @@ class VGG16(ModelConfig):
     """Units of the two linear layers before the last."""
 
     def build(self, shape: Shape) -> Classifier:
-        self.at_least(SMALLEST, shape)
+        self.at_least(_SMALLEST, shape)
         layers: list[nn.Module] = []
         channels = shape.channels
         for stage in STAGES:
@@ -36,7 +36,7 @@ class VGG16(ModelConfig):
                 layers += _convolution(channels, multiple * self.width)
                 channels = multiple * self.width
             layers.append(nn.MaxPool2d(2))
-        pixels = shape.height // SMALLEST * (shape.width // SMALLEST)
+        pixels = shape.height // _SMALLEST * (shape.width // _SMALLEST)
         first, second = (nn.Linear(n, self.hidden) for n in (channels * pixels, self.hidden))
         layers += [nn.Flatten(), first, nn.ReLU(), second, nn.ReLU()]
         head = nn.Linear(self.hidden, shape.classes)

@@ -25,10 +25,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: the file is absent or damaged, holds code, or does not fit the model.
     """
-    fill(model, read_state(path), path)
+    fill_from_state_dict(model, read_state(path), path)
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def fill_from_state_dict(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Fill ``model`` from a state dict that was read from ``path``; strict."""
     prefix = "module."  # what DataParallel puts before every name
     if all(name.startswith(prefix) for name in state):

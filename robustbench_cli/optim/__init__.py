@@ -20,7 +20,7 @@ _HAIR = 1e-9
 """In floating point, too, 75/76 of a run must fall on its epoch."""
 
 
-def matrices(model: nn.Module) -> list[nn.Parameter]:
+def weight_matrices(model: nn.Module) -> list[nn.Parameter]:
     """What trains of a model, without biases and BatchNorm: the tensors of several dimensions."""
     return [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
 
@@ -44,7 +44,7 @@ class OptimizerConfig(ABC):
                 nothing.
         """
         params = [p for p in model.parameters() if p.requires_grad]
-        plain = params if self.decay_norm else matrices(model)
+        plain = params if self.decay_norm else weight_matrices(model)
         bare = [] if self.decay_norm else [p for p in params if p.ndim <= 1]
         groups: list[dict[str, object]] = [{"params": plain, "weight_decay": self.weight_decay}]
         if bare:

@@ -15,7 +15,7 @@ COMMON = "common"
 """The file of words that mean the same in every paper."""
 
 
-def names(folder: Path = FOLDER) -> list[str]:
+def paper_names(folder: Path = FOLDER) -> list[str]:
     """Every paper there are numbers of."""
     return sorted(path.stem for path in folder.glob("*.csv"))
 
@@ -27,14 +27,14 @@ def titles(folder: Path = FOLDER) -> Mapping[str, tuple[str, str]]:
         UserError: a damaged file.
     """
     found: dict[str, tuple[str, str]] = {}
-    for name in names(folder):
+    for name in paper_names(folder):
         words = read_toml(folder / f"{name}.toml")
         called = (name, *words.get("aliases", ()))
         found |= {each: (name, str(words.get("title", ""))) for each in called}
     return found
 
 
-def named(text: str, folder: Path = FOLDER) -> str:
+def find_paper(text: str, folder: Path = FOLDER) -> str:
     """The paper that ``text`` means; raise ``UserError`` with the nearest name if none."""
     known, wanted = titles(folder), text.strip().lower()
     if wanted not in known:

@@ -8,11 +8,11 @@ from typing import Any
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers import differences
-from robustbench_cli.papers.differences import Difference, Measured
-from robustbench_cli.papers.paper import Meaning, Paper, Place, Published
+from robustbench_cli.papers.differences import MeasuredAccuracy, SettingDifference
+from robustbench_cli.papers.paper import Meaning, Paper, PaperCell, Published
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import CLEAN, columns, key_of, swept
-from robustbench_cli.report.robustness_table import finished, rows, setting
+from robustbench_cli.report.robustness_table import comparison_key, finished, rows
 from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs.records import Detection, Run
@@ -24,10 +24,10 @@ class Beside:
 
     cell: Published
     meaning: Meaning
-    measured: Measured | None = None
-    training: tuple[Difference, ...] = ()
+    measured: MeasuredAccuracy | None = None
+    training: tuple[SettingDifference, ...] = ()
     """What differs in how the model was made."""
-    attack: tuple[Difference, ...] = ()
+    attack: tuple[SettingDifference, ...] = ()
     """What differs in how it was measured."""
     model: Run | None = None
     """The latest finished training run that differs in nothing, measured or not."""
@@ -69,7 +69,7 @@ def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> lis
     for run in of_kind(runs, "train"):
         if lost := {"defense", "model"} - {*run.config}:
             raise UserError(f"run {run.id!r} is damaged: its record has no {min(lost)!r}")
-    found = [*measured(runs), *detected(runs)]
+    found = [*measured_accuracies(runs), *detected(runs)]
     meanings = {cell.place: paper.meaning(cell) for cell in cells}
     nearest = _nearest(cells, meanings, found)
 
@@ -86,9 +86,11 @@ def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> lis
             for each in found
             if (apart := differences.method(meaning.defense, each.trained)) is not None
             and len(apart) == nearest[_row(cell, each)]
-            and (training := differences.training(cell, meaning, each.trained, each.run))
+            and (
+                training := differences.training_differences(cell, meaning, each.trained, each.run)
+            )
             is not None
-            and (attack := differences.attack(cell, meaning, each)) is not None
+            and (attack := differences.attack_differences(cell, meaning, each)) is not None
         )
 
     def closest(cell: Published) -> Beside:
@@ -108,22 +110,24 @@ def _model(cell: Published, meaning: Meaning, runs: Sequence[Run]) -> Run | None
         for run in of_kind(runs, "train")
         if run.status == "ok"
         and differences.method(meaning.defense, run) == []
-        and differences.training(cell, meaning, run) == []
+        and differences.training_differences(cell, meaning, run) == []
     ]
     return found[-1] if found else None
 
 
-def _variant(each: Measured) -> tuple[str, str]:
+def _variant(each: MeasuredAccuracy) -> tuple[str, str]:
     """A training run, and its method with the parameters that the evaluation set."""
     return each.trained.id, str(each.trained.config["defense"])
 
 
-def _row(cell: Published, each: Measured) -> tuple[str, ...]:
+def _row(cell: Published, each: MeasuredAccuracy) -> tuple[str, ...]:
     return cell.table, cell.dataset, *_variant(each)
 
 
 def _nearest(
-    cells: Sequence[Published], meanings: Mapping[Place, Meaning], found: Sequence[Measured]
+    cells: Sequence[Published],
+    meanings: Mapping[PaperCell, Meaning],
+    found: Sequence[MeasuredAccuracy],
 ) -> Mapping[tuple[str, ...], int]:
     """For a table, a data set and a model: in how many parameters its method differs at least."""
     nearest: dict[tuple[str, ...], int] = {}
@@ -144,7 +148,7 @@ def _distance(pair: Beside) -> tuple[float, ...]:
     return total, len(pair.attack), -(run.n or 0), -run.created.timestamp()
 
 
-def measured(runs: Sequence[Run]) -> Iterator[Measured]:
+def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     """Every accuracy of the report but those of sweeps, of models that were trained here."""
     trained = {run.id: run for run in of_kind(runs, "train")}
     weights = seed_groups.by_weights(trained.values())
@@ -160,7 +164,7 @@ def measured(runs: Sequence[Run]) -> Iterator[Measured]:
             # Of a certificate the ball, of an attack the radius and whose images they are.
             (within, eps, made_on) = (rest[0], None, None) if len(rest) == 1 else (None, *rest)
             if parent and isinstance(accuracy, Cell):
-                yield Measured(
+                yield MeasuredAccuracy(
                     accuracy=accuracy,
                     params=params,
                     norm=threat["norm"],
@@ -169,11 +173,11 @@ def measured(runs: Sequence[Run]) -> Iterator[Measured]:
                     within=within,
                     source=weights.get(made_on),
                     run=run,
-                    trained=seed_groups.measured(run, parent),
+                    trained=seed_groups.as_evaluated(run, parent),
                 )
 
 
-def detected(runs: Sequence[Run]) -> Iterator[Measured]:
+def detected(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     """Every AUROC of a detector on models that were trained here, seeds joined.
 
     Raises:
@@ -186,20 +190,20 @@ def detected(runs: Sequence[Run]) -> Iterator[Measured]:
         parent = weights.get(run.weights)
         if parent is None or run.status != "ok":
             continue
-        parent = seed_groups.measured(run, parent)
+        parent = seed_groups.as_evaluated(run, parent)
         for each in run.detections:
             try:
-                attack = setting(run), key_of(run, run.attacks[each.attack])
+                attack = comparison_key(run), key_of(run, run.attacks[each.attack])
             except KeyError as error:
                 raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
-            alike = seed_groups.key(parent), attack, each.detector, each.population
+            alike = seed_groups.group_key(parent), attack, each.detector, each.population
             if each.auroc is not None:  # of a repeated one the latest counts
                 groups[alike][parent.seed] = run, each, each.auroc
     for found in groups.values():
         run, each, _ = [*found.values()][-1]
         shares = tuple(share for *_, share in found.values())
         outcome, threat = run.attacks[each.attack], run.config["threat"]
-        yield Measured(
+        yield MeasuredAccuracy(
             # Of pairs, one wrong and one right: how many there are differs between seeds.
             accuracy=Cell(name="AUROC", correct=shares, n=1, seeds=len(shares)),
             params=outcome.params,
@@ -209,5 +213,5 @@ def detected(runs: Sequence[Run]) -> Iterator[Measured]:
             detector=each.detector,
             population=each.population,
             run=run,
-            trained=seed_groups.measured(run, trained[weights[run.weights].id]),
+            trained=seed_groups.as_evaluated(run, trained[weights[run.weights].id]),
         )

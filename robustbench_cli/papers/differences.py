@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from robustbench_cli.config.catalogue import typed
 from robustbench_cli.core.registry import Spec, radius
-from robustbench_cli.papers.paper import Data, Meaning, Network, Published, parts, ratio
+from robustbench_cli.papers.paper import Data, Meaning, Network, Published, defense_specs, ratio
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs.records import Run, data_name
 
 
-class Difference(NamedTuple):
+class SettingDifference(NamedTuple):
     """One thing in which a setting is not the paper's."""
 
     what: str
@@ -30,7 +30,7 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredAccuracy:
     """A share, mostly an accuracy, of a model that was trained here, seeds joined."""
 
     accuracy: Cell
@@ -54,7 +54,7 @@ class Measured:
     """What made the model: of several seeds the last."""
 
 
-def method(defense: Sequence[Spec], trained: Run) -> list[Difference] | None:
+def method(defense: Sequence[Spec], trained: Run) -> list[SettingDifference] | None:
     """Parameters of the method that differ; None if it is another method."""
     tables = {table["name"]: table for table in trained.config["defense"].values()}
     if {spec.name for spec in defense} != {*tables}:
@@ -66,9 +66,9 @@ def method(defense: Sequence[Spec], trained: Run) -> list[Difference] | None:
     ]
 
 
-def training(
+def training_differences(
     cell: Published, meaning: Meaning, trained: Run, run: Run | None = None
-) -> list[Difference] | None:
+) -> list[SettingDifference] | None:
     """What else differs in how the model was made; None if that is not comparable.
 
     Args:
@@ -108,7 +108,9 @@ def _kept(rule: str, select: str) -> str | None:
     return _KEPT.get(select, select) or ("not said" if rule == "oracle" else None)
 
 
-def attack(cell: Published, meaning: Meaning, each: Measured) -> list[Difference] | None:
+def attack_differences(
+    cell: Published, meaning: Meaning, each: MeasuredAccuracy
+) -> list[SettingDifference] | None:
     """What differs in how it was measured; None if it is not the same measurement."""
     alike = [spec for spec in meaning.attacks if spec.name == each.params.get("name")]
     source = _source(meaning, each)
@@ -118,7 +120,7 @@ def attack(cell: Published, meaning: Meaning, each: Measured) -> list[Difference
         "robust": attacked and source is not None and not each.detector,
         "detected": attacked and bool(each.detector),
         "smoothed": bool(alike) and each.within == "",
-        "certified": bool(alike) and each.within == ball(cell),
+        "certified": bool(alike) and each.within == certified_ball(cell),
     }
     if not same.get(meaning.metric.counts):
         return None
@@ -134,7 +136,7 @@ def attack(cell: Published, meaning: Meaning, each: Measured) -> list[Difference
     return [*_unequal(reach), *found, *(source or ()), *_unequal(judged)]
 
 
-def _source(meaning: Meaning, each: Measured) -> list[Difference] | None:
+def _source(meaning: Meaning, each: MeasuredAccuracy) -> list[SettingDifference] | None:
     """What differs in the model that images were crafted on; None if it is not comparable."""
     if each.source is None:
         return None if meaning.source else []
@@ -142,16 +144,18 @@ def _source(meaning: Meaning, each: Measured) -> list[Difference] | None:
     return apart and [one._replace(what=f"source {one.what}") for one in apart]
 
 
-def ball(cell: Published) -> str:
+def certified_ball(cell: Published) -> str:
     """Where a number is certified, as columns name it."""
     return f"{cell.norm}={radius(cell.epsilon or 0)}"
 
 
 def _params(
     ours: Mapping[str, Any], stated: Mapping[str, str], before: str = ""
-) -> list[Difference]:
+) -> list[SettingDifference]:
     return [
-        Difference(before + _CALLED.get(key, key), _shown(key, ours[key]), _shown(key, value))
+        SettingDifference(
+            before + _CALLED.get(key, key), _shown(key, ours[key]), _shown(key, value)
+        )
         for key, value in stated.items()
         if key in ours and not _same(ours[key], value)
     ]
@@ -175,10 +179,10 @@ def _same(ours: object, stated: object) -> bool:
         return typed(ours) == typed(stated)
 
 
-def _unequal(pairs: Sequence[tuple[str, Any, Any]]) -> list[Difference]:
+def _unequal(pairs: Sequence[tuple[str, Any, Any]]) -> list[SettingDifference]:
     """What is known on both sides and not the same."""
     return [
-        Difference(what, _size(ours), _size(theirs))
+        SettingDifference(what, _size(ours), _size(theirs))
         for what, ours, theirs in pairs
         if ours is not None and theirs is not None and not _same(ours, theirs)
     ]
@@ -188,12 +192,12 @@ def _size(value: object) -> str:
     return radius(value) if isinstance(value, float) else typed(value)
 
 
-def _data(data: Data, trained: Run, run: Run) -> list[Difference] | None:
+def _data(data: Data, trained: Run, run: Run) -> list[SettingDifference] | None:
     """Nothing if the model was trained and tried on this very set; None if on another one."""
     if not all(_is(data, each, trained) for each in (trained, run)):
         return None
     copies = [each for each in (trained, run) if not _very(data, each)]
-    return [Difference("data", data_name(copies[0]), data.name)] if copies else []
+    return [SettingDifference("data", data_name(copies[0]), data.name)] if copies else []
 
 
 def _very(data: Data, run: Run) -> bool:
@@ -210,14 +214,16 @@ def _is(data: Data, run: Run, trained: Run) -> bool:
     return _very(data, run) or bool(alike and shape in ((), data.shape))
 
 
-def _model(table: Mapping[str, Any], wanted: Network | None, architecture: str) -> list[Difference]:
+def _model(
+    table: Mapping[str, Any], wanted: Network | None, architecture: str
+) -> list[SettingDifference]:
     """What differs in the architecture; whole numbers are its sizes."""
     sizes = ",".join(f"{k}={v}" for k, v in table.items() if type(v) is int)
     ours = f"{table['name']}:{sizes}" if sizes else table["name"]
     if not architecture:
         return []
     if wanted:
-        (spec,) = parts(wanted.means)
+        (spec,) = defense_specs(wanted.means)
         if spec.name == table["name"]:
             return _params(table, spec.params, "model ")
-    return [Difference("model", ours, architecture)]
+    return [SettingDifference("model", ours, architecture)]

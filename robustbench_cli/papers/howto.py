@@ -32,7 +32,7 @@ class Known:
         """What is there now."""
         kinds = ("defenses", "attacks", "certificates")
         named = {kind: {item.name: item for item in catalogue.scan(kind)} for kind in kinds}
-        return cls(**named, presets=frozenset(presets.names()))
+        return cls(**named, presets=frozenset(presets.preset_names()))
 
     def attack(self, meaning: Meaning) -> Spec | None:
         """The first that is there of what may stand for a number's attack, or its certificate."""
@@ -72,7 +72,7 @@ def commands(wanted: Sequence[Wanted], known: Known, trained: Run | None = None)
         wanted: numbers of one model.
         trained: the run that holds the model; without one it is trained first.
     """
-    lines = [] if trained else [training(*wanted[0], known)]
+    lines = [] if trained else [training_command(*wanted[0], known)]
     of = ["--run", trained.id] if trained else []
     stated = dict.fromkeys(line for _, meaning in wanted for line in meaning.measure)
     lines += [shlex.join(["advbench", *line.split(), *of]) for line in stated]
@@ -92,7 +92,7 @@ def commands(wanted: Sequence[Wanted], known: Known, trained: Run | None = None)
     return lines
 
 
-def training(cell: Published, meaning: Meaning, known: Known) -> str:
+def training_command(cell: Published, meaning: Meaning, known: Known) -> str:
     """The shell line that trains the model of a number."""
     words = ["advbench", "train"]
     if meaning.preset in known.presets:

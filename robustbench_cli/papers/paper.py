@@ -18,7 +18,7 @@ Texts = Annotated[
 ]
 """One text, or several."""
 
-Place = tuple[object, ...]
+PaperCell = tuple[object, ...]
 """Where a number stands in a paper."""
 
 
@@ -55,12 +55,12 @@ class Published:
         return tuple(filter(None, (part.strip() for part in _REMARK.split(self.note))))
 
     @property
-    def place(self) -> Place:
+    def place(self) -> PaperCell:
         """Everything but the number itself: no two of a paper stand in one place."""
-        return tuple(getattr(self, name) for name in COLUMNS if name not in _NUMBERS)
+        return tuple(getattr(self, name) for name in CSV_COLUMNS if name not in _NUMBERS)
 
 
-COLUMNS = tuple(each.name for each in fields(Published))
+CSV_COLUMNS = tuple(each.name for each in fields(Published))
 _NUMBERS = ("value", "std", "note")
 _REMARK = re.compile(r";(?![^()]*\))")  # a semicolon inside brackets ends nothing
 
@@ -244,18 +244,18 @@ class Paper:
         named = settings.pop("preset").format_map({k: v.lower() for k, v in row.items()})
         return Meaning(
             preset=named,
-            method=tuple(parts(settings.pop("defense"))),
+            method=tuple(defense_specs(settings.pop("defense"))),
             inner=Spec.parse(f"inner:{settings.pop('inner')}").params,
             dataset=data,
             model=self.words.models.get(cell.architecture),
             attacks=tuple(_attack(text, cell) for text in self.attacks.get(cell.attack, ())),
-            source=tuple(parts(source)),
+            source=tuple(defense_specs(source)),
             metric=self.words.metrics[cell.metric],
             **settings,
         )
 
 
-def parts(text: str) -> list[Spec]:
+def defense_specs(text: str) -> list[Spec]:
     """``trades:beta=6+awp`` part by part; nothing for nothing."""
     return [Spec.parse(part) for part in re.split(r"\+(?=[A-Za-z])", text) if part]
 

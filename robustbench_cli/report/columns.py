@@ -47,7 +47,7 @@ def late(run: Run, trained: Mapping[str, Run]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class TableColumn:
     """One attack, at one value if it was swept."""
 
     name: str
@@ -59,7 +59,7 @@ class Column:
     """The column of the distances; nothing where there are none."""
 
 
-def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, Column]:
+def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, TableColumn]:
     """The column of every attack by its key, the label it was first given; then certificates.
 
     Where a label stands for several attacks it gets what differs.
@@ -81,7 +81,7 @@ def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, Column
             name += "'"
         distance = f"{name} dist" if key in far else ""
         taken |= {name, distance}
-        result[key] = Column(name=name, attack=attack, at=at, distance=distance)
+        result[key] = TableColumn(name=name, attack=attack, at=at, distance=distance)
     result |= _certified(done, taken)
     return dict(sorted(result.items(), key=lambda pair: _place(pair[1], list(result.values()))))
 
@@ -91,30 +91,33 @@ def proven(run: Run) -> dict[str, int]:
     return {
         json.dumps([proof.params, within], sort_keys=True): correct
         for proof in run.certificates.values()
-        for within, correct in (("", proof.correct), *((ball(w), w.correct) for w in proof.within))
+        for within, correct in (
+            ("", proof.correct),
+            *((ball_label(w), w.correct) for w in proof.within),
+        )
     }
 
 
-def ball(within: Within) -> str:
+def ball_label(within: Within) -> str:
     """``L2=0.25`` or ``Linf=2/255``."""
     return f"{within.norm}={radius(within.eps)}"
 
 
-def _certified(done: Sequence[Run], taken: set[str]) -> dict[str, Column]:
+def _certified(done: Sequence[Run], taken: set[str]) -> dict[str, TableColumn]:
     """A column for each certified predictor and each ball, by key."""
     found = [json.loads(key) for key in dict.fromkeys(key for run in done for key in proven(run))]
     result = {}
     for (params, within), more in zip(found, odd([("", p) for p, _ in found]), strict=True):
-        name = joined("certified" if within else params["name"], ",".join(more))
+        name = join_label("certified" if within else params["name"], ",".join(more))
         name = f"{name}@{within}" if within else name
         while name in taken:
             name += "'"
         key = json.dumps([params, within], sort_keys=True)
-        result[key] = Column(name=name, attack=name, at=None, distance="")
+        result[key] = TableColumn(name=name, attack=name, at=None, distance="")
     return result
 
 
-def _place(column: Column, among: Sequence[Column]) -> tuple[int, float]:
+def _place(column: TableColumn, among: Sequence[TableColumn]) -> tuple[int, float]:
     """The values of a sweep stand side by side and rise, whatever they were measured in."""
     if column.at is None:
         return -1, 0.0
@@ -136,14 +139,14 @@ def labels(
     for run, label, outcome in found:
         name = _whole(run, label, outcome) if swept(run) else label
         if outcome.params.get("last_iterate") and "last_iterate" not in name:
-            name = joined(name, "last_iterate=true")
+            name = join_label(name, "last_iterate=true")
         made_on = str(source(run).get("id") or "") if trained is not None else ""
         craft = trained[made_on].subject if trained and made_on in trained else made_on
         heads.append((name, f" from {craft}" if craft else ""))
         params = {k: v for k, v in outcome.params.items() if k != swept(run)}
         things.append(((*heads[-1], swept(run)), params | ({"source": made_on} if craft else {})))
     return [
-        joined(name, ",".join(more)) + craft
+        join_label(name, ",".join(more)) + craft
         for (name, craft), more in zip(heads, odd(things), strict=True)
     ]
 
@@ -164,10 +167,10 @@ def _whole(run: Run, label: str, outcome: Outcome) -> str:
     name = str(outcome.params.get("name", head))
     head = name if re.fullmatch(f"{re.escape(name)}-?{steps}", head) else head
     kept = [part for part in tail.split(",") if not part.startswith("steps=")]
-    return joined(head, ",".join(kept))
+    return join_label(head, ",".join(kept))
 
 
-def joined(label: str, more: str) -> str:
+def join_label(label: str, more: str) -> str:
     """A label with further ``key=value``."""
     return f"{label}{',' if ':' in label else ':'}{more}" if more else label
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from robustbench_cli.core.registry import limits
 from robustbench_cli.report import seed_groups
-from robustbench_cli.report.columns import joined, odd
-from robustbench_cli.report.robustness_table import setting
+from robustbench_cli.report.columns import join_label, odd
+from robustbench_cli.report.robustness_table import comparison_key
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
@@ -20,7 +20,7 @@ ALL = "wrong in all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class JointLine:
     """One attack on the domains of a table."""
 
     attack: str
@@ -31,13 +31,13 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class JointTable:
     """Attacks on the same domains under the same threat."""
 
     about: Mapping[str, Any]
     """runs, transforms, images, dataset, norm, eps, n."""
     domains: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[JointLine, ...]
 
     @property
     def title(self) -> str:
@@ -55,7 +55,7 @@ def done(runs: Sequence[Run]) -> list[Run]:
     return [run for run in seed_groups.of_kind(runs, "joint") if run.status == "ok"]
 
 
-def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[Table]:
+def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[JointTable]:
     """One for each set of domains and each threat, in the order in which they were first attacked.
 
     Args:
@@ -66,14 +66,16 @@ def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[Table]:
     groups: dict[Hashable, dict[Hashable, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in done(runs):
         models = [(id_, known.get(sha)) for id_, sha in run.config["runs"].items()]
-        alike = tuple(seed_groups.key(model) if model else id_ for id_, model in models)
+        alike = tuple(seed_groups.group_key(model) if model else id_ for id_, model in models)
         transforms = tuple(seed_groups.flat(run.config["transform"]))
-        shape = setting(run), alike, transforms, run.config["images"]
+        shape = comparison_key(run), alike, transforms, run.config["images"]
         groups[shape][records.same_but_seed(run.config["attack"])].append(run)
     return [_table([*attacks.values()], known, intervals) for attacks in groups.values()]
 
 
-def _table(attacks: Sequence[Sequence[Run]], known: Mapping[str, Run], intervals: bool) -> Table:
+def _table(
+    attacks: Sequence[Sequence[Run]], known: Mapping[str, Run], intervals: bool
+) -> JointTable:
     first = attacks[0][0]
     config, names = first.config, _names(first, known)
     domains = tuple(_renamed(domain.name, names) for domain in first.domains)
@@ -84,13 +86,13 @@ def _table(attacks: Sequence[Sequence[Run]], known: Mapping[str, Run], intervals
         # Of the same attack on the same weights the latest counts.
         latest = {tuple(run.config["runs"].values()): run for run in found}
         lines.append(
-            Line(
-                attack=joined(str(outcome.params["name"]), ",".join(more)),
+            JointLine(
+                attack=join_label(str(outcome.params["name"]), ",".join(more)),
                 cells=_cells([*latest.values()], domains, intervals),
                 runs=tuple(run.id for run in latest.values()),
             )
         )
-    return Table(
+    return JointTable(
         about={
             "runs": tuple(names.values()),
             "transforms": tuple(config["transform"]),

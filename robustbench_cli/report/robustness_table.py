@@ -17,16 +17,16 @@ from robustbench_cli.report.columns import (
     DIFF,
     LAST,
     WORST,
-    Column,
+    TableColumn,
     columns,
-    joined,
+    join_label,
     key_of,
     late,
     odd,
     proven,
     usual,
 )
-from robustbench_cli.report.statistics import Cell, Difference, Distance, Fact, Number
+from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Outcome, Run
 
@@ -34,12 +34,12 @@ _TOLD = 3  # differences that tell a name apart; more would fill the line
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """Evaluations of one model, or of one training configuration under several seeds."""
 
     facts: Mapping[str, Fact]
     """defense, dataset, model, eps, n, seeds."""
-    cells: Mapping[str, Number | None]
+    cells: Mapping[str, Measurement | None]
     """clean, all attacks as they were first written, each with the distance if it looks for the
     nearest image, worst; None: not measured for this row."""
     setting: Hashable
@@ -54,14 +54,14 @@ class Row:
     retrained: int
     """Training runs left out because a later one has the same configuration and seed."""
 
-    def get(self, column: str) -> Fact | Number | None:
+    def get(self, column: str) -> Fact | Measurement | None:
         """What stands in a column; None where nothing does."""
         return self.facts.get(column) or self.cells.get(column)
 
 
 def rows(
     runs: Sequence[Run], *, intervals: bool = False, keep: Callable[[Run], bool] = usual
-) -> list[Row]:
+) -> list[TableRow]:
     """Finished evaluations, those of one training configuration joined over its seeds.
 
     Evaluations add columns to each other; of a repeated one the latest counts.  Rows are in the
@@ -93,7 +93,7 @@ def finished(runs: Sequence[Run]) -> list[Run]:
     done = [run for run in seed_groups.of_kind(runs, "eval") if run.status == "ok"]
     for run in done:
         try:
-            setting(run), _facts(run, seeds=1)
+            comparison_key(run), _facts(run, seeds=1)
         except KeyError as error:
             raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
         if run.clean_accuracy is None or run.worst_case_accuracy is None or not run.n:
@@ -101,11 +101,11 @@ def finished(runs: Sequence[Run]) -> list[Run]:
     return done
 
 
-def _told_apart(found: Sequence[Row]) -> list[Row]:
+def _told_apart(found: Sequence[TableRow]) -> list[TableRow]:
     """Rows with what differs in the names of models and, if they still look alike, of defenses."""
     models = [(row.facts["model"].text, row.config.get("model", {})) for row in found]
     found = [
-        _named(row, "model", joined(name, ",".join(more)))
+        _named(row, "model", join_label(name, ",".join(more)))
         for row, (name, _), more in zip(found, models, odd(models), strict=True)
     ]
     names = [(row.facts["defense"].text, row.facts["model"].text, row.setting) for row in found]
@@ -125,11 +125,11 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
     parent = trained.get(run.parent or "")
     made: Hashable = run.weights
     if parent:
-        made = seed_groups.key(seed_groups.measured(run, parent))
-    return made, setting(run), *(fact.text for fact in _facts(run, seeds=1).values())
+        made = seed_groups.group_key(seed_groups.as_evaluated(run, parent))
+    return made, comparison_key(run), *(fact.text for fact in _facts(run, seeds=1).values())
 
 
-def setting(run: Run) -> Hashable:
+def comparison_key(run: Run) -> Hashable:
     """Equal for evaluations whose numbers can be compared."""
     threat, data = run.config["threat"], run.dataset
     limited = threat["norm"], threat["eps"], threat.get("mask", "")
@@ -151,10 +151,10 @@ def right(outcome: Outcome) -> float:
 def _row(
     group: Sequence[Run],
     trained: Mapping[str, Run],
-    named: Mapping[str, Column],
+    named: Mapping[str, TableColumn],
     intervals: bool,
     compared: bool,
-) -> Row:
+) -> TableRow:
     """One row.
 
     Args:
@@ -191,9 +191,9 @@ def _row(
     last = used[-1]
     parent = trained.get(last.parent or "")
     alone = {"model": last.config["model"], "weights": last.weights[:8]}
-    config = seed_groups.measured(last, parent).config if parent else alone
+    config = seed_groups.as_evaluated(last, parent).config if parent else alone
 
-    def cell(name: str, **about: Any) -> Number | None:
+    def cell(name: str, **about: Any) -> Measurement | None:
         numbers = tuple(found[name][seed] for seed in kept if seed in found[name])
         about = {"name": name, "seeds": len(kept), **about}
         if not numbers:
@@ -202,15 +202,15 @@ def _row(
             return Distance(distances=numbers, **about)
         return Cell(correct=numbers, n=last.n or 0, intervals=intervals, **about)
 
-    def gained(name: str) -> Number | None:
+    def gained(name: str) -> Measurement | None:
         after, before = found[name + LAST], found[name]
         seeds = [seed for seed in kept if seed in after and seed in before]
         points = tuple((after[seed] - before[seed]) / (last.n or 1) for seed in seeds)
-        return Difference(name=name + DIFF, seeds=len(kept), points=points) if points else None
+        return LastEpochGain(name=name + DIFF, seeds=len(kept), points=points) if points else None
 
     def both(
         name: str, attack: str = "", at: tuple[str, float] | None = None
-    ) -> dict[str, Number | None]:
+    ) -> dict[str, Measurement | None]:
         shown = {name: cell(name, attack=attack, at=at)}
         if compared:
             shown[name + LAST] = cell(name + LAST, attack=attack + LAST, at=at)
@@ -222,10 +222,10 @@ def _row(
     for column in named.values():
         cells |= both(column.name, attack=column.attack, at=column.at)
         cells |= {column.distance: cell(column.distance)} if column.distance else {}
-    return Row(
+    return TableRow(
         facts=_facts(last, seeds=len(kept)),
         cells={**cells, WORST: cell(WORST)},
-        setting=setting(last),
+        setting=comparison_key(last),
         config={key: value for key, value in config.items() if key != "seed"},
         seeds=tuple(kept),
         runs=tuple(run.id for run in used),
@@ -257,5 +257,5 @@ def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
     }
 
 
-def _named(row: Row, fact: str, name: str) -> Row:
+def _named(row: TableRow, fact: str, name: str) -> TableRow:
     return replace(row, facts={**row.facts, fact: Fact(name, {fact: name}, name)})

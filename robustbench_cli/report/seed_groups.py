@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from robustbench_cli.report.columns import joined
+from robustbench_cli.report.columns import join_label
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Kind, Run
 
@@ -30,30 +30,32 @@ def trained(runs: Sequence[Run]) -> dict[str, Run]:
     every = of_kind(runs, "train")
     drawn = {run.dataset[_EXTRA]: run for run in of_kind(runs, "synth") if _EXTRA in run.dataset}
     known = by_weights(every) | drawn
-    return {run.id: replace(run, config=_made(run, known), subject=named(run)) for run in every}
+    return {
+        run.id: replace(run, config=_made(run, known), subject=display_name(run)) for run in every
+    }
 
 
-def named(run: Run) -> str:
+def display_name(run: Run) -> str:
     """What tables call a run: its subject, which of the paper's or the code's variant included."""
     parts, tables = run.subject.split("+"), [*run.config.get("defense", {}).values()]
     if len(parts) != len(tables):
         return run.subject
     return "+".join(
-        joined(part, f"variant={table['variant']}")
+        join_label(part, f"variant={table['variant']}")
         if "variant" in table and "variant=" not in part
         else part
         for part, table in zip(parts, tables, strict=True)
     )
 
 
-def key(run: Run) -> Hashable:
+def group_key(run: Run) -> Hashable:
     """Equal for runs of ``trained`` that differ in their seeds only."""
     generated = _RECIPE in run.config.get("extra", {})
     extra = None if generated else run.dataset.get(_EXTRA)
     return records.same_but_seed(run.config), run.dataset.get("train_sha256"), extra
 
 
-def measured(run: Run, parent: Run) -> Run:
+def as_evaluated(run: Run, parent: Run) -> Run:
     """What made the model of an evaluation, with the parameters that the evaluation set."""
     asked = run.config.get("defense", {})
     tables = {
@@ -98,7 +100,7 @@ def _made(run: Run, known: Mapping[str, Run]) -> dict[str, Any]:
     """
 
     def recipe(other: Run) -> dict[str, str]:
-        return {"run": named(other), _RECIPE: records.same_but_seed(_made(other, known))[:8]}
+        return {"run": display_name(other), _RECIPE: records.same_but_seed(_made(other, known))[:8]}
 
     parents = dict(run.config.get("parents", {}))
     for role, given in parents.items():

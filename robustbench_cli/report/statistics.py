@@ -29,7 +29,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number(ABC):
+class Measurement(ABC):
     """Something that was measured for a row, once per seed; the larger the better."""
 
     name: str
@@ -87,7 +87,7 @@ class Number(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(Number):
+class Cell(Measurement):
     """An accuracy: right answers among ``n`` examples."""
 
     correct: tuple[float, ...]
@@ -130,7 +130,7 @@ class Cell(Number):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference(Number):
+class LastEpochGain(Measurement):
     """What the last epoch's accuracy is above that of the weights which were kept."""
 
     points: tuple[float, ...]
@@ -157,7 +157,7 @@ class Difference(Number):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distance(Number):
+class Distance(Measurement):
     """How far the nearest adversarial image is: the median over examples."""
 
     distances: tuple[float, ...]

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from robustbench_cli.core.registry import limits
 from robustbench_cli.report.columns import CLEAN, LAST, swept
-from robustbench_cli.report.robustness_table import Row, finished, rows
+from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs.records import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class CurvePoint:
     """An accuracy (share) at one value of what is swept."""
 
     at: float
@@ -22,16 +22,16 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class SweepCurve:
     """One model, or one training configuration over its seeds, under one attack."""
 
     model: str
     attack: str
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class SweepPanel:
     """Curves that can be compared."""
 
     over: str
@@ -41,7 +41,7 @@ class Panel:
     eps: float | None
     """The radius, unless it is swept."""
     n: int
-    curves: tuple[Curve, ...]
+    curves: tuple[SweepCurve, ...]
     mask: str = ""
     """Which pixels may change; nothing: all."""
 
@@ -53,7 +53,7 @@ class Panel:
         return f"{self.dataset}, {threat}, n {self.n}"
 
 
-def panels(runs: Sequence[Run], *, dataset: str | None = None) -> list[Panel]:
+def panels(runs: Sequence[Run], *, dataset: str | None = None) -> list[SweepPanel]:
     """Every finished sweep, seeds joined; those over radii first.
 
     Args:
@@ -61,7 +61,7 @@ def panels(runs: Sequence[Run], *, dataset: str | None = None) -> list[Panel]:
         dataset: on this data set only.
     """
     finished(runs)
-    groups: dict[tuple[str, Hashable], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, Hashable], list[TableRow]] = defaultdict(list)
     for over in ("eps", "steps"):
         of_this = [run for run in map(_regardless, runs) if swept(run) in ("", over)]
         for row in rows(of_this, keep=lambda run: bool(swept(run))):
@@ -80,11 +80,11 @@ def _regardless(run: Run) -> Run:
     return replace(run, config={**run.config, "threat": {**run.config["threat"], "eps": 0.0}})
 
 
-def _panel(over: str, found: Sequence[Row]) -> Panel:
+def _panel(over: str, found: Sequence[TableRow]) -> SweepPanel:
     facts = found[0].facts
     eps = facts["eps"].raw
     defenses = [row.facts["defense"].text for row in found]
-    return Panel(
+    return SweepPanel(
         over=over,
         dataset=facts["dataset"].text,
         norm=eps["norm"],
@@ -99,12 +99,12 @@ def _panel(over: str, found: Sequence[Row]) -> Panel:
     )
 
 
-def _name(row: Row, twice: bool) -> str:
+def _name(row: TableRow, twice: bool) -> str:
     name, model = (row.facts[fact].text for fact in ("defense", "model"))
     return f"{name} {model}" if twice and model not in name else name
 
 
-def _curves(row: Row, model: str, over: str) -> list[Curve]:
+def _curves(row: TableRow, model: str, over: str) -> list[SweepCurve]:
     lines: dict[str, dict[float, Cell]] = defaultdict(dict)
     for cell in row.cells.values():
         if isinstance(cell, Cell) and cell.at and cell.at[0] == over:
@@ -114,11 +114,11 @@ def _curves(row: Row, model: str, over: str) -> list[Curve]:
         if over == "eps" and isinstance(clean, Cell):
             line.setdefault(0.0, clean)
     return [
-        Curve(
+        SweepCurve(
             model=model,
             attack=attack,
             points=tuple(
-                Point(at=at, mean=cell.mean, std=cell.std) for at, cell in sorted(line.items())
+                CurvePoint(at=at, mean=cell.mean, std=cell.std) for at, cell in sorted(line.items())
             ),
         )
         for attack, line in lines.items()

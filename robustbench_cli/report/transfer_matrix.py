@@ -8,7 +8,7 @@ from typing import Any
 from robustbench_cli.core.registry import limits
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import CLEAN, key_of, labels, odd, source, swept
-from robustbench_cli.report.robustness_table import count, finished, right, setting
+from robustbench_cli.report.robustness_table import comparison_key, count, finished, right
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Outcome, Run
@@ -40,7 +40,7 @@ class Matrix:
         return f"{self.attack}: {about['dataset']}, {threat}, n {about['n']}"
 
 
-def matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[Matrix]:
+def transfer_matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[Matrix]:
     """One for each attack and setting under which images were transferred.
 
     Of a repeated evaluation the latest counts; seeds are models of their own.  Images are crafted
@@ -58,7 +58,9 @@ def matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[Matrix]:
     for run in done:
         for label, outcome in run.attacks.items():
             # A model's own images and another's are of one attack here.
-            groups[setting(run), key_of(run, outcome, apart=False)].append((run, label, outcome))
+            groups[comparison_key(run), key_of(run, outcome, apart=False)].append(
+                (run, label, outcome)
+            )
     moved = {key: seen for key, seen in groups.items() if any(source(run) for run, _, _ in seen)}
     called = labels([seen[0] for seen in moved.values()])
     found = [
@@ -97,7 +99,7 @@ def _matrix(
 
 def _as_trained(run: Run, trained: Mapping[str, Run]) -> bool:
     parent = trained.get(run.parent or "")
-    return parent is None or seed_groups.measured(run, parent) == parent
+    return parent is None or seed_groups.as_evaluated(run, parent) == parent
 
 
 def _made_on(run: Run) -> str:
@@ -111,7 +113,7 @@ def _names(runs: Sequence[Run], involved: set[str]) -> dict[str, str]:
         kept = run.checkpoint.sha256 if run.checkpoint else run.weights
         about = {"seed": run.seed, "run": run.id} if run.checkpoint else {"weights": kept[:8]}
         if kept in involved:
-            models.setdefault(kept, (seed_groups.named(run), about))
+            models.setdefault(kept, (seed_groups.display_name(run), about))
     for run in runs:  # the training run may have been left elsewhere
         if (made_on := _made_on(run)) in involved:
             models.setdefault(made_on, (str(source(run).get("id")), {"weights": made_on[:8]}))

@@ -62,7 +62,7 @@ def found(
     return sorted(runs, key=lambda pair: pair[1].created)
 
 
-def named(name: str | None, results: Path, kind: Kind) -> Path:
+def find_run(name: str | None, results: Path, kind: Kind) -> Path:
     """The folder of the run that ``name`` (an id, an unambiguous part of one, or a path) means.
 
     A whole id means its run, in whatever folder below ``results`` it is, even where it is a part of

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustbench_cli.core.atomic_files import write_bytes
+from robustbench_cli.core.atomic_files import write_bytes_atomically
 from robustbench_cli.core.errors import UserError
 
 SCHEMA = 1
@@ -196,7 +196,7 @@ _RUN = TypeAdapter(Run)
 
 def write(run: Run, folder: Path) -> Path:
     """Replace ``run.json`` whole, so a reader never sees half of one."""
-    return write_bytes(folder / "run.json", _RUN.dump_json(run, indent=2) + b"\n")
+    return write_bytes_atomically(folder / "run.json", _RUN.dump_json(run, indent=2) + b"\n")
 
 
 def read(path: Path) -> Run:
@@ -305,7 +305,7 @@ def filed(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": sha256(path)}
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` as they come back from a file: a list where a tuple was."""
     result: dict[str, Any] = json.loads(json.dumps(values))
     return result

@@ -10,20 +10,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from robustbench_cli.core.atomic_files import written
+from robustbench_cli.core.atomic_files import write_atomically
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.runs.records import sha256
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able note to ``path``, under a temporary name until complete."""
     # Dense and unshared: the format has neither strides nor aliases.
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     metadata = {"advbench": json.dumps(dict(note))}
-    written(path, lambda part: save_file(plain, part, metadata=metadata))
+    write_atomically(path, lambda part: save_file(plain, part, metadata=metadata))
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the note in ``path``; raise ``UserError`` naming it if it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -36,7 +36,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, note
 
 
-def recorded(folder: Path, entry: Mapping[str, str]) -> dict[str, Tensor]:
+def load_recorded(folder: Path, entry: Mapping[str, str]) -> dict[str, Tensor]:
     """The tensors in a file as a record names it.
 
     Raises:
@@ -45,17 +45,17 @@ def recorded(folder: Path, entry: Mapping[str, str]) -> dict[str, Tensor]:
     path = folder / entry["file"]
     if not path.is_file() or sha256(path) != entry["sha256"]:
         raise UserError(f"{str(path)!r} is missing, damaged or was replaced: fit it again")
-    return load(path)[0]
+    return load_tensors(path)[0]
 
 
 def training_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, aids: nn.Module
+    model: nn.Module, optimizer: torch.optim.Optimizer, auxiliaries: nn.Module
 ) -> dict[str, Tensor]:
     """Everything a run needs to go on, flat: ``model.*``, ``aids.*`` and ``optimizer.N.*``."""
     slots = optimizer.state_dict()["state"]
     return {
         f"{owner}.{key}": value
-        for owner, module in {"model": model, "aids": aids}.items()
+        for owner, module in {"model": model, "aids": auxiliaries}.items()
         for key, value in module.state_dict().items()
     } | {
         f"optimizer.{index}.{key}": value
@@ -69,7 +69,7 @@ def restore_training(
     tensors: Mapping[str, Tensor],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    aids: nn.Module,
+    auxiliaries: nn.Module,
 ) -> None:
     """Put a flat state back where :func:`training_state` found it."""
     slots: dict[int, dict[str, Tensor]] = {}
@@ -82,7 +82,7 @@ def restore_training(
             index, _, key = rest.partition(".")
             slots.setdefault(int(index), {})[key] = value
     model.load_state_dict(weights["model"])
-    aids.load_state_dict(weights["aids"])
+    auxiliaries.load_state_dict(weights["aids"])
     state = optimizer.state_dict()
     optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
     # A fused step walks a weight and its slots side by side in memory: they are laid out alike.

@@ -9,7 +9,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Checkpoint, Recorder
 from robustbench_cli.training import checkpoint
-from robustbench_cli.training.trainer import Row, Trainer
+from robustbench_cli.training.trainer import HistoryRow, Trainer
 
 MODEL = "model.safetensors"
 """The weights that the selection rule keeps."""
@@ -31,7 +31,7 @@ class Keeper:
     recorder: Recorder
     trainer: Trainer
     config: TrainConfig
-    history: list[Row] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
     kept: int = 0
     """The epoch whose weights the rule keeps so far; 0: none yet."""
 
@@ -43,11 +43,15 @@ class Keeper:
         """
         path, trainer = self.recorder.folder / STATE, self.trainer
         try:
-            found = trainer.shard.agreed(lambda: checkpoint.load(path) if path.is_file() else None)
+            found = trainer.shard.broadcast_from_main(
+                lambda: checkpoint.load_tensors(path) if path.is_file() else None
+            )
             if not found:
                 return
             tensors, note = found
-            checkpoint.restore_training(tensors, trainer.model, trainer.optimizer, trainer.aids)
+            checkpoint.restore_training(
+                tensors, trainer.model, trainer.optimizer, trainer.auxiliaries
+            )
         except (UserError, RuntimeError, ValueError, KeyError) as error:
             first = str(error).splitlines()[0]
             raise UserError(
@@ -56,7 +60,7 @@ class Keeper:
             ) from None
         self.history, self.kept = [dict(row) for row in _rows(note)], int(note["kept"])
 
-    def add(self, row: Row) -> None:
+    def add(self, row: HistoryRow) -> None:
         """Write what an epoch leaves."""
         self.history.append(row)
         chosen = self._chosen()
@@ -72,19 +76,19 @@ class Keeper:
         if chosen:
             self._save(MODEL)
             changes = {"checkpoint": self._described(MODEL, self.kept, self.config.train.select)}
-            aids = trainer.aids.state_dict()
-            if aids:
-                checkpoint.save(folder / AIDS, aids, {"epoch": self.kept})
-        state = checkpoint.training_state(trainer.model, trainer.optimizer, trainer.aids)
-        checkpoint.save(folder / STATE, state, {"history": self.history, "kept": self.kept})
+            auxiliaries = trainer.auxiliaries.state_dict()
+            if auxiliaries:
+                checkpoint.save_tensors(folder / AIDS, auxiliaries, {"epoch": self.kept})
+        state = checkpoint.training_state(trainer.model, trainer.optimizer, trainer.auxiliaries)
+        checkpoint.save_tensors(folder / STATE, state, {"history": self.history, "kept": self.kept})
         self._tell(self.history, **changes)
 
-    def refuse(self, row: Row) -> None:
+    def refuse(self, row: HistoryRow) -> None:
         """Keep nothing of an epoch but its line in the record; go back to where it began."""
         self._tell([*self.history, row])
         self.restore()
 
-    def _tell(self, history: list[Row], **changes: Any) -> None:
+    def _tell(self, history: list[HistoryRow], **changes: Any) -> None:
         spent = sum(float(row["seconds"] or 0) for row in history)
         self.recorder.update(history=history, seconds=spent, **changes)
 
@@ -102,9 +106,11 @@ class Keeper:
         (self.recorder.folder / STATE).unlink(missing_ok=True)
 
     def _save(self, name: str) -> None:
-        with self.trainer.kept():
+        with self.trainer.swap_in_eval_weights():
             state = self.trainer.model.state_dict()
-            checkpoint.save(self.recorder.folder / name, state, {"epoch": len(self.history)})
+            checkpoint.save_tensors(
+                self.recorder.folder / name, state, {"epoch": len(self.history)}
+            )
 
     def _described(self, name: str, epoch: int, rule: str) -> Checkpoint:
         sha256 = records.sha256(self.recorder.folder / name)

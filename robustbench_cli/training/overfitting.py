@@ -6,10 +6,10 @@ Wong, Rice & Kolter (2020), https://arxiv.org/abs/2001.03994, stop training for 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from robustbench_cli.training.trainer import Row
+from robustbench_cli.training.trainer import HistoryRow
 
 
-class Point(NamedTuple):
+class EpochAccuracy(NamedTuple):
     """Accuracies on training images after an epoch, counted from 1."""
 
     epoch: int
@@ -19,7 +19,7 @@ class Point(NamedTuple):
     """Under the training attack."""
 
 
-def collapse(history: Sequence[Row], by: float) -> str | None:
+def collapse(history: Sequence[HistoryRow], by: float) -> str | None:
     """What went wrong with the last epoch, in words; None where nothing did.
 
     Accuracy under PGD is more than ``by`` below that after an earlier epoch while accuracy under
@@ -39,7 +39,7 @@ def collapse(history: Sequence[Row], by: float) -> str | None:
     )
 
 
-def blind(history: Sequence[Row], by: float) -> str | None:
+def blind(history: Sequence[HistoryRow], by: float) -> str | None:
     """Whether a finished run fools its own attack and no other, in words; None where it does not.
 
     PGD leaves less than a tenth of what the training attack leaves, and ``by`` less.  A net that
@@ -57,15 +57,15 @@ def blind(history: Sequence[Row], by: float) -> str | None:
     )
 
 
-def _points(history: Sequence[Row]) -> list[Point]:
+def _points(history: Sequence[HistoryRow]) -> list[EpochAccuracy]:
     return [
-        Point(epoch, float(robust), float(fooled))
+        EpochAccuracy(epoch, float(robust), float(fooled))
         for epoch, row in enumerate(history, 1)
         if (robust := row["train_robust"]) is not None and (fooled := row["batch_adv"]) is not None
     ]
 
 
-def _fallen_from(points: Sequence[Point], by: float) -> Point | None:
+def _fallen_from(points: Sequence[EpochAccuracy], by: float) -> EpochAccuracy | None:
     """The most robust epoch that the last one has fallen from."""
     if not points:
         return None

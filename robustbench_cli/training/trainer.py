@@ -14,7 +14,7 @@ from robustbench_cli import masks
 from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.config.schema import Training
 from robustbench_cli.core.errors import RunError, UserError
-from robustbench_cli.core.example_rng import Noise, generator, key
+from robustbench_cli.core.example_rng import Noise, stream_generator, stream_key
 from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Dataset, Split
@@ -23,12 +23,12 @@ from robustbench_cli.data.pool import Pool
 from robustbench_cli.defenses import Recipe
 from robustbench_cli.defenses._step import SCORED, Step, Trained
 from robustbench_cli.distributed.group import ALONE, Shard
-from robustbench_cli.evaluation.stages import attacked
+from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.masks import Sight
 from robustbench_cli.models import Classifier
 from robustbench_cli.optim import Schedule
 
-Row = dict[str, float | int | None]
+HistoryRow = dict[str, float | int | None]
 """One epoch of a run's history."""
 
 PROBE = PGD(steps=10, step=0.25)
@@ -69,7 +69,7 @@ class Trainer:
     pool: Pool | None = None
     """Extra images, on the device, too."""
     teachers: tuple[Classifier, ...] = ()
-    aids: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    auxiliaries: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     """What the recipe's parts made for themselves; saved and restored with the run."""
     held_out: Split | None = None
     """What selection looks at: the validation split, or the test set under the rule oracle."""
@@ -82,7 +82,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.bank = Bank(self.pool.data if self.pool and self.pool.alone else self.data)
 
-    def epoch(self, epoch: int, on_batch: Callable[[Watch], None] = lambda _: None) -> Row:
+    def epoch(self, epoch: int, on_batch: Callable[[Watch], None] = lambda _: None) -> HistoryRow:
         """Train through the data once and measure; ``epoch`` counts from 0.
 
         Raises:
@@ -90,24 +90,24 @@ class Trainer:
         """
         began = time.perf_counter()
         # Dropout draws from torch's own generators: restart them where this epoch begins.
-        torch.manual_seed(key(self.seed, "epoch", epoch))
+        torch.manual_seed(stream_key(self.seed, "epoch", epoch))
         batches = self._batches(epoch)
-        turns = self.recipe.objective.turns
+        turns = self.recipe.objective.updates_per_batch
         losses = torch.zeros((), device=self.data.y.device, dtype=torch.float64)
         tally = _Tally(losses, world=self.shard.world)
         self.model.train()
         for index, rows in enumerate(batches):
             batch = self._assembled(rows, epoch, index)
-            for turn in range(turns):
-                t = (epoch + (index + turn / turns) / len(batches)) / self.options.epochs
-                step = replace(batch, threat=self._threat(t), turn=turn)
+            for update_index in range(turns):
+                t = (epoch + (index + update_index / turns) / len(batches)) / self.options.epochs
+                step = replace(batch, threat=self._threat(t), update_index=update_index)
                 tally.add(self._update(step, t), batch.y)
             if index % CHECK_EVERY == CHECK_EVERY - 1:
                 self._finite(tally.losses, epoch, index)
             on_batch(tally.watch(index + 1, len(batches)))
         tally.join(self.shard)
         self._finite(tally.losses, epoch, len(batches) - 1)
-        row: Row = {
+        row: HistoryRow = {
             "epoch": epoch + 1,
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": tally.loss(),
@@ -116,7 +116,7 @@ class Trainer:
         row["train_seconds"] = time.perf_counter() - began
         probe = self.data.only(slice(self.options.probe)) if self.options.probe else None
         name = self.held_out_is
-        with self.kept():
+        with self.swap_in_eval_weights():
             row["train_clean"], row["train_robust"] = self._measure(probe, epoch)
             held_out = self._measure(self.held_out, epoch)
             row[f"{name}_clean"], row[f"{name}_robust"] = held_out
@@ -126,17 +126,19 @@ class Trainer:
 
     def agree(self) -> None:
         """Give all processes the first one's weights."""
-        mine = (*self.model.state_dict().values(), *self.aids.state_dict().values())
-        self.shard.spread(mine)
+        mine = (*self.model.state_dict().values(), *self.auxiliaries.state_dict().values())
+        self.shard.broadcast_(mine)
 
-    def kept(self) -> AbstractContextManager[None]:
+    def swap_in_eval_weights(self) -> AbstractContextManager[None]:
         """The model with the weights that are measured and saved."""
-        return self.recipe.kept(self.model, self.aids)
+        return self.recipe.swap_in_eval_weights(self.model, self.auxiliaries)
 
     def _batches(self, epoch: int) -> list[Tensor]:
         """Which labelled examples go into each batch of an epoch."""
         size = self.options.batch_size
-        order = torch.randperm(len(self.data), generator=generator(self.seed, "order", epoch))
+        order = torch.randperm(
+            len(self.data), generator=stream_generator(self.seed, "order", epoch)
+        )
         if self.pool and self.pool.alone:  # as many as its images would fill, none of them there
             return [order[:0] for _ in torch.split(order, size)]
         batches = list(torch.split(order, self.pool.room(size) if self.pool else size))
@@ -168,7 +170,7 @@ class Trainer:
             extra=extra,
             teachers=self.teachers,
             bank=self.bank,
-            aids=dict(self.aids.items()),
+            auxiliaries=dict(self.auxiliaries.items()),
             shard=self.shard,
         )
 
@@ -180,7 +182,7 @@ class Trainer:
         with ExitStack() as moved:
             trained = self.recipe.backward(step, moved)
             self.optimizer.step()
-        self.recipe.moved(step)
+        self.recipe.after_optimizer_step(step)
         return trained
 
     def _threat(self, t: float) -> Threat:
@@ -204,7 +206,7 @@ class Trainer:
         statistics = [each for norm in norms for each in norm.buffers(recurse=False)]
         looked_at = (logits, *self.model.parameters(), *statistics)
         ruined = torch.stack([~t.isfinite().all() for t in looked_at]).sum()
-        self.shard.add([ruined])
+        self.shard.all_reduce_sum_([ruined])
         if int(ruined):
             what = f"the model's weights or logits are not finite after epoch {epoch + 1}"
             raise _diverged(what, epoch)
@@ -242,11 +244,11 @@ def accuracies(
             with torch.no_grad():
                 right = model(x).argmax(1) == y
             noise = Noise(seed, rows[right], "measure")
-            here = masks.bound(threat, Sight(model=model, x=x[right], y=y[right]))
-            found = attacked(model, x[right], y[right], PROBE, here, noise)
+            here = masks.bind_to_images(threat, Sight(model=model, x=x[right], y=y[right]))
+            found = attack_batch(model, x[right], y[right], PROBE, here, noise)
             counts += torch.stack([right.sum(), (~found.broken).sum().to(right.device)])
     model.low_precision = narrow
-    shard.add([counts])
+    shard.all_reduce_sum_([counts])
     clean, robust = counts.tolist()
     return clean / len(split), robust / len(split)
 
@@ -284,7 +286,7 @@ class _Tally:
     def join(self, shard: Shard) -> None:
         """From here on the sums are everyone's."""
         self.correct = {name: right.double() for name, right in self.correct.items()}
-        shard.add([self.losses, *self.correct.values()])
+        shard.all_reduce_sum_([self.losses, *self.correct.values()])
         self.world = 1
 
     def watch(self, batch: int, batches: int) -> Watch:

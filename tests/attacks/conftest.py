@@ -7,7 +7,7 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attacked
+from robustbench_cli.evaluation.stages import attack_batch
 
 LINF = Threat("Linf", 0.2)
 
@@ -24,6 +24,6 @@ def run(build):
 
     def on(model, x, y, text, threat=LINF, ids=None, **rest):
         noise = Noise(0, torch.arange(len(y)) if ids is None else ids)
-        return attacked(model, x, y, build(text), threat, noise, **rest)
+        return attack_batch(model, x, y, build(text), threat, noise, **rest)
 
     return on

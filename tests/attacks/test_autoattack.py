@@ -19,8 +19,8 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat, onto_l1
-from robustbench_cli.evaluation.search_model import Lens
-from robustbench_cli.evaluation.stages import Tensors, attacked
+from robustbench_cli.evaluation.search_model import SearchModel
+from robustbench_cli.evaluation.stages import Tensors, attack_batch
 
 EPS = {"Linf": 0.1, "L2": 0.6, "L1": 1.5}
 """Radii at which about half of the digits fall."""
@@ -74,7 +74,7 @@ def test_as_many_examples_fall_as_to_the_official_code(norm, standing, monkeypat
         for name, member in attack.members(threat).items()
     }
     monkeypatch.setattr(type(attack), "members", lambda _self, _threat: members)
-    found = attacked(net, x, y, attack, threat, Noise(0, torch.arange(len(y))))
+    found = attack_batch(net, x, y, attack, threat, Noise(0, torch.arange(len(y))))
     theirs = net(official(net, x, y, threat)).argmax(1) != y
     assert torch.equal(net(found.x).argmax(1) != y, found.broken)
     assert 0.2 < theirs.float().mean() < 0.8  # the radius decides something
@@ -99,7 +99,7 @@ def test_the_reference_is_the_official_code(standing, shortened):
     """What ``autoattack-reference`` returns is what the package returns when called directly."""
     net, x, y = standing
     threat, noise = Threat("Linf", 0.12), Noise(3, torch.arange(len(y)))
-    found = attacked(net, x, y, build("aa-reference"), threat, noise, slots=7)
+    found = attack_batch(net, x, y, build("aa-reference"), threat, noise, slots=7)
     ensemble = pyautoattack.AutoAttack(net, norm="Linf", eps=0.12, seed=3, version="standard")
     ensemble.verbose = False
     with torch.no_grad():
@@ -112,10 +112,10 @@ def test_the_reference_is_the_official_code(standing, shortened):
 def test_the_reference_says_which_member_broke_what(standing, shortened):
     net, x, y = standing
     threat, noise = Threat("Linf", 0.12), Noise(3, torch.arange(len(y)))
-    whole = attacked(net, x, y, build("aa-reference"), threat, noise, slots=7)
+    whole = attack_batch(net, x, y, build("aa-reference"), threat, noise, slots=7)
     left = torch.ones_like(y, dtype=torch.bool)
     for number, name in enumerate(("apgd-ce", "apgd-t", "fab-t", "square")):
-        alone = attacked(
+        alone = attack_batch(
             net, x[left], y[left], build(f"aa-reference:only={name}"), threat,
             noise.only(left), slots=7,
         )  # fmt: skip
@@ -139,11 +139,13 @@ def walked(net, x, y, attack, threat, start, dtype=torch.float64):
     """Iterates and losses of our machine from a given start, as the engine drives it."""
     clean = net(x)
     noise = Noise(0, torch.arange(len(y)))
-    task = Task(x=x, y=y, clean=clean, threat=threat, noise=noise, lane=0, data=Tensors(x, y))
+    task = Task(
+        x=x, y=y, clean=clean, threat=threat, noise=noise, restart_or_target=0, data=Tensors(x, y)
+    )
     state = {**attack.begin(task), "x": start}
-    lens, taken, seen = Lens(model=net), torch.zeros_like(y), []
+    search_model, taken, seen = SearchModel(model=net), torch.zeros_like(y), []
     while True:
-        look, _, _ = lens.look(attack, state, task, taken)
+        look, _, _ = search_model.observe(attack, state, task, taken)
         seen.append((state["x"].detach(), look.loss))
         over = attack.over(state, taken)
         state, taken = attack.move(state, look, task), taken + 1
@@ -283,7 +285,7 @@ def test_fab_finds_the_official_distances(name, norm, standing):
     x, y = x[:12], y[:12]
     threat, steps = Threat(norm, EPS[norm]), 15
     attack = build(f"{name}:steps={steps}" + (",targets=1" if name == "fab-t" else ""))
-    found = attacked(net, x, y, attack, threat, Noise(0, torch.arange(len(y))))
+    found = attack_batch(net, x, y, attack, threat, Noise(0, torch.arange(len(y))))
     theirs = FABAttack_PT(net, norm=norm, n_iter=steps, eps=threat.eps, device=CPU)
     theirs.target_class = 2
     with torch.no_grad():

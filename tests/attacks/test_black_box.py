@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import Look, Task
+from robustbench_cli.attacks import Observation, Task
 from robustbench_cli.attacks.spsa import slopes
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
@@ -22,7 +22,9 @@ modest = pytest.mark.parametrize("text", MODEST)
 def task_of(x, y, clean=None, threat=LINF):
     clean = torch.zeros(len(y), 4) if clean is None else clean
     noise = Noise(0, torch.arange(len(y)))
-    return Task(x=x, y=y, clean=clean, threat=threat, noise=noise, lane=0, data=Tensors(x, y))
+    return Task(
+        x=x, y=y, clean=clean, threat=threat, noise=noise, restart_or_target=0, data=Tensors(x, y)
+    )
 
 
 def look_of(state, task, model, taken):
@@ -31,7 +33,7 @@ def look_of(state, task, model, taken):
     with torch.no_grad():
         probes = model(state["probes"].flatten(0, 1)).unflatten(0, state["probes"].shape[:2])
         logits = model(state["x"])
-        return Look(logits, margin(logits, task.y), none, probes, none, taken)
+        return Observation(logits, margin(logits, task.y), none, probes, none, taken)
 
 
 @pytest.mark.parametrize("text", ["spsa:pairs=512,c=0.001", "nes:pairs=512,queries=5000"])
@@ -94,7 +96,7 @@ def test_nes_halves_the_step_on_a_plateau_row_by_row(build):
         gap = torch.tensor([-1.0 - taken, -1.0 + taken])  # one row falls, one rises
         logits = torch.stack([-gap, torch.zeros(2)], 1)
         probes = torch.randn(2, 4, 2)
-        state = attack.move(state, Look(logits, gap, none, probes, none, y + taken), task)
+        state = attack.move(state, Observation(logits, gap, none, probes, none, y + taken), task)
         rates.append(state["rate"])
     falling, rising = torch.stack(rates).T
     assert rising.eq(rising[0]).all()
@@ -185,7 +187,7 @@ def test_names_and_limits(build):
     assert build("spsa").probes == 256
     assert (build("spsa").steps, build("spsa").c, build("spsa").lr) == (100, 0.01, 0.01)
     assert build("spsa40").steps == 40
-    assert build("spsa:restarts=3").lanes(10) == 3
+    assert build("spsa:restarts=3").restarts_or_targets(10) == 3
     assert build("nes5000").queries == 5000
     with pytest.raises(UserError, match="momentum"):
         build("nes:momentum=1")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import ATTACKS, Whole
+from robustbench_cli.attacks import ATTACKS, ExternalAttack
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation import attack_loop
-from robustbench_cli.evaluation.attack_loop import Field
-from robustbench_cli.evaluation.search_model import exact
-from robustbench_cli.evaluation.stages import Tensors, attacked
-from robustbench_cli.evaluation.verifier import Judge, judging
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.search_model import exact_search_model
+from robustbench_cli.evaluation.stages import Tensors, attack_batch
+from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
 NOISE = Noise(0, torch.arange(6))
 SHORT = {
@@ -42,7 +42,7 @@ def built(name, **params):
 
 def run(model, x, y, attack, threat, noise=None, **options):
     noise = noise or Noise(0, torch.arange(len(y)))
-    return attacked(model, x, y, attack, threat, noise, **options)
+    return attack_batch(model, x, y, attack, threat, noise, **options)
 
 
 SAME = {"bim", "cw", "di-fgsm", "fab", "fgsm", "fgsm-rs", "mt", "pg-ours", "ti-fgsm", "apgd-dlr"}
@@ -76,30 +76,36 @@ def test_examples_are_independent(name, norm, model, batch):
     """Some of the rows, in another order and refilled one by one, get the same answers."""
     x, y = batch
     attack, threat = built(name), Threat(norm, {"Linf": 0.05, "L2": 0.3, "L1": 1.0}[norm])
-    with judging(model):
-        itself = exact(model)
-        field = Field(
-            data=Tensors(x, y), judge=Judge(model, threat), lens=itself, noise=NOISE, slots=256
+    with unchanged_model(model):
+        itself = exact_search_model(model)
+        context = EvalContext(
+            data=Tensors(x, y),
+            verifier=Verifier(model, threat),
+            search_model=itself,
+            noise=NOISE,
+            slots=256,
         )
         for stage in attack.stages(threat, 4):
-            together = found_by_row(stage, torch.arange(6), field)
-            few = replace(field, slots=2 * (1 + attack.probes))
+            together = found_by_row(stage, torch.arange(6), context)
+            few = replace(context, slots=2 * (1 + attack.probes))
             alone = found_by_row(stage, torch.tensor([4, 1, 3]), few)
             assert set(alone) == {1, 3, 4}
             for row, seen in alone.items():
                 torch.testing.assert_close(seen["x"], together[row]["x"], rtol=0, atol=1e-7)
                 same = ["broken", "step", "prediction"]
                 # A foreign code is charged by the batch.
-                same += [] if isinstance(stage.attack, Whole) else ["forwards", "backwards"]
+                same += (
+                    [] if isinstance(stage.attack, ExternalAttack) else ["forwards", "backwards"]
+                )
                 for key in same:
                     assert torch.equal(seen[key], together[row][key]), (row, key)
 
 
-def found_by_row(stage, rows, field):
+def found_by_row(stage, rows, context):
     """What becomes of each example, whatever the order in which they leave."""
     return {
         int(row): {f.name: getattr(found, f.name)[i] for f in fields(found)}
-        for found in attack_loop.run(stage, rows, field)
+        for found in attack_loop.run_stage(stage, rows, context)
         for i, row in enumerate(found.rows)
     }
 

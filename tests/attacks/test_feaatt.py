@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import ATTACKS, Stage, Task
-from robustbench_cli.attacks.feaatt import WIDEST, others
+from robustbench_cli.attacks.feaatt import WIDEST, random_other_class
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.attack_loop import Field, run
-from robustbench_cli.evaluation.search_model import exact
-from robustbench_cli.evaluation.stages import Tensors, attacked
-from robustbench_cli.evaluation.verifier import Judge, judging
+from robustbench_cli.evaluation.attack_loop import EvalContext, run_stage
+from robustbench_cli.evaluation.search_model import exact_search_model
+from robustbench_cli.evaluation.stages import Tensors, attack_batch
+from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
 LINF = Threat("Linf", 0.2)
 
@@ -26,7 +26,7 @@ def build(text):
 
 
 def broken(model, x, y, text, threat=LINF, **rest):
-    return attacked(model, x, y, build(text), threat, Noise(0, torch.arange(len(y))), **rest)
+    return attack_batch(model, x, y, build(text), threat, Noise(0, torch.arange(len(y))), **rest)
 
 
 def test_targets_are_of_other_classes_and_every_one_is_drawn():
@@ -34,7 +34,7 @@ def test_targets_are_of_other_classes_and_every_one_is_drawn():
     data = Tensors(torch.zeros(9, 1, 1, 1), y)
     asked = torch.tensor([0, 1, 2]).repeat(2000)
     noise = Noise(0, torch.arange(6000))
-    rows = others(data, asked, noise)
+    rows = random_other_class(data, asked, noise)
     assert (y[rows] != asked).all()
     for label in range(3):
         drawn = torch.bincount(rows[asked == label], minlength=9)
@@ -43,19 +43,21 @@ def test_targets_are_of_other_classes_and_every_one_is_drawn():
         assert ((share > 0.85) & (share < 1.15)).all()
     # Keyed by example and by lane.
     some = torch.tensor([5000, 7])
-    assert torch.equal(others(data, asked[some], noise.only(some)), rows[some])
-    assert (others(data, asked, noise.fork("restart 1")) != rows).float().mean() > 0.5
-    assert others(Tensors(data.x, 0 * y), 0 * y, Noise(0, torch.arange(9))).max() < 9
+    assert torch.equal(random_other_class(data, asked[some], noise.only(some)), rows[some])
+    assert (random_other_class(data, asked, noise.fork("restart 1")) != rows).float().mean() > 0.5
+    assert random_other_class(Tensors(data.x, 0 * y), 0 * y, Noise(0, torch.arange(9))).max() < 9
 
 
 def drive(net, x, y, attack):
     """The states and losses of one lane, without the engine's slots."""
     noise = Noise(0, torch.arange(len(y))).fork("restart 0")
-    task = Task(x=x, y=y, clean=net(x), threat=LINF, noise=noise, lane=0, data=Tensors(x, y))
+    task = Task(
+        x=x, y=y, clean=net(x), threat=LINF, noise=noise, restart_or_target=0, data=Tensors(x, y)
+    )
     state, states, losses = attack.begin(task), [], []
     for taken in range(attack.steps + 2):
         assert torch.equal(attack.over(state, y * 0 + taken), (y * 0 + taken) > attack.steps)
-        look, *_ = exact(net).look(attack, state, task, y * 0 + taken)
+        look, *_ = exact_search_model(net).observe(attack, state, task, y * 0 + taken)
         states.append(state)
         losses.append(look.loss)
         state = attack.move(state, look, task)
@@ -109,16 +111,16 @@ def test_verdicts_depend_on_the_example_alone(digits_model):
     net, x, y = digits_model
     net, x = copy.deepcopy(net).double(), x.double()
     attack = build("feaatt:steps=8,step=0.25")
-    with judging(net):
-        field = Field(
+    with unchanged_model(net):
+        context = EvalContext(
             data=Tensors(x, y),
-            judge=Judge(net, LINF),
-            lens=exact(net),
+            verifier=Verifier(net, LINF),
+            search_model=exact_search_model(net),
             noise=Noise(0, torch.arange(24)),
         )
 
         def verdicts(rows, slots):
-            found = list(run(Stage("feaatt", attack, 3), rows, replace(field, slots=slots)))
+            found = list(run_stage(Stage("feaatt", attack, 3), rows, replace(context, slots=slots)))
             order = torch.cat([part.rows for part in found]).argsort()
             return [
                 torch.cat([getattr(part, name) for part in found])[order]
@@ -146,6 +148,6 @@ def test_models_without_usable_features_are_refused():
 
 def test_names():
     attack = build("feaatt100")
-    assert (attack.steps, attack.lanes(10)) == (20, 100)
+    assert (attack.steps, attack.restarts_or_targets(10)) == (20, 100)
     assert attack.step * 8 == 1
-    assert build("feaatt200:steps=50").lanes(10) == 200
+    assert build("feaatt200:steps=50").restarts_or_targets(10) == 200

@@ -9,11 +9,11 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.attack_loop import Field
-from robustbench_cli.evaluation.joint import Answers, Groups, Joint, Jury
-from robustbench_cli.evaluation.search_model import Lens
-from robustbench_cli.evaluation.stages import attacked, evaluate
-from robustbench_cli.evaluation.verifier import judging
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.joint import Groups, Joint, JointVerdicts, JointVerifier
+from robustbench_cli.evaluation.search_model import SearchModel
+from robustbench_cli.evaluation.stages import attack_batch, run_stages
+from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.transforms import Identity
 
 THREAT = Threat("Linf", 0.1)
@@ -39,22 +39,22 @@ def built(**params):
     return ATTACKS.build(Spec("min-max", {"start": "clean", **params}))
 
 
-def fool(models, batch, *, threat=THREAT, stop=True, **params):
+def fool(models, batch, *, threat=THREAT, early_stop=True, **params):
     """Images by row, and the answers."""
     data, joint = Groups(Data(*batch), 1, len(models)), Joint(models, [Identity()])
-    answers, images = Answers.of(*data.y.shape), {}
-    with judging(joint):
-        field = Field(
+    answers, images = JointVerdicts.of(*data.y.shape), {}
+    with unchanged_model(joint):
+        context = EvalContext(
             data=data,
-            judge=Jury(joint, threat),
-            lens=Lens(model=joint),
+            verifier=JointVerifier(joint, threat),
+            search_model=SearchModel(model=joint),
             noise=Noise(0, torch.arange(len(data.y))),
             slots=4,
-            stop=stop,
+            early_stop=early_stop,
         )
         stages = built(**params).stages(threat, 4)
         everyone = torch.ones(len(data.y), dtype=torch.bool).numpy()
-        for progress in evaluate(stages, answers, everyone, field, field.lens):
+        for progress in run_stages(stages, answers, everyone, context, context.search_model):
             images |= dict(zip(progress.found.rows.tolist(), progress.found.x, strict=True))
     return torch.stack([images[row] for row in range(len(data.y))]), answers.arrays
 
@@ -95,7 +95,7 @@ def written_out(models, x, y, *, steps, gamma, beta, alpha):
 def test_image_and_weights_go_the_way_the_formulas_say(batch, alpha):
     models, knobs = [net(0), net(1), net(2)], {"steps": 12, "gamma": 2.0, "beta": 5.0}
     options = {"alpha": alpha} if alpha else {}
-    found, arrays = fool(models, batch, stop=False, last_iterate=True, **knobs, **options)
+    found, arrays = fool(models, batch, early_stop=False, last_iterate=True, **knobs, **options)
     x_adv, w = written_out(models, *batch, **knobs, alpha=alpha)
     torch.testing.assert_close(found, x_adv, rtol=0, atol=1e-9)
     torch.testing.assert_close(torch.from_numpy(arrays["weights"]).double(), w, rtol=0, atol=1e-6)
@@ -106,21 +106,21 @@ def test_one_domain_is_pgd(batch):
     model, noise = net(0), Noise(0, torch.arange(6))
     pgd = ATTACKS.build(Spec("pgd", {"steps": 50, "start": "clean", "climbs": "cw"}))
     found, arrays = fool([model], batch)
-    plain = attacked(model, *batch, pgd, THREAT, noise)
+    plain = attack_batch(model, *batch, pgd, THREAT, noise)
     torch.testing.assert_close(found, plain.x, rtol=0, atol=0)
     assert (arrays["weights"] == 1).all()
-    by_name = attacked(model, *batch, built(), THREAT, noise)  # as ``eval --attack min-max``
+    by_name = attack_batch(model, *batch, built(), THREAT, noise)  # as ``eval --attack min-max``
     torch.testing.assert_close(by_name.x, plain.x, rtol=0, atol=0)
 
 
 def test_equal_models_keep_weights_alike_and_an_order_of_models_is_no_matter(batch):
-    found, arrays = fool([net(0), net(0)], batch, stop=False)
+    found, arrays = fool([net(0), net(0)], batch, early_stop=False)
     assert arrays["weights"] == pytest.approx(0.5, abs=1e-6)
-    alone, _ = fool([net(0)], batch, stop=False)
+    alone, _ = fool([net(0)], batch, early_stop=False)
     torch.testing.assert_close(found, alone, rtol=0, atol=0)
     models, order = [net(0), net(1), net(2)], [2, 0, 1]
-    _, here = fool(models, batch, stop=False, steps=8)
-    _, there = fool([models[i] for i in order], batch, stop=False, steps=8)
+    _, here = fool(models, batch, early_stop=False, steps=8)
+    _, there = fool([models[i] for i in order], batch, early_stop=False, steps=8)
     assert there["weights"] == pytest.approx(here["weights"][:, order], abs=1e-6)
 
 
@@ -132,8 +132,8 @@ def test_a_huge_gamma_is_the_average_and_fixed_weights_choose(batch):
     torch.testing.assert_close(kept, average, rtol=0, atol=1e-9)
     same, _ = fool(models, batch, weights="0.5/0.5")
     torch.testing.assert_close(same, average, rtol=0, atol=0)
-    only, arrays = fool(models, batch, weights="0/1", stop=False, last_iterate=True)
-    second, _ = fool(models[1:], batch, stop=False, last_iterate=True)
+    only, arrays = fool(models, batch, weights="0/1", early_stop=False, last_iterate=True)
+    second, _ = fool(models[1:], batch, early_stop=False, last_iterate=True)
     torch.testing.assert_close(only, second, rtol=0, atol=0)
     assert (arrays["weights"] == [0, 1]).all()
 
@@ -156,7 +156,7 @@ def test_an_easy_and_a_hard_model_weigh_the_hard_one(batch):
     with torch.no_grad():
         hard[3].weight.mul_(20)
         hard[3].bias.mul_(20)
-    _, arrays = fool([easy, hard], batch, threat=Threat("Linf", 0.002), stop=False)
+    _, arrays = fool([easy, hard], batch, threat=Threat("Linf", 0.002), early_stop=False)
     right = easy(batch[0]).argmax(1) == batch[1]
     assert (arrays["weights"][right.numpy(), 1] > 0.9).all()
 

@@ -9,7 +9,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attacked
+from robustbench_cli.evaluation.stages import attack_batch
 
 DUAL = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
 RANGE = {"Linf": (0.02, 0.1), "L2": (0.15, 0.6), "L1": (0.1, 0.28)}
@@ -80,7 +80,7 @@ def run(net, x, y, text, norm, ids=None, **rest):
     noise = Noise(0, torch.arange(len(y)) if ids is None else ids)
     attack = ATTACKS.build(Spec.parse(text))
     # The radius must not matter.
-    return attacked(net, x, y, attack, Threat(norm, 1e-3), noise, **rest)
+    return attack_batch(net, x, y, attack, Threat(norm, 1e-3), noise, **rest)
 
 
 @every_attack

@@ -7,7 +7,7 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attacked
+from robustbench_cli.evaluation.stages import attack_batch
 
 EPS = 0.06
 
@@ -57,7 +57,7 @@ def test_iterates_match_the_reference(name, loss, norm, model):
     source = noise.fork(name).fork("restart 0").fork("start")
     start = x if attack.start == "clean" else threat.random_start(x, source)
     expected, step = reference(model, x, y, start, norm, loss, attack.steps, attack.step)
-    found = attacked(model, x, y, attack, threat, noise, slots=10)
+    found = attack_batch(model, x, y, attack, threat, noise, slots=10)
     torch.testing.assert_close(found.x, expected, rtol=0, atol=1e-9)
     assert torch.equal(found.step.long(), step)
     assert torch.equal(found.broken, model(expected).argmax(1) != y)
@@ -72,11 +72,11 @@ def test_a_second_restart_begins_elsewhere_and_keeps_what_the_first_broke(model)
     threat, noise = Threat("Linf", EPS), Noise(3, torch.arange(24))
     attack = ATTACKS.build(Spec("pgd", {"steps": 4, "step": 0.4, "restarts": 2}))
     runs = []
-    for lane in range(2):
-        source = noise.fork("pgd").fork(f"restart {lane}").fork("start")
+    for restart_or_target in range(2):
+        source = noise.fork("pgd").fork(f"restart {restart_or_target}").fork("start")
         start = threat.random_start(x, source)
         runs.append(reference(model, x, y, start, "Linf", "ce", attack.steps, attack.step))
-    found = attacked(model, x, y, attack, threat, noise)
+    found = attack_batch(model, x, y, attack, threat, noise)
     (first, one), (second, two) = runs
     assert torch.equal(found.broken, (one >= 0) | (two >= 0))
     fell = one >= 0

@@ -15,8 +15,8 @@ from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attacked
-from robustbench_cli.evaluation.verifier import Judge, judging, predict
+from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.verifier import Verifier, predict, unchanged_model
 
 LINF = Threat("Linf", 0.1)
 FEW = [
@@ -32,7 +32,7 @@ def build(text):
 
 def run(net, x, y, text, threat=LINF, **options):
     attack = build(text) if isinstance(text, str) else text
-    return attacked(net, x, y, attack, threat, Noise(0, torch.arange(len(y))), **options)
+    return attack_batch(net, x, y, attack, threat, Noise(0, torch.arange(len(y))), **options)
 
 
 # --- AutoAttack is AutoAttack ------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_the_last_example_of_a_batch_counts_as_much_as_any(text, digits_model):
     many, one = slice(0, 12), slice(11, 12)
     together = run(net, x[many], y[many], text)
     noise = Noise(0, torch.tensor([11]))
-    alone = attacked(net, x[one], y[one], build(text), LINF, noise)
+    alone = attack_batch(net, x[one], y[one], build(text), LINF, noise)
     assert torch.equal(together.broken[-1:], alone.broken)
     assert torch.equal(together.step[-1:], alone.step)
 
@@ -372,16 +372,16 @@ def test_one_lucky_draw_breaks_nothing():
     x = torch.full((3, 1, 2, 2), 0.5)
     x[:, 0, 0, 0] = torch.tensor([0.3, 0.8, 1.0])
     y = torch.zeros(3, dtype=torch.long)
-    judge = Judge(Dice(), LINF, random=True)
-    with judging(judge.model):
-        verdict = judge.verdict(x, x, y)
+    verifier = Verifier(Dice(), LINF, random=True)
+    with unchanged_model(verifier.model):
+        verdict = verifier.verdict(x, x, y)
         assert verdict.broken.tolist() == [False, False, True]
         assert abs(verdict.share[0] - 0.7) < 0.2
         assert abs(verdict.share[1] - 0.2) < 0.16
         assert verdict.share[2] == 0
         assert verdict.prediction.tolist() == [0, 1, 1]
-        assert judge.broken(x, y).tolist()[0::2] == [False, True]
-    certain = Judge(Dice(), LINF)
+        assert verifier.broken(x, y).tolist()[0::2] == [False, True]
+    certain = Verifier(Dice(), LINF)
     assert set(certain.verdict(x[2:], x[2:], y[2:]).broken.tolist()) == {True}
 
 

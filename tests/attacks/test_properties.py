@@ -11,10 +11,10 @@ from robustbench_cli.commands.sweep import inherit
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat, onto_l1
-from robustbench_cli.evaluation.attack_loop import Field
-from robustbench_cli.evaluation.search_model import Lens
-from robustbench_cli.evaluation.stages import Column, Tensors, attacked, evaluate
-from robustbench_cli.evaluation.verifier import Judge
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.search_model import SearchModel
+from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, attack_batch, run_stages
+from robustbench_cli.evaluation.verifier import Verifier
 
 QUICK = settings(
     max_examples=15,
@@ -55,7 +55,7 @@ def build(text):
 
 def run(net, x, y, text, threat, ids=None, slots=512):
     noise = Noise(1, torch.arange(len(y)) if ids is None else ids)
-    return attacked(net, x, y, build(text), threat, noise, slots=slots)
+    return attack_batch(net, x, y, build(text), threat, noise, slots=slots)
 
 
 @QUICK
@@ -100,21 +100,21 @@ def test_more_steps_break_more(name, norm, share, seed, steps):
 @given(attacks, norms, seeds, st.lists(shares, min_size=2, max_size=3, unique=True))
 def test_a_larger_radius_breaks_whatever_a_smaller_one_did(text, norm, seed, radii):
     net, x, y = case(seed)
-    itself, columns = Lens(model=net), []
+    itself, columns = SearchModel(model=net), []
     for share in sorted(radii):
         threat = Threat(norm, share * LARGEST[norm])
-        field = Field(
+        context = EvalContext(
             data=Tensors(x, y),
-            judge=Judge(net, threat),
-            lens=itself,
+            verifier=Verifier(net, threat),
+            search_model=itself,
             noise=Noise(0, torch.arange(COUNT)),
         )
-        column = Column.empty(COUNT)
+        column = AttackVerdicts.empty(COUNT)
         if columns:
             inherit(column, columns[-1])
             known = column.broken.copy()
         stages = build(text).stages(threat, CLASSES)
-        for _ in evaluate(stages, column, np.ones(COUNT, bool), field, itself):
+        for _ in run_stages(stages, column, np.ones(COUNT, bool), context, itself):
             pass
         if columns:
             assert not (columns[-1].broken & ~column.broken).any()

@@ -115,12 +115,12 @@ def test_the_kernel_is_a_gaussian_that_sums_to_one():
 
 def test_a_kernel_of_one_pixel_is_mim(digits_model, run):
     net, x, y = digits_model
-    plain = run(net, x, y, "mim", stop=False)
-    same = run(net, x, y, "ti-fgsm:kernel=1", stop=False)
+    plain = run(net, x, y, "mim", early_stop=False)
+    same = run(net, x, y, "ti-fgsm:kernel=1", early_stop=False)
     assert torch.equal(plain.x, same.x)
-    assert torch.equal(plain.x, run(net, x, y, "di-fgsm:prob=0", stop=False).x)
-    assert not torch.equal(plain.x, run(net, x, y, "ti-fgsm:kernel=3", stop=False).x)
-    assert not torch.equal(plain.x, run(net, x, y, "di-fgsm", stop=False).x)
+    assert torch.equal(plain.x, run(net, x, y, "di-fgsm:prob=0", early_stop=False).x)
+    assert not torch.equal(plain.x, run(net, x, y, "ti-fgsm:kernel=3", early_stop=False).x)
+    assert not torch.equal(plain.x, run(net, x, y, "di-fgsm", early_stop=False).x)
 
 
 @every
@@ -130,7 +130,7 @@ def test_they_break_a_net_and_a_neighbour_of_it(text, digits_model, run):
     for weight in other.parameters():
         weight.add_(0.1 * weight.std() * torch.randn_like(weight)) if weight.ndim > 1 else None
     assert (other(x).argmax(1) != y).sum() < 6
-    found = run(net, x, y, text, stop=False)
+    found = run(net, x, y, text, early_stop=False)
     assert found.broken.sum() >= 18
     assert (other(found.x).argmax(1) != y).sum() >= 16
 

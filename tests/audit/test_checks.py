@@ -10,7 +10,7 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.audit import checks
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import Column
+from robustbench_cli.evaluation.stages import AttackVerdicts
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_black_box_attack_that_beats_gradients_is_a_warning(late, warns):
     """More than 0.2 % of the examples, as in the official notes."""
     stages = ATTACKS.build(Spec("autoattack")).stages(Threat("Linf", 0.1), 10)
     blind = [i for i, stage in enumerate(stages) if stage.member == "square"]
-    n, column = 1000, Column.empty(1000)
+    n, column = 1000, AttackVerdicts.empty(1000)
     column.arrays["by"][:300] = 0
     column.arrays["by"][300 : 300 + late] = blind[0]
     notes = checks.after(stages, column, n)
@@ -152,7 +152,7 @@ def test_a_black_box_attack_that_beats_gradients_is_a_warning(late, warns):
 
 def test_a_flat_start_is_a_warning_for_one_example():
     stages = ATTACKS.build(Spec("apgd-dlr")).stages(Threat("Linf", 0.1), 10)
-    column = Column.empty(10)
+    column = AttackVerdicts.empty(10)
     column.arrays["stages"][:7] = 1
     assert checks.after(stages, column, 10) == []
     column.arrays["flat"][4] = True
@@ -163,7 +163,7 @@ def test_a_flat_start_is_a_warning_for_one_example():
 @pytest.mark.parametrize("name", ["square", "pgd"])
 def test_an_attack_on_its_own_beats_nobody(name):
     stages = ATTACKS.build(Spec(name)).stages(Threat("Linf", 0.1), 10)
-    column = Column.empty(10)
+    column = AttackVerdicts.empty(10)
     column.arrays["by"][:] = 0
     assert checks.after(stages, column, 10) == []
     assert np.all(column.broken)

@@ -58,17 +58,17 @@ def test_a_flag_beats_the_preset_even_when_it_is_falsy(tmp_path):
     assert chosen.preset == "p"
     # Naming the recipe decides the parts; what the preset says of them stays.
     only = train_config.train_config(
-        {"preset": str(preset), "defense": train_config.parts("trades")}, []
+        {"preset": str(preset), "defense": train_config.defense_tables("trades")}, []
     )
     assert list(only.defense) == ["trades"]
     assert only.defense["trades"]["beta"] == 3.0
-    typed = train_config.parts("trades:beta=1+awp")
+    typed = train_config.defense_tables("trades:beta=1+awp")
     both = train_config.train_config(
         {"preset": str(preset), "defense": typed}, ["defense.awp.gamma=0"]
     )
     assert (both.defense["trades"]["beta"], both.defense["awp"]["gamma"]) == (1.0, 0.0)
     other = train_config.train_config(
-        {"preset": str(preset), "defense": train_config.parts("mart")}, []
+        {"preset": str(preset), "defense": train_config.defense_tables("mart")}, []
     )
     assert list(other.defense) == ["mart"]
     assert other.defense["mart"]["beta"] == 6.0
@@ -146,16 +146,16 @@ def test_report_has_a_row_per_run(results, capsys):
     assert "| pgd5" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", presets.preset_names())
 def test_every_preset_resolves_and_names_its_source(name, asking):
-    text = presets.find(name).read_text()
+    text = presets.preset_file(name).read_text()
     assert "https://" in text
     chosen = train_config.train_config(asking(name), [])
     assert chosen.preset == name
-    assert presets.summary(name)
+    assert presets.preset_summary(name)
 
 
-@pytest.mark.parametrize("name", presets.names("suites"))
+@pytest.mark.parametrize("name", presets.preset_names("suites"))
 def test_every_suite_resolves(name):
     assert chosen_attacks([], name, {})
 

@@ -36,8 +36,8 @@ def test_the_shell_is_offered_names_with_their_meaning():
     ]
     assert words(completion.datasets("cifar-")) == ["cifar-10", "cifar-100"]
     assert words(completion.suites("pa")) == ["paper"]
-    assert words(completion.presets("")) == presets.names()
-    assert {"trades", "pgd", "wrn", "digits", "paper"} <= set(words(completion.names("")))
+    assert words(completion.presets("")) == presets.preset_names()
+    assert {"trades", "pgd", "wrn", "digits", "paper"} <= set(words(completion.complete_names("")))
     assert completion.kinds("r") == ["runs"]
     assert dict(completion.attacks("fgsm"))["fgsm"].startswith("A single full-size step")
 

@@ -140,7 +140,7 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(joint, results, monkeyp
 
     options = [*TWO, "--n", "40", "--steps", "5", "--batch-size", "8"]
     assert joint(*options, "--name", "whole")[0] == 0
-    work, seen = running.evaluate, []
+    work, seen = running.run_stages, []
 
     def dies(*args):
         for progress in work(*args):
@@ -149,7 +149,7 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(joint, results, monkeyp
             seen.append(progress)
             yield progress
 
-    monkeypatch.setattr(running, "evaluate", dies)
+    monkeypatch.setattr(running, "run_stages", dies)
     monkeypatch.setattr("robustbench_cli.evaluation.journal.FLUSH", 0.0)
     assert joint(*options, "--name", "twice")[0] == 130
     assert records.read(results / "twice").status == "interrupted"

@@ -231,13 +231,13 @@ def test_what_a_dataset_brings_along_is_shown(said):
     assert facts(said("show", "autoattack"))["usual"] == "at least 4 classes"
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", presets.preset_names())
 def test_a_preset_is_shown_as_it_is_written(said, name):
     out = said("show", name)
-    path = presets.find(name)
+    path = presets.preset_file(name)
     assert facts(out)["file"] == str(path)
     assert path.read_text() in out
-    needed = presets.written(presets.needs(name))
+    needed = presets.as_typed(presets.needs(name))
     assert facts(out).get("needs", "") == ", ".join(needed)
     assert facts(out)["example"] == " ".join([f"advbench train --preset {name}", *needed])
 
@@ -247,10 +247,10 @@ def test_a_preset_is_shown_as_it_is_written(said, name):
     [("suites", "suite", "advbench eval --suite "), ("benches", "bench", "advbench bench ")],
 )
 def test_suites_and_benches_are_shown_as_they_are_written(said, folder, kind, example):
-    for name in presets.names(folder):
+    for name in presets.preset_names(folder):
         out = said("show", name)
         assert out.startswith(f"{name}  {kind}\n")
-        assert presets.find(name, folder).read_text() in out
+        assert presets.preset_file(name, folder).read_text() in out
         assert facts(out)["example"] == example + name
 
 

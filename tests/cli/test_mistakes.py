@@ -392,7 +392,7 @@ def test_ctrl_c_says_how_to_go_on(advbench, tmp_path, monkeypatch):
     assert out.strip() == "results/x"
 
 
-@pytest.mark.parametrize("at", ["run.train._prepare", "run.setup.environment"])
+@pytest.mark.parametrize("at", ["commands.train._prepare", "commands.train_config.environment"])
 def test_ctrl_c_before_there_is_a_record_leaves_nothing(at, advbench, tmp_path, monkeypatch):
     monkeypatch.setattr(f"robustbench_cli.{at}", interrupt)
     code, _, err = advbench("train", "standard", "--name", "x", *SMALL)
@@ -420,10 +420,10 @@ def test_ctrl_c_while_the_first_record_is_written(advbench, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("args", "at"),
     [
-        (["attack", "fgsm", "--n", 8], "run.evaluate.evaluate"),
-        (["attack", "fgsm", "--n", 8], "run.craft.picture.grid"),
-        (["detect", "fit", "gaussian"], "run.detect.checkpoint.save"),
-        (["synth", "fit", "pixels"], "run.synth.checkpoint.save"),
+        (["attack", "fgsm", "--n", 8], "commands.evaluate.run_stages"),
+        (["attack", "fgsm", "--n", 8], "commands.attack.adversarial_grid.grid"),
+        (["detect", "fit", "gaussian"], "commands.detect.checkpoint.save_tensors"),
+        (["synth", "fit", "pixels"], "commands.synth.checkpoint.save_tensors"),
     ],
 )
 def test_ctrl_c_keeps_nothing_where_it_says_so(args, at, advbench, trained, tmp_path, monkeypatch):

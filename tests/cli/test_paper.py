@@ -17,7 +17,7 @@ import typer
 
 from robustbench_cli import papers
 from robustbench_cli.cli import app, completion, main
-from robustbench_cli.papers.reading import load
+from robustbench_cli.papers.reading import load_paper
 
 ROOT = Path(__file__).parents[2]
 TRADES = {
@@ -92,7 +92,7 @@ def on_a_terminal(width, *args):
 
 def test_papers_are_listed_with_their_tables(said):
     lines = {line.split()[0]: line for line in said("paper", "list").splitlines()[2:] if line}
-    assert list(lines) == papers.names()
+    assert list(lines) == papers.paper_names()
     assert re.search(r"Theoretically .* 2019 +92 +4, 5, 6, 7$", lines["trades"])
     (awp,) = (line for line in json.loads(said("paper", "list", "-f", "json")) if
               line["paper"] == "awp")  # fmt: skip
@@ -123,9 +123,9 @@ def test_what_all_rows_share_is_said_once_and_the_rest_has_columns(said):
     assert re.split(r" {2,}", head)[:5] == ["method", "dataset", "model", "eps", "attack"]
 
 
-@pytest.mark.parametrize("name", papers.names())
+@pytest.mark.parametrize("name", papers.paper_names())
 def test_every_number_and_every_remark_is_shown(said, name):
-    paper = load(name)
+    paper = load_paper(name)
     text = said("paper", "show", name, "--format", "md")
     written = [cell for line in text.splitlines() if line[:1] == "|" for cell in line.split(" | ")]
     for cell in paper.cells:

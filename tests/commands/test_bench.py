@@ -39,7 +39,7 @@ average = "joint --run {standard} --run {tuned} --eps 0.1 --n 20 --steps 2 --wei
 
 def listed(path, dataset="digits", only=(), **common):
     terms = bench.Terms(common={"--out": "o", **common}, takes=taken)
-    return bench.jobs(bench.load(str(path)), dataset, terms, only)
+    return bench.jobs(bench.load_bench(str(path)), dataset, terms, only)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_steps_are_told_what_they_take_and_come_before_what_needs_them(small):
 
 
 def test_other_seeds_than_the_bench_s_own(small):
-    found = bench.with_seeds(bench.load(str(small)), ["7", " 5", "7"])
+    found = bench.with_seeds(bench.load_bench(str(small)), ["7", " 5", "7"])
     terms = bench.Terms(common={"--out": "o"}, takes=taken)
     ids = [job.id for job in bench.jobs(found, "digits", terms, only=["standard"])]
     assert ids == ["standard-s7", "standard-s5"]
@@ -93,10 +93,10 @@ def test_other_seeds_than_the_bench_s_own(small):
         bench.with_seeds(found, ["-1"])
 
 
-@pytest.mark.parametrize("name", presets.names(bench.KIND))
+@pytest.mark.parametrize("name", presets.preset_names(bench.KIND))
 def test_every_command_of_a_shipped_bench_is_one(name):
     """Options parse, defenses build, and what one run builds on comes before it."""
-    known = bench.load(name)
+    known = bench.load_bench(name)
     for dataset in known.data:
         done = set()
         for job in listed(name, dataset):
@@ -107,7 +107,7 @@ def test_every_command_of_a_shipped_bench_is_one(name):
                 continue
             asked = parsed[0]
             typed = {
-                "defense": train_config.parts(asked["defense"]),
+                "defense": train_config.defense_tables(asked["defense"]),
                 "dataset": train_config.component("dataset", asked["dataset"]),
                 "train": {k: asked[k] for k in ("epochs", "batch_size", "lr") if asked[k]},
             }
@@ -146,7 +146,7 @@ def test_what_is_wrong_with_a_file_is_one_line(change, message, small):
 
 def test_unknown_names_are_one_line(small):
     with pytest.raises(UserError, match="unknown bench 'at-famly'; did you mean 'at-family'"):
-        bench.load("at-famly")
+        bench.load_bench("at-famly")
     with pytest.raises(UserError, match="no data set 'mnist'"):
         listed(small, "mnist")
     with pytest.raises(UserError, match="no run 'tund'; did you mean 'tuned'"):

@@ -10,7 +10,8 @@ from robustbench_cli.certificates.smoothing import Smoothing
 from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import chosen_attacks, chosen_certificates, eval_config
-from robustbench_cli.commands.evaluate import Request, Subject, run
+from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.evaluate import run_evaluation
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
@@ -41,7 +42,7 @@ def certified(out, net, chosen, display=None):
         place=train_config.Place(out=out, device="cpu"),
         command=["x"],
     )
-    folder = run(request, display or Display())
+    folder = run_evaluation(request, display or Display())
     with np.load(folder / "examples.npz") as arrays:
         return records.read(folder), {key: arrays[key] for key in arrays.files}
 

@@ -28,11 +28,11 @@ def train(out, *, deterministic, name="run", display=None):
     """The weights' sha256."""
     pairs = [*SMALL, f"train.deterministic={deterministic}"]
     config = train_config.train_config(
-        {"defense": train_config.parts("trades:steps=2+mixup"), "seed": 0}, pairs
+        {"defense": train_config.defense_tables("trades:steps=2+mixup"), "seed": 0}, pairs
     )
     place = train_config.Place(out=out, device="cpu")
     return kept(
-        train_command.train(config, place, display or Display(), command=["x"], run_id=name)
+        train_command.run_training(config, place, display or Display(), command=["x"], run_id=name)
     )
 
 

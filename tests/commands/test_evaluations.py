@@ -15,12 +15,13 @@ from robustbench_cli.attacks import ATTACKS, Iterated
 from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
-from robustbench_cli.commands.evaluate import Request, Subject, run
+from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.evaluate import run_evaluation
 from robustbench_cli.commands.sweep import points
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.evaluation import search_model, verifier
-from robustbench_cli.evaluation.stages import Column
+from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.models.weights import digest
 from robustbench_cli.runs import records
 
@@ -46,7 +47,7 @@ def evaluated(out, net, chosen, source=None):
         place=train_config.Place(out=out, device="cpu"),
         command=["x"],
     )
-    folder = run(request, Display())
+    folder = run_evaluation(request, Display())
     with np.load(folder / "examples.npz") as arrays:
         return records.read(folder), {key: arrays[key] for key in arrays.files}
 
@@ -100,7 +101,9 @@ WALKED = {"feaatt": "restarts=1,step=0.4,", "pg-ours": "restarts=2,", "mt": "ste
 def test_a_sweep_over_steps_is_what_each_length_alone_is(kind, name, tmp_path, net, monkeypatch):
     """Bit for bit, for every registered attack; read off a longer walk only where that is so."""
     monkeypatch.setattr(search_model, "_has_bf16", lambda _where: True)
-    monkeypatch.setattr(verifier, "SHARE", 20)  # draws enough to see whether luck is the same
+    monkeypatch.setattr(
+        verifier, "VOTING_DRAWS", 20
+    )  # draws enough to see whether luck is the same
     more = {"n": 4 if kind == "random" else 40, "precision": "auto" if kind == "bf16" else "exact"}
     net = Noisy(net, 0.2) if kind == "random" else net
     walk = f"{name}:{WALKED.get(name, '')}steps="
@@ -314,7 +317,7 @@ def test_the_accuracy_told_meanwhile_ends_as_the_one_recorded(random, tmp_path, 
         command=["x"],
     )
     told = Told()
-    found = records.read(run(request, told))
+    found = records.read(run_evaluation(request, told))
     assert told.last.pop("clean") == found.clean_accuracy
     assert told.last == {label: o.robust_accuracy for label, o in found.attacks.items()}
     assert min(told.last.values()) < max(told.last.values())
@@ -366,7 +369,7 @@ def test_the_record_says_what_the_search_ran_in(
 
 
 def test_what_a_stage_has_broken_goes_through_no_other():
-    column = Column.empty(3)
+    column = AttackVerdicts.empty(3)
     column.arrays["by"][0] = 0
     column.arrays["stages"][:] = [1, 1, 0]
     assert column.waiting(1, minimal=False).tolist() == [False, True, True]

@@ -11,7 +11,8 @@ from torch import nn
 from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
-from robustbench_cli.commands.evaluate import Request, Subject, run
+from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.evaluate import run_evaluation
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.models.weights import digest
 from robustbench_cli.runs import records
@@ -33,7 +34,7 @@ def evaluated(out, net, attack, source=None, **more):
         place=train_config.Place(out=out, device="cpu"),
         command=["x"],
     )
-    return records.read(run(request, Display()))
+    return records.read(run_evaluation(request, Display()))
 
 
 class Around(nn.Module):

@@ -33,7 +33,7 @@ def train(out, *more, settings=()):
 
 
 def weights(out, name):
-    return checkpoint.load(out / name / "model.safetensors")[0]
+    return checkpoint.load_tensors(out / name / "model.safetensors")[0]
 
 
 def on_four(out):
@@ -42,7 +42,9 @@ def on_four(out):
 
 def loaded(out, **parents):
     named = parent_runs.Named(**parents).parents(out)
-    return parent_runs.load(named, out, Shape(1, 8, 8, 4, (0.2,), (0.7,)), torch.device("cpu"))
+    return parent_runs.load_parents(
+        named, out, Shape(1, 8, 8, 4, (0.2,), (0.7,)), torch.device("cpu")
+    )
 
 
 def fresh(classes):

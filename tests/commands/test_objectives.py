@@ -23,7 +23,7 @@ def train(out, defense, *more, name="run", epochs=3):
     changes = [word for pair in SMALL for word in ("--set", pair)]
     where = ["--out", str(out), "--name", name, "--epochs", str(epochs), "--quiet"]
     status = main(["train", defense, *where, *changes, *more])
-    return status, records.read(folders.named(name, out, "train")) if status == 0 else None
+    return status, records.read(folders.find_run(name, out, "train")) if status == 0 else None
 
 
 @pytest.mark.parametrize(
@@ -153,19 +153,19 @@ def test_what_needs_labels_refuses_a_pool_without(tmp_path, capsys):
 
 @pytest.mark.parametrize("stop", [(2,), (1, 2), (0, 3)])
 def test_free_at_goes_on_with_the_perturbation_it_had(stop, stopping, tmp_path):
-    typed = {"defense": train_config.parts("free-at:replays=3"), "seed": 0}
+    typed = {"defense": train_config.defense_tables("free-at:replays=3"), "seed": 0}
     config = train_config.train_config(typed, [*SMALL, "train.epochs=3"])
     place = train_config.Place(out=tmp_path, device="cpu")
 
     def begin(name, display):
-        return train_command.train(config, place, display, command=["x"], run_id=name)
+        return train_command.run_training(config, place, display, command=["x"], run_id=name)
 
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
         begin("cut", stopping(*stop))
     cut = train_command.resume("cut", place, Display())
     assert records.sha256(cut / "model.safetensors") == records.sha256(whole / "model.safetensors")
-    (left, _), (right, _) = (checkpoint.load(folder / AIDS) for folder in (cut, whole))
+    (left, _), (right, _) = (checkpoint.load_tensors(folder / AIDS) for folder in (cut, whole))
     delta = right["FreeAT.delta"]
     assert delta.shape == (50, 1, 8, 8)
     assert delta.any()

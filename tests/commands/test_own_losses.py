@@ -18,7 +18,7 @@ def train(out, defense, *changes, epochs=5):
     words = [word for change in (*SMALL, *changes) for word in ("--set", change)]
     where = ["--out", str(out), "--name", "run", "--epochs", str(epochs), "--quiet"]
     status = main(["train", defense, *where, *words])
-    return status, folders.named("run", out, "train") if status == 0 else None
+    return status, folders.find_run("run", out, "train") if status == 0 else None
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ class Stop(Display):
 )
 def test_an_interrupted_run_resumes_to_the_same_weights(defense, optimizer, tmp_path):
     """Both of cot's momenta are kept; the random directions are drawn again as they were."""
-    typed = {"defense": train_config.parts(defense), "seed": 0}
+    typed = {"defense": train_config.defense_tables(defense), "seed": 0}
     changes = ["train.limit=150", "train.epochs=2", f"optimizer.name={optimizer}"]
     config = train_config.train_config(typed, [*SMALL, *changes])
     place = train_config.Place(out=tmp_path, device="cpu")
 
     def begin(name, display):
-        return train_command.train(config, place, display, command=["x"], run_id=name)
+        return train_command.run_training(config, place, display, command=["x"], run_id=name)
 
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):

@@ -18,8 +18,8 @@ from robustbench_cli.commands import train as train_command
 from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
-from robustbench_cli.commands.evaluate import Request
-from robustbench_cli.commands.load_model import Choice, find
+from robustbench_cli.commands.eval_request import Request
+from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.evaluation import journal
 from robustbench_cli.evaluation.journal import read_arrays
@@ -31,22 +31,24 @@ SMALL = ["train.epochs=3", "train.limit=200", "train.probe=50", "model.width=4"]
 
 def config(defense="pgd-at:steps=2", *settings, seed=0):
     return train_config.train_config(
-        {"defense": train_config.parts(defense), "seed": seed}, [*SMALL, *settings]
+        {"defense": train_config.defense_tables(defense), "seed": seed}, [*SMALL, *settings]
     )
 
 
 def train(out, chosen, name="run", display=None):
     place = train_config.Place(out=out, device="cpu")
-    return train_command.train(chosen, place, display or Display(), command=["x"], run_id=name)
+    return train_command.run_training(
+        chosen, place, display or Display(), command=["x"], run_id=name
+    )
 
 
 def evaluate(out, run, attacks, n=60, batch_size=20, display=None, **more):
     place = train_config.Place(out=out, device="cpu")
-    subject, base = find(Choice(run=run), place)
+    subject, base = find_model(Choice(run=run), place)
     typed = {"attack": chosen_attacks(attacks, None, {})}
     chosen = eval_config(base, {**typed, "n": n, "batch_size": batch_size, **more}, [])
     request = Request(subject=subject, config=chosen, place=place, command=["x"])
-    return eval_command.run(request, display or Display())
+    return eval_command.run_evaluation(request, display or Display())
 
 
 class Stop(Display):
@@ -195,13 +197,13 @@ def test_verdicts_are_recorded_per_example_and_add_up(trained):
 
 def test_a_named_evaluation_goes_on_under_its_name(trained, tmp_path):
     place = train_config.Place(out=tmp_path, device="cpu")
-    subject, base = find(Choice(run=str(trained)), place)
+    subject, base = find_model(Choice(run=str(trained)), place)
     typed = {"attack": chosen_attacks(["pgd4"], None, {}), "batch_size": 20, "n": 60}
     chosen = eval_config(base, typed, [])
 
     def judge(display):
         request = Request(subject=subject, config=chosen, place=place, command=[], name="mine")
-        return eval_command.run(request, display)
+        return eval_command.run_evaluation(request, display)
 
     with pytest.raises(KeyboardInterrupt):
         judge(Stop(batches=4))
@@ -281,10 +283,10 @@ def test_a_damaged_or_swapped_checkpoint_is_named(trained, tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     place = train_config.Place(out=tmp_path, device="cpu")
     with pytest.raises(UserError, match=r"model\.safetensors' is damaged or was replaced"):
-        find(Choice(run=str(copy)), place)
+        find_model(Choice(run=str(copy)), place)
     path.unlink()
     with pytest.raises(UserError, match="is missing"):
-        find(Choice(run=str(copy)), place)
+        find_model(Choice(run=str(copy)), place)
 
 
 def test_a_damaged_record_is_named(tmp_path, trained):

@@ -37,7 +37,7 @@ def train(out, defense, *more, name="run", epochs=2):
 
 
 def record(out, name):
-    return records.read(folders.named(name, out, "train"))
+    return records.read(folders.find_run(name, out, "train"))
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,8 @@ def test_what_was_trained_is_evaluated_without_its_teachers(out, capsys):
 def test_the_natural_net_is_kept_and_knows_the_labels(out):
     more = words([*LARGER, "defense.lbgat.natural=digits-cnn:width=6"])
     assert train(out, "lbgat:steps=1", *more, name="two", epochs=6) == 0
-    folder = folders.named("two", out, "train")
-    tensors, note = checkpoint.load(folder / AIDS)
+    folder = folders.find_run("two", out, "train")
+    tensors, note = checkpoint.load_tensors(folder / AIDS)
     assert note["epoch"] == 6
     digits = DATASETS.build(Spec("digits"))
     test = digits.load("test", folder)
@@ -135,12 +135,12 @@ def test_an_interrupted_run_ends_with_the_same_nets(
     defense, teachers, stop, stopping, out, tmp_path
 ):
     parents = parent_runs.Named(teachers=tuple(str(out / name) for name in teachers))
-    typed = {"defense": train_config.parts(defense), "parents": parents.parents(tmp_path)}
+    typed = {"defense": train_config.defense_tables(defense), "parents": parents.parents(tmp_path)}
     config = train_config.train_config(typed, [*SMALL, "train.epochs=2"])
     place = train_config.Place(out=tmp_path, device="cpu")
 
     def begin(name, display):
-        return train_command.train(config, place, display, command=["x"], run_id=name)
+        return train_command.run_training(config, place, display, command=["x"], run_id=name)
 
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
@@ -149,7 +149,7 @@ def test_an_interrupted_run_ends_with_the_same_nets(
     assert (cut / MODEL).read_bytes() == (whole / MODEL).read_bytes()
     assert (cut / AIDS).is_file() == (whole / AIDS).is_file() == (not teachers)
     if not teachers:
-        (left, _), (right, _) = (checkpoint.load(folder / AIDS) for folder in (cut, whole))
+        (left, _), (right, _) = (checkpoint.load_tensors(folder / AIDS) for folder in (cut, whole))
         torch.testing.assert_close(left, right, rtol=0, atol=0)
 
 
@@ -185,11 +185,11 @@ def test_a_natural_net_that_is_none_is_one_line(refused):
 def test_going_on_with_a_teacher_that_changed_is_one_line(tmp_path, stopping, capsys):
     assert train(tmp_path, "standard", name="teacher", epochs=1) == 0
     parents = parent_runs.Named(teachers=("teacher",)).parents(tmp_path)
-    typed = {"defense": train_config.parts("ard:steps=1"), "parents": parents}
+    typed = {"defense": train_config.defense_tables("ard:steps=1"), "parents": parents}
     config = train_config.train_config(typed, [*SMALL, "train.epochs=2"])
     place = train_config.Place(out=tmp_path, device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        train_command.train(config, place, stopping(1), command=["x"], run_id="cut")
+        train_command.run_training(config, place, stopping(1), command=["x"], run_id="cut")
     path = tmp_path / "teacher" / "run.json"
     changed = json.loads(path.read_text())
     changed["checkpoint"]["sha256"] = "0" * 64

@@ -49,8 +49,8 @@ def test_a_defense_is_an_objective_or_a_modifier():
 
 
 def test_presets_and_suites_are_those_that_can_be_loaded():
-    assert [item.name for item in catalogue.scan("presets")] == presets.names()
-    assert [item.name for item in catalogue.scan("suites")] == presets.names("suites")
+    assert [item.name for item in catalogue.scan("presets")] == presets.preset_names()
+    assert [item.name for item in catalogue.scan("suites")] == presets.preset_names("suites")
     assert all(item.summary for kind in ("presets", "suites") for item in catalogue.scan(kind))
 
 

@@ -8,12 +8,12 @@ from robustbench_cli.commands import train_config
 from robustbench_cli.config import presets
 from robustbench_cli.core.errors import UserError
 
-NAMES = presets.names()
+NAMES = presets.preset_names()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_needs_what_it_says(name):
-    lines = presets.find(name).read_text().splitlines()
+    lines = presets.preset_file(name).read_text().splitlines()
     comment = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
     assert presets.needs(name) == re.findall(r"Needs --([a-z-]+)", comment)
 
@@ -27,7 +27,10 @@ def test_a_preset_without_what_it_needs_is_refused_in_one_line(name, smoke):
 
 
 def test_who_learns_without_a_teacher_needs_none():
-    typed = {"preset": "rslad-table-rslad-cifar10", "defense": train_config.parts("trades")}
+    typed = {
+        "preset": "rslad-table-rslad-cifar10",
+        "defense": train_config.defense_tables("trades"),
+    }
     assert train_config.train_config(typed, []).defense.keys() == {"trades"}
 
 
@@ -43,7 +46,9 @@ def test_a_batch_without_a_share_for_extra_data_needs_none(name):
 )
 def test_what_another_defense_still_uses_is_asked_for(name, option):
     with pytest.raises(UserError, match=f"needs --{option}"):
-        train_config.train_config({"preset": name, "defense": train_config.parts("trades")}, [])
+        train_config.train_config(
+            {"preset": name, "defense": train_config.defense_tables("trades")}, []
+        )
 
 
 def test_needs_pass_to_what_is_based_on_a_preset(tmp_path):

@@ -14,7 +14,7 @@ from robustbench_cli.defenses import Recipe
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 
-NAMES = presets.names()
+NAMES = presets.preset_names()
 SHAPES = {"mnist": (1, 28, 10), "cifar100": (3, 32, 100), "folder": (3, 32, 1000)}
 
 
@@ -38,7 +38,9 @@ def test_a_preset_resolves_and_builds(name, asking):
     recipe = Recipe.build(specs_of(config.defense))
     small = MODELS.build(spec_of({"name": "strided-cnn"})).build(shape)
     assert recipe.prepare(small)(torch.rand(2, channels, side, side)).shape == (2, classes)
-    assert list(config.defense) == list(train_config.parts(train_config.subject(config.defense)))
+    assert list(config.defense) == list(
+        train_config.defense_tables(train_config.subject(config.defense))
+    )
     optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
     schedule = SCHEDULES.build(spec_of(config.schedule))
     rates = [schedule(i / config.train.epochs) for i in range(config.train.epochs)]
@@ -50,7 +52,7 @@ def test_a_preset_resolves_and_builds(name, asking):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_says_what_it_is_and_where_from(name):
-    lines = presets.find(name).read_text().splitlines()
+    lines = presets.preset_file(name).read_text().splitlines()
     comment = " ".join(line for line in lines if line.startswith("#"))
     assert lines[0].startswith("# ")
     assert "https://" in comment or name == "standard-mnist"
@@ -122,4 +124,4 @@ def test_a_circle_of_bases_is_one_line(tmp_path):
     one.write_text(f'base = "{two}"\n')
     two.write_text(f'base = "{one}"\n')
     with pytest.raises(UserError, match="its own base"):
-        presets.load(str(one))
+        presets.load_preset(str(one))

@@ -10,7 +10,7 @@ from robustbench_cli.core.errors import UserError
 
 def train(*pairs, **typed):
     return train_config.train_config(
-        {"defense": train_config.parts("standard"), **typed}, list(pairs)
+        {"defense": train_config.defense_tables("standard"), **typed}, list(pairs)
     )
 
 
@@ -105,12 +105,14 @@ def test_a_name_and_a_parameter_that_disagree_are_refused():
 @pytest.mark.parametrize("text", ["pgd-at:step=2/255", "trades:step=0.007"])
 def test_a_step_in_pixels_is_refused_in_training_too(text):
     with pytest.raises(UserError, match="fraction of eps"):
-        train_config.train_config({"defense": train_config.parts(text)}, [])
+        train_config.train_config({"defense": train_config.defense_tables(text)}, [])
 
 
 def test_the_margin_belongs_inside_the_smoothed_criterion():
     with pytest.raises(UserError, match="write he after label-smoothing"):
-        train_config.train_config({"defense": train_config.parts("trades+he+label-smoothing")}, [])
+        train_config.train_config(
+            {"defense": train_config.defense_tables("trades+he+label-smoothing")}, []
+        )
     assert train_config.train_config(
-        {"defense": train_config.parts("trades+label-smoothing+he")}, []
+        {"defense": train_config.defense_tables("trades+label-smoothing+he")}, []
     )

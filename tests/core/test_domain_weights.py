@@ -10,7 +10,7 @@ from robustbench_cli.core.domain_weights import (
     onto_simplex,
     settled,
     towards_worst,
-    uniform,
+    uniform_weights,
 )
 from robustbench_cli.core.errors import UserError
 
@@ -59,7 +59,7 @@ def test_the_projection_brings_no_two_points_further_apart():
 def test_steps_of_a_fiftieth_end_where_the_formula_says(gamma, weights):
     expected = rows(tuple(map(float, weights)))
     torch.testing.assert_close(settled(LOSSES, gamma), expected, rtol=0, atol=1e-12)
-    w = uniform(LOSSES)
+    w = uniform_weights(LOSSES)
     for _ in range(5000):
         w = towards_worst(w, LOSSES, gamma, rows((1 / 50,)))
     torch.testing.assert_close(w, expected, rtol=0, atol=1e-9)
@@ -67,7 +67,7 @@ def test_steps_of_a_fiftieth_end_where_the_formula_says(gamma, weights):
 
 def test_gamma_leads_from_the_worst_domain_to_the_average():
     torch.testing.assert_close(settled(LOSSES, 1e-9), rows((0.0, 0.0, 1.0)))
-    torch.testing.assert_close(settled(LOSSES, 1e9), uniform(LOSSES))
+    torch.testing.assert_close(settled(LOSSES, 1e9), uniform_weights(LOSSES))
 
 
 def test_a_pace_of_zero_keeps_any_weights():
@@ -79,7 +79,7 @@ def test_a_pace_of_zero_keeps_any_weights():
 
 def test_equal_losses_keep_weights_alike_and_an_order_of_domains_is_no_matter():
     alike = torch.full((2, 4), 7.0)
-    w = uniform(alike)
+    w = uniform_weights(alike)
     torch.testing.assert_close(towards_worst(w, alike, 3.0, torch.ones(2, 1)), w)
     losses, order = torch.randn(6, 4), torch.tensor([2, 0, 3, 1])
     torch.testing.assert_close(settled(losses[:, order], 2.0), settled(losses, 2.0)[:, order])

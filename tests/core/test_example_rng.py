@@ -2,7 +2,7 @@
 
 import torch
 
-from robustbench_cli.core.example_rng import Noise, generator, key
+from robustbench_cli.core.example_rng import Noise, stream_generator, stream_key
 
 X = torch.empty(50, 3, 8, 8)
 
@@ -62,7 +62,7 @@ def test_uniform_is_uniform_and_normal_is_normal():
 def test_numbers_are_the_same_on_every_machine():
     """Golden values: a change would silently change every published verdict."""
     drawn = Noise(0, torch.tensor([0, 41])).fork("start").uniform(torch.empty(2, 2))
-    assert key(0, "a") == key(0, "a") != key(0, "b")
+    assert stream_key(0, "a") == stream_key(0, "a") != stream_key(0, "b")
     again = Noise(0, torch.tensor([41])).fork("start").uniform(torch.empty(1, 2))
     assert torch.equal(again, drawn[1:])
     expected = torch.tensor(GOLDEN)
@@ -70,7 +70,9 @@ def test_numbers_are_the_same_on_every_machine():
 
 
 def test_generators_for_whole_runs_follow_their_key():
-    a, b, c = (torch.randperm(20, generator=generator(*k)) for k in ((0, "x"), (0, "x"), (1, "x")))
+    a, b, c = (
+        torch.randperm(20, generator=stream_generator(*k)) for k in ((0, "x"), (0, "x"), (1, "x"))
+    )
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 

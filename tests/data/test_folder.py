@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.example_rng import generator
+from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
 
@@ -20,7 +20,7 @@ Picture = Callable[..., bytes]
 def load(text: str, split: str = "train") -> Split:
     """The split with its fixed shuffle undone: the order of the sorted files."""
     found = DATASETS.build(Spec.parse(text)).load(split, Path("/nonexistent"))
-    order = torch.randperm(len(found), generator=generator("folder", split))
+    order = torch.randperm(len(found), generator=stream_generator("folder", split))
     return found.only(order.argsort())
 
 

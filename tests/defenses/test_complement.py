@@ -53,7 +53,7 @@ def test_gce_by_hand(params, expected):
 @pytest.mark.parametrize(("variant", "expected"), [("code", -0.128845), ("paper", -0.193267)])
 def test_the_complement_entropy_by_hand(variant, expected):
     cot = DEFENSES.build(Spec("cot", {"variant": variant}))
-    step = step_of(None, (LOGITS, Y), turn=1)
+    step = step_of(None, (LOGITS, Y), update_index=1)
     value = cot.loss(step, Passes(lambda x: x, {"clean": LOGITS})).mean()
     assert value.item() == pytest.approx(expected, abs=1e-6)
 
@@ -138,23 +138,27 @@ def test_cot_is_two_optimisers_in_turn(kind, decay, model, batch):
     net, twin = copy.deepcopy(model).train(), copy.deepcopy(model).train()
     recipe = Recipe.build(parse("cot"))
     shape = Shape(1, 8, 8, 4, (0.2,), (0.7,))
-    aids = recipe.aids(Setting(model=net, shape=shape, batch_size=6, fresh=lambda: net))
+    auxiliaries = recipe.auxiliaries(
+        Setting(model=net, shape=shape, batch_size=6, fresh=lambda: net)
+    )
 
     def optimizer(parameters):
         if kind == "sgd":
             return torch.optim.SGD(parameters, 0.05, momentum=0.9, weight_decay=decay)
         return torch.optim.Adam(parameters, 0.01, weight_decay=decay)
 
-    ours = optimizer([{"params": list(net.parameters())}, *recipe.groups(aids)])
+    ours = optimizer([{"params": list(net.parameters())}, *recipe.groups(auxiliaries)])
     primary, complement = optimizer(twin.parameters()), optimizer(twin.parameters())
     for _ in range(3):
-        for turn in range(recipe.objective.turns):
-            step = step_of(net, batch, turn=turn, aids=dict(aids.items()))
+        for update_index in range(recipe.objective.updates_per_batch):
+            step = step_of(
+                net, batch, update_index=update_index, auxiliaries=dict(auxiliaries.items())
+            )
             ours.zero_grad()
             with ExitStack() as release:
                 recipe.backward(step, release)
                 ours.step()
-            recipe.moved(step)
+            recipe.after_optimizer_step(step)
         primary.zero_grad()
         F.cross_entropy(twin(x), y).backward()
         primary.step()
@@ -165,8 +169,8 @@ def test_cot_is_two_optimisers_in_turn(kind, decay, model, batch):
         ((q * q.log()).sum(1).mean() / 3).backward()
         complement.step()
     torch.testing.assert_close(net.state_dict(), twin.state_dict())
-    torch.testing.assert_close(list(aids["COT"].copies), list(net.parameters()))
-    assert isinstance(aids["COT"], Twins)
+    torch.testing.assert_close(list(auxiliaries["COT"].copies), list(net.parameters()))
+    assert isinstance(auxiliaries["COT"], Twins)
 
 
 @pytest.mark.parametrize("name", ["gce", "gce-at", "cot"])
@@ -174,7 +178,7 @@ def test_two_classes_have_no_complement_to_spread(name, model):
     shape = Shape(1, 8, 8, 2, (0.2,), (0.7,))
     setting = Setting(model=model, shape=shape, batch_size=6, fresh=lambda: model)
     with pytest.raises(UserError, match=f"{name} spreads the wrong classes' shares"):
-        Recipe.build(parse(name)).aids(setting)
+        Recipe.build(parse(name)).auxiliaries(setting)
 
 
 @pytest.mark.parametrize(

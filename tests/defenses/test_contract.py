@@ -88,7 +88,7 @@ def one_step(recipe, net, step, optimizer=None):
     setting = Setting(
         model=net, shape=shape, batch_size=len(step.x), fresh=lambda: copy.deepcopy(net)
     )
-    step = replace(step, aids=dict(recipe.aids(setting).items()))
+    step = replace(step, auxiliaries=dict(recipe.auxiliaries(setting).items()))
     with ExitStack() as moved:
         trained = recipe.backward(step, moved)
         if optimizer:

@@ -61,5 +61,5 @@ def test_a_square_that_does_not_fit_is_refused_before_training(model):
     setting = Setting(model=model, shape=shape, batch_size=8, fresh=lambda: model)
     part = DEFENSES.build(Spec("cutout", {"length": 9}))
     with pytest.raises(UserError, match="cutout:length=9: the images have 8 pixels a side"):
-        part.aid(setting)
-    assert replace(part, length=8).aid(setting) is None
+        part.auxiliary(setting)
+    assert replace(part, length=8).auxiliary(setting) is None

@@ -38,7 +38,7 @@ def step_of(model, batch, recipe, epoch=0):
         noise=Noise(0, torch.arange(len(x))),
         epoch=epoch,
         teachers=tuple(net(i, 6).eval().requires_grad_(False) for i in (1, 2)),
-        aids=dict(recipe.aids(setting).double().items()),
+        auxiliaries=dict(recipe.auxiliaries(setting).double().items()),
     )
 
 
@@ -173,13 +173,13 @@ def test_weights_of_more_than_one_are_refused():
 def test_both_nets_learn_and_the_distance_pulls_at_both(text, model, batch):
     recipe = Recipe.build(parse(text))
     step = step_of(model.train(), batch, recipe)
-    (natural,) = step.aids.values()
+    (natural,) = step.auxiliaries.values()
     counter = next(m for m in natural.modules() if isinstance(m, torch.nn.BatchNorm2d))
     before = int(counter.num_batches_tracked)
     with ExitStack() as release:
         recipe.backward(step, release)
     assert int(counter.num_batches_tracked) == before + 1  # one pass, in train mode
-    (group,) = recipe.groups(torch.nn.ModuleDict(step.aids))
+    (group,) = recipe.groups(torch.nn.ModuleDict(step.auxiliaries))
     assert [*map(id, group["params"])] == [*map(id, natural.parameters())]
     pulled = [p.grad.clone() for p in natural.parameters()]
 
@@ -192,7 +192,7 @@ def test_both_nets_learn_and_the_distance_pulls_at_both(text, model, batch):
 def test_the_robust_net_s_gradient_does_not_know_whether_the_natural_one_learns(model, batch):
     recipe = Recipe.build(parse("lbgat"))
     step = step_of(model.train(), batch, recipe)
-    (natural,) = step.aids.values()
+    (natural,) = step.auxiliaries.values()
     x_adv = recipe.objective.crafted(step)["adv"]
     weights = list(model.parameters())
     passes = Passes(model, {"clean": step.x, "adv": x_adv})
@@ -203,20 +203,20 @@ def test_the_robust_net_s_gradient_does_not_know_whether_the_natural_one_learns(
 
 
 def test_the_natural_net_is_another_one_and_may_be_of_another_kind(model):
-    def aid(text):
+    def auxiliary(text):
         recipe = Recipe.build(parse(text))
         setting = Setting(model=model, shape=SHAPE, batch_size=6, fresh=lambda: net(9))
-        (made,) = recipe.aids(setting).values()
+        (made,) = recipe.auxiliaries(setting).values()
         return made
 
-    own = aid("lbgat")
+    own = auxiliary("lbgat")
     assert [p.shape for p in own.parameters()] == [p.shape for p in model.parameters()]
     assert not torch.equal(own.head.weight, model.head.weight)
-    wider = aid("lbgat:natural=digits-cnn:width=6")
+    wider = auxiliary("lbgat:natural=digits-cnn:width=6")
     assert wider.head.in_features > own.head.in_features
     assert wider.head.out_features == 4
     assert wider.training
     model.low_precision = True
-    assert aid("lbgat6").low_precision
+    assert auxiliary("lbgat6").low_precision
     with pytest.raises(UserError, match="unknown model 'resnet-81'; did you mean"):
-        aid("lbgat:natural=resnet-81")
+        auxiliary("lbgat:natural=resnet-81")

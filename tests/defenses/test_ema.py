@@ -9,7 +9,7 @@ import torch
 from robustbench_cli.commands import train as train_command
 from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.load_model import Choice, find
+from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses.ema import Average
@@ -21,10 +21,13 @@ SMALL = ["train.epochs=3", "train.limit=200", "train.probe=50", "model.width=4"]
 
 def train(out, name, *settings, display=None):
     chosen = train_config.train_config(
-        {"defense": train_config.parts("pgd-at:steps=2+ema:decay=0.9")}, [*SMALL, *settings]
+        {"defense": train_config.defense_tables("pgd-at:steps=2+ema:decay=0.9")},
+        [*SMALL, *settings],
     )
     place = train_config.Place(out=out, device="cpu")
-    return train_command.train(chosen, place, display or Display(), command=["x"], run_id=name)
+    return train_command.run_training(
+        chosen, place, display or Display(), command=["x"], run_id=name
+    )
 
 
 def test_the_average_is_the_recursion_with_tensorflow_s_bound_on_the_decay(model):
@@ -59,12 +62,12 @@ def test_the_model_gets_its_own_weights_back(model):
     with torch.no_grad():
         for p in average.model.parameters():
             p.add_(1)
-    with part.kept(model, average):
+    with part.swap_in_eval_weights(model, average):
         torch.testing.assert_close(model.state_dict(), average.model.state_dict())
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
     def interrupted():
-        with part.kept(model, average):
+        with part.swap_in_eval_weights(model, average):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -97,8 +100,8 @@ def folders(tmp_path_factory):
 
 
 def test_what_is_saved_is_the_average_and_training_goes_on_without_it(folders):
-    kept, _ = checkpoint.load(folders[2] / "model.safetensors")
-    state, _ = checkpoint.load(folders[2] / "state.safetensors")
+    kept, _ = checkpoint.load_tensors(folders[2] / "model.safetensors")
+    state, _ = checkpoint.load_tensors(folders[2] / "state.safetensors")
     average = {k.removeprefix("aids.EMA.model."): v for k, v in state.items() if "aids.EMA.m" in k}
     torch.testing.assert_close(kept, average, rtol=0, atol=0)
     own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
@@ -108,7 +111,7 @@ def test_what_is_saved_is_the_average_and_training_goes_on_without_it(folders):
 def test_what_is_measured_is_the_average(folders):
     """The history's accuracy on training images is that of the saved weights."""
     run = records.read(folders[0])
-    subject, _ = find(Choice(run=str(folders[0])), train_config.Place(out=folders[0].parent))
+    subject, _ = find_model(Choice(run=str(folders[0])), train_config.Place(out=folders[0].parent))
     data = train_config.DATASETS.build(Spec("digits")).load("train", Path()).only(slice(50))
     with torch.no_grad():
         right = subject.model.eval()(data.images(slice(50))).argmax(1) == data.y

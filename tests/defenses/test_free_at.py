@@ -28,22 +28,24 @@ SHAPE = Shape(1, 8, 8, 4, (0.2,), (0.7,))
 
 def aids_of(recipe, model, batch_size):
     setting = Setting(model=model, shape=SHAPE, batch_size=batch_size, fresh=lambda: model)
-    return recipe.aids(setting).double()
+    return recipe.auxiliaries(setting).double()
 
 
-def step_of(model, x, y, aids, norm="Linf"):
+def step_of(model, x, y, auxiliaries, norm="Linf"):
     noise = Noise(0, torch.arange(len(x)))
     threat = Threat(norm, EPS)
-    return Step(model=model, x=x, y=y, threat=threat, noise=noise, aids=dict(aids.items()))
+    return Step(
+        model=model, x=x, y=y, threat=threat, noise=noise, auxiliaries=dict(auxiliaries.items())
+    )
 
 
-def replayed(recipe, model, x, y, aids, optimizer, norm="Linf"):
+def replayed(recipe, model, x, y, auxiliaries, optimizer, norm="Linf"):
     """One batch; the losses of its updates."""
     losses = []
-    for turn in range(recipe.objective.turns):
+    for update_index in range(recipe.objective.updates_per_batch):
         optimizer.zero_grad()
         with ExitStack() as release:
-            step = replace(step_of(model, x, y, aids, norm), turn=turn)
+            step = replace(step_of(model, x, y, auxiliaries, norm), update_index=update_index)
             losses.append(recipe.backward(step, release).loss)
             optimizer.step()
     return losses
@@ -75,11 +77,13 @@ def test_every_update_is_the_algorithm_s(model, batch):
     reference, net = copy.deepcopy(model), model
     expected, delta = by_hand(reference, batches, 6, 3, 0.05)
     recipe = Recipe.build(parse("free-at:replays=3"))
-    aids = aids_of(recipe, net, 6)
+    auxiliaries = aids_of(recipe, net, 6)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
-    losses = [loss for each in batches for loss in replayed(recipe, net, *each, aids, optimizer)]
+    losses = [
+        loss for each in batches for loss in replayed(recipe, net, *each, auxiliaries, optimizer)
+    ]
     torch.testing.assert_close(losses, expected)
-    torch.testing.assert_close(aids["FreeAT"].delta, delta)
+    torch.testing.assert_close(auxiliaries["FreeAT"].delta, delta)
     torch.testing.assert_close(net.state_dict(), reference.state_dict())
 
 
@@ -92,9 +96,9 @@ def test_a_linear_model_s_perturbation_is_at_the_border_after_one_replay():
     against = torch.where(y == 0, 1, -1)[:, None] * (weight[1] - weight[0]).sign()
     for replays in (1, 4):
         recipe = Recipe.build(parse(f"free-at:replays={replays}"))
-        aids = aids_of(recipe, net, 5)
-        replayed(recipe, net, x, y, aids, torch.optim.SGD(net.parameters(), lr=0.0))
-        torch.testing.assert_close(aids["FreeAT"].delta.flatten(1), EPS * against)
+        auxiliaries = aids_of(recipe, net, 5)
+        replayed(recipe, net, x, y, auxiliaries, torch.optim.SGD(net.parameters(), lr=0.0))
+        torch.testing.assert_close(auxiliaries["FreeAT"].delta.flatten(1), EPS * against)
 
 
 def test_one_replay_is_fgsm_with_the_batch_before_s_gradient(model, batch):
@@ -104,10 +108,10 @@ def test_one_replay_is_fgsm_with_the_batch_before_s_gradient(model, batch):
     (slope,) = torch.autograd.grad(F.cross_entropy(model(image), y), image)
     stale = (x.flip(0) + ((x + EPS * slope.sign()).clamp(0, 1) - x)).clamp(0, 1)
     recipe = Recipe.build(parse("free-at:replays=1"))
-    aids = aids_of(recipe, model, 6)
+    auxiliaries = aids_of(recipe, model, 6)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
-    (first,) = replayed(recipe, model, x, y, aids, still)
-    (second,) = replayed(recipe, model, x.flip(0), y, aids, still)
+    (first,) = replayed(recipe, model, x, y, auxiliaries, still)
+    (second,) = replayed(recipe, model, x.flip(0), y, auxiliaries, still)
     torch.testing.assert_close(first, F.cross_entropy(model(x), y).detach())
     torch.testing.assert_close(second, F.cross_entropy(model(stale), y).detach())
 
@@ -116,12 +120,12 @@ def test_one_replay_is_fgsm_with_the_batch_before_s_gradient(model, batch):
 def test_images_stay_in_the_ball_and_the_box(norm, model, batch):
     x, y = batch
     recipe = Recipe.build(parse("free-at:replays=2"))
-    aids = aids_of(recipe, model, 6)
+    auxiliaries = aids_of(recipe, model, 6)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for images in (x, x.flip(0), (x > 0.5).double()):
-        replayed(recipe, model, images, y, aids, optimizer, norm)
-        step = step_of(model, images, y, aids, norm)
-        assert step.threat.inside(images + aids["FreeAT"].delta, images).all()
+        replayed(recipe, model, images, y, auxiliaries, optimizer, norm)
+        step = step_of(model, images, y, auxiliaries, norm)
+        assert step.threat.inside(images + auxiliaries["FreeAT"].delta, images).all()
         crafted = recipe.objective.crafted(replace(step, x=x))["adv"].detach()
         assert step.threat.inside(crafted, x).all()
         assert not torch.equal(crafted, x)
@@ -135,11 +139,13 @@ def test_an_epoch_updates_replays_times_and_hands_the_perturbation_on():
 
     class Watched(FreeAT):
         def crafted(self, step):
-            deltas.append((step.turn, len(step.x), step.aid(self, Carried).delta.clone()))
+            deltas.append(
+                (step.update_index, len(step.x), step.auxiliary(self, Carried).delta.clone())
+            )
             return super().crafted(step)
 
-        def moved(self, step):
-            updates.append(step.aid(self, Carried).delta.clone())
+        def after_optimizer_step(self, step):
+            updates.append(step.auxiliary(self, Carried).delta.clone())
 
     recipe = Recipe(Watched(replays=3))
     trainer = Trainer(
@@ -151,11 +157,11 @@ def test_an_epoch_updates_replays_times_and_hands_the_perturbation_on():
         options=Training(epochs=2, batch_size=32, lr=0.01, probe=0),
         dataset=dataset,
         data=dataset.load("train", Path()).only(slice(70)),
-        aids=aids_of(recipe, net, 32).float(),
+        auxiliaries=aids_of(recipe, net, 32).float(),
     )
     trainer.epoch(0)
     trainer.epoch(1)
-    assert [turn for turn, _, _ in deltas] == [0, 1, 2] * 6
+    assert [update_index for update_index, _, _ in deltas] == [0, 1, 2] * 6
     assert [size for _, size, _ in deltas[::3]] == [32, 32, 6] * 2
     assert len(updates) == 18
     assert not deltas[0][2].any()

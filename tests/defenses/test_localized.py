@@ -17,7 +17,7 @@ from robustbench_cli.data.bank import Bank
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe, parse
 from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
-from robustbench_cli.masks import Sight, bound
+from robustbench_cli.masks import Sight, bind_to_images
 from robustbench_cli.models import Shape
 
 ATTACKING = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Adversarial)]
@@ -53,11 +53,13 @@ def one_step(text, step):
     recipe = Recipe.build(parse(text))
     net = recipe.prepare(copy.deepcopy(step.model)).train()
     shape = Shape(1, 8, 8, 4, (0.2,), (0.7,))
-    aids = recipe.aids(
+    auxiliaries = recipe.auxiliaries(
         Setting(model=net, shape=shape, batch_size=6, fresh=lambda: copy.deepcopy(net))
     )
     with ExitStack() as moved:
-        trained = recipe.backward(replace(step, model=net, aids=dict(aids.items())), moved)
+        trained = recipe.backward(
+            replace(step, model=net, auxiliaries=dict(auxiliaries.items())), moved
+        )
     return trained.loss, [p.grad for p in net.parameters()]
 
 
@@ -67,11 +69,11 @@ def test_every_inner_attack_keeps_to_the_mask(name, step):
     setting = Setting(
         model=step.model, shape=Shape(1, 8, 8, 4, (0.2,), (0.7,)), batch_size=6, fresh=lambda: None
     )
-    aids = dict(Recipe(objective).aids(setting).items()) if name == "free-at" else {}
-    for carried in aids.values():
+    auxiliaries = dict(Recipe(objective).auxiliaries(setting).items()) if name == "free-at" else {}
+    for carried in auxiliaries.values():
         carried.delta.normal_()  # what an earlier batch left anywhere
-    threat = bound(step.threat, Sight(model=step.model, x=step.x, y=step.y))
-    adv = objective.crafted(replace(step, threat=threat, aids=aids))["adv"]
+    threat = bind_to_images(step.threat, Sight(model=step.model, x=step.x, y=step.y))
+    adv = objective.crafted(replace(step, threat=threat, auxiliaries=auxiliaries))["adv"]
     assert torch.equal(middle(adv.detach()), middle(step.x))
     assert not torch.equal(adv, step.x)
 
@@ -136,7 +138,7 @@ def test_localized_is_half_clean_half_attacked_in_the_background(model, batch):
 
 
 def test_localized_keeps_to_both_masks_where_the_threat_has_one_too(step):
-    dark = bound(step.threat, Sight(model=step.model, x=step.x, y=step.y))
+    dark = bind_to_images(step.threat, Sight(model=step.model, x=step.x, y=step.y))
     objective = DEFENSES.build(Spec("localized", {"mask": "threshold:above=0.5"}))
     adv = objective.perturb(replace(step, threat=dark))
     changed = adv != step.x

@@ -92,7 +92,7 @@ def test_a_mixture_belongs_to_seed_epoch_and_batch(step):
         return mixup().inputs(replace(step, **changes))
 
     same = made(epoch=1, batch=2)
-    again = made(epoch=1, batch=2, turn=3)
+    again = made(epoch=1, batch=2, update_index=3)
     assert torch.equal(same.x, again.x)
     assert torch.equal(same.y, again.y)
     for other in ({"epoch": 2}, {"batch": 3}, {"noise": Noise(1, torch.arange(4))}):

@@ -50,15 +50,17 @@ def trained(text, model, batch, lr=0.0, steps=1):
     net = recipe.prepare(copy.deepcopy(model)).train()
     x, y = batch
     shape = Shape(1, 8, 8, 4, (0.2,), (0.7,))
-    aids = recipe.aids(Setting(model=net, shape=shape, batch_size=6, fresh=lambda: net))
-    before = copy.deepcopy(aids["PCL"])
+    auxiliaries = recipe.auxiliaries(
+        Setting(model=net, shape=shape, batch_size=6, fresh=lambda: net)
+    )
+    before = copy.deepcopy(auxiliaries["PCL"])
     step = Step(
         model=net,
         x=x,
         y=y,
         threat=Threat("Linf", 0.1),
         noise=Noise(0, torch.arange(len(x))),
-        aids=dict(aids.items()),
+        auxiliaries=dict(auxiliaries.items()),
     )
     optimizer = torch.optim.SGD(net.parameters(), lr)
     for epoch in range(steps):
@@ -66,7 +68,7 @@ def trained(text, model, batch, lr=0.0, steps=1):
         with ExitStack() as release:
             result = recipe.backward(replace(step, epoch=epoch), release)
             optimizer.step()
-    return net, before, aids["PCL"], result
+    return net, before, auxiliaries["PCL"], result
 
 
 def test_each_layer_has_prototypes_and_they_make_plain_steps(model, batch):
@@ -183,7 +185,9 @@ def test_resuming_restores_prototypes_bit_for_bit(tmp_path, monkeypatch):
     found = []
     for name in ("cut", "whole"):
         folder = Path(tmp_path) / name
-        files = (checkpoint.load(folder / f"{kind}.safetensors")[0] for kind in ("aids", "model"))
+        files = (
+            checkpoint.load_tensors(folder / f"{kind}.safetensors")[0] for kind in ("aids", "model")
+        )
         found.append({key: value for tensors in files for key, value in tensors.items()})
     assert {"PCL.near.0", "PCL.far.1", "head.dense.weight"} <= {*found[0]}
     assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())

@@ -14,7 +14,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Objective, Recipe, parse
 from robustbench_cli.defenses._step import Step
-from robustbench_cli.defenses._weights import moved
+from robustbench_cli.defenses._weights import move_weights
 from robustbench_cli.defenses.amp import AMP
 from robustbench_cli.defenses.rwp import RWP
 from robustbench_cli.defenses.sam import SAM
@@ -113,11 +113,11 @@ def test_weights_that_make_no_step_come_back_bit_for_bit(text, model, batch):
 
 def test_a_step_made_on_moved_weights_is_kept_and_an_error_leaves_nothing():
     net = Numbers((1.0, 2.0))
-    with torch.no_grad(), moved(list(net.values), [torch.tensor([0.5, 0.25])]):
+    with torch.no_grad(), move_weights(list(net.values), [torch.tensor([0.5, 0.25])]):
         assert net.values[0].tolist() == [1.5, 2.25]
         net.values[0].sub_(0.125)
     assert net.values[0].tolist() == [0.875, 1.875]
-    with pytest.raises(ZeroDivisionError), moved(list(net.values), [torch.ones(2)]):
+    with pytest.raises(ZeroDivisionError), move_weights(list(net.values), [torch.ones(2)]):
         raise ZeroDivisionError
     assert net.values[0].tolist() == [0.875, 1.875]
 
@@ -207,7 +207,7 @@ def test_the_random_direction_belongs_to_the_seed_the_epoch_the_batch_and_the_tu
         replace(step, noise=Noise(1, ids)),
         replace(step, noise=Noise(0, ids, "epoch 1")),
         replace(step, batch=1),
-        replace(step, turn=1),
+        replace(step, update_index=1),
     ]
     for other in others:
         cosine = F.cosine_similarity(drawn(other), first, dim=0)

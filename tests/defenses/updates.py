@@ -18,7 +18,8 @@ from robustbench_cli.data import DATASETS
 from robustbench_cli.data.pool import Pool
 from robustbench_cli.defenses import Recipe, parse
 from robustbench_cli.defenses._step import Setting
-from robustbench_cli.distributed.group import joined
+from robustbench_cli.distributed import env
+from robustbench_cli.distributed.group import join_processes
 from robustbench_cli.models import MODELS, Classifier, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.training.trainer import Trainer
@@ -54,16 +55,16 @@ def updated(text, shard):
     digits = DATASETS.build(Spec("digits"))
     train, test = (digits.load(split, Path()) for split in ("train", "test"))
     setting = Setting(model=model, shape=SHAPE, batch_size=7, fresh=lambda: net(recipe, shard.rank))
-    aids = recipe.aids(setting).double()
+    auxiliaries = recipe.auxiliaries(setting).double()
     teachers = [net(recipe, 7 + i).eval().requires_grad_(False) for i in range(2)]
-    optimizer = OPTIMIZERS.build(Spec("sgd")).build(model, 0.02, recipe.groups(aids))
+    optimizer = OPTIMIZERS.build(Spec("sgd")).build(model, 0.02, recipe.groups(auxiliaries))
     pool = Pool(data=without_labels(test.only(slice(20))), share=0.4, first=16)
     trainer = Trainer(
         model=model,
         recipe=recipe,
         pool=pool if pooled(recipe) else None,
         teachers=tuple(teachers[: recipe.objective.teachers]),
-        aids=aids,
+        auxiliaries=auxiliaries,
         optimizer=optimizer,
         schedule=SCHEDULES.build(Spec("constant")),
         threat=Threat("Linf", 0.1),
@@ -75,16 +76,20 @@ def updated(text, shard):
     )
     trainer.agree()
     row = trainer.epoch(0)
-    with trainer.kept():
-        state = {**model.state_dict(), **{f"aid {k}": v for k, v in aids.state_dict().items()}}
+    with trainer.swap_in_eval_weights():
+        state = {
+            **model.state_dict(),
+            **{f"aid {k}": v for k, v in auxiliaries.state_dict().items()},
+        }
     told = {k: v for k, v in row.items() if v is not None and "seconds" not in k}
     return state | {f"row {k}": torch.tensor(v) for k, v in told.items()}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined("cpu") as shard:
+    with join_processes("cpu") as shard:
         for text in sys.argv[2:]:
             found = updated(text, shard)
-            if shard.first:
+            if shard.is_main:
                 torch.save(found, Path(sys.argv[1]) / f"{text}.pt")
+    env.end_process(0)

@@ -17,7 +17,8 @@ import signal, sys, time
 from pathlib import Path
 import torch
 from robustbench_cli.core.errors import RunError, UserError
-from robustbench_cli.distributed.group import joined
+from robustbench_cli.distributed import env
+from robustbench_cli.distributed.group import join_processes
 
 def interrupt(number, frame):
     raise KeyboardInterrupt
@@ -27,12 +28,13 @@ torch.set_num_threads(1)
 out = Path(sys.argv[1])
 rank = None
 try:
-    with joined("cpu") as shard:
+    with join_processes("cpu") as shard:
         rank = shard.rank
 {body}
 except BaseException as error:
     (out / str(rank)).write_text(f"{{type(error).__name__}} {{error}}")
-    sys.exit(1)
+    env.end_process(1)
+env.end_process(0)
 """
 
 
@@ -57,14 +59,14 @@ def test_sums_and_copies_keep_every_tensor_s_shape_type_and_layout(tmp_path):
     body = """\
 x = torch.full((2, 3, 4, 4), shard.rank + 1.0).contiguous(memory_format=torch.channels_last)
 y = torch.full((5,), shard.rank + 1.0)
-shard.add([x, y])
+shard.all_reduce_sum_([x, y])
 assert (x == 3).all() and (y == 3).all(), (x, y)
 assert x.is_contiguous(memory_format=torch.channels_last)
 z = [torch.tensor(7 * shard.rank), torch.full((2,), shard.rank + 0.5), torch.ones(2) * shard.rank]
-shard.spread(z)
+shard.broadcast_(z)
 assert [t.tolist() for t in z] == [0, [0.5, 0.5], [0, 0]], z
-with shard.ahead():
-    if shard.first:
+with shard.main_process_first():
+    if shard.is_main:
         time.sleep(0.2)
         (out / "first").touch()
     assert (out / "first").exists()
@@ -74,11 +76,11 @@ with shard.ahead():
 
 
 @pytest.mark.parametrize(
-    "waiting", ["shard.gathered(0)", "time.sleep(60)"], ids=["for the other", "for nobody"]
+    "waiting", ["shard.all_gather(0)", "time.sleep(60)"], ids=["for the other", "for nobody"]
 )
 def test_everyone_fails_for_the_reason_of_the_one_that_failed(tmp_path, waiting):
     body = f"""\
-if shard.first:
+if shard.is_main:
     {waiting}
 else:
     raise UserError("no room on the disk")
@@ -90,10 +92,10 @@ else:
 
 def test_a_process_that_was_killed_is_missed(tmp_path):
     body = """\
-if not shard.first:
+if not shard.is_main:
     import os
     os.kill(os.getpid(), signal.SIGKILL)
-shard.gathered(0)
+shard.all_gather(0)
 """
     _, raised = launched(tmp_path, body)
     assert raised == {0: "RunError another process of this run is gone"}
@@ -101,9 +103,9 @@ shard.gathered(0)
 
 def test_an_error_of_another_kind_is_named(tmp_path):
     body = """\
-if not shard.first:
+if not shard.is_main:
     raise MemoryError("of 3 GB")
-shard.gathered(0)
+shard.all_gather(0)
 """
     _, raised = launched(tmp_path, body)
     assert raised == {0: "RunError MemoryError: of 3 GB", 1: "MemoryError of 3 GB"}
@@ -111,11 +113,11 @@ shard.gathered(0)
 
 def test_alone_nothing_is_waited_for():
     x = torch.ones(3)
-    ALONE.add([x])
-    ALONE.spread([x])
+    ALONE.all_reduce_sum_([x])
+    ALONE.broadcast_([x])
     assert x.tolist() == [1, 1, 1]
-    assert ALONE.gathered("me") == ["me"]
-    assert ALONE.agreed(lambda: 3) == 3
+    assert ALONE.all_gather("me") == ["me"]
+    assert ALONE.broadcast_from_main(lambda: 3) == 3
 
 
 def test_rows_are_dealt_out_in_turn():

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import ATTACKS, Search
+from robustbench_cli.attacks import ATTACKS, IterativeAttack
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.attack_loop import REFILL, Field, run
-from robustbench_cli.evaluation.search_model import Lens
-from robustbench_cli.evaluation.stages import Column, Tensors, evaluate
-from robustbench_cli.evaluation.verifier import Judge
+from robustbench_cli.evaluation.attack_loop import REFILL, EvalContext, run_stage
+from robustbench_cli.evaluation.search_model import SearchModel
+from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
+from robustbench_cli.evaluation.verifier import Verifier
 
 THREAT = Threat("Linf", 0.12)
 
@@ -31,10 +31,10 @@ def half():
 
 def field_of(half, **changes):
     net, x, y = half
-    made = Field(
+    made = EvalContext(
         data=Tensors(x, y),
-        judge=Judge(net, THREAT),
-        lens=Lens(model=net),
+        verifier=Verifier(net, THREAT),
+        search_model=SearchModel(model=net),
         noise=Noise(0, torch.arange(len(y))),
         slots=16,
     )
@@ -46,10 +46,10 @@ def stage_of(text):
     return stage
 
 
-def ran(text, field):
+def ran(text, context):
     """What became of every example, in the order of the data."""
     stage = text if not isinstance(text, str) else stage_of(text)
-    found = list(run(stage, torch.arange(len(field.data.y)), field))
+    found = list(run_stage(stage, torch.arange(len(context.data.y)), context))
     rows = torch.cat([each.rows for each in found])
     assert torch.equal(rows.sort().values, torch.arange(len(rows)))  # each of them once
     order = rows.argsort()
@@ -71,7 +71,7 @@ class Recorder:
 @pytest.mark.parametrize("text", ["pgd:steps=20,step=0.1", "apgd-ce-30"])
 def test_refilling_keeps_the_batches_full(text, half):
     seen = Recorder(half[0])
-    found = ran(text, field_of(half, lens=Lens(model=seen)))
+    found = ran(text, field_of(half, search_model=SearchModel(model=seen)))
     assert 10 < found["broken"].sum() < 50  # they leave at different times
     last = max(i for i, size in enumerate(seen.sizes) if size == 16)
     # A slot in eight may be free before it is worth a refill.
@@ -85,7 +85,7 @@ def test_refilling_keeps_the_batches_full(text, half):
 
 def test_a_search_with_probes_counts_them_as_slots(half):
     seen = Recorder(half[0])
-    ran("nes:queries=40,pairs=3", field_of(half, slots=28, lens=Lens(model=seen)))
+    ran("nes:queries=40,pairs=3", field_of(half, slots=28, search_model=SearchModel(model=seen)))
     assert max(seen.sizes) == 4 * 6  # four examples, six probes each
 
 
@@ -101,8 +101,8 @@ def test_a_lack_of_memory_halves_the_slots_and_goes_on(error, half):
         return net(x)
 
     expected = ran("pgd:steps=6,step=0.3", field_of(half))
-    field = field_of(half, lens=Lens(model=small), note=notes.append)
-    found = ran("pgd:steps=6,step=0.3", field)
+    context = field_of(half, search_model=SearchModel(model=small), note=notes.append)
+    found = ran("pgd:steps=6,step=0.3", context)
     for key, values in expected.items():
         torch.testing.assert_close(found[key], values, rtol=0, atol=1e-9, msg=key)
     assert notes == [f"out of memory: going on with {n} examples at a time" for n in (8, 4)]
@@ -120,7 +120,7 @@ def test_memory_that_runs_out_halfway_costs_nobody_a_verdict(half):
         return net(x)
 
     expected = ran("pgd:steps=6,step=0.3", field_of(half))
-    found = ran("pgd:steps=6,step=0.3", field_of(half, lens=Lens(model=tired)))
+    found = ran("pgd:steps=6,step=0.3", field_of(half, search_model=SearchModel(model=tired)))
     for key, values in expected.items():
         torch.testing.assert_close(found[key], values, rtol=0, atol=1e-9, msg=key)
 
@@ -133,9 +133,9 @@ def test_other_errors_and_too_little_for_one_example_are_not_hidden(half):
         raise torch.OutOfMemoryError("out of memory")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        ran("pgd", field_of(half, lens=Lens(model=broken)))
+        ran("pgd", field_of(half, search_model=SearchModel(model=broken)))
     with pytest.raises(torch.OutOfMemoryError):
-        ran("pgd", field_of(half, lens=Lens(model=full)))
+        ran("pgd", field_of(half, search_model=SearchModel(model=full)))
 
 
 def test_claims_that_the_judge_denies_do_not_count_and_the_search_goes_on(half):
@@ -147,7 +147,9 @@ def test_claims_that_the_judge_denies_do_not_count_and_the_search_goes_on(half):
         return net(z) - 0.15 * nn.functional.one_hot(y[whose], 4)
 
     plain = ran("pgd:steps=20,step=0.1,start=clean", field_of(half))
-    lied = ran("pgd:steps=20,step=0.1,start=clean", field_of(half, lens=Lens(model=early)))
+    lied = ran(
+        "pgd:steps=20,step=0.1,start=clean", field_of(half, search_model=SearchModel(model=early))
+    )
     assert torch.equal(net(lied["x"]).argmax(1) != y, lied["broken"])
     assert (lied["forwards"] > plain["forwards"]).any()  # claims were looked at, and refused
     assert (lied["broken"] & plain["broken"]).sum() >= plain["broken"].sum() - 2
@@ -157,7 +159,7 @@ def test_claims_that_the_judge_denies_do_not_count_and_the_search_goes_on(half):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Still(Search):
+class Still(IterativeAttack):
     """It never moves: what it claims it claims at every look."""
 
     def begin(self, task):
@@ -177,8 +179,8 @@ def test_an_attack_whose_claims_are_all_denied_ends_when_it_is_over(half):
     net, _, y = half
     (stage,) = Still().stages(THREAT, 4)
     for patience in (1, 4):
-        lens = Lens(model=lambda x: -net(x), patience=patience)
-        found = ran(stage, field_of(half, lens=lens))
+        search_model = SearchModel(model=lambda x: -net(x), patience=patience)
+        found = ran(stage, field_of(half, search_model=search_model))
         assert not found["broken"].any()
         assert (found["step"] == -1).all()
         assert torch.equal(found["prediction"], y)
@@ -193,18 +195,20 @@ def test_what_was_close_is_looked_at_again_by_the_model_itself(half):
         return (net(z) * 4).round() / 4 + 0.2 * nn.functional.one_hot(net(x[:1]).argmax(1), 4)
 
     n = len(y)
-    itself = Lens(model=net)
+    itself = SearchModel(model=net)
     (stage,) = ATTACKS.build(Spec.parse("pgd:steps=10")).stages(THREAT, 4)
 
-    def flags(lens):
-        column = Column.empty(n)
-        for _ in evaluate([stage], column, np.ones(n, bool), field_of(half, lens=lens), itself):
+    def flags(search_model):
+        column = AttackVerdicts.empty(n)
+        for _ in run_stages(
+            [stage], column, np.ones(n, bool), field_of(half, search_model=search_model), itself
+        ):
             pass
         return column
 
     exact = flags(itself)
-    trusting = flags(Lens(model=coarse))
-    doubting = flags(Lens(model=coarse, doubt=0.5))
+    trusting = flags(SearchModel(model=coarse))
+    doubting = flags(SearchModel(model=coarse, doubt=0.5))
     assert 0 < exact.broken.sum() < n
     assert (exact.broken & ~trusting.broken).any()  # the coarse model alone would miss some
     assert not (exact.broken & ~doubting.broken).any()
@@ -222,8 +226,8 @@ def test_what_was_close_is_looked_at_again_by_the_model_itself(half):
 def test_constant_shapes_give_the_same_verdicts(text, patience, compact, half):
     expected = ran(text, field_of(half))
     seen = Recorder(half[0])
-    lens = Lens(model=seen, patience=patience, compact=compact)
-    found = ran(text, field_of(half, lens=lens))
+    search_model = SearchModel(model=seen, patience=patience, compact=compact)
+    found = ran(text, field_of(half, search_model=search_model))
     for key, values in expected.items():
         torch.testing.assert_close(found[key], values, rtol=0, atol=1e-9, msg=key)
     last = max(i for i, size in enumerate(seen.sizes) if size == 16)
@@ -234,4 +238,4 @@ def test_constant_shapes_give_the_same_verdicts(text, patience, compact, half):
 
 def test_no_examples_are_no_work(half):
     stage = stage_of("pgd")
-    assert not list(run(stage, torch.arange(0), field_of(half)))
+    assert not list(run_stage(stage, torch.arange(0), field_of(half)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.evaluation.verifier import judging
+from robustbench_cli.evaluation.verifier import unchanged_model
 
 BACKENDS = torch.backends
 NEW = pytest.mark.skipif(not hasattr(BACKENDS.cudnn, "conv"), reason="torch 2.9 is the first")
@@ -66,7 +66,7 @@ def as_torch_comes():
 def test_judging_is_in_float32_whichever_switch_a_model_file_has_set(said):
     said()
     before = state()
-    with judging(nn.Linear(2, 2)):
+    with unchanged_model(nn.Linear(2, 2)):
         assert torch.get_float32_matmul_precision() == "highest"
         assert not BACKENDS.cudnn.allow_tf32
         assert not BACKENDS.cuda.matmul.allow_tf32
@@ -77,6 +77,6 @@ def test_judging_is_in_float32_whichever_switch_a_model_file_has_set(said):
 def test_an_error_leaves_the_switches_alone_too():
     torch.set_float32_matmul_precision("medium")
     before = state()
-    with pytest.raises(ZeroDivisionError), judging(nn.Linear(2, 2)):
+    with pytest.raises(ZeroDivisionError), unchanged_model(nn.Linear(2, 2)):
         raise ZeroDivisionError
     assert state() == before

@@ -7,7 +7,7 @@ from torch import nn
 from robustbench_cli.core.errors import RunError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.joint import Groups, Joint, Jury, Shared, together
+from robustbench_cli.evaluation.joint import Groups, Joint, JointThreat, JointVerifier, together
 from robustbench_cli.transforms import Flip, Identity
 
 RADII = {"Linf": 0.1, "L2": 0.4, "L1": 1.5}
@@ -73,7 +73,7 @@ def test_the_gradient_of_a_group_is_that_of_one_change_to_all_its_images():
 
 @every_norm
 def test_a_change_is_shared_in_the_ball_and_keeps_every_image_in_the_box(norm):
-    x, threat = groups(), Shared(norm, RADII[norm])
+    x, threat = groups(), JointThreat(norm, RADII[norm])
     wanted = (torch.rand(5, 1, 1, 4, 4).double() - 0.5).expand_as(x)
     moved = threat.project(x + wanted, x)
     change = moved - x
@@ -96,7 +96,7 @@ def together_gradient(x):
 def test_a_group_of_one_image_is_under_the_plain_threat(norm):
     x = groups()[:, :1]
     wanted = x + 0.3 * torch.randn_like(x)
-    plain, shared = Threat(norm, RADII[norm]), Shared(norm, RADII[norm])
+    plain, shared = Threat(norm, RADII[norm]), JointThreat(norm, RADII[norm])
     torch.testing.assert_close(
         shared.project(wanted, x)[:, 0], plain.project(wanted[:, 0], x[:, 0])
     )
@@ -107,16 +107,16 @@ def test_ball_and_box_by_hand():
     """Room from -0.1 to 0.25 for (0.3, 0.4, 0), radius 0.3: the nearest point is on the ray."""
     x = torch.tensor([[[0.1, 0.1, 0.1], [0.75, 0.75, 0.75]]]).double().view(1, 2, 1, 1, 3)
     wanted = torch.tensor([0.3, 0.4, 0.0]).double()
-    change = Shared("L2", 0.3).project(x + wanted, x) - x
+    change = JointThreat("L2", 0.3).project(x + wanted, x) - x
     expected = torch.tensor([0.18, 0.24, 0.0]).double().expand_as(change)
     torch.testing.assert_close(change, expected, rtol=0, atol=1e-7)
-    there = Shared("L2", 0.3).project(x + torch.tensor([-0.3, 0.4, 0.0]).double(), x) - x
+    there = JointThreat("L2", 0.3).project(x + torch.tensor([-0.3, 0.4, 0.0]).double(), x) - x
     assert there.flatten(2)[0, 0].tolist() == pytest.approx([-0.1, 0.24, 0])
 
 
 def test_all_domains_must_be_wrong():
     x = groups()[:, 0].float()
-    jury = Jury(Joint([Corner(0), Corner(0)], [Identity()]), Threat("Linf", 0.1))
+    jury = JointVerifier(Joint([Corner(0), Corner(0)], [Identity()]), Threat("Linf", 0.1))
     # Every domain says class 2.
     y = torch.tensor([[0, 1], [2, 1], [1, 2], [2, 2], [0, 0]])
     verdict = jury.verdict(x, x, y)

@@ -6,9 +6,9 @@ import torch
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.evaluation import journal as module
-from robustbench_cli.evaluation.active_batch import Found
+from robustbench_cli.evaluation.active_batch import StageResult
 from robustbench_cli.evaluation.journal import Journal, read_arrays, write_arrays
-from robustbench_cli.evaluation.stages import Column
+from robustbench_cli.evaluation.stages import AttackVerdicts
 
 
 def found(rows, broken=(), cost=5):
@@ -16,7 +16,7 @@ def found(rows, broken=(), cost=5):
     rows = torch.tensor(rows)
     fell = torch.isin(rows, torch.tensor(broken, dtype=torch.long))
     none = torch.zeros_like(rows)
-    return Found(
+    return StageResult(
         rows=rows,
         broken=fell,
         x=torch.zeros(len(rows), 1, 2, 2),
@@ -27,8 +27,8 @@ def found(rows, broken=(), cost=5):
         step=torch.where(fell, 3, -1),
         forwards=none + cost,
         backwards=none + cost - 1,
-        flat=rows % 2 == 1,
-        told=torch.zeros(len(rows), 0),
+        zero_gradient_at_start=rows % 2 == 1,
+        diagnostics=torch.zeros(len(rows), 0),
     )
 
 
@@ -43,7 +43,7 @@ def same(a, b):
 
 
 def test_what_was_flushed_is_read_back(tmp_path):
-    journal, column = Journal(tmp_path, 10), Column.empty(10)
+    journal, column = Journal(tmp_path, 10), AttackVerdicts.empty(10)
     put(journal, "1", column, 0, [0, 1, 2, 3], broken=[2])
     journal.flush("1", column)
     put(journal, "1", column, 0, [9, 8])
@@ -56,12 +56,12 @@ def test_what_was_flushed_is_read_back(tmp_path):
     assert seconds == pytest.approx(journal.spent)
     assert seconds > 0
     empty, seconds = Journal(tmp_path, 10).column("2")
-    assert same(empty, Column.empty(10))
+    assert same(empty, AttackVerdicts.empty(10))
     assert not seconds
 
 
 def test_a_journal_from_before_a_column_came_is_read(tmp_path):
-    journal, column = Journal(tmp_path, 4), Column.empty(4)
+    journal, column = Journal(tmp_path, 4), AttackVerdicts.empty(4)
     put(journal, "1", column, 0, [0, 1, 2, 3], broken=[2])
     journal.flush("1", column)
     (file,) = (tmp_path / "journal").iterdir()
@@ -73,10 +73,10 @@ def test_a_journal_from_before_a_column_came_is_read(tmp_path):
 
 
 def test_what_was_not_flushed_is_lost_and_no_more(tmp_path, monkeypatch):
-    journal, column = Journal(tmp_path, 10), Column.empty(10)
+    journal, column = Journal(tmp_path, 10), AttackVerdicts.empty(10)
     put(journal, "1", column, 0, [0, 1])
     journal.flush("1", column)
-    kept = Column({key: values.copy() for key, values in column.arrays.items()})
+    kept = AttackVerdicts({key: values.copy() for key, values in column.arrays.items()})
     put(journal, "1", column, 0, [2, 3])
     assert same(Journal(tmp_path, 10).column("1")[0], kept)
     monkeypatch.setattr(module, "FLUSH", -1.0)  # now it is time to, at every move
@@ -86,7 +86,7 @@ def test_what_was_not_flushed_is_lost_and_no_more(tmp_path, monkeypatch):
 
 def test_the_later_of_two_states_holds(tmp_path):
     """Whatever the order of the files' names: rows of a later stage may begin anywhere."""
-    journal, column = Journal(tmp_path, 4), Column.empty(4)
+    journal, column = Journal(tmp_path, 4), AttackVerdicts.empty(4)
     put(journal, "1", column, 0, [2, 3], broken=[3])
     journal.flush("1", column)
     put(journal, "1", column, 0, [0, 1])
@@ -102,9 +102,9 @@ def test_the_later_of_two_states_holds(tmp_path):
 
 
 def test_two_processes_keep_one_journal(tmp_path):
-    whole = Column.empty(6)
+    whole = AttackVerdicts.empty(6)
     for first in (0, 1):
-        journal, column = Journal(tmp_path, 6), Column.empty(6)
+        journal, column = Journal(tmp_path, 6), AttackVerdicts.empty(6)
         put(journal, "1", column, 0, [first, first + 2, first + 4], broken=[first])
         journal.flush("1", column)
         for key in whole.arrays:
@@ -113,14 +113,14 @@ def test_two_processes_keep_one_journal(tmp_path):
 
 
 def test_one_attack_s_verdicts_are_not_another_s(tmp_path):
-    journal, column = Journal(tmp_path, 3), Column.empty(3)
+    journal, column = Journal(tmp_path, 3), AttackVerdicts.empty(3)
     put(journal, "11", column, 0, [0, 1])
     journal.flush("11", column)
-    assert same(Journal(tmp_path, 3).column("1")[0], Column.empty(3))
+    assert same(Journal(tmp_path, 3).column("1")[0], AttackVerdicts.empty(3))
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    journal, column = Journal(tmp_path, 10), Column.empty(10)
+    journal, column = Journal(tmp_path, 10), AttackVerdicts.empty(10)
     put(journal, "1", column, 0, [0, 1, 2, 3])
     journal.flush("1", column)
     (path,) = (tmp_path / "journal").iterdir()
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_closing_leaves_one_file_and_its_hash(tmp_path):
-    journal, column = Journal(tmp_path, 4), Column.empty(4)
+    journal, column = Journal(tmp_path, 4), AttackVerdicts.empty(4)
     put(journal, "0", column, 0, [0, 1, 2, 3])
     journal.flush("0", column)
     said = journal.close({"pgd40:step=1/30/prediction": np.arange(4)})

@@ -13,10 +13,10 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation import attack_loop, mask_binding
-from robustbench_cli.evaluation.attack_loop import Field
-from robustbench_cli.evaluation.search_model import Lens, exact
-from robustbench_cli.evaluation.stages import Attacked, Tensors, attacked
-from robustbench_cli.evaluation.verifier import Judge, judging
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
+from robustbench_cli.evaluation.stages import Attacked, Tensors, attack_batch
+from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
 SHORT = {
     **{f"apgd-{loss}": {"steps": 8} for loss in ("ce", "dlr", "t")},
@@ -56,7 +56,7 @@ EPS = {"Linf": 0.1, "L2": 0.5, "L1": 2.0}
 
 
 def run(model, x, y, name, threat):
-    return attacked(model, x, y, built(name), threat, Noise(0, torch.arange(len(y))))
+    return attack_batch(model, x, y, built(name), threat, Noise(0, torch.arange(len(y))))
 
 
 @pytest.fixture
@@ -90,19 +90,19 @@ def test_a_mask_of_zeros_leaves_every_image(name, norm, model, batch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Witness(Lens):
+class Witness(SearchModel):
     """Looks, and remembers what it was shown."""
 
     shown: list = field(default_factory=list)
 
-    def look(self, attack, state, task, taken):
+    def observe(self, attack, state, task, taken):
         fits = task.threat.untouched(state["x"], task.x) | ~attack.counts(state, taken)
         if attack.probes:
             several = task.x[:, None].expand_as(state["probes"])
             closed = ~task.threat.free[:, None].expand_as(several)
             fits &= ((state["probes"] == several) | ~closed).flatten(1).all(1)
         self.shown.append((taken, fits, state["x"], task.x))
-        return super().look(attack, state, task, taken)
+        return super().observe(attack, state, task, taken)
 
 
 @every_case
@@ -110,17 +110,17 @@ def test_every_iterate_keeps_the_clean_pixels_exactly(name, norm, model, batch, 
     """The random start included; what an attack looks at beside (feaatt's target) never counts."""
     x, y = batch
     threat = Threat(norm, EPS[norm]).bound(free)
-    with judging(model):
+    with unchanged_model(model):
         witness = Witness(model=model)
-        fields = Field(
+        fields = EvalContext(
             data=Tensors(x, y),
-            judge=Judge(model, threat),
-            lens=witness,
+            verifier=Verifier(model, threat),
+            search_model=witness,
             noise=Noise(0, torch.arange(6)),
             slots=3 * (1 + built(name).probes),
         )
         for stage in built(name).stages(threat, 4):
-            for found in attack_loop.run(stage, torch.tensor([5, 0, 3, 1, 4, 2]), fields):
+            for found in attack_loop.run_stage(stage, torch.tensor([5, 0, 3, 1, 4, 2]), fields):
                 closed = ~free[found.rows].expand_as(found.x)
                 assert torch.equal(found.x[closed], x[found.rows][closed])
     assert all(fits.all() for _, fits, _, _ in witness.shown)
@@ -182,7 +182,7 @@ def test_a_plane_falls_where_the_free_pixels_reach_it(name, params, norms, share
 
 
 def run_with(model, x, y, attack, threat):
-    return attacked(model, x, y, attack, threat, Noise(0, torch.arange(len(y))))
+    return attack_batch(model, x, y, attack, threat, Noise(0, torch.arange(len(y))))
 
 
 @pytest.mark.parametrize(
@@ -203,17 +203,17 @@ def test_the_judge_denies_a_changed_pixel(model, batch):
     x, y = batch
     free = torch.ones(6, 1, 8, 8, dtype=torch.bool)
     free[:, :, 0, 0] = False
-    judge = Judge(model.eval(), FULL.bound(free))
+    verifier = Verifier(model.eval(), FULL.bound(free))
     near = (x + 0.05).clamp(max=1)
     near[:, :, 0, 0] = x[:, :, 0, 0]
-    assert judge.threat.inside(near, x).all()
-    judge.verdict(near, x, y)
+    assert verifier.threat.inside(near, x).all()
+    verifier.verdict(near, x, y)
     near[2, 0, 0, 0] = x[2, 0, 0, 0] + 1e-7
-    assert judge.threat.inside(near, x).tolist() == [True, True, False, True, True, True]
+    assert verifier.threat.inside(near, x).tolist() == [True, True, False, True, True, True]
     for bounded in (True, False):  # of a nearest image only the radius is not asked
         with pytest.raises(RunError, match="changed pixels that must stay"):
-            judge.verdict(near, x, y, bounded=bounded)
-    judge.of(torch.tensor([0, 5])).verdict(near[[0, 5]], x[[0, 5]], y[[0, 5]])
+            verifier.verdict(near, x, y, bounded=bounded)
+    verifier.of(torch.tensor([0, 5])).verdict(near[[0, 5]], x[[0, 5]], y[[0, 5]])
 
 
 def test_an_attack_that_ignores_the_mask_is_brought_back(model, batch, free):
@@ -235,23 +235,23 @@ def test_a_mask_is_each_example_s_own(mask, model):
     """The same whatever is side by side, and beyond one batch of the mask's."""
     model = model.float().eval()
     data = Split((torch.rand(300, 1, 8, 8) * 255).byte(), torch.arange(300) % 4, tuple("abcd"))
-    whole = mask_binding.bound(replace(FULL, mask=mask), model, data)
+    whole = mask_binding.bind_mask(replace(FULL, mask=mask), model, data)
     assert len(whole.free) == 300
     rows = torch.tensor([299, 3, 256, 255, 17])
-    few = mask_binding.bound(replace(FULL, mask=mask), model, data.only(rows))
+    few = mask_binding.bind_mask(replace(FULL, mask=mask), model, data.only(rows))
     assert torch.equal(few.free, whole.free[rows])
-    assert mask_binding.bound(FULL, model, data) is FULL
+    assert mask_binding.bind_mask(FULL, model, data) is FULL
 
 
 def test_verdicts_do_not_depend_on_batch_size_or_order(model, free):
     x, y = torch.rand(24, 1, 8, 8).double(), torch.arange(24) % 4
     y = model.eval()(x).argmax(1)
     threat = Threat("L2", 0.6).bound(free.repeat(4, 1, 1, 1))
-    with judging(model):
-        fields = Field(
+    with unchanged_model(model):
+        fields = EvalContext(
             data=Tensors(x, y),
-            judge=Judge(model, threat),
-            lens=exact(model),
+            verifier=Verifier(model, threat),
+            search_model=exact_search_model(model),
             noise=Noise(0, torch.arange(24)),
             slots=24,
         )
@@ -268,7 +268,7 @@ def test_verdicts_do_not_depend_on_batch_size_or_order(model, free):
 def by_row(stage, rows, fields):
     return {
         int(row): (bool(found.broken[i]), found.x[i])
-        for found in attack_loop.run(stage, rows, fields)
+        for found in attack_loop.run_stage(stage, rows, fields)
         for i, row in enumerate(found.rows)
     }
 
@@ -277,16 +277,16 @@ def test_what_an_attack_looks_at_beside_its_iterates_is_left_whole(model, batch,
     """The features that feaatt pulls towards are those of another image, not of a blend."""
     x, y = batch
     threat = FULL.bound(free)
-    with judging(model):
+    with unchanged_model(model):
         witness = Witness(model=model)
-        fields = Field(
+        fields = EvalContext(
             data=Tensors(x, y),
-            judge=Judge(model, threat),
-            lens=witness,
+            verifier=Verifier(model, threat),
+            search_model=witness,
             noise=Noise(0, torch.arange(6)),
         )
         (stage,) = built("feaatt", restarts=1).stages(threat, 4)
-        list(attack_loop.run(stage, torch.arange(6), fields))
+        list(attack_loop.run_stage(stage, torch.arange(6), fields))
     _, _, first, clean = witness.shown[0]
     for image, own in zip(first, clean, strict=True):
         assert sum(torch.equal(image, other) for other in x) == 1

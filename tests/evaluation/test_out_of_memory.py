@@ -84,17 +84,20 @@ def test_nothing_is_one_part():
 def test_checks_and_fast_models_fit_where_five_images_do(narrow, digits_model, monkeypatch):
     monkeypatch.setattr(search_model, "_has_bf16", lambda _where: narrow)
     net, x, y = digits_model
-    x, y = x.repeat(3, 1, 1, 1)[: search_model.SHOWN], y.repeat(3)[: search_model.SHOWN]
+    x, y = (
+        x.repeat(3, 1, 1, 1)[: search_model.COMPARED_IMAGES],
+        y.repeat(3)[: search_model.COMPARED_IMAGES],
+    )
     small = Small(net, 5)
     assert not checks.randomised(small, x)
     assert checks.before(small, x, y) == []
-    fast, _ = search_model.quick(small, x)
+    fast, _ = search_model.fastest_search_model(small, x)
     # What is in doubt follows from the same images; the size of parts is worth a rounding.
     spread = float(net(x).std())
     unfolded = (
-        search_model.exact(net)
+        search_model.exact_search_model(net)
         if not narrow
-        else search_model.quick(nn.Sequential(small.net), x)[0]
+        else search_model.fastest_search_model(nn.Sequential(small.net), x)[0]
     )
     assert abs(fast.doubt - unfolded.doubt) < (0.05 if narrow else 1e-6) * spread
 
@@ -111,5 +114,5 @@ def test_checks_show_a_model_the_same_parts_whatever_it_has_room_for(digits_mode
 
     x, y = x.repeat(3, 1, 1, 1)[:64], y.repeat(3)[:64]
     checks.before(Watched(), x, y)
-    search_model.quick(Watched(), x)
+    search_model.fastest_search_model(Watched(), x)
     assert max(sizes) == PART

@@ -9,17 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from robustbench_cli.attacks import ATTACKS, Whole
+from robustbench_cli.attacks import ATTACKS, ExternalAttack
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation import search_model as module
-from robustbench_cli.evaluation.attack_loop import Field
-from robustbench_cli.evaluation.search_model import exact, quick
-from robustbench_cli.evaluation.stages import Column, Tensors, evaluate
-from robustbench_cli.evaluation.verifier import Judge, judging
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.search_model import exact_search_model, fastest_search_model
+from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
+from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.models.layout import Contiguous, laid_out
 from robustbench_cli.models.taps import last_layer
@@ -59,7 +59,7 @@ def test_a_norm_behind_a_convolution_is_folded_into_it(name, left):
     net = warmed(MODELS.build(Spec.parse(name)).build(COLOUR))
     x = torch.rand(12, 3, 8, 8)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    fast, notes = quick(net, x)
+    fast, notes = fastest_search_model(net, x)
     assert not notes
     assert fast.about == "float32, BatchNorm folded"
     found = len(norms(fast.model))
@@ -78,7 +78,7 @@ def test_large_kernels_are_folded_like_others_and_stay_as_the_processor_wants_th
         warmed(nn.Sequential(*parts, nn.ReLU(), nn.Flatten(), nn.Linear(6336, 5))),
         torch.device("cpu"),
     )
-    fast, notes = quick(net, torch.rand(4, 3, 8, 8))
+    fast, notes = fastest_search_model(net, torch.rand(4, 3, 8, 8))
     assert not notes
     assert fast.about == "float32, BatchNorm folded"
     assert not norms(fast.model)
@@ -89,7 +89,7 @@ def test_large_kernels_are_folded_like_others_and_stay_as_the_processor_wants_th
 
 def test_without_batchnorm_there_is_nothing_to_fold_or_to_say():
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
-    fast, notes = quick(net, torch.rand(4, 3, 8, 8))
+    fast, notes = fastest_search_model(net, torch.rand(4, 3, 8, 8))
     assert fast.model is net
     assert not notes
     assert fast.doubt == 0
@@ -150,7 +150,7 @@ class Detached(Block):
 def test_what_cannot_be_folded_faithfully_is_left_alone(kind, why):
     net = warmed(kind())
     x = torch.rand(12, 3, 8, 8)
-    fast, notes = quick(net, x)
+    fast, notes = fastest_search_model(net, x)
     z = torch.rand(8, 3, 8, 8).requires_grad_()
     (mine,) = torch.autograd.grad(fast.model(z).amax(1).sum(), z)
     (right,) = torch.autograd.grad(net(z).amax(1).sum(), z)
@@ -183,7 +183,7 @@ class Coin(Block):
 
 def test_a_trace_that_cannot_run_is_given_up():
     net = warmed(Dynamic())
-    fast, notes = quick(net, torch.rand(12, 3, 8, 8))
+    fast, notes = fastest_search_model(net, torch.rand(12, 3, 8, 8))
     assert fast.model is net
     assert len(notes) == 1
     assert notes[0].startswith("BatchNorm was not folded: RuntimeError: ")
@@ -193,9 +193,9 @@ def test_a_randomised_model_is_not_folded_into_one_of_its_answers():
     x = torch.rand(12, 3, 8, 8)
     net = warmed(Coin())
     random.seed(916)  # ten draws on one side: no comparison could tell
-    assert quick(net, x)[0].model is not net
+    assert fastest_search_model(net, x)[0].model is not net
     random.seed(916)
-    fast, notes = quick(net, x, random=True)
+    fast, notes = fastest_search_model(net, x, random=True)
     assert fast.model is net
     assert notes == ["BatchNorm was not folded: the model is randomised"]
 
@@ -203,7 +203,7 @@ def test_a_randomised_model_is_not_folded_into_one_of_its_answers():
 def test_a_model_with_hooks_is_left_alone():
     net = warmed(Block())
     net.conv.register_forward_hook(lambda _m, _i, out: out * 0.5)
-    fast, notes = quick(net, torch.rand(8, 3, 8, 8))
+    fast, notes = fastest_search_model(net, torch.rand(8, 3, 8, 8))
     assert fast.model is net
     assert notes == ["BatchNorm was not folded: the model has forward hooks"]
 
@@ -218,15 +218,15 @@ def test_a_fold_that_answers_differently_is_given_up(monkeypatch):
         return made
 
     monkeypatch.setattr(module.optimization, "fuse", wrong)
-    fast, notes = quick(net, torch.rand(8, 3, 8, 8))
+    fast, notes = fastest_search_model(net, torch.rand(8, 3, 8, 8))
     assert fast.model is net
     assert notes == ["BatchNorm was not folded: the folded model answers differently"]
 
 
 def test_a_deterministic_model_in_its_own_precision_is_in_no_doubt(digits_model):
     net, *_ = digits_model
-    assert exact(net).doubt == 0
-    assert exact(net).model is net
+    assert exact_search_model(net).doubt == 0
+    assert exact_search_model(net).model is net
 
 
 def test_features_are_the_input_of_the_last_layer(digits_model):
@@ -241,18 +241,18 @@ def test_features_are_the_input_of_the_last_layer(digits_model):
 def flags(net, x, y, text, fast):
     """Which examples an attack breaks when it searches with ``fast``."""
     threat, n = Threat("Linf", 0.2 if "square" in text else 0.1), len(y)
-    column = Column.empty(n)
-    with judging(net):
-        field = Field(
+    column = AttackVerdicts.empty(n)
+    with unchanged_model(net):
+        context = EvalContext(
             data=Tensors(x, y),
-            judge=Judge(net, threat),
-            lens=fast,
+            verifier=Verifier(net, threat),
+            search_model=fast,
             noise=Noise(0, torch.arange(n)),
             slots=16,
         )
         stages = ATTACKS.build(Spec.parse(text)).stages(threat, 10)
         standing = (net(x).argmax(1) == y).numpy()
-        for _ in evaluate(stages, column, standing, field, exact(net)):
+        for _ in run_stages(stages, column, standing, context, exact_search_model(net)):
             pass
     return torch.from_numpy(column.broken)
 
@@ -264,12 +264,12 @@ def flags(net, x, y, text, fast):
 def test_a_fast_search_is_never_weaker(text, narrow, digits_model, monkeypatch):
     net, x, y = digits_model
     monkeypatch.setattr(module, "_has_bf16", lambda _where: narrow)
-    fast, notes = quick(net, x)
+    fast, notes = fastest_search_model(net, x)
     assert not notes
     assert fast.about == ("bfloat16" if narrow else "float32") + ", BatchNorm folded"
     assert fast.model is not net
     assert fast.doubt > 0
-    slow = flags(net, x, y, text, exact(net))
+    slow = flags(net, x, y, text, exact_search_model(net))
     found = flags(net, x, y, text, fast)
     assert 3 < slow.sum() < 22
     assert not (slow & ~found).any()
@@ -289,13 +289,16 @@ def test_bfloat16_is_given_up_where_the_softmax_feels_it(digits_model, monkeypat
 
     monkeypatch.setattr(module, "_has_bf16", lambda _where: True)
     sure = Sure().eval()
-    fast, notes = quick(sure, x)
+    fast, notes = fastest_search_model(sure, x)
     assert fast.about == "float32, BatchNorm folded"
     assert [note.partition(":")[0] for note in notes] == ["bfloat16 was not used"]
-    slow, found = (flags(sure, x, y, "pgd20", lens) for lens in (exact(sure), fast))
+    slow, found = (
+        flags(sure, x, y, "pgd20", search_model)
+        for search_model in (exact_search_model(sure), fast)
+    )
     assert slow.any()
     assert not (slow & ~found).any()
-    assert quick(sure, x, random=True)[0].about == "float32"  # no answers to compare
+    assert fastest_search_model(sure, x, random=True)[0].about == "float32"  # no answers to compare
 
 
 class Noisy(nn.Module):
@@ -313,17 +316,17 @@ def test_a_randomised_model_is_not_searched_twice(digits_model):
     """What is close to call stays so, however often one looks."""
     net, x, y = digits_model
     noisy, n = Noisy(net), len(y)
-    fast, _ = quick(noisy, x)
-    column, threat = Column.empty(n), Threat("Linf", 1e-3)
-    with judging(noisy):
-        field = Field(
+    fast, _ = fastest_search_model(noisy, x)
+    column, threat = AttackVerdicts.empty(n), Threat("Linf", 1e-3)
+    with unchanged_model(noisy):
+        context = EvalContext(
             data=Tensors(x, y),
-            judge=Judge(noisy, threat, random=True),
-            lens=replace(fast, doubt=5.0),
+            verifier=Verifier(noisy, threat, random=True),
+            search_model=replace(fast, doubt=5.0),
             noise=Noise(0, torch.arange(n)),
         )
         stages = ATTACKS.build(Spec.parse("pgd:steps=3")).stages(threat, 10)
-        for _ in evaluate(stages, column, np.ones(n, bool), field, exact(noisy)):
+        for _ in run_stages(stages, column, np.ones(n, bool), context, exact_search_model(noisy)):
             pass
     held = ~column.broken
     assert held.sum() > 12
@@ -331,7 +334,7 @@ def test_a_randomised_model_is_not_searched_twice(digits_model):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign(Whole):
+class Foreign(ExternalAttack):
     """A code that runs by itself, on the model as it is."""
 
     def craft(self, model, task):
@@ -342,15 +345,15 @@ class Foreign(Whole):
 def test_a_foreign_code_is_run_once_whatever_the_search_model(digits_model):
     net, x, y = digits_model
     n, threat = len(y), Threat("Linf", 0.1)
-    field = Field(
+    context = EvalContext(
         data=Tensors(x, y),
-        judge=Judge(net, threat),
-        lens=replace(exact(net), doubt=1e3),
+        verifier=Verifier(net, threat),
+        search_model=replace(exact_search_model(net), doubt=1e3),
         noise=Noise(0, torch.arange(n)),
     )
-    column = Column.empty(n)
+    column = AttackVerdicts.empty(n)
     stages = Foreign().stages(threat, 10)
-    for _ in evaluate(stages, column, np.ones(n, bool), field, exact(net)):
+    for _ in run_stages(stages, column, np.ones(n, bool), context, exact_search_model(net)):
         pass
     assert (column.arrays["forwards"] == 2).all()  # its own pass and the verdict
 
@@ -358,5 +361,5 @@ def test_a_foreign_code_is_run_once_whatever_the_search_model(digits_model):
 def test_images_from_a_split_can_be_compared_on(digits_model):
     net, x, y = digits_model
     data = Split((x * 255).to(torch.uint8), y, tuple("0123456789"))
-    fast, _ = quick(net, data.images(slice(1)))
+    fast, _ = fastest_search_model(net, data.images(slice(1)))
     torch.testing.assert_close(fast.model(x), net(x), rtol=0, atol=1e-3)

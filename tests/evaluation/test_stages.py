@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import ATTACKS, Search, Whole
-from robustbench_cli.commands.outcomes import fill
+from robustbench_cli.attacks import ATTACKS, ExternalAttack, IterativeAttack
+from robustbench_cli.commands.outcomes import fill_unattacked
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
-from robustbench_cli.evaluation.attack_loop import Field
-from robustbench_cli.evaluation.search_model import Lens, Meter, exact
-from robustbench_cli.evaluation.stages import Column, attacked, clean, evaluate
-from robustbench_cli.evaluation.verifier import Judge, examine, judging
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.search_model import Meter, SearchModel, exact_search_model
+from robustbench_cli.evaluation.stages import AttackVerdicts, attack_batch, clean, run_stages
+from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
 
 THREAT = Threat("Linf", 0.05)
 
@@ -31,36 +31,36 @@ def split(n=40, classes=4):
 
 def labelled(model, data):
     """The data with the model's own predictions as labels: everything is standing."""
-    with judging(model), torch.no_grad():
+    with unchanged_model(model), torch.no_grad():
         y = model(data.images(slice(None))).argmax(1)
     return Split(data.x, y, data.classes)
 
 
-def verdicts(model, data, attack, threat=THREAT, size=16, seed=0, ids=None, lens=None):
+def verdicts(model, data, attack, threat=THREAT, size=16, seed=0, ids=None, search_model=None):
     """What an evaluation keeps of every example: the attack sees those that are right."""
     n = len(data)
-    with judging(model):
-        itself = exact(model)
-        field = Field(
+    with unchanged_model(model):
+        itself = exact_search_model(model)
+        context = EvalContext(
             data=data,
-            judge=Judge(model, threat),
-            lens=lens or itself,
+            verifier=Verifier(model, threat),
+            search_model=search_model or itself,
             noise=Noise(seed, torch.arange(n) if ids is None else ids),
             slots=size,
         )
-        before, column = Column.empty(n), Column.empty(n)
-        for found in clean(field, torch.arange(n)):
+        before, column = AttackVerdicts.empty(n), AttackVerdicts.empty(n)
+        for found in clean(context, torch.arange(n)):
             before.put(0, found, minimal=False)
         right = before.arrays["share"] > 0
         stages = attack.stages(threat, len(data.classes))
-        for _ in evaluate(stages, column, right, field, itself):
+        for _ in run_stages(stages, column, right, context, itself):
             pass
-    fill(column, right, before, data.y.numpy())
+    fill_unattacked(column, right, before, data.y.numpy())
     return column.arrays | {"broken": column.broken}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign(Whole):
+class Foreign(ExternalAttack):
     """A code that returns anything at all."""
 
     value: float
@@ -70,7 +70,7 @@ class Foreign(Whole):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanderer(Search):
+class Wanderer(IterativeAttack):
     """An attack that looks anywhere at all."""
 
     value: float
@@ -114,8 +114,8 @@ def test_a_success_outside_the_ball_is_none(cheat, model):
 def test_a_success_that_float32_does_not_confirm_is_none(cheat, model):
     """The search's model is wrong about everything; the judge's is not."""
     data = labelled(model.float(), split())
-    lens = Lens(model=lambda x: -model(x))
-    found = verdicts(model, data, cheat(value=0.4), Threat("Linf", 1e-6), lens=lens)
+    search_model = SearchModel(model=lambda x: -model(x))
+    found = verdicts(model, data, cheat(value=0.4), Threat("Linf", 1e-6), search_model=search_model)
     assert np.array_equal(found["prediction"], data.y.numpy())
     assert not found["broken"].any()
     assert (found["step"] == -1).all()
@@ -193,20 +193,20 @@ def test_a_lack_of_memory_halves_the_clean_pass_and_goes_on(model):
                 raise torch.OutOfMemoryError("out of memory")
             return model.eval()(x)
 
-    field = Field(
+    context = EvalContext(
         data=Split(data.x, y, data.classes),
-        judge=Judge(Small(), THREAT),
-        lens=exact(model),
+        verifier=Verifier(Small(), THREAT),
+        search_model=exact_search_model(model),
         noise=Noise(0, torch.arange(20)),
         slots=16,
         note=notes.append,
     )
-    found = list(clean(field, torch.arange(20)))
+    found = list(clean(context, torch.arange(20)))
     assert torch.cat([each.rows for each in found]).tolist() == list(range(20))
     assert torch.cat([each.broken for each in found]).tolist() == [True] * 7 + [False] * 13
     assert notes == [f"out of memory: going on with {n} examples at a time" for n in (8, 4)]
     with pytest.raises(RuntimeError, match="shapes"):
-        list(clean(replace(field, judge=Judge(nn.Linear(3, 4), THREAT)), torch.arange(20)))
+        list(clean(replace(context, verifier=Verifier(nn.Linear(3, 4), THREAT)), torch.arange(20)))
 
 
 def test_what_is_too_close_to_call_is_not_kept_in_memory_as_images(model):
@@ -223,9 +223,9 @@ def test_what_is_too_close_to_call_is_not_kept_in_memory_as_images(model):
             return model(x)
 
         # Every example withstands, and all of them are looked at again.
-        lens = Lens(model=doubted, doubt=1e6)
+        search_model = SearchModel(model=doubted, doubt=1e6)
         found = verdicts(
-            model, data, ATTACKS.build(Spec("fgsm")), Threat("Linf", 1e-6), 8, 0, None, lens
+            model, data, ATTACKS.build(Spec("fgsm")), Threat("Linf", 1e-6), 8, 0, None, search_model
         )
         assert (found["forwards"] == 2 * 4).all()
         return max(held) - min(held)
@@ -288,7 +288,7 @@ def test_costs_are_the_images_that_went_through_the_model(text, model):
     y = model.eval()(x).argmax(1)
     threat = Threat(attack.norms[0], {"Linf": 0.06, "L2": 0.4}[attack.norms[0]])
     noise = Noise(0, torch.arange(21))
-    found = attacked(counted, x, y, attack, threat, noise, slots=5 * (1 + attack.probes))
+    found = attack_batch(counted, x, y, attack, threat, noise, slots=5 * (1 + attack.probes))
     one = 1  # the image that shows how many classes there are
     assert counted.meter.forwards - one == found.forwards.sum()
     assert counted.meter.backwards == found.backwards.sum()
@@ -319,10 +319,10 @@ def test_a_model_that_cannot_be_judged_is_refused(network, message):
             return network(x)
 
     with pytest.raises(UserError, match=message) as caught:
-        examine(Net(), torch.rand(2, 1, 8, 8), 4)
+        check_model(Net(), torch.rand(2, 1, 8, 8), 4)
     assert "\n" not in str(caught.value)
 
 
 def test_a_model_for_other_images_is_refused(model):
     with pytest.raises(UserError, match=r"images of shape \(3, 32, 32\)"):
-        examine(model.float(), torch.rand(2, 3, 32, 32), 4)
+        check_model(model.float(), torch.rand(2, 3, 32, 32), 4)

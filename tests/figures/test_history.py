@@ -7,7 +7,7 @@ import pytest
 
 from robustbench_cli.cli import main
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.figures.history import drops, painted, track
+from robustbench_cli.figures.history import drops, paint_history, track
 
 ROOT = Path(__file__).parents[2]
 LINF = {"norm": "Linf", "eps": 8 / 255}
@@ -75,7 +75,7 @@ def test_epochs_without_a_measurement_are_left_out(overfitted):
 
 def test_curves_are_in_per_cent_and_the_kept_epoch_is_marked(overfitted):
     pytest.importorskip("matplotlib")
-    page = painted([track(overfitted(), "a"), track(overfitted("trades"), "b")], "mnist")
+    page = paint_history([track(overfitted(), "a"), track(overfitted("trades"), "b")], "mnist")
     robust = page.axes[1]
     curves = [list(map(tuple, line.get_xydata())) for line in robust.get_lines()]
     assert curves.count([(1, 30), (2, 40), (3, 50), (4, 45)]) == 2

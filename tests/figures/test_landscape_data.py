@@ -9,7 +9,12 @@ from robustbench_cli.core.gradient_ascent import Ascent, ascend
 from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
-from robustbench_cli.figures._landscape_data import adversarial_loss, direction, landscape, moved
+from robustbench_cli.figures._landscape_data import (
+    adversarial_loss,
+    direction,
+    landscape,
+    move_along,
+)
 
 LINF = Threat(eps=0.1)
 
@@ -59,7 +64,7 @@ def test_the_weights_move_and_come_back_bit_for_bit_even_after_an_error(net):
     before, step = state(net), direction(net, 0, 0)
 
     def fails():
-        with moved(net, step, 0.7):
+        with move_along(net, step, 0.7):
             for name, weight in net.named_parameters():
                 expected = before[name] + 0.7 * step[name] if name in step else before[name]
                 assert torch.allclose(weight, expected, rtol=1e-6, atol=1e-7)

@@ -8,8 +8,8 @@ from robustbench_cli.attacks.fgsm import FGSM
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attacked
-from robustbench_cli.figures._surface_data import BATCH, surface
+from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.figures._surface_data import POINTS_PER_BATCH, surface
 
 EPS = 0.05
 OFFSETS = torch.tensor([-2, -1, 0, 1, 2]).double() * EPS
@@ -48,7 +48,7 @@ def test_eps_along_the_gradient_is_the_fgsm_image(one):
     found = surface(model, x, y, threat, FOURTH, OFFSETS)
     by_hand = x + EPS * gradient_of(model, x, y).sign()
     assert float(found.loss[3, 2]) == pytest.approx(loss_of(model, by_hand, y), rel=1e-12)
-    crafted = attacked(model, x, y, FGSM(), threat, FOURTH, stop=False).x
+    crafted = attack_batch(model, x, y, FGSM(), threat, FOURTH, early_stop=False).x
     assert float(found.loss[3, 2]) == pytest.approx(loss_of(model, crafted, y), rel=1e-9)
 
 
@@ -117,14 +117,14 @@ def test_positive_margins_are_mistakes(one):
 def test_the_same_key_gives_the_same_plane_in_any_batches(one):
     model, x, y = one
     offsets = torch.linspace(-EPS, EPS, 21)
-    assert len(offsets) ** 2 > BATCH
+    assert len(offsets) ** 2 > POINTS_PER_BATCH
     told = []
     found = surface(
         model, x, y, Threat(eps=EPS), FOURTH, offsets, done=lambda *done: told.append(done)
     )
     again = surface(model, x, y, Threat(eps=EPS), FOURTH, offsets[::4])
     assert torch.allclose(found.loss[::4, ::4], again.loss, rtol=1e-9)
-    assert told == [(BATCH, 441), (441, 441)]
+    assert told == [(POINTS_PER_BATCH, 441), (441, 441)]
     other = surface(model, x, y, Threat(eps=EPS), Noise(1, FOURTH.ids, "surface"), offsets)
     assert torch.allclose(found.loss[:, 10], other.loss[:, 10], rtol=1e-12)  # the gradient's axis
     assert not torch.allclose(found.loss, other.loss, rtol=1e-3)

@@ -9,7 +9,7 @@ import pytest
 from robustbench_cli.cli import main
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.figures import FIGURES, Material, Told, _style
-from robustbench_cli.figures._scatter import painted
+from robustbench_cli.figures._scatter import paint_tradeoff
 from robustbench_cli.report.columns import WORST
 from robustbench_cli.runs.records import Checkpoint
 
@@ -73,7 +73,7 @@ def test_points_are_means_and_bars_deviations_over_seeds(recipe, evaluated, draw
     numbers = zip(made, (90, 94), (40, 50), strict=True)
     judged = [evaluated(run, {"pgd20": (PGD, y)}, clean=x) for run, x, y in numbers]
     panels, _ = draw(*made, *judged)
-    page = painted(panels)
+    page = paint_tradeoff(panels)
     (bars,) = page.axes[0].containers
     point, _, (across, up) = bars
     assert point.get_xydata().tolist() == [[92, 45]]
@@ -83,7 +83,7 @@ def test_points_are_means_and_bars_deviations_over_seeds(recipe, evaluated, draw
     assert above - below == pytest.approx([0, 2 * 10 / math.sqrt(2)])
     assert page.legends[0].get_title().get_text() == "bars: ± standard deviation over seeds"
     single, _ = draw(results=REAL, names=("trades-s0-eval",))
-    assert not painted(single).legends[0].get_title().get_text()
+    assert not paint_tradeoff(single).legends[0].get_title().get_text()
 
 
 def test_recorded_runs_are_drawn_as_their_records_say(draw):
@@ -294,7 +294,7 @@ def page(recipe, evaluated, draw):
             ),
         )
         with mpl.rc_context(_style.STYLE):
-            page = painted(panels)
+            page = paint_tradeoff(panels)
             page.draw_without_rendering()
         return page
 

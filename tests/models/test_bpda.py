@@ -8,8 +8,8 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.search_model import quick
-from robustbench_cli.evaluation.stages import attacked
+from robustbench_cli.evaluation.search_model import fastest_search_model
+from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.models.bpda import bpda
 
 
@@ -73,7 +73,7 @@ def test_a_traced_model_keeps_the_gradient():
     x = torch.rand(4, 1, 8, 8)
     with torch.no_grad():
         model(x)
-        lens, notes = quick(model, x)
+        lens, notes = fastest_search_model(model, x)
         traced = torch.fx.symbolic_trace(nn.Sequential(bpda(rounded), net))
     for other, same in (
         (lens.model, model),
@@ -96,7 +96,9 @@ def test_pgd_breaks_what_the_quantiser_hid(exact, digits_model):
     def broken(first):
         pgd = ATTACKS.build(Spec("pgd", {"steps": 10, "start": "clean"}))
         noise = Noise(0, torch.arange(len(y)))
-        return attacked(nn.Sequential(first, net), x, y, pgd, Threat("Linf", 0.25), noise).broken
+        return attack_batch(
+            nn.Sequential(first, net), x, y, pgd, Threat("Linf", 0.25), noise
+        ).broken
 
     hidden, shown = broken(Plain()), broken(bpda(exact))
     wrong = net(exact(x)).argmax(1) != y

@@ -13,7 +13,7 @@ from torch import nn
 
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Shape
-from robustbench_cli.models.layout import LARGE, NARROW, laid_out, plain, row_major
+from robustbench_cli.models.layout import LARGE, NARROW, laid_out, restore_classes, row_major
 
 CPU = torch.device("cpu")
 TRAIN_NARROW = Path(__file__).with_name("train_narrow.py")
@@ -91,7 +91,7 @@ def test_a_user_s_convolution_class_computes_what_it_did_and_comes_back():
     torch.testing.assert_close((model[0](x), model[0](x, 3.0)), expected)
     copied = copy.deepcopy(model)
     torch.testing.assert_close(copied(x), expected[0])
-    assert type(plain(laid_out(copied, CPU))[0]) is Scaled
+    assert type(restore_classes(laid_out(copied, CPU))[0]) is Scaled
 
 
 def test_strides_of_a_single_channel_are_those_of_a_contiguous_image():

@@ -6,11 +6,11 @@ import pytest
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers.compare import beside
-from robustbench_cli.papers.reading import load
+from robustbench_cli.papers.reading import load_paper
 from robustbench_cli.runs.records import Detection, Proof, Within
 
 PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat", "tla", "he")
-TRADES, RST, RICE, AWP, LBGAT, TLA, HE = map(load, PAPERS)
+TRADES, RST, RICE, AWP, LBGAT, TLA, HE = map(load_paper, PAPERS)
 
 INNER = {"steps": 40, "step": 1 / 30, "beta": 6.0}
 FAITHFUL = {

@@ -37,7 +37,7 @@ def loss_of(text, inputs, natural=TAUGHT):
         y=torch.tensor(Y),
         threat=Threat("Linf", 0.1),
         noise=Noise(0, torch.arange(2)),
-        aids={type(objective).__name__: through},
+        auxiliaries={type(objective).__name__: through},
     )
     return objective.loss(step, Passes(through, inputs)).mean()
 

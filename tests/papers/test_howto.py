@@ -14,11 +14,11 @@ from robustbench_cli.certificates import CERTIFICATES
 from robustbench_cli.cli import app
 from robustbench_cli.commands import train_config
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.papers.howto import Known, commands, lacking, training
-from robustbench_cli.papers.paper import parts
-from robustbench_cli.papers.reading import load
+from robustbench_cli.papers.howto import Known, commands, lacking, training_command
+from robustbench_cli.papers.paper import defense_specs
+from robustbench_cli.papers.reading import load_paper
 
-PAPERS = {name: load(name) for name in papers.names()}
+PAPERS = {name: load_paper(name) for name in papers.paper_names()}
 KNOWN = Known.scan()
 each_paper = pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
 
@@ -47,13 +47,13 @@ def within_reach(paper):
 def test_training_asks_for_the_paper_s_setting(paper):
     seen = set()
     for cell, meaning in within_reach(paper):
-        line = training(cell, meaning, KNOWN)
+        line = training_command(cell, meaning, KNOWN)
         if line in seen:
             continue
         seen.add(line)
         params = typed(line)
         given = {
-            "defense": train_config.parts(params["defense"]),
+            "defense": train_config.defense_tables(params["defense"]),
             "dataset": {"name": params["dataset"]} if params["dataset"] else None,
             "model": train_config.component("model", params["model"]) if params["model"] else None,
             "preset": params["preset"],
@@ -71,7 +71,7 @@ def test_training_asks_for_the_paper_s_setting(paper):
         assert config.train.epochs == (meaning.epochs or config.train.epochs)
         assert cell.norm in ("", config.threat.norm)
         assert config.threat.eps == pytest.approx(meaning.eps or config.threat.eps, rel=1e-6)
-        for spec in parts(meaning.model.means) if meaning.model else []:
+        for spec in defense_specs(meaning.model.means) if meaning.model else []:
             sizes = {key: str(config.model[key]) for key in spec.params}
             assert (config.model["name"], sizes) == (spec.name, spec.params)
         assert [*config.defense] == [spec.name for spec in meaning.defense]

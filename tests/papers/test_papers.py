@@ -15,10 +15,10 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import DEFENSES, Recipe
 from robustbench_cli.models import MODELS
-from robustbench_cli.papers.paper import COLUMNS, parts
-from robustbench_cli.papers.reading import load
+from robustbench_cli.papers.paper import CSV_COLUMNS, defense_specs
+from robustbench_cli.papers.reading import load_paper
 
-PAPERS = {name: load(name) for name in papers.names()}
+PAPERS = {name: load_paper(name) for name in papers.paper_names()}
 each_paper = pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
 
 COUNTS = {
@@ -105,7 +105,7 @@ def test_who_published_it_is_said(paper):
 
 @each_paper
 def test_every_word_that_is_explained_occurs(paper):
-    said = {column: {getattr(cell, column) for cell in paper.cells} for column in COLUMNS}
+    said = {column: {getattr(cell, column) for cell in paper.cells} for column in CSV_COLUMNS}
     crafted_on = {cell.params.get("source") for cell in paper.cells}
     assert {*paper.methods} <= said["method"] | crafted_on
     assert {*paper.attacks} <= said["attack"]
@@ -134,7 +134,7 @@ def test_models_and_data_sets_are_those_of_advbench():
     words = PAPERS["trades"].words
     for network in words.models.values():
         described = MODELS.describe(MODELS.build(Spec.parse(network.write)))
-        (spec,) = parts(network.means)
+        (spec,) = defense_specs(network.means)
         assert described["name"] == spec.name
         assert {key: str(described[key]) for key in spec.params} == spec.params
         assert MODELS.build(spec) == MODELS.build(spec_of(described))
@@ -176,10 +176,10 @@ def test_later_rules_win_and_the_method_s_own_parameters_stay():
 
 
 def test_papers_are_found_by_any_of_their_names():
-    assert papers.named(" Hypersphere ") == "he"
-    assert papers.named("rice") == "robust-overfitting"
+    assert papers.find_paper(" Hypersphere ") == "he"
+    assert papers.find_paper("rice") == "robust-overfitting"
     with pytest.raises(UserError, match=r"^unknown paper 'tradse'; did you mean 'trades'\?$"):
-        papers.named("tradse")
+        papers.find_paper("tradse")
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def copied(tmp_path):
 
 
 def test_a_whole_copy_is_read(copied):
-    assert load("trades", copied) == PAPERS["trades"]
+    assert load_paper("trades", copied) == PAPERS["trades"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_damaged_file_is_named(copied, file, old, new, message):
     assert old in text
     (copied / file).write_text(text.replace(old, new, 1))
     with pytest.raises(UserError, match=message) as raised:
-        load("trades", copied)
+        load_paper("trades", copied)
     assert "\n" not in str(raised.value)
 
 
@@ -221,4 +221,4 @@ def test_a_damaged_file_is_named(copied, file, old, new, message):
 def test_an_absent_file_is_named(copied, file):
     (copied / file).unlink()
     with pytest.raises(UserError, match=rf"{file} cannot be read: No such file"):
-        load("trades", copied)
+        load_paper("trades", copied)

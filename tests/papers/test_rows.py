@@ -7,9 +7,9 @@ import pytest
 from robustbench_cli import papers
 from robustbench_cli.commands import train_config
 from robustbench_cli.config import presets
-from robustbench_cli.config.schema import recorded
+from robustbench_cli.config.schema import as_recorded
 from robustbench_cli.papers import differences
-from robustbench_cli.papers.reading import load
+from robustbench_cli.papers.reading import load_paper
 
 ROWLESS = {
     "fast-cifar10": "AutoAttack's table calls its net RN-18, which is another one here",
@@ -32,7 +32,7 @@ ROWLESS = {
 def rows():
     """The numbers that each preset is named for, with what they mean."""
     found = defaultdict(list)
-    for paper in map(load, papers.names()):
+    for paper in map(load_paper, papers.paper_names()):
         for cell in paper.cells:
             meaning = paper.meaning(cell)
             found[meaning.preset].append((cell, meaning))
@@ -40,20 +40,20 @@ def rows():
 
 
 ROWS = rows()
-NAMED = sorted({*ROWS} & {*presets.names()})
+NAMED = sorted({*ROWS} & {*presets.preset_names()})
 
 
 def test_every_preset_is_of_a_row_or_said_to_be_of_none():
-    assert {*presets.names()} - {*ROWS} == {*ROWLESS}
+    assert {*presets.preset_names()} - {*ROWS} == {*ROWLESS}
 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained, asking):
-    config = recorded(train_config.train_config(asking(name), []))
+    config = as_recorded(train_config.train_config(asking(name), []))
     run = trained(data=config["dataset"]["name"], **config)
     fits = [
         differences.method(meaning.defense, run) == []
-        and differences.training(cell, meaning, run) is not None
+        and differences.training_differences(cell, meaning, run) is not None
         for cell, meaning in ROWS[name]
     ]
     assert any(fits)
@@ -63,4 +63,4 @@ def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained, asking):
 def test_the_command_of_a_row_has_what_its_preset_needs(name):
     needed = {f"--{option}" for option in presets.needs(name)}
     for _, meaning in ROWS[name]:
-        assert needed == {*meaning.options} & {f"--{option}" for option in presets.NEEDS}
+        assert needed == {*meaning.options} & {f"--{option}" for option in presets.REQUIRED_OPTIONS}

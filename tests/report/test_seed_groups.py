@@ -41,7 +41,7 @@ def fed(trained):
 
 
 def keys(*runs):
-    return [seed_groups.key(run) for run in seed_groups.trained(runs).values()]
+    return [seed_groups.group_key(run) for run in seed_groups.trained(runs).values()]
 
 
 def test_images_drawn_by_the_same_generator_under_another_seed_are_the_same_recipe(drawn, fed):
@@ -87,5 +87,5 @@ def test_tables_tell_which_variant_it_is_whether_or_not_it_was_asked_for(
     trained, subject, defense, name
 ):
     run = trained(subject, defense=defense)
-    assert seed_groups.named(run) == name
+    assert seed_groups.display_name(run) == name
     assert seed_groups.trained([run])[run.id].subject == name

@@ -9,7 +9,7 @@ import pytest
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.figures._sweep_plot import CROWD, _looks, draw
-from robustbench_cli.report.sweep_curves import Curve, Panel, Point, panels
+from robustbench_cli.report.sweep_curves import CurvePoint, SweepCurve, SweepPanel, panels
 
 PGD20 = {"name": "pgd", "steps": 20, "last_iterate": False}
 ELL = "\N{SCRIPT SMALL L}"
@@ -138,16 +138,18 @@ def test_other_evaluations_are_no_curves(trained, evaluated, over_eps):
 def panel(models=("trades",), attacks=("pgd20",), values=(0, 4 / 255, 8 / 255), **changes):
     """Falling lines."""
     curves = tuple(
-        Curve(
+        SweepCurve(
             model=model,
             attack=attack,
-            points=tuple(Point(at=x, mean=0.9 - i / 10, std=0.02) for i, x in enumerate(values)),
+            points=tuple(
+                CurvePoint(at=x, mean=0.9 - i / 10, std=0.02) for i, x in enumerate(values)
+            ),
         )
         for model in models
         for attack in attacks
     )
     fields = {"over": "eps", "dataset": "mnist", "norm": "Linf", "eps": None, "n": 100}
-    return Panel(**{**fields, **changes}, curves=curves)
+    return SweepPanel(**{**fields, **changes}, curves=curves)
 
 
 @pytest.fixture

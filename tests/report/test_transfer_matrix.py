@@ -3,7 +3,7 @@
 import pytest
 
 from robustbench_cli.report.statistics import wilson
-from robustbench_cli.report.transfer_matrix import matrices
+from robustbench_cli.report.transfer_matrix import transfer_matrices
 
 PGD20 = {"name": "pgd", "steps": 20, "last_iterate": False}
 FGSM = {"name": "fgsm", "steps": 1, "last_iterate": False}
@@ -30,7 +30,7 @@ def read(matrix):
 
 
 def test_sources_and_targets_with_the_white_box_on_the_diagonal(runs):
-    (matrix,) = matrices(runs)
+    (matrix,) = transfer_matrices(runs)
     assert (matrix.attack, matrix.title) == ("pgd20", "pgd20: mnist, Linf 0.3, n 100")
     assert [matrix.names[model] for model in matrix.sources] == ["standard", "trades"]
     assert [matrix.names[model] for model in matrix.targets] == ["standard", "trades"]
@@ -46,21 +46,21 @@ def test_sources_and_targets_with_the_white_box_on_the_diagonal(runs):
 
 def test_the_latest_of_a_repeated_evaluation_counts(runs, evaluated):
     again = evaluated(runs[1], {"pgd20": (PGD20, 71)}, source=runs[0])
-    (matrix,) = matrices([*runs, again])
+    (matrix,) = transfer_matrices([*runs, again])
     assert read(matrix)["standard", "trades"] == 71
 
 
 @pytest.mark.parametrize("changes", [{"n": 50}, {"eps": 0.1}, {"sha": "other"}, {"norm": "L2"}])
 def test_other_settings_are_another_matrix_without_these_white_boxes(runs, evaluated, changes):
     other = evaluated(runs[1], {"pgd20": (PGD20, 20)}, clean=40, source=runs[0], **changes)
-    found = matrices([*runs, other])
+    found = transfer_matrices([*runs, other])
     assert sorted(len(matrix.cells) for matrix in found) == [1, 4]
 
 
 def test_another_attack_is_another_matrix_that_says_so(runs, evaluated):
     shorter = PGD20 | {"steps": 5}
     other = evaluated(runs[1], {"pgd20": (shorter, 80), "fgsm": (FGSM, 75)}, source=runs[0])
-    found = {matrix.attack: read(matrix) for matrix in matrices([*runs, other])}
+    found = {matrix.attack: read(matrix) for matrix in transfer_matrices([*runs, other])}
     assert {*found} == {"pgd20:steps=20", "pgd20:steps=5", "fgsm"}
     assert found["pgd20:steps=5"] == {("standard", "trades"): 80}
     assert found["fgsm"] == {("standard", "trades"): 75, ("trades", "trades"): 60}
@@ -69,8 +69,8 @@ def test_another_attack_is_another_matrix_that_says_so(runs, evaluated):
 def test_a_sweep_is_in_no_matrix(runs, evaluated):
     points = {"pgd20@eps=0.1": (PGD20, 80, {"eps": 0.1})}
     sweep = evaluated(runs[1], points, source=runs[0], sweep={"eps": [0.1]})
-    assert len(matrices([*runs, sweep])) == 1
-    assert matrices([*runs[:3], sweep]) == []
+    assert len(transfer_matrices([*runs, sweep])) == 1
+    assert transfer_matrices([*runs[:3], sweep]) == []
 
 
 def test_a_model_counts_as_it_was_trained(trained, evaluated):
@@ -84,19 +84,19 @@ def test_a_model_counts_as_it_was_trained(trained, evaluated):
 
     own, moved = judged(0.0, 50), judged(0.0, 70, source=plain)
     others = [judged(1.0, 60), judged(1.0, 71, source=plain)]
-    (matrix,) = matrices([plain, cosines, own, moved, *others])
+    (matrix,) = transfer_matrices([plain, cosines, own, moved, *others])
     assert read(matrix) == {("he", "he"): 50, ("standard", "he"): 70}
-    assert matrices([plain, cosines, *others]) == []
+    assert transfer_matrices([plain, cosines, *others]) == []
 
 
 def test_seeds_are_models_of_their_own(trained, evaluated):
     one, two = trained(seed=0, id="a"), trained(seed=1, id="b")
     moved = evaluated(two, {"pgd20": (PGD20, 60)}, source=one)
-    (matrix,) = matrices([one, two, moved])
+    (matrix,) = transfer_matrices([one, two, moved])
     assert read(matrix) == {("trades (seed=0)", "trades (seed=1)"): 60}
     three = trained(seed=1, id="c")
     more = evaluated(three, {"pgd20": (PGD20, 62)}, source=one)
-    (matrix,) = matrices([one, two, three, moved, more])
+    (matrix,) = transfer_matrices([one, two, three, moved, more])
     assert read(matrix) == {
         ("trades (seed=0)", "trades (run=b)"): 60,
         ("trades (seed=0)", "trades (run=c)"): 62,
@@ -105,12 +105,12 @@ def test_seeds_are_models_of_their_own(trained, evaluated):
 
 def test_a_source_that_was_trained_elsewhere_is_known_by_its_id(trained, evaluated):
     one, two = trained("standard", id="far-away"), trained()
-    (matrix,) = matrices([two, evaluated(two, {"pgd20": (PGD20, 60)}, source=one)])
+    (matrix,) = transfer_matrices([two, evaluated(two, {"pgd20": (PGD20, 60)}, source=one)])
     assert read(matrix) == {("far-away", "trades"): 60}
 
 
 def test_intervals_are_of_single_evaluations(runs):
-    (matrix,) = matrices(runs, intervals=True)
+    (matrix,) = transfer_matrices(runs, intervals=True)
     cell = next(iter(matrix.cells.values()))
     assert cell.interval == wilson(10, 100)
     assert cell.text == "10.00 [5.5, 17.4]"

@@ -15,17 +15,17 @@ def results(tmp_path, trained, kept):
 
 
 def test_a_whole_id_is_its_run_even_where_it_is_a_part_of_another_s(results):
-    assert folders.named("trades", results, "train") == results / "demo" / "trades"
-    assert folders.named("mart-s0", results, "train") == results / "family" / "mart-s0"
-    assert folders.named("awp", results, "train") == results / "family" / "trades-awp-s0"
+    assert folders.find_run("trades", results, "train") == results / "demo" / "trades"
+    assert folders.find_run("mart-s0", results, "train") == results / "family" / "mart-s0"
+    assert folders.find_run("awp", results, "train") == results / "family" / "trades-awp-s0"
     with pytest.raises(UserError, match="run 'trades-' is ambiguous"):
-        folders.named("trades-", results, "train")
+        folders.find_run("trades-", results, "train")
 
 
 def test_a_whole_id_in_two_folders_is_ambiguous(results, trained, kept):
     kept(results / "other", trained(id="trades"))
     with pytest.raises(UserError, match="run 'trades' is ambiguous"):
-        folders.named("trades", results, "train")
+        folders.find_run("trades", results, "train")
 
 
 def test_runs_of_one_id_are_called_by_their_place(tmp_path, trained, evaluated, kept):
@@ -40,4 +40,4 @@ def test_runs_of_one_id_are_called_by_their_place(tmp_path, trained, evaluated, 
     assert trainings == {"one/base": "trades", "two/base": "mart", "alone": "alp"}
     parents = {id_: run.parent for id_, run in found.items() if run.kind == "eval"}
     assert parents == {"base-eval": "one/base", "other": "two/base", "top": "one/base"}
-    assert folders.named("two/base", tmp_path, "train") == tmp_path / "two" / "base"
+    assert folders.find_run("two/base", tmp_path, "train") == tmp_path / "two" / "base"

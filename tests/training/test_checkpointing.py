@@ -9,8 +9,8 @@ from robustbench_cli.commands import parent_runs, train_config
 from robustbench_cli.commands import train as train_command
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
-from robustbench_cli.commands.evaluate import Request
-from robustbench_cli.commands.load_model import Choice, find
+from robustbench_cli.commands.eval_request import Request
+from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.runs import records
 from robustbench_cli.training import checkpoint
@@ -34,20 +34,25 @@ class Listening(Display):
 
 def train(out, defense, *settings, name="run", init=None, display=None):
     parents = parent_runs.Named(init=init).parents(out)
-    typed = {"defense": train_config.parts(defense), **({"parents": parents} if parents else {})}
+    typed = {
+        "defense": train_config.defense_tables(defense),
+        **({"parents": parents} if parents else {}),
+    }
     chosen = train_config.train_config(typed, [*SMALL, *settings])
     place = train_config.Place(out=out, device="cpu")
-    return train_command.train(chosen, place, display or Display(), command=["x"], run_id=name)
+    return train_command.run_training(
+        chosen, place, display or Display(), command=["x"], run_id=name
+    )
 
 
 def evaluate(out, which=None, display=None, run="run"):
     place = train_config.Place(out=out, device="cpu")
-    subject, base = find(Choice(run=run, checkpoint=which), place)
+    subject, base = find_model(Choice(run=run, checkpoint=which), place)
     typed = {"attack": chosen_attacks(["fgsm"], None, {}), "n": 50}
     request = Request(
         subject=subject, config=eval_config(base, typed, []), place=place, command=["x"]
     )
-    return records.read(eval_command.run(request, display or Display()))
+    return records.read(eval_command.run_evaluation(request, display or Display()))
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +112,9 @@ def test_a_collapse_may_end_the_run_and_leaves_the_epoch_before(robust):
     assert run.checkpoint.epoch == 1
     whole = records.read(collapsing(robust, "one", "train.epochs=1", "schedule.factors=[0,0,0,0]"))
     assert run.history[0]["train_robust"] == whole.history[0]["train_robust"]
-    weights, note = checkpoint.load(folder / "model.safetensors")
+    weights, note = checkpoint.load_tensors(folder / "model.safetensors")
     assert note == {"epoch": 1}
-    init, _ = checkpoint.load(robust / "robust" / "model.safetensors")
+    init, _ = checkpoint.load_tensors(robust / "robust" / "model.safetensors")
     assert (weights["head.weight"] == init["head.weight"]).all()  # at a rate of zero
     assert not (folder / "state.safetensors").exists()
 
@@ -118,7 +123,7 @@ def test_a_collapse_does_not_reach_the_weights_after_the_last_epoch(robust):
     folder = collapsing(robust, "both", "train.on_collapse=stop", "train.select=oracle")
     run = records.read(folder)
     assert (run.checkpoint.epoch, run.last.epoch) == (1, 1)
-    kept = [checkpoint.load(folder / each.file)[0] for each in (run.checkpoint, run.last)]
+    kept = [checkpoint.load_tensors(folder / each.file)[0] for each in (run.checkpoint, run.last)]
     assert (kept[0]["head.weight"] == kept[1]["head.weight"]).all()
 
 
@@ -133,7 +138,8 @@ def test_a_collapse_does_not_reach_the_weights_after_the_last_epoch(robust):
 def test_what_the_guard_cannot_do_is_said_before_training(settings, message):
     with pytest.raises(UserError, match=message):
         train_config.train_config(
-            {"defense": train_config.parts("fast-at")}, ["train.on_collapse=stop", *settings]
+            {"defense": train_config.defense_tables("fast-at")},
+            ["train.on_collapse=stop", *settings],
         )
 
 
@@ -156,7 +162,7 @@ def test_the_last_epoch_s_weights_stand_beside_the_best(chosen):
     assert (run.last.rule, run.last.epoch) == ("last", 4)
     for kept in (run.checkpoint, run.last):
         assert records.sha256(chosen / "run" / kept.file) == kept.sha256
-        assert checkpoint.load(chosen / "run" / kept.file)[1] == {"epoch": kept.epoch}
+        assert checkpoint.load_tensors(chosen / "run" / kept.file)[1] == {"epoch": kept.epoch}
 
 
 def test_either_can_be_evaluated_and_the_record_says_which(chosen):
@@ -179,7 +185,7 @@ def test_either_can_be_evaluated_and_the_record_says_which(chosen):
 )
 def test_weights_that_are_not_there_are_named(chosen, choice, message):
     with pytest.raises(UserError, match=message):
-        find(choice, train_config.Place(out=chosen))
+        find_model(choice, train_config.Place(out=chosen))
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_epoch_for_evaluation(tmp_path):

@@ -141,7 +141,7 @@ def test_a_weight_that_no_measurement_sees_ends_the_run(tensor, value):
     ruined = getattr(loop.model.body.bn3, tensor)
 
     class Ruinous(Recipe):
-        def moved(self, step):
+        def after_optimizer_step(self, step):
             if step.epoch == 1 and step.batch == 3:  # the last of the epoch
                 ruined.data[0] = value
 
@@ -172,16 +172,16 @@ def test_bf16_trains_and_logits_come_back_in_float32():
 class Leaning(Objective):
     """Clean training whose logits a second, smaller net corrects: it learns at its own rate."""
 
-    turns = 2
+    updates_per_batch = 2
 
-    def aid(self, setting):
+    def auxiliary(self, setting):
         return torch.nn.Linear(setting.shape.channels * 64, setting.shape.classes)
 
-    def groups(self, aid):
-        return [{"params": list(aid.parameters()), "peak": 0.5}]
+    def groups(self, auxiliary):
+        return [{"params": list(auxiliary.parameters()), "peak": 0.5}]
 
     def loss(self, step, logits):
-        more = step.aid(self, torch.nn.Linear)(step.x.flatten(1))
+        more = step.auxiliary(self, torch.nn.Linear)(step.x.flatten(1))
         return step.criterion(logits["clean"] + more, step.y)
 
 
@@ -195,34 +195,36 @@ def leaning():
         batch_size=32,
         fresh=lambda: loop.model,
     )
-    loop.aids = loop.recipe.aids(setting)
+    loop.auxiliaries = loop.recipe.auxiliaries(setting)
     optimizer = OPTIMIZERS.build(Spec("adam"))
-    loop.optimizer = optimizer.build(loop.model, 0.01, loop.recipe.groups(loop.aids))
+    loop.optimizer = optimizer.build(loop.model, 0.01, loop.recipe.groups(loop.auxiliaries))
     return loop
 
 
 def test_what_a_defense_owns_learns_at_its_own_rate_and_resumes_bit_for_bit(tmp_path):
     loop = leaning()
-    before = {k: v.clone() for k, v in loop.aids.state_dict().items()}
+    before = {k: v.clone() for k, v in loop.auxiliaries.state_dict().items()}
     loop.epoch(0)
     rates = [group["lr"] for group in loop.optimizer.param_groups]
     assert rates[1] == pytest.approx(50 * rates[0])
-    assert not torch.equal(before["Leaning.weight"], loop.aids.state_dict()["Leaning.weight"])
-    state = checkpoint.training_state(loop.model, loop.optimizer, loop.aids)
-    checkpoint.save(tmp_path / "s.safetensors", state, {})
+    assert not torch.equal(
+        before["Leaning.weight"], loop.auxiliaries.state_dict()["Leaning.weight"]
+    )
+    state = checkpoint.training_state(loop.model, loop.optimizer, loop.auxiliaries)
+    checkpoint.save_tensors(tmp_path / "s.safetensors", state, {})
     loop.epoch(1)
 
     again = leaning()
-    tensors, _ = checkpoint.load(tmp_path / "s.safetensors")
-    checkpoint.restore_training(tensors, again.model, again.optimizer, again.aids)
+    tensors, _ = checkpoint.load_tensors(tmp_path / "s.safetensors")
+    checkpoint.restore_training(tensors, again.model, again.optimizer, again.auxiliaries)
     again.epoch(1)
-    for module, other in ((loop.model, again.model), (loop.aids, again.aids)):
+    for module, other in ((loop.model, again.model), (loop.auxiliaries, again.auxiliaries)):
         torch.testing.assert_close(module.state_dict(), other.state_dict(), rtol=0, atol=0)
 
 
 def test_every_turn_is_an_update_and_the_rate_moves_between_them():
     steps = seen(leaning(), 0)
-    assert [step.turn for step, _ in steps] == [0, 1] * 4
+    assert [step.update_index for step, _ in steps] == [0, 1] * 4
     assert torch.equal(steps[0][0].x, steps[1][0].x)
     schedule = trainer().schedule
     assert [rate for _, rate in steps] == pytest.approx([0.01 * schedule(i / 32) for i in range(8)])
