@@ -127,8 +127,20 @@ class IterativeAttack(Attack, ABC):
         """The classes (B, M) whose logits' gradients ``sees = "jacobian"`` means: all of them."""
         return torch.arange(task.clean.shape[1], device=task.y.device).expand_as(task.clean)
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
-        """What the gradient is taken of, (B); an attack that sees logits only has none."""
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
+        """Return the loss (B) whose gradient the attack follows; higher is closer to success.
+
+        It is asked for by attacks whose ``access`` is ``gradient`` only.
+
+        Args:
+            out: what the model returned for ``seen``: logits (B, K) in float32 or wider and, for
+                attacks with ``taps``, features (B, F).
+            state: what the attack remembers, one row per example.
+            step_index: how many passes each example has had before this one (B, int64): a loss
+                may change on the way, as in the MD attack (Ma et al., 2020,
+                https://arxiv.org/abs/2006.13726) or with an ODI start (Tashiro et al., 2020,
+                https://arxiv.org/abs/2003.06878).  Examples side by side are at different steps.
+        """
         raise NotImplementedError
 
     @abstractmethod

@@ -20,7 +20,7 @@ from robustbench_cli.core import losses
 class CrossEntropy(APGD):
     """Auto-PGD on the cross-entropy."""
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.cross_entropy(out.logits, task.y)
 
 
@@ -52,7 +52,7 @@ class LogitRatio(Ratio):
 
     min_classes: ClassVar[int] = 3
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.dlr(out.logits, task.y)
 
 
@@ -76,5 +76,5 @@ class TargetedAPGD(Ratio):
             "target": task.ranked(2 + task.restart_or_target // self.restarts),
         }
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.dlr_targeted(out.logits, task.y, state["target"])

@@ -67,7 +67,7 @@ class CWL2(IterativeAttack):
         walk = {"w": w, "m": w * 0, "v": w * 0, "turn": none, "x": (w.tanh() + 1) / 2}
         return {**search, **walk, "cost": high, "broke": task.y < 0}
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.margin(out.logits, task.y).clamp(max=self.kappa)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:

@@ -48,7 +48,7 @@ class CWLinf(IterativeAttack):
         state = {"w": w, "m": w * 0, "v": w * 0, "turn": torch.zeros_like(task.y)}
         return {**state, "x": (w.tanh() + 1) / 2, "c": each * self.c, "tau": each}
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.margin(out.logits, task.y).clamp(max=0)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:

@@ -56,7 +56,7 @@ class DDN(IterativeAttack):
     def begin(self, task: Task) -> State:
         return {"x": task.x.clone(), "radius": task.x.new_full(task.y.shape, self.radius)}
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.cross_entropy(out.logits, task.y)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:

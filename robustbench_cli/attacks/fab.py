@@ -53,7 +53,7 @@ class TargetedFAB(Boundary):
             "target": task.ranked(2 + task.restart_or_target // self.restarts),
         }
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.lead(out.logits, task.y, state["target"])
 
     def plane(self, observation: Observation, state: State, task: Task) -> tuple[Tensor, Tensor]:

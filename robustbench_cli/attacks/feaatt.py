@@ -51,7 +51,7 @@ class FeaAtt(Iterated):
         goal = start.new_zeros(len(start), WIDEST)
         return {"x": target.to(start), "start": start, "goal": goal}
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         assert out.features is not None
         width = out.features.shape[1]
         if width > WIDEST:

@@ -44,7 +44,7 @@ class FMN(IterativeAttack):
         each = task.x.new_zeros(task.y.shape)
         return {"x": task.x.clone(), "radius": each, "nearest": each + torch.inf}
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.margin(out.logits, task.y)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:

@@ -36,7 +36,7 @@ class MIM(Iterated):
     def begin(self, task: Task) -> State:
         return {**super().begin(task), "velocity": torch.zeros_like(task.x)}
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return cross_entropy(out.logits, task.y)
 
     def direction(self, grad: Tensor, state: State, task: Task) -> tuple[Tensor, State]:

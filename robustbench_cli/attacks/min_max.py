@@ -60,7 +60,7 @@ class MinMax(Iterated):
         """The weights (B, K) that go with these losses at the image of ``state``."""
         return towards_worst(state["weights"], losses.detach(), self.gamma, state["pace"])
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         losses = self.losses(out.logits, task)
         return -(self.weighed(losses, state) * losses).sum(1)
 

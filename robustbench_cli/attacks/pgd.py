@@ -42,7 +42,7 @@ class PGD(Iterated):
     def needs(self) -> int:
         return _NEEDS.get(self.climbs, self.min_classes)
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return _LOSSES[self.climbs](out.logits, task)
 
     def __post_init__(self) -> None:
@@ -70,5 +70,5 @@ class MultiTargeted(Iterated):
         wrong = min(task.clean.shape[1] - 1, MOST_TARGETS)
         return {**super().begin(task), "target": task.ranked(2 + task.restart_or_target % wrong)}
 
-    def loss(self, out: Output, state: State, task: Task) -> Tensor:
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.lead(out.logits, task.y, state["target"])

@@ -91,7 +91,7 @@ class SearchModel:
                 return Observation(
                     logits.detach(), none, torch.stack(rows, 1), seen, features, step_index
                 )
-            loss = attack.loss(Output(logits, out.features), state, task)
+            loss = attack.loss(Output(logits, out.features), state, task, step_index)
             # The sum, never the mean: a mean divides small gradients towards zero.
             (grad,) = torch.autograd.grad(loss.sum(), x)
         return Observation(logits.detach(), loss.detach(), grad, seen, features, step_index)

@@ -165,7 +165,7 @@ class Still(IterativeAttack):
     def begin(self, task):
         return {"x": task.x.clone()}
 
-    def loss(self, out, state, task):
+    def loss(self, out, state, task, step_index):
         return out.logits.sum(1)
 
     def move(self, state, look, task):

@@ -78,7 +78,7 @@ class Wanderer(IterativeAttack):
     def begin(self, task):
         return {"x": torch.full_like(task.x, self.value)}
 
-    def loss(self, out, state, task):
+    def loss(self, out, state, task, step_index):
         return out.logits.sum(1)
 
     def move(self, state, look, task):
