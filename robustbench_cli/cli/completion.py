@@ -84,7 +84,9 @@ def runs(ctx: Any, incomplete: str) -> list[str]:
     Args:
         ctx: the command being typed, as Typer hands it over.
     """
+    from robustbench_cli.runs.folders import record_files
+
     typed = ctx.params.get("results") or ctx.params.get("out")
     folder = Path(typed or os.environ.get("ADVBENCH_RESULTS", "results"))
-    names = sorted(file.parent.name for file in folder.glob("**/run.json"))
+    names = sorted(file.parent.name for file in record_files(folder))
     return [name for name in names if name.startswith(incomplete)]

@@ -166,6 +166,8 @@ def _numbers(run: "Run") -> str:
 
 def _found(name: str, results: Path) -> "list[Parts]":
     """Everything that ``name`` means, each as what is to be printed."""
+    from robustbench_cli.runs import folders
+
     items = [item for kind in catalogue.KINDS for item in catalogue.scan(kind)]
 
     def meant(text: str) -> list[catalogue.Item]:
@@ -176,7 +178,7 @@ def _found(name: str, results: Path) -> "list[Parts]":
     whole = [name] if meant(name) else re.split(r"\+(?=[A-Za-z])", name)
     pairs = [(item, text) for text in whole for item in meant(text) if all(map(meant, whole))]
     found = [(_component if i.kind in catalogue.REGISTRIES else _template)(i, t) for i, t in pairs]
-    runs = {file.parent.name: file.parent for file in sorted(results.glob("**/run.json"))}
+    runs = {file.parent.name: file.parent for file in folders.record_files(results)}
     tests = (str.__eq__,) if found else (str.__eq__, str.startswith, str.__contains__)
     near = next(filter(None, ([run for run in runs if same(run, name)] for same in tests)), [])
     if len(near) > 1:

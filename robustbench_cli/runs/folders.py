@@ -43,6 +43,20 @@ def distinct(results: Path) -> dict[Path, Run]:
     }
 
 
+REFERENCE = "reference"
+"""The folder of ``results`` with the records that come with the project."""
+
+
+def record_files(results: Path) -> list[Path]:
+    """Every ``run.json`` below ``results``, sorted by path, except those in its ``reference``.
+
+    The records that come with the project are no runs of the user's, so they are found only where
+    their folder is named: ``results`` is then ``results/reference/mnist``, for example.
+    """
+    files = sorted(results.glob("**/run.json"))
+    return [file for file in files if file.relative_to(results).parts[0] != REFERENCE]
+
+
 def found(
     results: Path, skip: Callable[[UserError], object] | None = None
 ) -> list[tuple[Path, Run]]:
@@ -52,7 +66,7 @@ def found(
         skip: is told of a damaged record, which is then left out; without it that is an error.
     """
     runs = []
-    for file in results.glob("**/run.json"):
+    for file in record_files(results):
         try:
             runs.append((file.parent, read(file)))
         except UserError as error:
@@ -87,7 +101,7 @@ def find_run(name: str | None, results: Path, kind: Kind) -> Path:
             )
         return done[-1]
     # Only records that may be meant are read: a damaged one of another run is no reason to fail.
-    known = sorted(file.parent for file in results.glob("**/run.json"))
+    known = [file.parent for file in record_files(results)]
     matches = [folder for folder in known if name in folder.name and read(folder).kind == kind]
     matches = [folder for folder in matches if folder.name == name] or matches
     if len(matches) == 1:

@@ -51,7 +51,8 @@ def test_after_an_objective_only_modifiers_are_offered():
 
 
 def test_runs_are_offered_from_the_folder_that_was_named(tmp_path, monkeypatch):
-    for place, run in (("results", "mine"), ("other", "theirs")):
+    shipped = "results/reference/study"
+    for place, run in (("results", "mine"), ("other", "theirs"), (shipped, "shipped")):
         (tmp_path / place / run).mkdir(parents=True)
         (tmp_path / place / run / "run.json").touch()
     monkeypatch.chdir(tmp_path)
@@ -60,6 +61,7 @@ def test_runs_are_offered_from_the_folder_that_was_named(tmp_path, monkeypatch):
     assert completion.runs(nothing, "") == ["mine"]
     assert completion.runs(nothing, "x") == []
     assert completion.runs(SimpleNamespace(params={"out": Path("other")}), "") == ["theirs"]
+    assert completion.runs(SimpleNamespace(params={"results": shipped}), "") == ["shipped"]
     monkeypatch.setenv("ADVBENCH_RESULTS", "other")
     assert completion.runs(nothing, "") == ["theirs"]
 

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import termios
@@ -119,6 +120,14 @@ def refused(results, capsys):
 def facts(text):
     """The two-column part of an explanation."""
     return dict(re.findall(r"^(\w+(?: \w+)?) {2,}(\S.*)$", text, re.MULTILINE))
+
+
+def test_shipped_runs_are_listed_and_shown_only_when_named(results, said, refused):
+    shipped = results / "reference" / "study" / "theirs"
+    shutil.copytree(next(file.parent for file in results.glob("*/run.json")), shipped)
+    assert "theirs" not in said("list", "runs")
+    assert "theirs" in refused("show", "theirs")
+    assert said("show", str(shipped))
 
 
 def test_everything_but_runs_is_listed_once(said):

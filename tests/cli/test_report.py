@@ -528,7 +528,7 @@ def test_a_setting_that_came_later_does_not_part_a_row(tmp_path, report, results
     for seed in (0, 1):
         for name in (f"pgd-at-s{seed}", f"pgd-at-s{seed}-eval"):
             folder = results / name
-            shutil.copytree(ROOT / "results/at-family-digits" / name, folder)
+            shutil.copytree(ROOT / "results/reference/at-family-digits" / name, folder)
     older = results / "pgd-at-s0/run.json"
     run = json.loads(older.read_text())
     del run["config"]["train"]["collapse"], run["config"]["defense"]["pgd-at"]["attack_mode"]
@@ -546,7 +546,7 @@ def test_a_setting_that_came_later_does_not_part_a_row(tmp_path, report, results
 
 def test_a_parameter_that_came_later_does_not_part_a_column(report, results):
     for name in (f"pgd-at-s{seed}{what}" for seed in (0, 1) for what in ("", "-eval")):
-        shutil.copytree(ROOT / "results/at-family-digits" / name, results / name)
+        shutil.copytree(ROOT / "results/reference/at-family-digits" / name, results / name)
     older = results / "pgd-at-s0-eval/run.json"
     run = json.loads(older.read_text())
     for params in (run["attacks"]["fgsm"]["params"], run["attacks"]["pgd20"]["params"]):

@@ -14,7 +14,7 @@ from robustbench_cli.report.columns import WORST
 from robustbench_cli.runs.records import Checkpoint
 
 ROOT = Path(__file__).parents[2]
-REAL = ROOT / "results" / "at-family-digits"
+REAL = ROOT / "results" / "reference" / "at-family-digits"
 PGD, CW, FGSM = ({"name": name} for name in ("pgd", "cw", "fgsm"))
 
 
