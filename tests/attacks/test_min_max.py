@@ -14,7 +14,7 @@ from robustbench_cli.evaluation.joint import Groups, Joint, JointVerdicts, Joint
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import attack_batch, run_stages
 from robustbench_cli.evaluation.verifier import unchanged_model
-from robustbench_cli.transforms import Identity
+from robustbench_cli.transforms.identity import Identity
 
 THREAT = Threat("Linf", 0.1)
 

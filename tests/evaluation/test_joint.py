@@ -8,7 +8,8 @@ from robustbench_cli.core.errors import RunError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.joint import Groups, Joint, JointThreat, JointVerifier, together
-from robustbench_cli.transforms import Flip, Identity
+from robustbench_cli.transforms.flips import Flip
+from robustbench_cli.transforms.identity import Identity
 
 RADII = {"Linf": 0.1, "L2": 0.4, "L1": 1.5}
 every_norm = pytest.mark.parametrize("norm", RADII)
