@@ -160,8 +160,13 @@ def numbers(row: HistoryRow) -> str:
 
 
 def print_outcomes(folder: Path) -> None:
-    """The accuracies of an evaluation, what is to be said of them, and where its files are."""
-    run = records.read(folder)
+    """Print the accuracies of an evaluation, its notes, and the folder of its files."""
+    typer.echo(outcomes_table(records.read(folder)), nl=False)
+    typer.echo(folder)
+
+
+def outcomes_table(run: records.Run) -> str:
+    """Return the accuracies of an evaluation as a table, with its heading and its notes."""
     n, console = run.n or 0, screen()
     several = len(run.attacks) > 1 and not swept(run)  # the points of a sweep are one attack
     shares: list[tuple[str, float, dict[str, str]]] = [("clean", run.clean_accuracy or 0.0, {})]
@@ -183,8 +188,7 @@ def print_outcomes(folder: Path) -> None:
     notes = [Text(f"searched in {run.search}, judged in float32")] * searched
     notes += [Text(f"{label}: {_extent(each)}") for label, each in run.certificates.items()]
     notes += [Text(f"note: {note}") for note in run.notes]
-    typer.echo(drawn(console, [Text(_heading(run)), table, *notes]), nl=False)
-    typer.echo(folder)
+    return drawn(console, [Text(_heading(run)), table, *notes])
 
 
 def _heading(run: records.Run) -> str:

@@ -201,9 +201,27 @@ def _with_option(
 
 
 def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
-    """The attacks by label; raise ``UserError`` for one that does not go with data or threat."""
+    """Build the configured attacks, by label.
+
+    Raises:
+        UserError: an unknown attack or parameter, one that does not go with the threat or with so
+            few classes, or a sweep over steps of one that has none.
+    """
     attacks = {spec.label: ATTACKS.build(spec) for spec in specs_of(config.attack)}
-    norm = config.threat.norm
+    for label in attacks:
+        if "steps" in config.sweep and not ATTACKS.accepts(config.attack[label]["name"], "steps"):
+            raise UserError(f"--sweep steps: attack {label!r} has no steps")
+    check_attacks(attacks, config.threat, classes)
+    return attacks
+
+
+def check_attacks(attacks: Mapping[str, Attack], threat: Threat, classes: int) -> None:
+    """Check that every attack goes with the threat and with the number of classes.
+
+    Raises:
+        UserError: another norm, a mask that an attack knows nothing of, or too few classes.
+    """
+    norm = threat.norm
     for label, attack in attacks.items():
         if norm not in attack.measures:
             measured = " or ".join(attack.measures)
@@ -211,16 +229,13 @@ def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
                 f"attack {label!r} is an attack in {measured}, the threat is {norm}; a distance in "
                 f"one norm says nothing about a radius in another: use --norm {attack.measures[0]}"
             )
-        stages = attack.stages(config.threat, classes)
-        if config.threat.mask and not all(stage.attack.maskable for stage in stages):
+        stages = attack.stages(threat, classes)
+        if threat.mask and not all(stage.attack.maskable for stage in stages):
             raise UserError(
                 f"attack {label!r} runs in code that knows of no mask: leave it or --mask out"
             )
-        if "steps" in config.sweep and not ATTACKS.accepts(config.attack[label]["name"], "steps"):
-            raise UserError(f"--sweep steps: attack {label!r} has no steps")
         if classes < attack.needs:
             raise UserError(
                 f"attack {label!r} uses the DLR loss, which needs at least "
                 f"{attack.needs} classes; the data set has {classes}"
             )
-    return attacks

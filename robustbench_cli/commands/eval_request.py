@@ -1,13 +1,17 @@
 """What one evaluation is asked for: which model, under which configuration, kept where."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
-from robustbench_cli.commands.train_config import Place
-from robustbench_cli.config.schema import EvalConfig
-from robustbench_cli.runs import records
-from robustbench_cli.runs.records import Checkpoint
+from robustbench_cli.attacks import Attack
+from robustbench_cli.commands.train_config import Place, environment
+from robustbench_cli.config.schema import EvalConfig, as_recorded
+from robustbench_cli.data import Split
+from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.records import Checkpoint, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,43 @@ class Request:
     config: EvalConfig
     place: Place
     command: list[str]
+    data: Split | None = None
+    """Images in memory to evaluate on; None: the test split of ``config.dataset``."""
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    """The attacks of ``config.attack`` by label, where they have been built and checked already;
+    empty: they are built from it."""
     name: str | None = None
     kind: records.Kind = "eval"
     early_stop: bool = True
     """Whether attacks leave an example once it is broken; else they go on to the surest error."""
+
+
+def new_record(request: Request, data: Split, test: Split, where: torch.device) -> Run:
+    """Return the record of an evaluation that is about to start.
+
+    Args:
+        data: the images that are evaluated: the first ``config.n`` of ``test``.
+        test: the whole test split.
+        where: the device.
+    """
+    config, subject = request.config, request.subject
+    made_up = folders.new_id(f"{request.kind}-{subject.name}", config.dataset["name"], subject.seed)
+    return Run(
+        id=request.name or made_up,
+        kind=request.kind,
+        created=records.now(),
+        command=request.command,
+        config=records.as_json(as_recorded(config)),
+        seed=subject.seed,
+        parent=subject.parent,
+        subject=subject.name,
+        dataset={
+            "name": config.dataset["name"],
+            "test": len(test),
+            "test_sha256": test.fingerprint(),
+        },
+        environment=environment(where),
+        weights=subject.weights,
+        evaluated=subject.kept,
+        n=len(data),
+    )

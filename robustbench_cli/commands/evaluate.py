@@ -15,12 +15,12 @@ from robustbench_cli.commands import train_config
 from robustbench_cli.commands.certify import Certifying
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
-from robustbench_cli.commands.eval_request import Request
+from robustbench_cli.commands.eval_request import Request, new_record
 from robustbench_cli.commands.outcomes import arrays_of, fill_unattacked, outcome, robust
 from robustbench_cli.commands.progress import Watched
 from robustbench_cli.commands.resume import folder_for, worthless
 from robustbench_cli.commands.sweep import SweepPoint, cut, inherit, points
-from robustbench_cli.config.schema import as_recorded, spec_of
+from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
@@ -32,8 +32,8 @@ from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean, run_stages
 from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
-from robustbench_cli.runs import folders, records
-from robustbench_cli.runs.records import Recorder, Run
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Recorder
 
 CLEAN = "clean"
 
@@ -70,33 +70,33 @@ def run_evaluation(
         RunError: a verdict is not possible; what was judged is kept.
     """
     with join_processes(request.place.device) as shard:
-        return _shared(request, shard, display, keep, then)
+        return evaluate_shard(request, shard, display, keep=keep, then=then)
 
 
-def _shared(
+def evaluate_shard(
     request: Request,
     shard: Shard,
     display: Display,
-    keep: Keep | None,
-    then: Callable[[Judged], None] | None,
+    *,
+    keep: Keep | None = None,
+    then: Callable[[Judged], None] | None = None,
 ) -> Path:
-    """This process's part in it."""
+    """One process's part of ``run_evaluation``; all of it where the process is alone."""
     config, place, subject = request.config, request.place, request.subject
     where = train_config.device(local(place.device))
-    dataset = DATASETS.build(spec_of(config.dataset))
-    with shard.main_process_first():
-        test = dataset.load("test", place.data_dir)
+    test = _test_images(request, shard)
     if config.n > len(test):
         raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
     data = test.only(slice(config.n or len(test))).to(where)
-    todo = points(build_attacks(config, len(test.classes)), config)
+    attacks = request.attacks or build_attacks(config, len(test.classes))
+    todo = points(attacks, config)
     for each in filter(None, (subject, request.source)):
         laid_out(each.model, where)
         called = "the model" if each is subject else f"the source {each.name!r}"
         check_model(each.model, data.images(slice(2)), len(test.classes), called)
     threat = mask_binding.bind_mask(config.threat, subject.model, data)
     with ExitStack() as stack:
-        run_ = _described(request, data, test, where)
+        run_ = new_record(request, data, test, where)
         folder, run_, taken_up = shard.broadcast_from_main(
             lambda: folder_for(run_, place.out, request.name, display, fresh=keep is not None)
         )
@@ -121,28 +121,13 @@ def _shared(
     return folder
 
 
-def _described(request: Request, data: Split, test: Split, where: torch.device) -> Run:
-    config, subject = request.config, request.subject
-    made_up = folders.new_id(f"{request.kind}-{subject.name}", config.dataset["name"], subject.seed)
-    return Run(
-        id=request.name or made_up,
-        kind=request.kind,
-        created=records.now(),
-        command=request.command,
-        config=records.as_json(as_recorded(config)),
-        seed=subject.seed,
-        parent=subject.parent,
-        subject=subject.name,
-        dataset={
-            "name": config.dataset["name"],
-            "test": len(test),
-            "test_sha256": test.fingerprint(),
-        },
-        environment=train_config.environment(where),
-        weights=subject.weights,
-        evaluated=subject.kept,
-        n=len(data),
-    )
+def _test_images(request: Request, shard: Shard) -> Split:
+    """The images given, or else the test split of the configured data set."""
+    if request.data is not None:
+        return request.data
+    dataset = DATASETS.build(spec_of(request.config.dataset))
+    with shard.main_process_first():
+        return dataset.load("test", request.place.data_dir)
 
 
 class _Session:

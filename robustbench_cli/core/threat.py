@@ -4,6 +4,7 @@ Inputs live in [0, 1]; every method works on a batch (B, ...) and keeps examples
 """
 
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Annotated, Literal
 
 import torch
@@ -44,10 +45,14 @@ class Threat:
     """Which pixels may change, as ``--mask`` takes it; nothing: all of them."""
 
     def __post_init__(self) -> None:
+        if self.norm not in _LARGEST:
+            raise UserError(f"norm must be {', '.join(_LARGEST)}, got {self.norm!r}")
+        if not isinstance(self.eps, Real):
+            raise UserError(f"eps must be a number such as 8 / 255, got {self.eps!r}")
         if not self.eps > 0:
-            raise ValueError(f"eps must be positive, got {self.eps:g}")
+            raise UserError(f"eps must be positive, got {self.eps:g}")
         if self.eps > _LARGEST[self.norm]:
-            raise ValueError(
+            raise UserError(
                 f"eps {self.eps:g} looks written for pixels in [0, 255], but images here are in "
                 f"[0, 1]; did you mean '{self.eps:g}/255'?"
             )

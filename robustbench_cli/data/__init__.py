@@ -7,7 +7,7 @@ on it starts from when the user says nothing: a model, a radius per norm, a trai
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -40,11 +40,11 @@ class Split:
 
     def to(self, device: torch.device | str) -> "Split":
         """The same images on another device."""
-        return Split(self.x.to(device), self.y.to(device), self.classes)
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def only(self, rows: Tensor | slice) -> "Split":
         """Some of the examples."""
-        return Split(self.x[rows], self.y[rows], self.classes)
+        return replace(self, x=self.x[rows], y=self.y[rows])
 
     def images(self, rows: Tensor | slice) -> Tensor:
         """float32 images in [0, 1]; the only place where pixels are divided by 255."""
