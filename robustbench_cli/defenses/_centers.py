@@ -1,4 +1,4 @@
-"""A last layer that compares features with fixed centers, one per class."""
+"""Max-Mahalanobis centers, and a last layer that gives the distances of features to them."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,13 @@ from robustbench_cli.models import Classifier
 
 
 def centers(classes: int, dim: int) -> Tensor:
-    """Unit vectors (classes, dim), float64, as far apart as can be: cosines are -1/(classes - 1).
+    """Return unit vectors (classes, dim), float64, one per class, as far apart as possible.
 
+    They are the corners of a regular simplex: the cosine of any two is -1 / (classes - 1).
     Algorithm 1 of Pang et al. (2018), https://arxiv.org/abs/1802.09308.
 
     Raises:
-        UserError: there are too few dimensions; a regular simplex needs classes - 1.
+        UserError: ``dim`` is below classes - 1, which a regular simplex needs.
     """
     if dim < classes - 1:
         raise UserError(f"{classes} classes need centers of at least {classes - 1} dimensions")
@@ -27,10 +28,10 @@ def centers(classes: int, dim: int) -> Tensor:
 
 
 def replace_head(model: Classifier, dim: int, scale: float) -> Classifier:
-    """Put a :class:`CenterHead` with centers of length ``scale`` in the place of a linear head.
+    """Replace a linear head by a :class:`CenterHead` whose centers have norm ``scale``.
 
     Raises:
-        UserError: the head is not linear, or ``dim`` is too small for the classes.
+        UserError: the head is not linear, or ``dim`` is too small for the number of classes.
     """
     head = model.head
     if not isinstance(head, nn.Linear):
@@ -41,11 +42,16 @@ def replace_head(model: Classifier, dim: int, scale: float) -> Classifier:
 
 
 class CenterHead(nn.Module):
-    """A dense layer to z (B, dim), and -||z - center||^2 for each center (classes, dim)."""
+    """Map features (B, F) to z (B, dim) and return logits -||z - center||^2 (B, classes)."""
 
     centers: Tensor
 
     def __init__(self, features: int, known: Tensor) -> None:
+        """Set up the dense layer.
+
+        Args:
+            known: the fixed centers (classes, dim); they are not trained.
+        """
         super().__init__()
         self.dense = nn.Linear(features, known.shape[1])
         nn.init.kaiming_normal_(self.dense.weight)
@@ -53,5 +59,6 @@ class CenterHead(nn.Module):
         self.register_buffer("centers", known)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the negative squared distances (B, classes) of features (B, F) to the centers."""
         z = wide(self.dense(features))
         return -(z[:, None] - self.centers).square().sum(2)

@@ -1,4 +1,4 @@
-"""How evenly predictions are spread over the wrong classes."""
+"""The entropy of a prediction over the wrong classes, which GCE and COT maximise."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,13 @@ from robustbench_cli.core.losses import wide
 
 
 def complement_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """The entropy (B) of the predictions over the wrong classes, logits (B, C), labels (B).
+    """Return the entropy (B), in nats, of the softmax over the wrong classes' logits.
 
-    It does not depend on the true class's logit.
+    The logit of the true class has no influence on it.
+
+    Args:
+        logits: (B, C).
+        y: true labels (B).
     """
     classes = logits.shape[1]
     wrong = (y[:, None] + torch.arange(1, classes, device=y.device)) % classes
@@ -19,6 +23,10 @@ def complement_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def check_wrong_classes(name: str, classes: int) -> None:
-    """Raise ``UserError`` unless predictions over the wrong classes have an entropy."""
+    """Check that there are at least two wrong classes.
+
+    Raises:
+        UserError: with fewer than 3 classes the entropy over the wrong ones is always zero.
+    """
     if classes < 3:
         raise UserError(f"{name} spreads the wrong classes' shares: it needs two, thus 3 classes")

@@ -1,4 +1,7 @@
-"""What learning from frozen teachers has in common (arXiv ids are in the objectives' files)."""
+"""Parts shared by the distillation objectives (ARD, RSLAD, IAD, AKD2, BGAT).
+
+Their papers are cited in the objectives' own files.
+"""
 
 from typing import ClassVar
 
@@ -13,19 +16,19 @@ from robustbench_cli.models import Classifier
 
 
 class Distilled(Objective):
-    """An objective with a frozen teacher, which is named with ``--teacher RUN``."""
+    """Base of objectives that learn from frozen teachers, given with ``--teacher RUN``."""
 
     teachers: ClassVar[int] = 1
 
     @property
-    def scored(self) -> bool:
-        """Whether labels are scored with the criterion, which other parts may change."""
+    def uses_criterion(self) -> bool:
+        """Whether the loss uses the criterion on labels, which other parts may change."""
         return False
 
     def check(self, recipe: Recipe, epochs: int) -> None:
         super().check(recipe, epochs)
         for part in recipe.modifiers:
-            if not self.scored and type(part).criterion is not Modifier.criterion:
+            if not self.uses_criterion and type(part).criterion is not Modifier.criterion:
                 own, other = DEFENSES.name_of(self), DEFENSES.name_of(part)
                 raise UserError(
                     f"{own} as it is set scores no labels; {other} would change a criterion that "
@@ -33,18 +36,23 @@ class Distilled(Objective):
                 )
 
 
-def answer(teacher: Classifier, x: Tensor) -> Tensor:
-    """A frozen teacher's logits (B, C): nothing is learned through them."""
+def teacher_logits(teacher: Classifier, x: Tensor) -> Tensor:
+    """Return a frozen teacher's logits (B, C) on images (B, C, H, W), without a gradient."""
     with torch.no_grad():
         logits: Tensor = teacher(x)
     return logits
 
 
-def softened(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(target || logits) (B), both logits (B, C) divided by the temperature T."""
+def softened_kl(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return T^2 KL(softmax(target / T) || softmax(logits / T)) (B), with T the temperature.
+
+    Args:
+        logits: the student's (B, C).
+        target: the teacher's (B, C).
+    """
     return temperature**2 * kl(logits / temperature, target / temperature)
 
 
-def likelihood(logits: Tensor, y: Tensor, power: float) -> Tensor:
-    """softmax(logits)[y] ** power (B), for logits (B, C) and labels (B)."""
+def label_likelihood(logits: Tensor, y: Tensor, power: float) -> Tensor:
+    """Return softmax(logits)[y] ** power (B), for logits (B, C) and labels (B)."""
     return (power * picked(F.log_softmax(wide(logits), 1), y)).exp()

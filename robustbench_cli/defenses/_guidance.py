@@ -1,4 +1,7 @@
-"""Boundary guidance: a robust net follows a natural one's logits (arXiv 2011.11164)."""
+"""Boundary guidance: a natural network's logits guide a robust one (Cui et al., 2021).
+
+https://arxiv.org/abs/2011.11164
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,17 +17,17 @@ from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.models import MODELS, Classifier
 
 
-def apart(logits: Tensor, others: Tensor) -> Tensor:
-    """The mean over the classes of the squared difference (B) between logits (B, C)."""
+def mean_squared_gap(logits: Tensor, others: Tensor) -> Tensor:
+    """Return the squared difference (B) of two sets of logits (B, C), averaged over the classes."""
     return (wide(logits) - wide(others)).square().mean(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guided(Objective):
-    """A natural net is trained beside the robust one, in the same optimiser, and guides it."""
+    """Base of objectives that train a natural network beside the robust one, which it guides."""
 
     natural: Annotated[str, Field(min_length=1)] | None = None
-    """Architecture of the natural net, e.g. resnet-18; None: the same as the model's."""
+    """Architecture of the natural network, e.g. resnet-18; None: the model's own."""
 
     def check(self, recipe: Recipe, epochs: int) -> None:
         super().check(recipe, epochs)
@@ -43,10 +46,11 @@ class Guided(Objective):
         net.low_precision = setting.model.low_precision
         return net
 
-    def guided(self, step: Step, logits: Passes) -> Tensor:
-        """How far attacked logits are from the natural net's clean ones, and its criterion (B).
+    def guidance_loss(self, step: Step, logits: Passes) -> Tensor:
+        """Return the guidance loss (B): mse(r(x_adv), n(x)) + criterion(n(x), y).
 
-        Both nets learn from the distance; the labels reach the natural one alone.
+        r is the robust network and n the natural one.  The gradient of the squared difference
+        reaches both; labels train the natural network only.
         """
         robust, natural = logits["adv"], step.auxiliary(self, Classifier)(step.x)
-        return apart(robust, natural) + step.criterion(natural, step.y)
+        return mean_squared_gap(robust, natural) + step.criterion(natural, step.y)

@@ -1,4 +1,4 @@
-"""Which training image of another class a triplet is made with."""
+"""Mining of negatives for triplet losses: similar training images of other classes."""
 
 import torch
 import torch.nn.functional as F
@@ -11,17 +11,21 @@ from robustbench_cli.models.taps import embedding
 
 
 def bank_of(step: Step) -> Bank:
-    """All training images; they are there whenever an objective is trained."""
+    """Return the bank of all training images, which every training step of an objective has."""
     assert step.bank is not None
     return step.bank
 
 
-def most_alike(step: Step, x: Tensor, size: int) -> Tensor:
-    """For each image in ``x`` the row (B) whose features, of another class, are most like its own.
+def most_similar_other_class(step: Step, x: Tensor, size: int) -> Tensor:
+    """Return for each image the bank row (B) of another class with the most similar features.
+
+    Similarity is the cosine of embeddings, computed in evaluation mode among ``size`` training
+    images drawn for this batch.  Where none of them is of another class, a random image of another
+    class is taken.
 
     Args:
-        size: how many training images are looked at; without one of another class among them any
-            such image will do.
+        x: images (B, C, H, W) in [0, 1]; their labels are ``step.y``.
+        size: number of training images that are drawn.
     """
     bank = bank_of(step)
     rows = bank.any(size, step.noise.seed, "mining", step.epoch, step.batch)

@@ -1,11 +1,11 @@
-"""Objectives that score labels by themselves."""
+"""Objectives whose loss on labels is their own, not the exchangeable criterion."""
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
 
 
 class OwnLoss(Objective):
-    """An objective without the criterion that other parts may change."""
+    """Base of objectives that do not use the criterion; modifiers that change it are refused."""
 
     def check(self, recipe: Recipe, epochs: int) -> None:
         for part in recipe.modifiers:

@@ -1,4 +1,7 @@
-"""A wider last layer, and class prototypes that learn on both sides of what was added."""
+"""Class prototypes of the prototype conformity loss, and the wider head that it is applied to.
+
+Mustafa et al. (2019), https://arxiv.org/abs/1904.00887.
+"""
 
 from collections import OrderedDict
 
@@ -11,7 +14,7 @@ from robustbench_cli.models import Classifier
 
 
 def widen_head(model: Classifier, dim: int) -> Classifier:
-    """Put a dense layer to ``dim`` features, without a nonlinearity, before a linear head.
+    """Insert a linear layer to ``dim`` features, without a nonlinearity, before a linear head.
 
     Raises:
         UserError: the head is not linear.
@@ -26,10 +29,19 @@ def widen_head(model: Classifier, dim: int) -> Classifier:
 
 
 class Prototypes(nn.Module):
-    """A point per class to be near to and one to be far from, before and after the dense layer."""
+    """Trainable prototypes per class, before and after the dense layer: one set attracts, one
+    repels.
+
+    ``near`` and ``far`` each hold a tensor (classes, F) for the features that the dense layer reads
+    and one for those that it puts out.
+    """
 
     def __init__(self, head: nn.Module) -> None:
-        """For a widened head."""
+        """Draw all prototypes from N(0, 1).
+
+        Args:
+            head: a head that :func:`widen_head` made.
+        """
         super().__init__()
         dense, scores = (p for p in head.parameters() if p.ndim == 2)
 
@@ -41,7 +53,12 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def move(self, near: float, far: float) -> None:
-        """One plain step down each gradient there is, at these rates."""
+        """Take one plain SGD step with the gradients that are there, and clear them.
+
+        Args:
+            near: learning rate of the attracting prototypes.
+            far: learning rate of the repelling ones.
+        """
         for params, rate in ((self.near, near), (self.far, far)):
             for p in params:
                 if p.grad is not None:
@@ -49,12 +66,25 @@ class Prototypes(nn.Module):
                     p.grad = None
 
 
-def own(features: Tensor, prototypes: Tensor, y: Tensor) -> Tensor:
-    """The squared distance (B) of features (B, F) to their class's prototype of (classes, F)."""
+def distance_to_own(features: Tensor, prototypes: Tensor, y: Tensor) -> Tensor:
+    """Return the squared distance (B) of each example's features to the prototype of its class.
+
+    Args:
+        features: (B, F).
+        prototypes: (classes, F).
+        y: labels (B).
+    """
     return (features - prototypes[y]).square().sum(1)
 
 
 def distance_to_others(features: Tensor, prototypes: Tensor, y: Tensor) -> Tensor:
-    """The mean squared distance (B) of features (B, F) to the other classes' prototypes."""
+    """Return the mean squared distance (B) of each example's features to the other classes'
+    prototypes.
+
+    Args:
+        features: (B, F).
+        prototypes: (classes, F).
+        y: labels (B).
+    """
     squared = (features[:, None] - prototypes).square().sum(2)
     return (squared.sum(1) - picked(squared, y)) / (len(prototypes) - 1)

@@ -1,4 +1,4 @@
-"""Taking the gradient at weights that were moved: what AWP, AMP, SAM and RWP share."""
+"""Weight perturbation: the gradient is taken at moved weights (AWP, AMP, SAM and RWP)."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from robustbench_cli.models import Classifier
 
 
 class WeightPerturbation(Modifier):
-    """Weights that are moved before the gradient is taken, and put back."""
+    """Move the weights before the gradient of the loss is taken, and restore them after."""
 
     def check(self, recipe: Recipe, epochs: int) -> None:
         movers = [part for part in recipe.modifiers if isinstance(part, WeightPerturbation)]
@@ -24,31 +24,40 @@ class WeightPerturbation(Modifier):
             raise UserError(f"{names} both move the weights to take the gradient there; use one")
 
     def idle(self, step: Step) -> bool:
-        """Whether this step is trained without it."""
+        """Return True for a step that is trained without a perturbation."""
         return False
 
-    def movable(self, model: Classifier) -> list[Tensor]:
-        """The weights that are moved: all that are trained."""
+    def perturbed_weights(self, model: Classifier) -> list[Tensor]:
+        """Return the weights that are perturbed; by default all that are trained."""
         return [p for p in model.parameters() if p.requires_grad]
 
     @abstractmethod
-    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
-        """What is added to each of ``params``, shaped as they are."""
+    def perturbation(
+        self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]
+    ) -> list[Tensor]:
+        """Return the perturbation of each tensor in ``params``, of the same shape.
+
+        Args:
+            loss: evaluates the batch's mean loss at the current weights.
+        """
 
     @contextmanager
     def weights(self, step: Step, loss: Callable[[], Tensor]) -> Iterator[None]:
         if self.idle(step):
             yield
             return
-        params = self.movable(step.model)
-        with move_weights(params, self.moves(step, params, loss)):
+        params = self.perturbed_weights(step.model)
+        with move_weights(params, self.perturbation(step, params, loss)):
             yield
 
 
-def slope(
+def loss_gradient(
     step: Step, params: Sequence[Tensor], loss: Callable[[], Tensor], mode: Mode = "frozen"
 ) -> tuple[Tensor, ...]:
-    """The gradient of the loss at the weights as they are, over all processes' rows."""
+    """Return the gradient of the loss with respect to ``params``, summed over all processes.
+
+    The weights, and in mode "frozen" BatchNorm's running statistics, stay as they are.
+    """
     with borrowed(step.model, mode):
         found = torch.autograd.grad(loss(), params, materialize_grads=True)
     step.shard.all_reduce_sum_(found)
@@ -57,23 +66,23 @@ def slope(
 
 @contextmanager
 def move_weights(params: list[Tensor], moves: list[Tensor]) -> Iterator[None]:
-    """Lend ``params`` with ``moves`` added; a step that they make meanwhile is kept.
+    """Add ``moves`` to ``params`` while the context is open, and take them off again at its end.
 
-    Weights that made none come back bit for bit.
+    An optimiser step made inside is kept.  Without one the weights are restored bit for bit.
     """
     with torch.no_grad():
-        home = [p.clone() for p in params]
-        there = torch._foreach_add(home, moves)
-        torch._foreach_copy_(params, there)
+        original = [p.clone() for p in params]
+        moved = torch._foreach_add(original, moves)
+        torch._foreach_copy_(params, moved)
     try:
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_sub_(params, there)
-            torch._foreach_add_(params, home)
+            torch._foreach_sub_(params, moved)
+            torch._foreach_add_(params, original)
 
 
 def weight_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm of all of them as one vector."""
+    """Return the Euclidean norm (0-dim) of all tensors taken as one vector."""
     norm: Tensor = torch.linalg.vector_norm(torch.stack([t.norm() for t in tensors]))
     return norm

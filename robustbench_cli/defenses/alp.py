@@ -18,11 +18,13 @@ from robustbench_cli.defenses.pgd_at import PGDAT
 @DEFENSES.register("alp")
 @dataclass(frozen=True, kw_only=True)
 class ALP(PGDAT):
-    """Half clean, half adversarial criterion, and a pull between the two logit vectors.
+    """PGD-AT on clean and adversarial images, and a penalty on the distance of their logits.
 
-    Follows Pang et al.'s PyTorch code: untargeted attack in eval mode from a Gaussian start, two
-    BatchNorm batches, squared difference averaged over the classes (the paper's formula sums).
-    With ``he`` the pairing is on cosines, as there.
+    0.5 criterion(f(x), y) + 0.5 criterion(f(x_adv), y) + weight * mean_c (f(x) - f(x_adv))^2.
+    Follows Pang et al.'s PyTorch code (AT_HE): an untargeted attack in eval mode from a Gaussian
+    start, separate forward passes and so two BatchNorm batches, and the squared difference averaged
+    over the classes (the paper's formula sums).  With ``he`` the paired logits are cosines, as
+    there.
     """
 
     weight: Annotated[Number, Field(ge=0)] = 0.5

@@ -12,42 +12,53 @@ from robustbench_cli.core.model_modes import Mode
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._step import Step
-from robustbench_cli.defenses._weights import WeightPerturbation, move_weights, slope, weight_norm
+from robustbench_cli.defenses._weights import (
+    WeightPerturbation,
+    loss_gradient,
+    move_weights,
+    weight_norm,
+)
 
 
 @DEFENSES.register("amp")
 @dataclass(frozen=True, kw_only=True)
 class AMP(WeightPerturbation):
-    """Take the gradient at weights that climbed the loss inside a ball of fixed ``radius``.
+    """Take the gradient at weights that ascend the loss within an L2 ball of fixed ``radius``.
 
-    A regulariser against overfitting, not against adversarial images.  All weights climb, biases
-    and BatchNorm's included, and weight decay acts where they were.  The paper bounds the whole
-    move; the code bounds each tensor's and lets BatchNorm's statistics follow every pass.  (It
-    also clips gradients at norm 50; this does not.)  Small nets want a radius of 0.01 to 0.2.
+    From d = 0, ``climbs`` times: d <- d + rate * grad L(w + d), scaled back onto the ball where it
+    is longer.  The optimiser then uses the gradient at w + d.  A regulariser against overfitting,
+    not a defense against adversarial images.  All trained weights move, biases and BatchNorm's
+    included, and weight decay acts at w.  The paper bounds the norm of the whole perturbation; the
+    code bounds each tensor's and updates BatchNorm's running statistics in every pass.  The code
+    also clips gradients at norm 50, which this does not.  Small networks want a radius of 0.01 to
+    0.2.
     """
 
     radius: Annotated[Number, Field(ge=0)] = 0.5
-    """Euclidean length of the largest move, epsilon."""
+    """Largest Euclidean norm of the perturbation, epsilon."""
     rate: Annotated[Number, Field(gt=0)] = 1.0
-    """What gradients are multiplied by to climb, zeta."""
+    """Step size of the ascent: gradients are multiplied by it, zeta."""
     climbs: Steps = 1
-    """How often they climb per batch, N."""
+    """Ascent steps per batch, N."""
     variant: Literal["paper", "code"] = "paper"
-    """Whose radius: of the whole move (paper) or of each tensor's (code)."""
+    """The radius bounds the whole perturbation (paper) or each tensor's (code)."""
 
     def idle(self, step: Step) -> bool:
         return self.radius == 0
 
-    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
-        gone = [p.new_zeros(()).expand_as(p) for p in params]
+    def perturbation(
+        self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]
+    ) -> list[Tensor]:
+        delta = [p.new_zeros(()).expand_as(p) for p in params]
         mode: Mode = "frozen" if self.variant == "paper" else "train"
         for _ in range(self.climbs):
-            with move_weights(params, gone):
-                grads = slope(step, params, loss, mode)
-            gone = self._bounded([m + self.rate * g for m, g in zip(gone, grads, strict=True)])
-        return gone
+            with move_weights(params, delta):
+                grads = loss_gradient(step, params, loss, mode)
+            delta = self._bounded([m + self.rate * g for m, g in zip(delta, grads, strict=True)])
+        return delta
 
     def _bounded(self, moves: list[Tensor]) -> list[Tensor]:
+        """Scale the perturbation, or each tensor of it, to at most ``radius``."""
         groups = [moves] if self.variant == "paper" else [[m] for m in moves]
         shares = [(self.radius / (weight_norm(group) + 1e-12)).clamp(max=1) for group in groups]
         return [m * s for group, s in zip(groups, shares, strict=True) for m in group]

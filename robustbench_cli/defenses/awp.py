@@ -11,7 +11,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective, Recipe
 from robustbench_cli.defenses._step import Step
-from robustbench_cli.defenses._weights import WeightPerturbation, slope
+from robustbench_cli.defenses._weights import WeightPerturbation, loss_gradient
 from robustbench_cli.models import Classifier
 
 
@@ -20,15 +20,17 @@ from robustbench_cli.models import Classifier
 class AWP(WeightPerturbation):
     """Take the gradient at weights moved uphill by ``gamma`` times each layer's norm.
 
-    The whole loss is climbed, once, per weight tensor with more than one dimension, from zero in
-    each iteration; weight decay acts at the moved weights.  Official defaults depend on the
-    objective: gamma 0.01 from the first epoch for AT, 0.005 from the tenth for TRADES and MART.
+    For each weight tensor w with more than one dimension: v = gamma * ||w|| * g / ||g||, with g the
+    gradient of the objective's whole loss on its adversarial images; the optimiser uses the
+    gradient at w + v, and its weight decay acts there.  One ascent step, from v = 0 in each
+    iteration; biases and BatchNorm do not move.  Official defaults depend on the objective: gamma
+    0.01 from the first epoch for AT, 0.005 from the tenth for TRADES and MART.
     """
 
     gamma: Annotated[Number, Field(ge=0)] | None = None
-    """Size of the move relative to each weight tensor's norm."""
+    """Norm of the perturbation relative to each weight tensor's; None: by the objective."""
     warmup: Annotated[int, Field(ge=0)] | None = None
-    """Epochs trained without it."""
+    """Epochs trained without it at the beginning; None: by the objective."""
 
     held: ClassVar[bool] = True
 
@@ -53,13 +55,15 @@ class AWP(WeightPerturbation):
         assert self.warmup is not None
         return step.epoch < self.warmup or self.gamma == 0
 
-    def movable(self, model: Classifier) -> list[Tensor]:
+    def perturbed_weights(self, model: Classifier) -> list[Tensor]:
         named = model.named_parameters()
         return [p for n, p in named if p.ndim > 1 and n.endswith("weight")]
 
-    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
+    def perturbation(
+        self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]
+    ) -> list[Tensor]:
         assert self.gamma is not None
-        grads = slope(step, params, loss)
+        grads = loss_gradient(step, params, loss)
         return [
             g * (self.gamma * p.detach().norm() / (g.norm() + 1e-20))
             for p, g in zip(params, grads, strict=True)

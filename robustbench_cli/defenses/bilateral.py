@@ -20,19 +20,22 @@ from robustbench_cli.defenses.label_smoothing import LabelSmoothing
 @DEFENSES.register("bilateral", aliases=("bat",))
 @dataclass(frozen=True, kw_only=True)
 class Bilateral(Adversarial):
-    """The criterion on an image moved towards its most confusing class, under a moved label.
+    """Train on images moved towards their most confusing class, with adversarially smoothed labels.
 
-    One step of eps down the cross-entropy to that class, from a uniform start, in eval mode.  The
-    label gives the wrong classes shares that grow with how unlikely they are; the true class
-    keeps ``beta`` times the largest of them.  The paper's better model is trained at half the
-    radius it is judged at (4/255 and 8/255).  Known to be far weaker than first reported under
-    AutoAttack: always judge it by that.
+    The most confusing class is the wrong one with the largest clean logit.  x_adv is one descent
+    step of eps on the cross-entropy to that class, from a uniform start, in eval mode.  The soft
+    label gives each wrong class a share that grows with its -log p(x), and the true class ``beta``
+    times the largest of them; the loss is the criterion on (x_adv, soft label).
+
+    The paper's better model is trained at half the radius it is evaluated at (4/255 and 8/255).
+    Under AutoAttack it is far weaker than first reported (29.35 % where the paper's attacks left
+    58.6): always evaluate it with that.
     """
 
     beta: Annotated[Number, Field(ge=1)] = 9.0
-    """How many times the largest wrong share the true class has."""
+    """Ratio of the true class's share to the largest wrong one."""
     gamma: Annotated[Number, Field(gt=0)] = 0.01
-    """What keeps the most confusing class from a share of zero."""
+    """Offset that gives the most confusing class a share above zero."""
     steps: Steps = 1
     step: StepSize = 1.0
 
@@ -47,11 +50,18 @@ class Bilateral(Adversarial):
             clean = wide(step.model(step.x))
         wrong = torch.ones_like(clean).scatter(1, step.y[:, None], 0) > 0
         target = clean.masked_fill(~wrong, float("-inf")).argmax(1)
-        moved = ascend(step.model, towards, target, step.x, step.threat, step.noise, self.climb)
+        moved = ascend(
+            step.model, _targeted_objective, target, step.x, step.threat, step.noise, self.climb
+        )
         return {"adv": moved, "labels": self.labels(clean, wrong)}
 
     def labels(self, clean: Tensor, wrong: Tensor) -> Tensor:
-        """Shares (B, C) from clean logits (B, C); ``wrong`` (B, C) marks all but the true class."""
+        """Return the soft labels (B, C) of the paper's label perturbation.
+
+        Args:
+            clean: logits (B, C) on clean images.
+            wrong: bool (B, C), True for all classes but the true one.
+        """
         unlikely = -(clean.softmax(1) + 1e-8).log()
         least = unlikely.masked_fill(~wrong, float("inf")).amin(1, keepdim=True)
         excess = (unlikely - least + self.gamma) * wrong
@@ -63,6 +73,6 @@ class Bilateral(Adversarial):
         return step.criterion(logits["adv"], logits.inputs["labels"])
 
 
-def towards(logits: Tensor, target: Tensor) -> Tensor:
-    """What a targeted attack climbs."""
+def _targeted_objective(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the objective (B) of a targeted attack, which ascent maximises."""
     return -cross_entropy(logits, target)

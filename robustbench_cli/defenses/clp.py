@@ -1,7 +1,7 @@
 """Clean logit pairing and logit squeezing (Kannan et al., 2018), https://arxiv.org/abs/1803.06373.
 
-No attack is made in training.  Both mostly hide gradients (Mosbach et al., 2018,
-https://arxiv.org/abs/1810.12042): judge them by many restarts and by black-box attacks.
+Neither makes adversarial images in training.  Both mostly mask gradients (Mosbach et al., 2018,
+https://arxiv.org/abs/1810.12042): evaluate them with many restarts and with black-box attacks.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,19 @@ from robustbench_cli.defenses._step import Passes, Step
 @DEFENSES.register("clp")
 @dataclass(frozen=True, kw_only=True)
 class CLP(Objective):
-    """The criterion on noisy clean images, and a pull between the logits of random pairs.
+    """Train on noisy clean images, with a penalty on the logit distance of random pairs of them.
 
-    The pairs are the halves of a batch, whose order is random.  Follows Mosbach et al.'s code:
-    squared difference averaged over the classes (the paper's formula sums), noise of 0.5 on
-    MNIST clipped to [0, 1]; on Tiny ImageNet it takes ``sigma=16/255``.  With ``he`` the pairing
-    is on cosines, as in ``alp``.
+    criterion(f(x + noise), y) + weight * mean_c (f_i - f_j)^2, where j is the example half a batch
+    further on; batches are in random order.  Follows Mosbach et al.'s code: the squared difference
+    is averaged over the classes (the paper's formula sums), and Gaussian noise of 0.5 on MNIST is
+    clipped to [0, 1]; on Tiny ImageNet the code takes ``sigma=16/255``.  With ``he`` the paired
+    logits are cosines, as in ``alp``.
     """
 
     weight: Annotated[Number, Field(ge=0)] = 0.5
-    """Weight of the pull, lambda."""
+    """Weight of the logit penalty, lambda."""
     sigma: Annotated[Number, Field(ge=0)] = 0.5
-    """Standard deviation of the Gaussian noise."""
+    """Standard deviation of the Gaussian noise, in pixel values of [0, 1]."""
 
     alone: ClassVar[str] = "pairs the rows of a batch"
 
@@ -42,25 +43,26 @@ class CLP(Objective):
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
         noisy = wide(logits["noisy"])
-        pull = self.pull(noisy / step.model.logit_scale)
-        return step.criterion(noisy, step.y) + self.weight * pull
+        penalty = self.logit_penalty(noisy / step.model.logit_scale)
+        return step.criterion(noisy, step.y) + self.weight * penalty
 
-    def pull(self, scores: Tensor) -> Tensor:
-        """What is added for each example (B), given the logits (B, C) of its batch."""
-        # Half a batch further on: of an even batch each pair comes twice, of an odd one nearly.
+    def logit_penalty(self, scores: Tensor) -> Tensor:
+        """Return the logit penalty (B) of a batch of logits (B, C)."""
+        # Pairs are half a batch apart; in an even batch every pair is counted twice.
         return (scores - scores.roll(len(scores) // 2, 0)).square().mean(1)
 
 
 @DEFENSES.register("lsq")
 @dataclass(frozen=True, kw_only=True)
 class LogitSqueezing(CLP):
-    """The criterion on noisy clean images, and a pull of their logits towards zero.
+    """Train on noisy clean images, with a penalty on the L2 norm of their logits.
 
-    The penalty is the length of the logit vector, as in Mosbach et al.'s code.
+    criterion(f(x + noise), y) + weight * ||f(x + noise)||, with the norm not squared, as in Mosbach
+    et al.'s code.
     """
 
     alone: ClassVar[str] = ""
 
-    def pull(self, scores: Tensor) -> Tensor:
+    def logit_penalty(self, scores: Tensor) -> Tensor:
         lengths: Tensor = torch.linalg.vector_norm(scores, dim=1)
         return lengths

@@ -16,16 +16,17 @@ from robustbench_cli.models import Classifier
 @DEFENSES.register("cot")
 @dataclass(frozen=True, kw_only=True)
 class COT(Objective):
-    """Two updates per batch: the criterion, then the complement entropy of a fresh pass.
+    """Two updates per batch: cross-entropy, then the entropy over the wrong classes.
 
-    The second one spreads the wrong classes' shares evenly.  As in the code it has an optimiser
-    of its own (momentum is not mixed) with the same learning rate.  The entropy is divided by the
-    number of wrong classes, in the code by that of all.  It is about accuracy: do not expect
-    robustness against more than single-step attacks.
+    The first update minimises the criterion on clean images; the second, after a fresh forward
+    pass, maximises the entropy of the prediction over the wrong classes, which flattens it.  As in
+    the code the second has an optimiser of its own (the momenta are not mixed) with the same
+    learning rate.  The paper divides the entropy by the number of wrong classes, the code by that
+    of all.  COT aims at accuracy: do not expect robustness against more than single-step attacks.
     """
 
     variant: Literal["paper", "code"] = "paper"
-    """What the entropy is divided by: the wrong classes (paper) or all (code)."""
+    """The entropy is divided by the number of wrong classes (paper) or of all (code)."""
 
     one_label: ClassVar[bool] = True
 
@@ -35,7 +36,7 @@ class COT(Objective):
 
     def auxiliary(self, setting: Setting) -> nn.Module:
         check_wrong_classes(DEFENSES.name_of(self), setting.shape.classes)
-        return Twins(setting.model)
+        return WeightCopies(setting.model)
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
         if step.update_index == 0:
@@ -45,27 +46,34 @@ class COT(Objective):
 
     def after_backward(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
         if step.update_index == 1:
-            step.auxiliary(self, Twins).take_gradients(step.model)
+            step.auxiliary(self, WeightCopies).take_gradients(step.model)
 
     def after_optimizer_step(self, step: Step) -> None:
-        step.auxiliary(self, Twins).agree(step.model, step.update_index)
+        step.auxiliary(self, WeightCopies).synchronise(step.model, step.update_index)
 
 
-class Twins(nn.Module):
-    """A copy of each weight: the optimiser keeps one momentum for it, another for the weight."""
+class WeightCopies(nn.Module):
+    """Copies of the model's weights, which give the second update momentum buffers of its own.
+
+    The optimiser holds both: it moves the weights in the first update and the copies in the second.
+    """
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.copies = nn.ParameterList(p.detach().clone() for p in _trained(model))
 
     def take_gradients(self, model: Classifier) -> None:
-        """Let the optimiser move the copies; weights without a gradient stay."""
+        """Move the weights' gradients to the copies, so that the optimiser steps those alone."""
         for own, weight in zip(self.copies, _trained(model), strict=True):
             own.grad, weight.grad = weight.grad, None
 
     @torch.no_grad()
-    def agree(self, model: Classifier, update_index: int) -> None:
-        """Put those that stayed in this turn where the others went."""
+    def synchronise(self, model: Classifier, update_index: int) -> None:
+        """Copy the values that this update moved to the tensors that it did not.
+
+        Args:
+            update_index: 0 where the weights moved, 1 where the copies did.
+        """
         own: list[Tensor] = list(self.copies)
         weights = _trained(model)
         stayed, went = (weights, own) if update_index == 1 else (own, weights)

@@ -1,6 +1,5 @@
-"""Cutout (DeVries & Taylor, 2017), https://arxiv.org/abs/1708.04552, as Rice et al. (2020),
-https://arxiv.org/abs/2002.11569, put it into adversarial training.
-"""
+"""Cutout (DeVries & Taylor, 2017), https://arxiv.org/abs/1708.04552, applied before the attack as
+in Rice et al. (2020), https://arxiv.org/abs/2002.11569."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
@@ -17,14 +16,14 @@ from robustbench_cli.defenses._step import Setting, Step
 @DEFENSES.register("cutout")
 @dataclass(frozen=True, kw_only=True)
 class Cutout(Modifier):
-    """Black out one square of each image before the attack, which may write into it.
+    """Set one random square of each image to zero before the attack, which may change it again.
 
-    The square lies inside the image, as in Rice et al.'s code: their best is 14 pixels of CIFAR's
-    32.  DeVries & Taylor let it stick out.
+    The square lies wholly inside the image, as in Rice et al.'s code, whose best length is 14
+    pixels of CIFAR's 32.  DeVries & Taylor let it reach beyond the border.
     """
 
     length: Annotated[int, Field(ge=1)] | None = None
-    """Side of the square in pixels; None: 7/16 of the image's, which is 14 of 32."""
+    """Side of the square in pixels; None: 7/16 of the image's shorter side, 14 of 32."""
 
     def small(self, side: int) -> Self:
         return replace(self, length=min(self.length, side // 2)) if self.length else self
@@ -40,7 +39,7 @@ class Cutout(Modifier):
         draw = step.noise.fork("cutout").uniform(step.x.new_empty(len(step.x), 2))
 
         def covered(side: int, draw: Tensor) -> Tensor:
-            """Which rows, or columns, of each image (B, side) the square is in."""
+            """Return bool (B, side): the rows, or columns, that each image's square covers."""
             first = (draw * (side - length + 1)).long()
             place = torch.arange(side, device=draw.device) - first[:, None]
             return (place >= 0) & (place < length)

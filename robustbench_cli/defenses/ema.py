@@ -1,6 +1,5 @@
 """Averaged weights (Polyak & Juditsky, 1992), https://doi.org/10.1137/0330046, as in the code of
-adversarial logit pairing (Kannan et al., 2018), https://arxiv.org/abs/1803.06373.
-"""
+adversarial logit pairing (Kannan et al., 2018), https://arxiv.org/abs/1803.06373."""
 
 import copy
 from collections.abc import Iterator
@@ -21,21 +20,21 @@ from robustbench_cli.models import Classifier
 @DEFENSES.register("ema")
 @dataclass(frozen=True, kw_only=True)
 class EMA(Modifier):
-    """Measure, select and save an exponential moving average; training goes on without it.
+    """Evaluate, select and save an exponential moving average of the weights.
 
-    BatchNorm's running statistics are averaged like the weights.  After n updates the decay is no
-    more than (1 + n) / (10 + n), as in TensorFlow, whose code for logit pairing this follows: a
-    short run forgets where it began.
+    Training itself continues with the current weights.  BatchNorm's running statistics are averaged
+    like the weights.  After n updates the decay is at most (1 + n) / (10 + n), as in TensorFlow,
+    which the official code of logit pairing uses: this way a short run forgets its initial weights.
     """
 
     decay: Annotated[Number, Field(ge=0, lt=1)] = 0.9999
-    """How much of the average every update leaves."""
+    """Weight of the old average in every update."""
 
     def auxiliary(self, setting: Setting) -> nn.Module:
         return Average(setting.model)
 
     def after_optimizer_step(self, step: Step) -> None:
-        step.auxiliary(self, Average).follow(step.model, self.decay)
+        step.auxiliary(self, Average).update(step.model, self.decay)
 
     @contextmanager
     def swap_in_eval_weights(self, model: Classifier, auxiliary: nn.Module) -> Iterator[None]:
@@ -49,7 +48,7 @@ class EMA(Modifier):
 
 
 class Average(nn.Module):
-    """A copy of a model that lags behind it."""
+    """An exponential moving average of a model, kept as a copy of it."""
 
     updates: Tensor
 
@@ -59,8 +58,14 @@ class Average(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def follow(self, model: Classifier, decay: float) -> None:
-        """One update; nothing waits for the device."""
+    def update(self, model: Classifier, decay: float) -> None:
+        """Update the average with the model's current weights and buffers.
+
+        Everything stays on the device; the host does not wait for it.
+
+        Args:
+            decay: upper bound of the weight of the old average.
+        """
         share = (9 / (10 + self.updates)).clamp_min(1 - decay)  # 1 - (1 + n) / (10 + n)
         self.updates += 1
         copies, tensors = ((*net.parameters(), *net.buffers()) for net in (self.model, model))
@@ -68,4 +73,4 @@ class Average(nn.Module):
             if average.is_floating_point():
                 average.lerp_(value, share.to(average))
             else:
-                average.copy_(value)  # BatchNorm counts batches
+                average.copy_(value)  # BatchNorm's int64 count of batches

@@ -18,9 +18,10 @@ from robustbench_cli.defenses.pgd_at import PGDAT
 @DEFENSES.register("fast-at")
 @dataclass(frozen=True, kw_only=True)
 class FastAT(PGDAT):
-    """PGD-AT with one step of 1.25 eps from a uniform start (10/255 at 8/255), train mode.
+    """PGD-AT with one step of 1.25 eps from a uniform start (10/255 at 8/255), in train mode.
 
-    The paper pairs it with a cyclic learning rate; watch for catastrophic overfitting.
+    The paper pairs it with a cyclic learning rate.  Watch for catastrophic overfitting: robust
+    accuracy under PGD that falls to zero within an epoch.
     """
 
     steps: Steps = 1
@@ -30,13 +31,17 @@ class FastAT(PGDAT):
 @DEFENSES.register("fgsm-at")
 @dataclass(frozen=True, kw_only=True)
 class FGSMAT(PGDAT):
-    """A mix of the clean criterion and the criterion after one full step, without a start."""
+    """A weighted sum of the criterion on clean images and on FGSM images.
+
+    alpha criterion(f(x), y) + (1 - alpha) criterion(f(x + eps sign(grad)), y): one step of eps,
+    without a random start.
+    """
 
     steps: Steps = 1
     step: StepSize = 1.0
     start: Start = "clean"
     clean_weight: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    """The share of the clean term, alpha; 0 trains on adversarial images alone."""
+    """Weight of the clean term, alpha; 0 trains on adversarial images only."""
 
     branches: ClassVar[int] = 2
 

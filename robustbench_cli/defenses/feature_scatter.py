@@ -19,35 +19,42 @@ from robustbench_cli.defenses.label_smoothing import LabelSmoothing
 
 PLANS: dict[str, Callable[[Tensor], Tensor]] = {
     "sinkhorn": lambda cost: _transport.sinkhorn(cost, 0.01),
-    "legacy": lambda cost: _transport.hurried_sinkhorn(cost, 0.01),
+    "legacy": lambda cost: _transport.legacy_sinkhorn(cost, 0.01),
     "ipot": _transport.ipot,
     "uniform": _transport.uniform_plan,
-    "identity": _transport.identity,
+    "identity": _transport.identity_plan,
 }
+"""The solvers of the transport problem, by the name that ``matching`` takes."""
 
 
 @DEFENSES.register("feature-scatter", aliases=("fs",))
 @dataclass(frozen=True, kw_only=True)
 class FeatureScatter(Adversarial):
-    """Smoothed labels on a batch moved, as a whole, away from the clean batch's logits.
+    """Train with smoothed labels on a batch moved, as a whole, away from the clean batch's logits.
 
-    What is climbed is the optimal-transport distance of the two batches, with one minus the
-    cosine of logits as the cost, so examples depend on their batch: the launch script's has 60.
-    Solvers are differentiated through, as in the code.  Its own solver, ``matching=legacy``,
-    stops after a few rounds, far from a plan; the default converges.  Starts are clipped to
-    [0, 1] here, in the code only results are.  AutoAttack finds 36.64 % where the paper's attacks
-    left 60.6: always judge it by that.
+    The inner problem has no labels: one ascent step of eps, from a uniform start, maximises the
+    optimal-transport distance <T, C> between the clean and the moved batch, with C_ij = 1 -
+    cos(f(x_i), f(x_adv_j)) and T the transport plan, so that examples depend on their batch (the
+    official launch script's has 60).  The outer loss is the criterion on (x_adv, smoothed label),
+    without a clean term.
+
+    The gradient goes through the solver, as in the code.  The code's own solver,
+    ``matching=legacy``, stops after a few iterations, far from a plan; the default converges.
+    Random starts are clipped to [0, 1] here, in the code only results are.  AutoAttack leaves
+    36.64 % where the paper's attacks left 60.6: always evaluate it with that.
     """
 
     steps: Steps = 1
     step: StepSize = 1.0
     perturbation: Literal["feature", "supervised", "random"] = "feature"
-    """What the batch is moved by: the distance, each label's cross-entropy, or its start alone."""
+    """Objective of the perturbation: the transport distance (feature), cross-entropy (supervised),
+    or none (random: the random start is the perturbation)."""
     matching: Literal["sinkhorn", "legacy", "ipot", "uniform", "identity"] = "sinkhorn"
-    """How the distance pairs moved with clean examples: two solvers of the regularised problem,
-    one of the exact, everything with everything, or each with its own."""
+    """The transport plan: regularised and converged (sinkhorn), regularised with the code's early
+    stop (legacy), without an entropic term (ipot), 1/n^2 everywhere (uniform), or each example with
+    its own clean image (identity)."""
     smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.5
-    """The mass that each label gives to the other classes."""
+    """Mass of each label that is spread over the other classes."""
 
     alone: ClassVar[str] = "moves a whole batch at once"
 
@@ -55,13 +62,18 @@ class FeatureScatter(Adversarial):
         if self.perturbation == "random":
             return self.climb.begin(step.x, step.threat, step.noise)
         if self.perturbation == "supervised":
-            return self._climbed(step, cross_entropy, step.y)
+            return self._ascend(step, cross_entropy, step.y)
         with torch.no_grad():
             clean = step.model(step.x)
-        return self._climbed(step, self.distance, clean)
+        return self._ascend(step, self.distance, clean)
 
     def distance(self, logits: Tensor, clean: Tensor) -> Tensor:
-        """Each moved example's part (B) in the distance of the two batches of logits (B, C)."""
+        """Return each moved example's part (B) of the distance between two batches of logits.
+
+        Args:
+            logits: of the moved batch, (B, C).
+            clean: of the clean batch, (B, C), constant.
+        """
         cosine = F.cosine_similarity(wide(clean)[:, None], wide(logits), dim=2, eps=1e-6)
         cost = (1 - cosine).clamp(min=0)
         return (PLANS[self.matching](cost) * cost).sum(0)
@@ -78,5 +90,5 @@ class FeatureScatter(Adversarial):
         if any(isinstance(part, LabelSmoothing) for part in recipe.modifiers):
             raise UserError("feature-scatter smooths labels itself; set its smoothing instead")
 
-    def _climbed(self, step: Step, loss: Loss, target: Tensor) -> Tensor:
+    def _ascend(self, step: Step, loss: Loss, target: Tensor) -> Tensor:
         return ascend(step.model, loss, target, step.x, step.threat, step.noise, self.climb)

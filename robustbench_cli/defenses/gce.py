@@ -20,28 +20,31 @@ from robustbench_cli.defenses._step import Passes, Setting, Step
 @DEFENSES.register("gce")
 @dataclass(frozen=True, kw_only=True)
 class GCE(OwnLoss):
-    """Spread the wrong classes' shares evenly, the more so the larger the true class's is.
+    """Maximise the entropy over the wrong classes, weighted by the true class's probability.
 
-    Per image -p^alpha H / log(classes - 1), with p the true class's share and H the entropy of
-    the others; the code divides by log(classes).  The slope vanishes where p is 0 or 1, which
-    stops attacks rather than examples: clean training with it does not make a net robust.
-    Judge it with other losses than its own, margins and targets among them.
+    Per image -p^alpha H / log(classes - 1), with p the probability of the true class and H the
+    entropy of the softmax over the others; the code divides by log(classes).  Trained on clean
+    images.
+
+    The gradient vanishes where p is 0 or 1, which stops gradient attacks without removing
+    adversarial examples: clean training with it does not make a network robust.  Evaluate it with
+    other losses than its own, margin and targeted ones among them.
     """
 
     alpha: Annotated[Number, Field(ge=0)] = 1 / 3
-    """How much the true class's share guides: 0 not at all."""
+    """Exponent of the true class's probability; 0 leaves the entropy unweighted."""
     variant: Literal["paper", "code"] = "paper"
-    """The entropy's unit: its maximum, over the wrong classes (paper) or over all (code)."""
+    """The entropy is divided by log(classes - 1) (paper) or by log(classes) (code)."""
 
     one_label: ClassVar[bool] = True
 
     def auxiliary(self, setting: Setting) -> nn.Module | None:
-        # Nothing is needed; this is where the data set's classes are first known.
+        # No auxiliary module is needed; the number of classes is first known here.
         check_wrong_classes(DEFENSES.name_of(self), setting.shape.classes)
         return None
 
     def score(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The loss (B), between -1 and 0."""
+        """Return the loss (B), between -1 and 0, of logits (B, C) and labels (B)."""
         classes = logits.shape[1] - (self.variant == "paper")
         guide = (self.alpha * picked(F.log_softmax(wide(logits), 1), y)).exp()
         return -guide * complement_entropy(logits, y) / math.log(classes)
@@ -55,7 +58,8 @@ class GCE(OwnLoss):
 class GCEAT(GCE, Adversarial):
     """Guided complement entropy on the inputs that maximise it.
 
-    The README says no more than that; steps and start are those of ``pgd-at``, in eval mode.
+    The official README says no more than that; steps and start are those of ``pgd-at``, in eval
+    mode.
     """
 
     def perturb(self, step: Step) -> Tensor:

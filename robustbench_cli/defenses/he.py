@@ -17,20 +17,22 @@ from robustbench_cli.models import Classifier
 @DEFENSES.register("he")
 @dataclass(frozen=True, kw_only=True)
 class HE(Modifier):
-    """Score by ``scale`` times the cosine, and ask for a ``margin`` in the training criterion.
+    """Normalise features and class weights: logits are ``scale`` times cosines, trained with a
+    ``margin``.
 
-    The scale is seen by attacks and by KL terms, the margin only by the criterion.  The official
-    code overwrites the weights with their normalised value in each forward pass, which leaves a
-    radial gradient and breaks AWP's restore; here the normalisation is a function.
+    The training criterion is CE(s (cos - m 1_y), y), with s the scale and m the margin; attacks and
+    KL terms see s cos, without the margin.  Works with any objective.  The official code overwrites
+    the weights with their normalised value in each forward pass, which leaves a radial gradient and
+    breaks AWP's restoring of weights; here the normalisation is part of the forward function.
     """
 
     scale: Annotated[Number, Field(gt=0)] = 15.0
-    """What cosines are multiplied by, s."""
+    """Factor of the cosines in training, s."""
     margin: Annotated[Number, Field(ge=0)] = 0.2
-    """What is taken off the true class's cosine in training, m."""
+    """Margin subtracted from the true class's cosine in the training criterion, m."""
     eval_scale: Annotated[Number, Field(ge=0)] = 0.0
     """The scale at evaluation; 0: the training scale, 1: the paper's, which weakens attacks.
-    ``advbench eval --set defense.he.eval_scale=1`` measures the same weights with another one."""
+    ``advbench eval --set defense.he.eval_scale=1`` evaluates the same weights with another one."""
 
     deployed: ClassVar[tuple[str, ...]] = ("eval_scale",)
 
@@ -68,15 +70,16 @@ class HE(Modifier):
 
 
 class CosineHead(nn.Module):
-    """A linear layer with features and class weights on the unit sphere, and no bias."""
+    """A linear layer without bias whose features and class weights have norm one."""
 
     def __init__(self, linear: nn.Linear, scale: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(linear.weight.detach().clone())
         if not self.weight.any():
-            # Some nets start their last layer at zero, which has no direction.
+            # Some architectures initialise the last layer to zero, which cannot be normalised.
             nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return scale times the cosines (B, classes) of features (B, F) and class weights."""
         return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))

@@ -12,7 +12,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.losses import kl
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective, Recipe
-from robustbench_cli.defenses._distillation import answer, likelihood, softened
+from robustbench_cli.defenses._distillation import label_likelihood, softened_kl, teacher_logits
 from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.akd2 import AKD2
 from robustbench_cli.defenses.ard import ARD
@@ -20,12 +20,17 @@ from robustbench_cli.defenses.ard import ARD
 
 @dataclass(frozen=True, kw_only=True)
 class Introspective(Objective):
-    """Trust the teacher with the share p_teacher(y | attacked image) ** beta, else oneself."""
+    """Base of objectives that weight a robust teacher by its probability of the true label.
+
+    The teacher's term has the weight a = p_teacher(y | x_adv)^beta per example, and the student's
+    own prediction on the clean image the weight 1 - a.
+    """
 
     beta: Annotated[Number, Field(ge=0)] = 0.1
-    """How fast trust falls with the teacher's share of the label: 0 trusts it always."""
+    """Exponent of the teacher's probability of the label; 0 trusts it fully."""
     begin: Annotated[int, Field(ge=0)] = 0
-    """Epochs in which the teacher is trusted wholly; of the code's 200, 60 (iad) or 40 (iad-ii)."""
+    """Epochs at the beginning in which the teacher is trusted fully; the codes have 60 (iad) and 40
+    (iad-ii) of 200."""
 
     one_label: ClassVar[bool] = True
     branches: ClassVar[int] = 2
@@ -39,31 +44,37 @@ class Introspective(Objective):
             )
 
     def trust(self, step: Step, taught: Tensor) -> Tensor:
-        """How far to trust the teacher (B), given its logits on attacked images."""
-        sure = likelihood(taught, step.y, self.beta)
+        """Return the weight of the teacher (B), in [0, 1].
+
+        Args:
+            taught: the teacher's logits (B, C) on adversarial images.
+        """
+        sure = label_likelihood(taught, step.y, self.beta)
         return sure if step.epoch >= self.begin else torch.ones_like(sure)
 
 
 @DEFENSES.register("iad", aliases=("iad-i",))
 @dataclass(frozen=True, kw_only=True)
 class IAD(Introspective, ARD):
-    """``ard`` that trusts its teacher in part, and its own answer on the clean image for the rest.
+    """ARD that trusts its teacher in part, and the student's own clean prediction for the rest.
 
-    That answer learns, too.  The code does not weight the teacher's term; its ``iad-ii`` does, and
-    so does this.  The KL is the sum over the classes.
+    The distillation term of ``ard`` becomes a KL(teacher(x) || f(x_adv)) + (1 - a) KL(f(x) ||
+    f(x_adv)), with a = p_teacher(y | x_adv)^beta per example and the KL summed over the classes.
+    The target f(x) of the second term is trained, too.  The code of ``iad`` leaves the first term
+    unweighted; its code of ``iad-ii`` weights it, and so does the default here.
     """
 
     temperature: Annotated[Number, Field(gt=0)] = 1.0
     variant: Literal["paper", "code"] = "paper"
-    """Whether the teacher's term has the weight of trust (paper) or always 1 (code)."""
+    """The teacher's term has the weight a (paper) or always 1 (code)."""
 
     def crafted(self, step: Step) -> Mapping[str, Tensor]:
         known = super().crafted(step)
-        return {**known, "trust": self.trust(step, answer(step.teachers[0], known["adv"]))}
+        return {**known, "trust": self.trust(step, teacher_logits(step.teachers[0], known["adv"]))}
 
     def distance(self, logits: Passes) -> Tensor:
         trust = logits.inputs["trust"]
-        gap = softened(logits["adv"], logits.inputs["taught"], self.temperature)
+        gap = softened_kl(logits["adv"], logits.inputs["taught"], self.temperature)
         taught = trust * gap if self.variant == "paper" else gap
         return taught + (1 - trust) * kl(logits["adv"], logits["clean"])
 
@@ -71,9 +82,11 @@ class IAD(Introspective, ARD):
 @DEFENSES.register("iad-ii")
 @dataclass(frozen=True, kw_only=True)
 class IADII(Introspective, AKD2):
-    """``akd2`` that trusts its robust teacher in part, and its own clean answer for the rest.
+    """AKD2 that trusts its robust teacher in part, and the student's own clean prediction else.
 
-    Name the robust one first: ``--teacher ROBUST --teacher NATURAL``.
+    The robust teacher's term of ``akd2`` becomes a KL(robust(x_adv) || f(x_adv)) + (1 - a) KL(f(x)
+    || f(x_adv)), with a = p_robust(y | x_adv)^beta per example.  Name the robust teacher first:
+    ``--teacher ROBUST --teacher NATURAL``.
     """
 
     def crafted(self, step: Step) -> Mapping[str, Tensor]:

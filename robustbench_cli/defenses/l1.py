@@ -1,4 +1,4 @@
-"""Sparse weights in adversarial training (Rice et al., 2020), https://arxiv.org/abs/2002.11569."""
+"""L1 weight penalty (Rice et al., 2020), https://arxiv.org/abs/2002.11569."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,13 +16,16 @@ from robustbench_cli.optim import weight_matrices
 @DEFENSES.register("l1")
 @dataclass(frozen=True, kw_only=True)
 class L1(Modifier):
-    """Add the sum of the weights' absolute values to the loss; biases and BatchNorm are left out.
+    """Add ``amount`` times the L1 norm of the weights to the loss.
 
-    On top of the optimiser's ``weight_decay``, as in Rice et al.'s code.
+    Biases and BatchNorm are left out.
+
+    It comes on top of the optimiser's ``weight_decay``, as in Rice et al.'s code.  The default 5e-6
+    is the value that they selected.
     """
 
     amount: Annotated[Number, Field(ge=0)] = 5e-6
-    """What the sum is multiplied by."""
+    """Factor of the sum of absolute weights."""
 
     def penalty(self, step: Step, logits: Passes) -> Tensor:
         sizes = [weight.abs().sum() for weight in weight_matrices(step.model)]

@@ -1,4 +1,4 @@
-"""Small weights in adversarial training (Rice et al., 2020), https://arxiv.org/abs/2002.11569."""
+"""L2 weight penalty (Rice et al., 2020), https://arxiv.org/abs/2002.11569."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,16 +16,18 @@ from robustbench_cli.optim import weight_matrices
 @DEFENSES.register("l2")
 @dataclass(frozen=True, kw_only=True)
 class L2(Modifier):
-    """Add half the sum of the weights' squares to the loss; biases and BatchNorm are left out.
+    """Add ``amount`` times half the squared L2 norm of the weights to the loss.
 
-    Alone it is the optimiser's ``weight_decay`` with ``decay_norm=false``, and so Rice et al. run
-    it: write ``--set optimizer.weight_decay=0``, else it comes on top.  In their code the
-    parameters that do not decay keep the full learning rate for the whole run; here all follow
-    the schedule.
+    Biases and BatchNorm are left out.
+
+    Without other decay it equals the optimiser's ``weight_decay`` with ``decay_norm=false``, which
+    is how Rice et al. run it: write ``--set optimizer.weight_decay=0``, else the two add up.  In
+    their code the parameters that do not decay keep the initial learning rate for the whole run;
+    here all parameters follow the schedule.
     """
 
     amount: Annotated[Number, Field(ge=0)] = 5e-4
-    """What half the sum is multiplied by: its gradient is ``amount`` times the weight."""
+    """Factor of half the sum of squares: the gradient is ``amount`` times the weight."""
 
     def penalty(self, step: Step, logits: Passes) -> Tensor:
         squares = [weight.square().sum() for weight in weight_matrices(step.model)]

@@ -14,20 +14,22 @@ from robustbench_cli.defenses import DEFENSES, Modifier
 @DEFENSES.register("label-smoothing", aliases=("ls",))
 @dataclass(frozen=True, kw_only=True)
 class LabelSmoothing(Modifier):
-    """Share ``amount`` of each label's mass with other classes; attacks keep the hard label.
+    """Spread ``amount`` of each label's mass over other classes; attacks keep the hard label.
 
-    Strong smoothing flattens the gradients of cross-entropy attacks: always add a margin attack.
+    Strong smoothing flattens the gradients that cross-entropy attacks climb: always evaluate with a
+    margin-based attack, too.
     """
 
     amount: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    """The mass taken from the label."""
+    """Mass taken from the label, in [0, 1)."""
     over: Literal["all", "others"] = "all"
-    """Spread over all classes (Szegedy, PyTorch) or over the others (Feature Scattering)."""
+    """Spread over all classes, the true one included (Szegedy, PyTorch), or over the others only
+    (Feature Scattering)."""
 
     def criterion(self, base: Criterion) -> Criterion:
         def smoothed(logits: Tensor, y: Tensor) -> Tensor:
             classes = logits.shape[1]
-            # Over the others by d is over all by d C / (C - 1).
+            # Smoothing by d over the others equals smoothing by d C / (C - 1) over all.
             share = self.amount * (classes / (classes - 1) if self.over == "others" else 1)
             uniform = -wide(logits).log_softmax(1).mean(1)
             return (1 - share) * base(logits, y) + share * uniform

@@ -1,4 +1,4 @@
-"""Learnable boundary guided adversarial training (Cui et al., 2021),
+"""Learnable boundary guidance_loss adversarial training (Cui et al., 2021),
 https://arxiv.org/abs/2011.11164.
 """
 
@@ -13,7 +13,7 @@ from robustbench_cli.core.losses import kl
 from robustbench_cli.core.model_modes import Mode
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
-from robustbench_cli.defenses._guidance import Guided, apart
+from robustbench_cli.defenses._guidance import Guided, mean_squared_gap
 from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
 from robustbench_cli.defenses.trades import Trades
@@ -22,40 +22,52 @@ from robustbench_cli.defenses.trades import Trades
 @DEFENSES.register("lbgat")
 @dataclass(frozen=True, kw_only=True)
 class LBGAT(Guided, PGDAT):
-    """Follow, on attacked images, the logits that a natural net in training has on clean ones.
+    """Fit the logits on adversarial images to the clean logits of a natural network trained beside
+    it.
 
-    Known from a draft of the paper alone: its attack's start and mode (uniform, eval) are
-    recalled.  The released "LBGAT0" and "LBGAT6" are ``lbgat-trades``.
+    mse(r(x_adv), n(x)) + criterion(n(x), y), with r the robust network and n the natural one, both
+    trained by the same optimiser; x_adv from PGD on cross-entropy.  r has no label term; the
+    squared difference is averaged over the classes, and its gradient reaches both networks.
+
+    Known from a draft of the paper alone: start and mode of the attack (uniform, eval) are
+    recalled, not verified.  The released "LBGAT0" and "LBGAT6" are ``lbgat-trades``.
     """
 
     step: StepSize = 7 / 31
     attack_mode: Mode = "eval"
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
-        return self.guided(step, logits)
+        return self.guidance_loss(step, logits)
 
 
 @DEFENSES.register("lbgat-alp")
 @dataclass(frozen=True, kw_only=True)
 class LBGATALP(LBGAT):
-    """``lbgat``, and a pull between the robust net's clean and attacked logits."""
+    """LBGAT with logit pairing: a penalty on the distance of the robust network's clean and
+    attacked logits.
+
+    The penalty is alpha * mse(r(x_adv), r(x)), averaged over the classes.
+    """
 
     alpha: Annotated[Number, Field(ge=0)] = 1.0
-    """Weight of their mean squared difference."""
+    """Weight of the pairing term."""
 
     branches: ClassVar[int] = 2
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
-        return self.guided(step, logits) + self.alpha * apart(logits["adv"], logits["clean"])
+        return self.guidance_loss(step, logits) + self.alpha * mean_squared_gap(
+            logits["adv"], logits["clean"]
+        )
 
 
 @DEFENSES.register("lbgat-trades", pattern=r"lbgat(?P<beta>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class LBGATTrades(Guided, Trades):
-    """``trades`` with a natural net's guidance in the place of its criterion: "LBGAT0", "LBGAT6".
+    """TRADES with a natural network's guidance in place of its criterion: "LBGAT0" and "LBGAT6".
 
-    The attack is that of TRADES, even with ``beta=0``, as in the code.
+    mse(r(x_adv), n(x)) + criterion(n(x), y) + beta KL(r(x) || r(x_adv)).  The attack maximises
+    TRADES' KL even with ``beta=0``, as in the code.
     """
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
-        return self.guided(step, logits) + self.beta * kl(logits["adv"], logits["clean"])
+        return self.guidance_loss(step, logits) + self.beta * kl(logits["adv"], logits["clean"])

@@ -18,18 +18,21 @@ from robustbench_cli.masks import Sight, bind_to_images, canonical
 @DEFENSES.register("localized")
 @dataclass(frozen=True, kw_only=True)
 class Localized(Adversarial):
-    """A mix of the clean criterion and that on images whose background alone was attacked.
+    """Train on a weighted sum of clean images and images whose background alone was attacked.
 
-    A threat-model study and no robustness method: an attack on the whole image leaves almost
-    nothing of it.  There is no code, and the full text could not be read: equal weights, the PGD
-    and the mask are a reconstruction.  The default mask is for digits on black; elsewhere name
-    one.  Histories and evaluations attack the whole image unless ``--mask`` is given there.
+    w criterion(f(x), y) + (1 - w) criterion(f(x_adv), y), with x_adv from PGD on cross-entropy that
+    changes only the pixels of ``mask``.  A study of the threat model and no robustness method: an
+    attack on the whole image leaves almost nothing of it.
+
+    There is no code, and the full text could not be read: equal weights, the PGD and the mask are a
+    reconstruction.  The default mask is for bright digits on black; name another for other data.
+    The training history and evaluations attack the whole image unless ``--mask`` is given there.
     """
 
     mask: str = "threshold:above=0.1"
-    """Which pixels the inner attack may change, as --mask takes it (advbench list masks)."""
+    """Pixels that the inner attack may change, as --mask takes it (advbench list masks)."""
     clean_weight: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    """The share of the clean term."""
+    """Weight of the clean term, w."""
 
     branches = 2
 

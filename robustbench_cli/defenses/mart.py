@@ -18,15 +18,17 @@ from robustbench_cli.defenses.pgd_at import PGDAT
 @DEFENSES.register("mart")
 @dataclass(frozen=True, kw_only=True)
 class MART(PGDAT):
-    """A boosted cross-entropy, plus a KL weighted by how wrong the clean prediction is.
+    """PGD-AT with a boosted cross-entropy and a KL weighted by how wrong the clean prediction is.
 
-    The inner attack maximises cross-entropy.  The paper says steps of eps/4 from a random start,
-    the code 0.007 at 0.031 from a Gaussian one, in eval mode: the code is followed, with its
-    constants.  Its ResNet-18 script uses beta 5, lr 0.01 and weight decay 3.5e-3.
+    With p = softmax f: criterion(f(x_adv), y) - log(1 - max_{k != y} p_k(x_adv)) + beta (1 -
+    p_y(x)) KL(p(x) || p(x_adv)).  The inner attack maximises cross-entropy.  The paper says steps
+    of eps/4 from a random start; the code takes steps of 0.007 at eps 0.031 from a Gaussian start,
+    in eval mode, and small constants inside the logarithm and the weight.  The code is followed.
+    Its ResNet-18 script uses beta 5, lr 0.01 and weight decay 3.5e-3.
     """
 
     beta: Annotated[Number, Field(ge=0)] = 6.0
-    """Weight of the misclassification-aware KL."""
+    """Weight of the misclassification-aware KL, lambda."""
     step: StepSize = 7 / 31
     start: Start = "gauss"
     attack_mode: Mode = "eval"

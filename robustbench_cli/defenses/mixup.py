@@ -1,6 +1,5 @@
-"""mixup (Zhang et al., 2018), https://arxiv.org/abs/1710.09412, before the attack as Rice et al.
-(2020), https://arxiv.org/abs/2002.11569, put it into adversarial training.
-"""
+"""mixup (Zhang et al., 2018), https://arxiv.org/abs/1710.09412, applied before the attack as in
+Rice et al. (2020), https://arxiv.org/abs/2002.11569."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -23,12 +22,12 @@ from robustbench_cli.defenses.awp import AWP
 class Mixup(Modifier):
     """Mix each image and its label with another of the batch; attack and loss see the mixture.
 
-    One share for the whole batch, from Beta(alpha, alpha).  The paper's CIFAR-10 runs take alpha
-    1, Rice et al.'s best adversarial training 1.4.
+    x <- s x + (1 - s) x', y <- s y + (1 - s) y', with s ~ Beta(alpha, alpha) drawn once per batch.
+    The paper's CIFAR-10 runs take alpha 1, Rice et al.'s best adversarial training 1.4.
     """
 
     alpha: Annotated[Number, Field(ge=0)] = 1.0
-    """How evenly pairs are mixed: 0 leaves every image as it is."""
+    """Parameter of the Beta distribution; 0 leaves every image as it is."""
 
     unlabelled: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""Max-Mahalanobis centers (Pang et al., 2020), https://arxiv.org/abs/1905.10626."""
+"""Max-Mahalanobis center loss (Pang et al., 2020), https://arxiv.org/abs/1905.10626."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -21,20 +21,23 @@ from robustbench_cli.models import Classifier
 @DEFENSES.register("mmc")
 @dataclass(frozen=True, kw_only=True)
 class MMC(OwnLoss):
-    """Pull each image's z to its class's center; centers are fixed and as far apart as can be.
+    """Pull each image's feature z to the fixed center of its class; centers are as far apart as
+    possible.
 
-    An extra dense layer gives z, the logits are -||z - center||^2, without a softmax; the loss is
-    half of the true one's distance, the whole in the code.  Cross-entropy saturates on logits so
-    far apart, and attacks that climb it stall: judge by margins (``pgd:climbs=margin``,
-    ``autoattack``), not by the robust accuracies of the history.
+    A dense layer gives z, the logits are -||z - center_k||^2, and the loss is ||z - center_y||^2 /
+    2 on clean images, without a softmax.  The code leaves out the factor 1/2.
+
+    Cross-entropy saturates on logits so far apart, and attacks that maximise it stall: evaluate
+    with margin losses (``pgd:climbs=margin``, ``autoattack``), not by the robust accuracies of the
+    training history.
     """
 
     scale: Annotated[Number, Field(gt=0)] = 10.0
-    """Length of the centers, C_MM; the paper takes 100, too."""
+    """Norm of the centers, C_MM; the paper takes 100, too."""
     dim: PositiveInt = 256
-    """Length of z: at least the number of classes less one."""
+    """Dimension of z: at least the number of classes minus one."""
     variant: Literal["paper", "code"] = "paper"
-    """Half of the squared distance (paper) or all of it (code)."""
+    """The loss is half the squared distance (paper) or all of it (code)."""
 
     def check(self, recipe: Recipe, epochs: int) -> None:
         for part in recipe.modifiers:
@@ -47,7 +50,7 @@ class MMC(OwnLoss):
         return replace_head(model, self.dim, self.scale)
 
     def score(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The loss (B)."""
+        """Return the loss (B) of logits (B, classes) and labels (B) or (B, classes)."""
         distance = -(soft(y, wide(logits)) * wide(logits)).sum(1)
         return distance / 2 if self.variant == "paper" else distance
 
@@ -58,26 +61,27 @@ class MMC(OwnLoss):
 @DEFENSES.register("mmc-at")
 @dataclass(frozen=True, kw_only=True)
 class MMCAT(MMC, Adversarial):
-    """The same on images that go away from their center, or towards another.
+    """The MMC loss on images that maximise it, or that approach the center of another class.
 
-    The inner attack climbs this very loss.  (cleverhans, which the official code attacks with,
-    climbs cross-entropy unless it is edited by hand.)  Keras attacks in its training phase, with
-    batch statistics: ``attack_mode=frozen``.  AutoAttack finds 43.48 % where 55.0 was reported.
+    (1 - r) loss(x) + r loss(x_adv).  The inner attack maximises this very loss; cleverhans, with
+    which the official code attacks, maximises cross-entropy unless it is edited by hand.  Keras
+    attacks in its training phase, with batch statistics: ``attack_mode=frozen``.  AutoAttack leaves
+    43.48 % where 55.0 was reported.
     """
 
     share: Annotated[Number, Field(ge=0, le=1)] = 1.0
     """Weight of the adversarial term, r; the clean one has the rest."""
     targeted: bool = False
-    """Whether images go towards a random center, which may be their own."""
+    """Attack towards a random center, which may be the image's own, instead."""
     attack_mode: Mode = "frozen"
 
     def perturb(self, step: Step) -> Tensor:
         if self.targeted:
             drawn = step.noise.fork("target").uniform(step.x[:, 0, 0, 0])
-            return self._climbed(step, picked, (drawn * step.classes).long())
-        return self._climbed(step, self.score, step.y)
+            return self._ascend(step, picked, (drawn * step.classes).long())
+        return self._ascend(step, self.score, step.y)
 
-    def _climbed(self, step: Step, loss: Loss, target: Tensor) -> Tensor:
+    def _ascend(self, step: Step, loss: Loss, target: Tensor) -> Tensor:
         return ascend(step.model, loss, target, step.x, step.threat, step.noise, self.climb)
 
     def loss(self, step: Step, logits: Passes) -> Tensor:

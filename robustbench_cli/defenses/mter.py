@@ -22,31 +22,34 @@ from robustbench_cli.models.taps import EMBEDDING, embedding
 @DEFENSES.register("mter")
 @dataclass(frozen=True, kw_only=True)
 class MTER(Adversarial):
-    """The criterion on clean images, and features of images that were moved towards those of
-    another class stay nearer to their own clean ones.
+    """The criterion on clean images, and a triplet loss on features of images moved towards another
+    class.
 
-    Cross-entropy never sees a moved image: what is defended is the feature space (made for face
-    recognition), so judge labels by attacks on labels.  Every image gets one of another class;
-    the code splits the classes in two halves instead.  An image stops where it is near enough, in
-    the code all stop with the last one.  The code's projection has no effect: eps 50/255 is
-    what its 50 steps of 1/255 come to.  Its criterion has a smaller share of the loss, too: see
-    ``variant``.
+    With L2-normalised features e and, for each image x, a target image t of another class: x_adv
+    ascends cos(e(x_adv), e(t)) from x, and the loss is mean(criterion(x), criterion(t)) + weight *
+    max(0, ||e(x_adv) - e(x)|| - ||e(x_adv) - e(t)|| + margin).
+
+    Cross-entropy never sees a moved image: the feature space is defended (the method was made for
+    face recognition), so evaluate labels by attacks on labels.  Differences to the code: it splits
+    the classes into two halves to choose targets; there all images of a batch stop with the last
+    one, here each stops when it is near enough; its projection has no effect, and eps 50/255 is
+    what its 50 steps of 1/255 come to; its criterion has a smaller weight, see ``variant``.
     """
 
     steps: Steps = 50
     step: StepSize = 1 / 50
     start: Start = "clean"
     near: Annotated[Number, Field(ge=0, le=2)] = 0.05
-    """One minus the cosine with the other class's features at which an image stops, thd."""
+    """An image stops once 1 - cos to the target's features is at most this, thd."""
     margin: Annotated[Number, Field(ge=0)] = 0.2
-    """By how much nearer it must stay to its own features, alpha; features have length one."""
+    """Margin of the triplet loss on features of norm one, alpha."""
     weight: Annotated[Number, Field(ge=0)] = 1.0
-    """Weight of the triplet term."""
+    """Weight of the triplet loss."""
     clean: Annotated[Number, Field(ge=0)] = 1.0
-    """Weight of the mean criterion on both clean images."""
+    """Weight of the mean criterion on the clean image and its target."""
     variant: Literal["paper", "code"] = "paper"
-    """Whether that mean counts whole (paper) or 4/9 of it: the code divides the sum over source
-    and target by one and a half times the batch, moved images included (code)."""
+    """The mean criterion has its full weight (paper) or 4/9 of it (code): the code divides the sum
+    over source and target by one and a half times the batch, moved images included."""
 
     branches: ClassVar[int] = 2
     taps: ClassVar[tuple[str, ...]] = (EMBEDDING,)
@@ -63,16 +66,20 @@ class MTER(Adversarial):
         return {
             "adv": adv,
             "labels": step.bank.labels(rows),
-            # One pass: BatchNorm sees all three together.
+            # In one forward pass: BatchNorm's batch holds all three.
             "triplets": torch.cat([step.x, target, adv]),
         }
 
     def pull(self, found: Tensor, wanted: Tensor) -> Tensor:
-        """How near (B) features are to those wanted; flat, and so at rest, once near enough."""
+        """Return minus one times the cosine distance (B) of features (B, F), which the inner attack
+        maximises.
+
+        It is constant, with a zero gradient, once the distance is at most ``near``.
+        """
         return -(1 - F.cosine_similarity(found, wanted)).clamp(min=self.near)
 
     def hinge(self, source: Tensor, target: Tensor, adv: Tensor) -> Tensor:
-        """The triplet term (B) of features (B, F)."""
+        """Return the triplet loss (B) of source, target and adversarial features (B, F)."""
         source, target, adv = (F.normalize(each) for each in (source, target, adv))
         nearer: Tensor = vector_norm(adv - target, dim=1) - vector_norm(adv - source, dim=1)
         return (self.margin - nearer).clamp(min=0)

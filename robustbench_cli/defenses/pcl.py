@@ -16,7 +16,7 @@ from robustbench_cli.defenses import DEFENSES, Objective
 from robustbench_cli.defenses._prototypes import (
     Prototypes,
     distance_to_others,
-    own,
+    distance_to_own,
     widen_head,
 )
 from robustbench_cli.defenses._step import Passes, Setting, Step
@@ -27,29 +27,34 @@ from robustbench_cli.models.taps import EMBEDDING
 @DEFENSES.register("pcl")
 @dataclass(frozen=True, kw_only=True)
 class PCL(Objective):
-    """The criterion, and features near a prototype of their class, far from those of others.
+    """The criterion, plus distances to a prototype of the own class, minus distances to the
+    others'.
 
-    This does not make a net robust: AutoAttack leaves 0.28 %.  A wide layer without a nonlinearity
-    comes before the last; features are what it reads and what it gives.  The code has two sets of
-    prototypes, to be near to and to be far from, the paper one.  The paper's loss,
-    ``variant=paper,repel=1``, has no lower bound: training stops where it overflows.  Begin with a
-    trained net, as they do: ``--init``.
+    criterion(f(x), y) + sum over two layers of [attract ||e - near_y||^2 - repel mean_{k != y} ||e
+    - far_k||^2], with e the features that a wide linear layer before the last one reads, and those
+    that it gives.  Prototypes are trained by SGD of their own.  The code has two sets of them, the
+    paper one; the paper's loss, ``variant=paper,repel=1``, has no lower bound: training stops where
+    it overflows.
+
+    This does not make a network robust: AutoAttack leaves 0.28 %.  Start from a trained network, as
+    the authors do: ``--init``.
     """
 
     attract: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the squared distance to the own class's prototype."""
     repel: Annotated[Number, Field(gt=0)] = 1e-4
-    """Weight of the mean squared distance to other classes' prototypes; 1e-5 where adversarial."""
+    """Weight of the mean squared distance to the others'; 1e-5 in the adversarial variants."""
     near_lr: Annotated[Number, Field(gt=0)] = 0.5
-    """Rate of the prototypes to be near to: plain steps, whatever optimiser moves the model."""
+    """Learning rate of the attracting prototypes: plain SGD, whatever trains the model."""
     far_lr: Annotated[Number, Field(gt=0)] = 1e-4
-    """Rate of the prototypes to be far from, on their distance without its weight."""
+    """Learning rate of the repelling prototypes, for their distance without its weight."""
     dim: PositiveInt = 1024
-    """Width of the layer before the last."""
+    """Width of the linear layer before the last."""
     variant: Literal["code", "paper"] = "code"
-    """Two sets (code), or one, which are also far from each other (paper)."""
+    """Two sets of prototypes (code), or one whose members repel each other, too (paper)."""
     adversarial: Literal["none", "fgsm", "pgd"] = "none"
-    """What joins the clean images in each batch; each batch has a radius of its own."""
+    """Attack whose images join the clean ones of each batch: none, or fgsm or pgd (10 steps) with a
+    radius drawn once per batch, between 51/80 and 51/32 of eps."""
 
     taps: ClassVar[tuple[str, ...]] = (EMBEDDING, "head.dense")
     one_label: ClassVar[bool] = True
@@ -61,13 +66,13 @@ class PCL(Objective):
         return Prototypes(setting.model.head)
 
     def groups(self, auxiliary: nn.Module) -> list[dict[str, object]]:
-        return []  # the optimiser has none of them: see ``learned``
+        return []  # the prototypes have SGD of their own: see ``after_backward``
 
     def crafted(self, step: Step) -> Mapping[str, Tensor]:
         if self.adversarial == "none":
             return {}
         batch = stream_generator(step.noise.seed, "pcl", step.epoch, step.batch)
-        # Where eps is 8/255: a radius between 0.02 and 0.05, and steps of 2/255.
+        # At eps 8/255 this is a radius between 0.02 and 0.05, with PGD steps of 2/255.
         share = torch.empty(()).uniform_(51 / 80, 51 / 32, generator=batch).item()
         threat = replace(step.threat, eps=share * step.threat.eps)
         steps, size = (1, 1.0) if self.adversarial == "fgsm" else (10, 0.25 / share)
@@ -76,12 +81,19 @@ class PCL(Objective):
         return {"both": torch.cat([step.x, adv])}
 
     def conformity(self, features: Tensor, near: Tensor, far: Tensor, y: Tensor) -> Tensor:
-        """The loss (B) of features (B, F) at one layer."""
+        """Return the prototype conformity loss (B) at one layer.
+
+        Args:
+            features: (B, F).
+            near: attracting prototypes (classes, F).
+            far: repelling prototypes (classes, F); variant "paper" uses ``near`` in their place.
+            y: labels (B).
+        """
         if self.variant == "code":
             away = distance_to_others(features, far, y)
         else:
             away = distance_to_others(features, near, y) + distance_to_others(near[y], near, y)
-        return self.attract * own(features, near, y) - self.repel * away
+        return self.attract * distance_to_own(features, near, y) - self.repel * away
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
         name, copies = ("clean", 1) if self.adversarial == "none" else ("both", 2)

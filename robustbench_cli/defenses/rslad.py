@@ -12,29 +12,35 @@ from robustbench_cli.core.gradient_ascent import Start, ascend
 from robustbench_cli.core.losses import kl
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe
-from robustbench_cli.defenses._distillation import Distilled, answer
+from robustbench_cli.defenses._distillation import Distilled, teacher_logits
 from robustbench_cli.defenses._step import Passes, Step
 
 MOST_CLASSES = 10
-"""On CIFAR-100 the code multiplies its mean over 100 classes by 10."""
+"""Upper bound of the KL's divisor in variant "code".
+
+On CIFAR-100 the code multiplies its mean over 100 classes by 10.
+"""
 
 
 @DEFENSES.register("rslad")
 @dataclass(frozen=True, kw_only=True)
 class RSLAD(Distilled, Adversarial):
-    """A robust teacher's answer to the clean image (``--teacher RUN``) in the place of the label.
+    """TRADES with a robust teacher's prediction on the clean image in place of the label.
 
-    It is what the attack leads away from, and what clean and attacked images are to be answered
-    with; labels are never looked at.  The code's published learning rate goes with a KL divided
-    by 10 on CIFAR-10 and CIFAR-100 alike: it is followed.  With a natural teacher it falls
-    behind plain ``pgd-at``.
+    With t = teacher(x), w KL(t || f(x_adv)) + (1 - w) KL(t || f(x)), and x_adv maximises KL(t ||
+    f(x_adv)) from a Gaussian start.  Labels are never used.  The teacher is a finished run:
+    ``--teacher RUN``.
+
+    The paper sums the KL over the classes.  The code divides it by 10 on CIFAR-10 and CIFAR-100
+    alike, and its published learning rate is tuned for that: the code is followed.  With a natural
+    teacher the result falls behind plain ``pgd-at``.
     """
 
     weight: Annotated[Number, Field(ge=0, le=1)] = 5 / 6
-    """Weight of the KL on attacked images; the KL on clean ones has the rest."""
+    """Weight of the KL on adversarial images, w; the KL on clean ones has the rest."""
     variant: Literal["paper", "code"] = "code"
-    """Whether the KL is the sum over the classes (paper) or divided by their number, by 10 at
-    most (code)."""
+    """The KL is the sum over the classes (paper) or that divided by their number, by 10 at most
+    (code)."""
     start: Start = "gauss"
 
     branches: ClassVar[int] = 2
@@ -49,7 +55,7 @@ class RSLAD(Distilled, Adversarial):
             )
 
     def crafted(self, step: Step) -> Mapping[str, Tensor]:
-        taught = answer(step.teachers[0], step.x)
+        taught = teacher_logits(step.teachers[0], step.x)
         adv = ascend(step.model, kl, taught, step.x, step.threat, step.noise, self.climb)
         return {"adv": adv, "taught": taught}
 

@@ -1,6 +1,5 @@
-"""Random weight perturbation, the control of AMP's authors (RMP in Zheng et al., 2021),
-https://arxiv.org/abs/2010.04925.
-"""
+"""Random weight perturbation, the control experiment of AMP (RMP in Zheng et al., 2021),
+https://arxiv.org/abs/2010.04925."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,17 +19,20 @@ from robustbench_cli.defenses._weights import WeightPerturbation, weight_norm
 class RWP(WeightPerturbation):
     """Take the gradient at weights moved by ``radius`` in a random direction.
 
-    What ``amp`` and ``sam`` gain over this is due to going uphill.
+    The direction is Gaussian, over all trained weights as one vector.  A control: the gain of
+    ``amp`` and ``sam`` over this comes from moving uphill.
     """
 
     radius: Annotated[Number, Field(ge=0)] = 0.5
-    """Euclidean length of the move of all weights as one vector."""
+    """Euclidean norm of the perturbation of all weights as one vector."""
 
     def idle(self, step: Step) -> bool:
         return self.radius == 0
 
-    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
-        # One draw per batch and turn, whoever is in the batch.
+    def perturbation(
+        self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]
+    ) -> list[Tensor]:
+        # One draw per batch and update, independent of the examples in the batch.
         shared = replace(step.noise, ids=step.noise.ids.new_zeros(1))
         noise = shared.fork(f"weights {step.batch} {step.update_index}")
         drawn = [noise.fork(i).normal(p.detach()[None])[0] for i, p in enumerate(params)]

@@ -12,7 +12,7 @@ from robustbench_cli.core.model_modes import frozen_batchnorm
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses._step import Step
-from robustbench_cli.defenses._weights import WeightPerturbation, slope, weight_norm
+from robustbench_cli.defenses._weights import WeightPerturbation, loss_gradient, weight_norm
 
 
 @DEFENSES.register("sam")
@@ -20,19 +20,22 @@ from robustbench_cli.defenses._weights import WeightPerturbation, slope, weight_
 class SAM(WeightPerturbation):
     """Take the gradient at weights moved uphill by ``rho``, all of them as one vector.
 
-    A regulariser like ``amp``, but the move always has its full length.  BatchNorm's statistics
-    follow the pass at the unmoved weights, as in the official code.  That adds weight decay to
-    the loss that is climbed; here it is the optimiser's, and acts at the unmoved weights.
+    The optimiser uses the gradient at w + rho g / ||g||, with g the gradient of the loss at w.  A
+    regulariser like ``amp``, but the perturbation always has its full norm.  BatchNorm's running
+    statistics follow the pass at w, as in the official code.  That code adds weight decay to the
+    loss that is ascended; here weight decay is the optimiser's and acts at w.
     """
 
     rho: Annotated[Number, Field(ge=0)] = 0.05
-    """Euclidean length of the move."""
+    """Euclidean norm of the perturbation."""
 
     def idle(self, step: Step) -> bool:
         return self.rho == 0
 
-    def moves(self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]) -> list[Tensor]:
-        grads = slope(step, params, loss, "train")
+    def perturbation(
+        self, step: Step, params: list[Tensor], loss: Callable[[], Tensor]
+    ) -> list[Tensor]:
+        grads = loss_gradient(step, params, loss, "train")
         share = self.rho / (weight_norm(grads) + 1e-12)
         return [share * g for g in grads]
 

@@ -1,4 +1,4 @@
-"""Plain training: the baseline every defense is compared with."""
+"""Standard training on clean images: the baseline of every defense."""
 
 from dataclasses import dataclass
 

@@ -12,7 +12,7 @@ from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.model_modes import Mode
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES
-from robustbench_cli.defenses._mining import bank_of, most_alike
+from robustbench_cli.defenses._mining import bank_of, most_similar_other_class
 from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
 from robustbench_cli.models.taps import EMBEDDING
@@ -21,33 +21,39 @@ from robustbench_cli.models.taps import EMBEDDING
 @DEFENSES.register("tla")
 @dataclass(frozen=True, kw_only=True)
 class TLA(PGDAT):
-    """PGD training, and features of an adversarial image that are nearer to those of its own class
-    than to the most similar ones of another.
+    """PGD-AT, plus triplet losses that pull adversarial features to their own class.
 
-    Distances are 1 - |cos|.  The code may pick an image of the own class as the other's, here
-    never; where it smooths labels its attack climbs smoothed ones, ours hard ones.  Defaults are
-    those for the CIFAR-10 WRN; the authors advise a smaller weight and margin for other nets.
-    AutoAttack leaves 47.41 %, 2.6 points less than they report.
+    criterion(f(x_adv), y) + weight * max(0, d(x_adv, pos) - d(x_adv, neg) + margin) + a norm term,
+    with d = 1 - |cos| of the features before the last layer.  The positive is a clean image of the
+    same class; the negative is the most similar of another class, mined after the attack.  The norm
+    term is ``norm`` times the mean squared features of the triplet.
+
+    The code may pick an image of the same class as the negative, here that never happens; where it
+    smooths labels its attack climbs smoothed ones, here hard ones.  Defaults are those for the
+    CIFAR-10 WRN; the authors advise a smaller weight and margin for other networks.  AutoAttack
+    leaves 47.41 %, 2.6 points less than they report.
     """
 
     steps: Steps = 7
     attack_mode: Mode = "eval"
     weight: Annotated[Number, Field(ge=0)] = 2.0
-    """Weight of each triplet, lambda_1; 0 is pgd-at with these steps in this mode."""
+    """Weight of each triplet loss, lambda_1; 0 is pgd-at with these steps and mode."""
     margin: Annotated[Number, Field(ge=0)] = 0.03
-    """By how much nearer the own class must be."""
+    """Margin between the distances to the positive and to the negative."""
     norm: Annotated[Number, Field(ge=0)] = 1e-3
     """Weight of the triplet's mean squared features, lambda_2."""
     positives: Literal["other", "both"] = "both"
-    """Who is of the own class: another image, or, in two triplets, also the own one with noise."""
+    """The positive: another image of the class (other), or, in a second triplet, also the image
+    itself with uniform noise of size eps (both)."""
     negative: Literal["semi-hard", "random"] = "semi-hard"
-    """The most similar image of another class in a draw from the data, or any (TLA-RN)."""
+    """The negative: the most similar image of another class in a random draw (semi-hard), or any
+    image of another class (random, TLA-RN)."""
     anchor: Literal["adversarial", "clean"] = "adversarial"
-    """What the other two are compared with; clean swaps it with the own class's (TLA-SA)."""
+    """The anchor: the adversarial image, or the positive in exchange for it (clean, TLA-SA)."""
     bank: PositiveInt = 500
-    """How many training images the most similar one is looked for in."""
+    """Number of training images that semi-hard negatives are searched in."""
     variant: Literal["code", "paper"] = "code"
-    """Whether lambda_1 multiplies lambda_2's term, too (code), or not (paper)."""
+    """lambda_1 multiplies lambda_2's term, too (code), or not (paper)."""
 
     branches: ClassVar[int] = 2
     taps: ClassVar[tuple[str, ...]] = (EMBEDDING,)
@@ -61,7 +67,7 @@ class TLA(PGDAT):
         if self.negative == "random":
             rows = data.other(step.y, noise.fork("negative"))
         else:
-            rows = most_alike(step, adv, self.bank)
+            rows = most_similar_other_class(step, adv, self.bank)
         return {
             "adv": adv,
             "negative": data.images(rows).to(adv),
@@ -70,7 +76,13 @@ class TLA(PGDAT):
         }
 
     def triplet(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """The weighted hinge and norm (B) of features (B, F)."""
+        """Return the weighted triplet loss and norm term (B).
+
+        Args:
+            anchor: features (B, F).
+            positive: features (B, F) of the same class.
+            negative: features (B, F) of another class.
+        """
         near, far = (1 - F.cosine_similarity(anchor, e).abs() for e in (positive, negative))
         squares = sum(each.square().mean(1) for each in (anchor, positive, negative))
         norm = self.norm * (self.weight if self.variant == "code" else 1.0)

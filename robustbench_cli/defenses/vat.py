@@ -22,22 +22,24 @@ from robustbench_cli.models import Classifier
 @DEFENSES.register("vat")
 @dataclass(frozen=True, kw_only=True)
 class VAT(Objective):
-    """The criterion, plus ``alpha`` times the KL from the predictions, held fixed, to those at
-    images moved in the direction in which they change fastest.
+    """The criterion, plus a KL to the predictions at images moved where predictions change fastest.
 
-    With ``--extra-data`` the KL is over those images, whose labels are not looked at unless they
-    are all there is (``train.extra_share=1``).  As in the code BatchNorm remembers the labelled
-    pass alone, and moved images may leave [0, 1].  The code's ``xi`` of 1e-6 is lost in float32's
-    rounding: on digits the direction then has a cosine of 0.25 with the true one, and of 0.998
-    here.
+    criterion(f(x), y) + alpha KL(p(x) || p(x + r)), with p(x) held constant and r of L2 norm
+    ``radius`` in the direction of greatest change, found by power iteration from Gaussian noise.
+    No labels enter the KL: with ``--extra-data`` it is over those images, whose labels are not used
+    unless they are all there is (``train.extra_share=1``).
+
+    As in the code BatchNorm's running statistics follow the labelled pass alone, and moved images
+    may leave [0, 1].  The code's ``xi`` of 1e-6 is lost in float32's rounding: on digits the
+    direction then has a cosine of 0.25 with the true one, and of 0.998 with the default here.
     """
 
     alpha: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the KL."""
     radius: Annotated[Number, Field(gt=0)] | None = None
-    """L2 length of the move; None: of the smallest L2 ball that holds the threat's."""
+    """L2 norm of r; None: that of the smallest L2 ball that contains the threat's ball."""
     xi: Annotated[Number, Field(gt=0)] = 1e-2
-    """L2 length of the finite difference in the power iteration."""
+    """L2 norm of the finite difference in the power iteration."""
     steps: Steps = 1
     """Power iterations."""
 
@@ -49,13 +51,13 @@ class VAT(Objective):
         x, noise, labelled = step.x, step.noise.fork("direction"), step.x
         if step.extra is not None:
             x, noise, labelled = x[step.extra], noise.only(step.extra), x[~step.extra]
-        direction = unit(noise.normal(x))
-        with exactly(step.model):
+        direction = unit_l2(noise.normal(x))
+        with full_float32(step.model):
             with torch.no_grad():
                 fixed = step.model(x)
             for _ in range(self.steps):
                 _, grad = gradient(step.model, kl, fixed, x + self.xi * direction)
-                direction = unit(grad)
+                direction = unit_l2(grad)
         length = self.radius or step.threat.radius_in("L2", x[0].numel())
         return {"labelled": labelled, "moved": x + length * direction, "fixed": fixed}
 
@@ -65,22 +67,25 @@ class VAT(Objective):
         if step.extra is None:
             return step.criterion(logits["clean"], step.y) + drift
         known = step.criterion(logits["labelled"], step.y[~step.extra])
-        # Two means, each over its own images; what comes of this is averaged over all.
+        # The caller averages over all examples; the factors make it the mean of either part.
         extra = step.total(step.extra.sum())
         return torch.cat([known / (step.size - extra), drift / extra]) * step.size
 
 
-def unit(direction: Tensor) -> Tensor:
-    """Each example scaled to an L2 length of one."""
-    # By the largest entry first: the squares of a small gradient vanish in float32.
+def unit_l2(direction: Tensor) -> Tensor:
+    """Return each example of (B, C, H, W) scaled to an L2 norm of one."""
+    # Divide by the largest entry first: squares of a small gradient underflow in float32.
     flat = direction.flatten(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-30)
     return F.normalize(flat).view_as(direction)
 
 
 @contextmanager
-def exactly(model: Classifier) -> Iterator[None]:
-    """Full float32: a difference of ``xi`` is lost in bfloat16 and in TF32."""
+def full_float32(model: Classifier) -> Iterator[None]:
+    """Run the model in full float32 while the context is open.
+
+    A finite difference of ``xi`` is lost in bfloat16 and in TF32.
+    """
     was = model.low_precision, torch.backends.cudnn.allow_tf32
     model.low_precision = torch.backends.cudnn.allow_tf32 = False
     try:

@@ -52,7 +52,7 @@ def test_loss_and_every_weight_gradient(name, by_hand, model, batch):
 def test_the_gradient_of_the_pairing_is_twice_the_gap_over_all_entries():
     logits = torch.randn(6, 4).double().requires_grad_()
     clp = DEFENSES.build(Spec("clp"))
-    (grad,) = torch.autograd.grad(clp.pull(logits).mean(), logits)
+    (grad,) = torch.autograd.grad(clp.logit_penalty(logits).mean(), logits)
     gap = (logits[:3] - logits[3:]).detach()
     torch.testing.assert_close(grad[:3], 2 * gap / gap.numel())
     torch.testing.assert_close(grad[3:], -2 * gap / gap.numel())
@@ -61,13 +61,13 @@ def test_the_gradient_of_the_pairing_is_twice_the_gap_over_all_entries():
 @pytest.mark.parametrize("count", [1, 2, 5, 6])
 def test_identical_logits_have_nothing_to_pull(count):
     same = torch.randn(1, 4).expand(count, 4)
-    assert not DEFENSES.build(Spec("clp")).pull(same).any()
+    assert not DEFENSES.build(Spec("clp")).logit_penalty(same).any()
 
 
 def test_in_an_odd_batch_every_example_has_another_for_a_partner():
     logits = torch.eye(5).double()  # any two rows are 2 apart, a row from itself 0
     torch.testing.assert_close(
-        DEFENSES.build(Spec("clp")).pull(logits), torch.full((5,), 2 / 5).double()
+        DEFENSES.build(Spec("clp")).logit_penalty(logits), torch.full((5,), 2 / 5).double()
     )
 
 

@@ -15,7 +15,7 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
 from robustbench_cli.defenses._complement import complement_entropy
 from robustbench_cli.defenses._step import Passes, Setting, Step
-from robustbench_cli.defenses.cot import Twins
+from robustbench_cli.defenses.cot import WeightCopies
 from robustbench_cli.models import Shape
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]], dtype=torch.float64)
@@ -170,7 +170,7 @@ def test_cot_is_two_optimisers_in_turn(kind, decay, model, batch):
         complement.step()
     torch.testing.assert_close(net.state_dict(), twin.state_dict())
     torch.testing.assert_close(list(auxiliaries["COT"].copies), list(net.parameters()))
-    assert isinstance(auxiliaries["COT"], Twins)
+    assert isinstance(auxiliaries["COT"], WeightCopies)
 
 
 @pytest.mark.parametrize("name", ["gce", "gce-at", "cot"])

@@ -12,7 +12,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
-from robustbench_cli.defenses._guidance import apart
+from robustbench_cli.defenses._guidance import mean_squared_gap
 from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.models import MODELS, Shape
 
@@ -198,7 +198,7 @@ def test_the_robust_net_s_gradient_does_not_know_whether_the_natural_one_learns(
     passes = Passes(model, {"clean": step.x, "adv": x_adv})
     both = torch.autograd.grad(recipe.objective.loss(step, passes).mean(), weights)
     fixed = copy.deepcopy(natural)(step.x).detach()
-    one = torch.autograd.grad(apart(model(x_adv), fixed).mean(), weights)
+    one = torch.autograd.grad(mean_squared_gap(model(x_adv), fixed).mean(), weights)
     torch.testing.assert_close(both, one)
 
 

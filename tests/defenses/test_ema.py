@@ -38,7 +38,7 @@ def test_the_average_is_the_recursion_with_tensorflow_s_bound_on_the_decay(model
             for p in net.parameters():
                 p += 0.1 * torch.randn_like(p)
         net.train()(torch.rand(8, 1, 8, 8).double())  # BatchNorm moves, too
-        average.follow(net, 0.8)
+        average.update(net, 0.8)
         decay = min(0.8, (1 + n) / (10 + n))
         for old, new in zip(expected, (*net.parameters(), *net.buffers()), strict=True):
             old.copy_(decay * old + (1 - decay) * new if new.is_floating_point() else new)
@@ -52,7 +52,7 @@ def test_a_decay_of_zero_is_the_model_itself(model):
     with torch.no_grad():
         for p in net.parameters():
             p.zero_()
-    average.follow(net, 0.0)
+    average.update(net, 0.0)
     torch.testing.assert_close(average.model.state_dict(), net.state_dict(), rtol=0, atol=0)
 
 

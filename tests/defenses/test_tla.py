@@ -14,7 +14,7 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.data.bank import Bank
 from robustbench_cli.defenses import Recipe, parse
-from robustbench_cli.defenses._mining import most_alike
+from robustbench_cli.defenses._mining import most_similar_other_class
 from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.tla import TLA
 from robustbench_cli.models.taps import embedding
@@ -88,7 +88,7 @@ def test_positives_are_of_the_class_and_the_own_one_is_in_the_ball(step):
 
 def test_the_mined_image_is_the_most_alike_of_another_class(step):
     """Against a search over the whole bank, one by one."""
-    rows = most_alike(step, step.x, size=40)
+    rows = most_similar_other_class(step, step.x, size=40)
     assert (step.bank.labels(rows) != step.y).all()
     with torch.no_grad():
         net = copy.deepcopy(step.model).eval()
@@ -107,7 +107,7 @@ def test_the_negative_is_mined_after_the_attack(step):
     """Most like the attacked image; for some the clean one has another neighbour."""
     step = replace(step, model=step.model.eval(), threat=Threat("Linf", 0.3))
     inputs = TLA(steps=3, step=1.0, bank=40).crafted(step)
-    after, before = (most_alike(step, x, size=40) for x in (inputs["adv"], step.x))
+    after, before = (most_similar_other_class(step, x, size=40) for x in (inputs["adv"], step.x))
     assert torch.equal(inputs["negative"], step.bank.images(after).to(step.x))
     assert not torch.equal(after, before)
 
@@ -125,7 +125,7 @@ def test_a_negative_never_has_the_image_s_class(step, size, negative):
 
 def test_mining_leaves_running_statistics_and_the_mode_alone(step):
     before = {k: v.clone() for k, v in step.model.state_dict().items()}
-    most_alike(step, step.x, size=10)
+    most_similar_other_class(step, step.x, size=10)
     assert all(torch.equal(v, before[k]) for k, v in step.model.state_dict().items())
     assert all(m.training for m in step.model.modules())
 

@@ -11,7 +11,7 @@ from robustbench_cli.defenses import _transport
 
 SOLVERS = {
     "sinkhorn": lambda cost: _transport.sinkhorn(cost, 0.01),
-    "legacy": lambda cost: _transport.hurried_sinkhorn(cost, 0.01),
+    "legacy": lambda cost: _transport.legacy_sinkhorn(cost, 0.01),
     "ipot": _transport.ipot,
 }
 
@@ -114,7 +114,7 @@ def test_uniform_and_identity():
     cost = torch.rand(5, 5).double()
     assert distance(_transport.uniform_plan(cost), cost) == pytest.approx(cost.mean().item())
     diagonal = cost.diagonal().mean().item()
-    assert distance(_transport.identity(cost), cost) == pytest.approx(diagonal)
+    assert distance(_transport.identity_plan(cost), cost) == pytest.approx(diagonal)
     # An infinite regulariser cannot tell pairs apart.
     torch.testing.assert_close(_transport.sinkhorn(cost, 1e6), _transport.uniform_plan(cost))
 
@@ -124,7 +124,7 @@ def test_the_official_solver_stops_far_from_a_plan():
     torch.manual_seed(0)
     lacking = []
     for _ in range(10):
-        plan = _transport.hurried_sinkhorn(torch.rand(60, 60).double(), 0.01)
+        plan = _transport.legacy_sinkhorn(torch.rand(60, 60).double(), 0.01)
         lacking.append((plan.sum(1) - 1 / 60).abs().sum().item())
         assert (plan.sum(0) - 1 / 60).abs().sum() < 1e-3
     assert 0.01 < sum(lacking) / 10 < 0.4

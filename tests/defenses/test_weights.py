@@ -66,8 +66,8 @@ def moves(modifier, *values):
     """Where a modifier takes these weights, on the quadratic."""
     net, batch = Numbers(*values), (torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.long))
     step = step_of(net, batch)
-    params = modifier.movable(net)
-    return modifier.moves(step, params, lambda: Quadratic().loss(step, None).mean())
+    params = modifier.perturbed_weights(net)
+    return modifier.perturbation(step, params, lambda: Quadratic().loss(step, None).mean())
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_under_sam_batchnorm_s_statistics_are_those_of_the_unmoved_weights(model
 
 def test_the_random_direction_belongs_to_the_seed_the_epoch_the_batch_and_the_turn(model, batch):
     step = step_of(model, batch)
-    params = RWP().movable(model)
+    params = RWP().perturbed_weights(model)
 
     def drawn(step):
-        return torch.cat([m.flatten() for m in RWP().moves(step, params, None)])
+        return torch.cat([m.flatten() for m in RWP().perturbation(step, params, None)])
 
     first = drawn(step)
     assert torch.equal(drawn(step), first)
