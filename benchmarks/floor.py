@@ -38,7 +38,7 @@ class Clock:
         self._wait()
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
-    def early_stop(self, side: Side, loss: float) -> None:
+    def stop(self, side: Side, loss: float) -> None:
         """Until here, for ``side``."""
         self._wait()
         side.seconds.append(time.perf_counter() - self._wall)
@@ -87,5 +87,5 @@ def _best(run: Callable[[], object], device: torch.device) -> float:
     for _ in range(4):
         clock.start()
         run()
-        clock.early_stop(side, 0.0)
+        clock.stop(side, 0.0)
     return min(side.cpu_seconds if device.type == "cpu" else side.seconds)

@@ -110,12 +110,12 @@ def contend(contest: Contest, task: Task) -> tuple[Side, Side]:
 
     def turn(watch: Watch) -> None:
         before = sum(ours.losses)
-        clock.early_stop(ours, watch.loss() * watch.batch - before)
+        clock.stop(ours, watch.loss() * watch.batch - before)
         step: Step = recipe.step  # type: ignore[attr-defined]
         start = contest.start(step.x, step.noise.fork("start")).cpu().contiguous()
         x, y = step.x.cpu().contiguous(), step.y.cpu()
         clock.start()
-        clock.early_stop(theirs, contest.theirs(model, optimizer, x, y, start, task.inner))
+        clock.stop(theirs, contest.theirs(model, optimizer, x, y, start, task.inner))
         print(
             f"  update {watch.batch} of {watch.batches}: ours {ours.seconds[-1]:.2f} s, "
             f"theirs {theirs.seconds[-1]:.2f} s",

@@ -16,7 +16,14 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.attacks._task import Access, Examples, Observation, Output, State, Task
-from robustbench_cli.core.gradient_ascent import Ascent, Start, Steps, StepSize, check_reach
+from robustbench_cli.core.gradient_ascent import (
+    Ascent,
+    Start,
+    Steps,
+    StepSize,
+    check_reach,
+    projected_step,
+)
 from robustbench_cli.core.registry import Registry
 from robustbench_cli.core.threat import Threat
 
@@ -182,7 +189,12 @@ class ExternalAttack(Attack, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Iterated(IterativeAttack):
-    """What the attacks that walk step by step have in common."""
+    """The attacks that take a given number of projected steps of a given size."""
+
+    nested_steps: ClassVar[bool] = False
+    """Whether the first k iterates are those of the same attack with ``steps=k``, so that nothing
+    in it depends on ``steps`` but where it ends.  Every class says so of itself: a subclass does
+    not inherit True, because a method that it overrides may look at ``steps``."""
 
     steps: Steps = 20
     """Gradient steps."""
@@ -208,8 +220,13 @@ class Iterated(IterativeAttack):
 
     @property
     def nested(self) -> bool:
-        """Whether a walk with more steps of the same size contains this one."""
-        return self.restarts == 1 and not self.last_iterate
+        """Whether a run with more steps of the same size contains this one.
+
+        Then a sweep over ``steps`` reads the shorter runs off the longest.  It holds for classes
+        that declare ``nested_steps`` in their own body, with one restart and any iterate counted.
+        """
+        declared = bool(vars(type(self)).get("nested_steps", False))
+        return declared and self.restarts == 1 and not self.last_iterate
 
     @property
     def climb(self) -> Ascent:
@@ -231,10 +248,9 @@ class Iterated(IterativeAttack):
         return grad, {}
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        threat = task.threat
-        along, kept = self.direction(observation.grad, state, task)
-        x = state["x"] + self.stride * threat.eps * threat.steepest(along)
-        return {**state, **kept, "x": threat.project(x, task.x)}
+        direction, memory = self.direction(observation.grad, state, task)
+        x = projected_step(state["x"], direction, task.x, task.threat, self.stride)
+        return {**state, **memory, "x": x}
 
     def over(self, state: State, step_index: Tensor) -> Tensor:
         return step_index >= self.steps

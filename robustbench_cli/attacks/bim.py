@@ -1,6 +1,7 @@
 """Basic iterative method, also I-FGSM (Kurakin et al., 2017), https://arxiv.org/abs/1607.02533."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.pgd import PGD
@@ -15,6 +16,8 @@ class BIM(PGD):
     The paper's own schedule is a step of 1/255 and min(255 eps + 4, 1.25 x 255 eps) steps:
     ``bim10:step=1/8`` at eps 8/255.
     """
+
+    nested_steps: ClassVar[bool] = True
 
     steps: Steps = 10
     start: Start = "clean"

@@ -5,6 +5,7 @@ Madry et al. (2018), https://arxiv.org/abs/1706.06083, with kappa = 50.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.pgd import PGD, Climbs
@@ -18,6 +19,8 @@ class CW(PGD):
     This is not the minimal-norm C&W attack (``cw-l2``); CW-k in the tables of Madry, Feature
     Scattering and AWP is this one.  Steps default to eps/4.
     """
+
+    nested_steps: ClassVar[bool] = True
 
     climbs: Climbs = "cw"
     """What is maximised: here the C&W margin."""

@@ -30,10 +30,6 @@ class DIFGSM(MIM):
     rate: Annotated[Number, Field(gt=0, le=1)] = 0.9
     """The smallest size that it is shrunk to, relative to its own; 299/330 in the code."""
 
-    @property
-    def nested(self) -> bool:
-        return False  # the last look is never transformed
-
     def begin(self, task: Task) -> State:
         return {**super().begin(task), "turned": self._turned(task, torch.zeros_like(task.y))}
 

@@ -41,10 +41,6 @@ class FeaAtt(Iterated):
     restarts: Annotated[int, Field(ge=1)] = 100
     """Target images, each with a start of its own."""
 
-    @property
-    def nested(self) -> bool:
-        return False  # looks are one ahead of the steps
-
     def begin(self, task: Task) -> State:
         target = task.data.images(random_other_class(task.data, task.y, task.noise.fork("target")))
         start = super().begin(task)["x"]

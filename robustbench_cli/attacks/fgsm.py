@@ -4,6 +4,7 @@ With a random start (Wong et al., 2020), https://arxiv.org/abs/2001.03994.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.pgd import PGD
@@ -14,6 +15,8 @@ from robustbench_cli.core.gradient_ascent import Start, Steps, StepSize
 @dataclass(frozen=True, kw_only=True)
 class FGSM(PGD):
     """A single full-size step from the clean image (equation 1 of the paper)."""
+
+    nested_steps: ClassVar[bool] = True
 
     steps: Steps = 1
     step: StepSize = 1.0
@@ -28,6 +31,8 @@ class RandomFGSM(PGD):
     The start is clipped to the box before the gradient is taken.  Feature Scattering's "FGSM"
     is ``fgsm-rs:step=1``.
     """
+
+    nested_steps: ClassVar[bool] = True
 
     steps: Steps = 1
     step: StepSize = 1.25

@@ -1,7 +1,7 @@
 """Momentum iterative FGSM, MI-FGSM (Dong et al., 2018), https://arxiv.org/abs/1710.06081."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -21,6 +21,8 @@ class MIM(Iterated):
 
     ``step=0`` (the default) is the paper's eps / steps; equation 6 of the paper.
     """
+
+    nested_steps: ClassVar[bool] = True  # with ``step`` given: otherwise the step size differs
 
     steps: Steps = 10
     step: Annotated[Number, Field(ge=0)] = 0.0

@@ -1,7 +1,7 @@
 """Min-max over domains, APGDA (Wang et al., 2021), https://arxiv.org/abs/1906.03563."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -31,6 +31,8 @@ class MinMax(Iterated):
     those the code takes gamma 4, which is not the default here, and the paper's optional term for
     transforms, 0.5 Lambda |t(x + delta) - t(x)|, is not included.
     """
+
+    nested_steps: ClassVar[bool] = True
 
     weights: DomainWeights = "min-max"
     """Of the domains: min-max, avg (all the same), or fixed ones as 0.5/0.3/0.2."""

@@ -4,7 +4,7 @@ https://arxiv.org/abs/1905.13736; PG_ours in its tables.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ class PGOurs(PGD):
     judges every iterate in a pass of its own and leaves the random start unclipped; here the
     gradient's pass is the one that is judged, and starts are valid images.
     """
+
+    nested_steps: ClassVar[bool] = True
 
     steps: Steps = 40
     step: StepSize = 10 / 31

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -34,6 +34,8 @@ class PGD(Iterated):
     Madry's CIFAR-10 evaluation.  TRADES' own evaluation is ``pgd20:step=3/31`` at eps 0.031.
     """
 
+    nested_steps: ClassVar[bool] = True
+
     climbs: Climbs = "ce"
     """What is maximised: cross-entropy, the C&W margin with kappa 50, the plain margin, the
     logit ratio of AutoAttack, or the divergence from the clean prediction (start=gauss)."""
@@ -58,10 +60,6 @@ class MultiTargeted(Iterated):
 
     https://arxiv.org/abs/1910.09338.  With more than 20 wrong classes, the 20 most likely ones.
     """
-
-    @property
-    def nested(self) -> bool:
-        return False  # a longer walk to the first class takes what a short one to the next had
 
     def restarts_or_targets(self, classes: int) -> int:
         return self.restarts * min(classes - 1, MOST_TARGETS)

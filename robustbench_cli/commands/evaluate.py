@@ -151,7 +151,7 @@ class _Session:
             data.images(slice(search_model.COMPARED_IMAGES)),
             data.y[: search_model.COMPARED_IMAGES],
         )
-        self._verifier = Verifier(model, threat, checks.randomised(model, few))
+        self._verifier = Verifier(model, checks.randomised(model, few))
         for note in checks.before(model, few, labels, self._verifier.random):
             self.note(note)
         on = request.source.model if request.source else model
@@ -164,9 +164,8 @@ class _Session:
                 self.note(note)
         self._context = EvalContext(
             data=data,
-            verifier=replace(
-                self._verifier, model=on, random=self._verifier.random and on is model
-            ),
+            threat=threat,
+            verifier=Verifier(on, self._verifier.random and on is model),
             search_model=self._search,
             noise=Noise(self.config.seed, torch.arange(len(data), device=data.y.device)),
             slots=self.config.batch_size,
@@ -243,14 +242,11 @@ class _Session:
         mine = self.shard.mine(len(self.data))
         # A distance is wanted whatever the radius, and the sweep's other points read it off here.
         standing = mine & right & (point.eps != 0 or point.attack.minimal)
-        field = replace(
-            self._context,
-            verifier=self._context.verifier.at(point.threat.eps),
-            target=self._context.target and self._context.target.at(point.threat.eps),
-        )
+        threat = replace(self._context.threat, eps=point.threat.eps)
+        context = replace(self._context, threat=threat)
         self.journal.started()
         watched = Watched(self._display, point, column, clean_, mine, standing, len(stages))
-        for progress in run_stages(stages, column, standing, field, self._itself):
+        for progress in run_stages(stages, column, standing, context, self._itself):
             keep(point.label, progress)
             self.journal.moved(name, column, progress.found.rows.numpy())
             watched.see(progress)

@@ -72,7 +72,8 @@ def run_joint(asked: JointOptions, display: Display) -> Path:
         ball = (JointThreat if config.images > 1 else Threat)(config.threat.norm, config.threat.eps)
         context = EvalContext(
             data=data,
-            verifier=JointVerifier(model, ball),
+            threat=ball,
+            verifier=JointVerifier(model),
             # With one look between checks, weights are those at the last look that counts.
             search_model=search_model.SearchModel(model=model),
             noise=Noise(config.seed, torch.arange(len(data.y), device=where)),

@@ -1,11 +1,12 @@
-"""The inner loop of training: maximise a per-example loss inside a threat ball.
+"""The inner maximisation of training: projected gradient ascent on a per-example loss.
 
-Attacks take the same steps, but ``engine.slots`` drives them, example by example.
+Every defense that attacks its own model runs this loop.  Attacks take the same projected step, but
+``evaluation.attack_loop`` drives them, because there every example may stop at a step of its own.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -19,7 +20,8 @@ Model = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] to logits (B, classes); normalisation happens inside."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits, target) to one number per example; the target is labels or other logits."""
+"""(logits (B, classes), target) to one number per example (B); higher is what the ascent wants.
+The target is labels (B), label shares (B, classes) or other logits (B, classes)."""
 
 Start = Literal["clean", "uniform", "gauss", "radial"]
 Steps = Annotated[int, Field(ge=1)]
@@ -27,7 +29,11 @@ StepSize = Annotated[Number, Field(gt=0)]
 
 
 def check_reach(steps: int, step: float) -> None:
-    """Raise ``ValueError`` for a step that was surely meant in pixels, not as a share of eps."""
+    """Refuse a step size that was surely meant in pixels, not as a fraction of eps.
+
+    Raises:
+        ValueError: ``steps`` steps of ``step`` x eps cannot reach the border of the ball.
+    """
     if steps * step < 0.99 and step < 0.05:
         raise ValueError(
             f"{steps} steps of {step:g} x eps cannot reach the border of the ball; step is a "
@@ -37,7 +43,7 @@ def check_reach(steps: int, step: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Ascent:
-    """How to climb: ``steps`` of size ``step`` x eps from ``start``."""
+    """The settings of an ascent: ``steps`` steps of size ``step`` x eps from ``start``."""
 
     steps: int
     step: float
@@ -45,8 +51,31 @@ class Ascent:
     start: Start = "uniform"
 
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> Tensor:
-        """The starting points, inside the ball and the box."""
+        """Return the starting points (B, C, H, W), inside the ball and the box [0, 1].
+
+        Args:
+            x: clean images (B, C, H, W) in [0, 1].
+        """
         return _STARTS[self.start](x, threat, noise.fork("start"))
+
+
+class Iterate(NamedTuple):
+    """One iterate of an ascent, and what the model answered there."""
+
+    x_adv: Tensor
+    """The images (B, C, H, W) in [0, 1]."""
+    logits: Tensor
+    """The model's logits (B, classes) at ``x_adv``, detached."""
+    grad: Tensor
+    """The gradient (B, C, H, W) of the summed loss at ``x_adv``."""
+    step_index: int
+    """How many steps were taken before this iterate: 0 at the start."""
+
+
+NextIterate = Callable[[Iterate], Tensor]
+"""From an iterate to the next images (B, C, H, W).  A defense that needs more than the projected
+step passes one to ``ascend``: it may step differently, and it may note what it sees of each iterate
+(GAIRAT counts the steps after which an example is still classified correctly, for instance)."""
 
 
 def ascend(
@@ -57,22 +86,69 @@ def ascend(
     threat: Threat,
     noise: Noise,
     climb: Ascent,
+    next_iterate: NextIterate | None = None,
 ) -> Tensor:
-    """Projected steepest ascent on ``loss(model(x'), target)``; return the last iterate.
+    """Maximise ``loss(model(x'), target)`` over the threat ball; return the last iterate.
 
-    This is the inner problem of training: no example stops early, nothing is judged.
+    This is the inner problem of training: no example stops early and nothing is judged.
+
+    Args:
+        x: clean images (B, C, H, W) in [0, 1].
+        threat: with a mask, bound to these images.
+        noise: keyed by example, B of them; the random start draws from it.
+        next_iterate: how an iterate follows from the one before; None: the projected step of
+            steepest ascent of size ``climb.step`` x eps (Madry et al., 2018).
+
+    Returns:
+        Images (B, C, H, W) in [0, 1], detached.
     """
-    x_adv = climb.begin(x, threat, noise)
-    for _ in range(climb.steps):
-        _, grad = gradient(model, loss, target, x_adv)
-        x_adv = threat.project(x_adv + climb.step * threat.eps * threat.steepest(grad), x)
+
+    def projected(here: Iterate) -> Tensor:
+        return projected_step(here.x_adv, here.grad, x, threat, climb.step)
+
+    start = climb.begin(x, threat, noise)
+    return iterate(model, loss, target, start, climb.steps, next_iterate or projected)
+
+
+def iterate(
+    model: Model,
+    loss: Loss,
+    target: Tensor,
+    x_adv: Tensor,
+    steps: int,
+    next_iterate: NextIterate,
+) -> Tensor:
+    """Take the gradient and go to the next iterate, ``steps`` times; return the last iterate.
+
+    Args:
+        x_adv: the first iterate (B, C, H, W).
+    """
+    for step_index in range(steps):
+        logits, grad = gradient(model, loss, target, x_adv)
+        x_adv = next_iterate(Iterate(x_adv, logits, grad, step_index))
     return x_adv
 
 
-def gradient(model: Model, loss: Loss, target: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits at ``x`` and the gradient of the summed loss there; no weight gradient is formed.
+def projected_step(x_adv: Tensor, grad: Tensor, x: Tensor, threat: Threat, step: float) -> Tensor:
+    """Return ``x_adv`` moved by ``step`` x eps in the steepest direction and projected back.
 
-    The sum, never the mean: a mean divides small gradients towards zero with the batch size.
+    Args:
+        x_adv: iterates (B, C, H, W).
+        grad: the direction to climb (B, C, H, W), the loss's gradient as a rule.
+        x: clean images (B, C, H, W) in [0, 1], the centres of the balls.
+        step: a fraction of eps.
+    """
+    return threat.project(x_adv + step * threat.eps * threat.steepest(grad), x)
+
+
+def gradient(model: Model, loss: Loss, target: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits (B, classes) at ``x`` and the summed loss's gradient (B, C, H, W) there.
+
+    The sum, never the mean: a mean divides small gradients towards zero with the batch size.  No
+    gradient with respect to the weights is formed.
+
+    Args:
+        x: images (B, C, H, W).
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():

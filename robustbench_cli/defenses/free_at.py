@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.gradient_ascent import StepSize
+from robustbench_cli.core.gradient_ascent import StepSize, projected_step
 from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe
 from robustbench_cli.defenses._step import Passes, Setting, Step
 
@@ -62,8 +62,8 @@ class FreeAT(Objective):
     def after_backward(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
         grad, delta = inputs["adv"].grad, self._delta(step)
         assert grad is not None
-        move = self.step * step.threat.eps * step.threat.steepest(grad)
-        delta.copy_(step.threat.project(step.x + delta + move, step.x) - step.x)
+        x_adv = projected_step(step.x + delta, grad, step.x, step.threat, self.step)
+        delta.copy_(x_adv - step.x)
 
     def _delta(self, step: Step) -> Tensor:
         """What the last batch left to each place of this one; a short batch takes the first."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.core.gradient_ascent import Steps, gradient
+from robustbench_cli.core.gradient_ascent import Iterate, Steps, iterate
 from robustbench_cli.core.losses import kl
 from robustbench_cli.core.model_modes import frozen_batchnorm
 from robustbench_cli.core.registry import Number
@@ -55,11 +55,27 @@ class VAT(Objective):
         with full_float32(step.model):
             with torch.no_grad():
                 fixed = step.model(x)
-            for _ in range(self.steps):
-                _, grad = gradient(step.model, kl, fixed, x + self.xi * direction)
-                direction = unit_l2(grad)
+            direction = self._power_iteration(step.model, x, fixed, direction)
         length = self.radius or step.threat.radius_in("L2", x[0].numel())
         return {"labelled": labelled, "moved": x + length * direction, "fixed": fixed}
+
+    def _power_iteration(
+        self, model: Classifier, x: Tensor, fixed: Tensor, direction: Tensor
+    ) -> Tensor:
+        """Return the unit directions (B, C, H, W) after ``steps`` power iterations.
+
+        Args:
+            fixed: logits (B, classes) at ``x``.
+            direction: unit directions (B, C, H, W) to begin with.
+        """
+
+        def next_difference(here: Iterate) -> Tensor:
+            nonlocal direction
+            direction = unit_l2(here.grad)
+            return x + self.xi * direction
+
+        iterate(model, kl, fixed, x + self.xi * direction, self.steps, next_difference)
+        return direction
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
         with frozen_batchnorm(step.model):

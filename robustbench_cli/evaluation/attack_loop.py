@@ -25,7 +25,7 @@ from robustbench_cli.core.domain_weights import least_wrong
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin
-from robustbench_cli.core.threat import Masked, over
+from robustbench_cli.core.threat import Masked, Threat, over
 from robustbench_cli.evaluation.active_batch import ActiveBatch, StageResult
 from robustbench_cli.evaluation.out_of_memory import halving
 from robustbench_cli.evaluation.search_model import Meter, SearchModel
@@ -40,7 +40,10 @@ class EvalContext:
     """Everything a stage works on."""
 
     data: Examples
+    threat: Threat
+    """What attacks may do and verdicts hold them to; with a mask, bound to all of ``data``."""
     verifier: Verifier
+    """The model that decides."""
     search_model: SearchModel
     """The model the search looks through."""
     noise: Noise
@@ -115,7 +118,7 @@ def _task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
         x=x,
         y=y,
         clean=context.verifier.logits(x),
-        threat=context.verifier.threat.only(rows),
+        threat=context.threat.only(rows),
         noise=source,
         restart_or_target=stage.restart_or_target,
         data=context.data,
@@ -267,13 +270,13 @@ def _judged(
     attack: Attack, x: Tensor, hit: Tensor, rows: Tensor, task: Task, context: EvalContext
 ) -> StageResult:
     """The verdict on the best images, ``hit`` (B) of which an attack claims to be of any use."""
-    verifier = replace(context.verifier, threat=task.threat)
+    verifier, threat = context.verifier, task.threat
     if not attack.minimal:
-        x = task.threat.stored(x, task.x)
-        verdict = verifier.verdict(x, task.x, task.y)
+        x = threat.stored(x, task.x)
+        verdict = verifier.verdict(x, task.x, task.y, threat)
         return StageResult.judged(rows, x, task.threat.distance(x, task.x), verdict)
     x, passes = _nudged(x, task, hit, verifier)
-    verdict = verifier.verdict(x, task.x, task.y, bounded=False)
+    verdict = verifier.verdict(x, task.x, task.y, threat, bounded=False)
     broken = verdict.broken & hit
     norm = torch.where(broken, task.threat.distance(x, task.x), torch.inf)
     found = StageResult.judged(rows, x, norm, verdict._replace(broken=broken, margin=-norm))

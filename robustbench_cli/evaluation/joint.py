@@ -18,7 +18,7 @@ from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.active_batch import StageResult
 from robustbench_cli.evaluation.stages import VERDICT_COLUMNS, AttackVerdicts
-from robustbench_cli.evaluation.verifier import Verdict, Verifier
+from robustbench_cli.evaluation.verifier import Verdict, Verifier, check_admissible
 from robustbench_cli.transforms import Transform
 
 
@@ -100,9 +100,11 @@ class JointThreat(Threat):
 class JointVerifier(Verifier):
     """The judge of several domains: an example is broken when all of them are wrong."""
 
-    def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, *, bounded: bool = True) -> Verdict:
-        """As a judge's, but with a prediction for each domain (B, K)."""
-        self.admit(x_adv, x, bounded=bounded)
+    def verdict(
+        self, x_adv: Tensor, x: Tensor, y: Tensor, threat: Threat, *, bounded: bool = True
+    ) -> Verdict:
+        """Decide about images as a ``Verifier`` does, with a prediction for each domain (B, K)."""
+        check_admissible(x_adv, x, threat, bounded=bounded)
         logits = self.logits(x_adv)
         right = (logits.argmax(2) == y).any(1)
         gap = margin(*least_wrong(logits, y))

@@ -96,7 +96,7 @@ def clean(context: EvalContext, rows: Tensor) -> Iterator[StageResult]:
     def batches(left: Tensor, size: int) -> Iterator[StageResult]:
         for part in torch.split(left, size):
             x, y = context.data.images(part), context.data.y[part]
-            verdict = context.verifier.of(part).verdict(x, x, y)
+            verdict = context.verifier.verdict(x, x, y, context.threat.only(part))
             yield StageResult.judged(part, x, torch.zeros_like(part), verdict)
 
     return halving(batches, rows, context.slots, context.note)
@@ -163,9 +163,9 @@ def _handed(found: StageResult, context: EvalContext, minimal: bool) -> StageRes
     assert context.target is not None
     rows = found.rows.to(context.data.y.device)
     x, y = context.data.images(rows), context.data.y[rows]
-    verifier, x_adv = context.target.of(rows), found.x.to(x)
-    verdict = verifier.verdict(x_adv, x, y, bounded=not minimal)
-    seen = StageResult.judged(rows, x_adv, verifier.threat.distance(x_adv, x), verdict)
+    threat, x_adv = context.threat.only(rows), found.x.to(x)
+    verdict = context.target.verdict(x_adv, x, y, threat, bounded=not minimal)
+    seen = StageResult.judged(rows, x_adv, threat.distance(x_adv, x), verdict)
     if minimal:
         # Nearest is what the target gets wrong, whatever the source says of it.
         norm = torch.where(seen.broken, seen.norm, torch.inf)
@@ -238,7 +238,8 @@ def attack_batch(
         few = x[:COMPARED_IMAGES]
         context = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(model, threat),
+            threat=threat,
+            verifier=Verifier(model),
             search_model=itself
             if precision == "exact" or not len(x)
             else fastest_search_model(model, few)[0],

@@ -5,7 +5,7 @@ Attacks and the fast models they search with only propose.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -129,34 +129,33 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Verifier:
-    """The deciding model under one threat."""
+    """The deciding model.  It is told the threat with the images that it judges."""
 
     model: nn.Module
-    threat: Threat
-    """With a mask: bound to all examples, or to those of the verdict."""
     random: bool = False
     """Whether the model is randomised, so that one pass decides nothing."""
-
-    def of(self, rows: Tensor) -> "Verifier":
-        """The judge of some of the examples."""
-        return replace(self, threat=self.threat.only(rows))
-
-    def at(self, eps: float) -> "Verifier":
-        """The judge under a threat of another radius."""
-        return replace(self, threat=replace(self.threat, eps=eps))
 
     def logits(self, x: Tensor) -> Tensor:
         """One float32 pass, (B, K)."""
         return predict(self.model, x)
 
-    def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, *, bounded: bool = True) -> Verdict:
-        """Decide about stored images.
+    def verdict(
+        self, x_adv: Tensor, x: Tensor, y: Tensor, threat: Threat, *, bounded: bool = True
+    ) -> Verdict:
+        """Decide about images (B, C, H, W) as they are stored.
+
+        Args:
+            x_adv: what is judged, in [0, 1].
+            x: the clean images.
+            y: the labels (B).
+            threat: with a mask, bound to these images.
+            bounded: whether they must be in the ball; those of a minimal attack need not.
 
         Raises:
             UserError: the model's logits are not finite.
             RunError: images are not where they must be.
         """
-        self.admit(x_adv, x, bounded=bounded)
+        check_admissible(x_adv, x, threat, bounded=bounded)
         logits = self.logits(x_adv)
         if not self.random:
             prediction = logits.argmax(1)
@@ -172,20 +171,6 @@ class Verifier:
             votes.argmax(1), share, share < 1 / VOTING_DRAWS, margin(logits, y), VOTING_DRAWS + 1
         )
 
-    def admit(self, x_adv: Tensor, x: Tensor, *, bounded: bool) -> None:
-        """Raise ``RunError`` for images that are not where they must be.
-
-        Args:
-            bounded: whether they must be in the ball, too.
-        """
-        if not bool(self.threat.untouched(x_adv, x).all()):
-            raise RunError(f"the attack changed pixels that must stay ({self.threat})")
-        box = (x_adv >= 0) & (x_adv <= 1)  # False for NaN, too
-        if not bool(box.all()) or (bounded and not bool(self.threat.inside(x_adv, x).all())):
-            raise RunError(
-                f"the attack left the ball or the box, or made NaN pixels ({self.threat})"
-            )
-
     def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
         """Whether a success is one for good: wrong, at every one of ``passes`` fresh draws."""
         wrong = torch.ones_like(y, dtype=torch.bool)
@@ -197,3 +182,23 @@ class Verifier:
     def passes(self) -> int:
         """Forward passes per decision about a success."""
         return CONFIRMATION_DRAWS if self.random else 1
+
+
+def check_admissible(x_adv: Tensor, x: Tensor, threat: Threat, *, bounded: bool) -> None:
+    """Refuse images that the threat does not allow.
+
+    Args:
+        x_adv: images (B, C, H, W) of an attack.
+        x: the clean images.
+        threat: with a mask, bound to these images.
+        bounded: whether they must be in the ball, too.
+
+    Raises:
+        RunError: a pixel is outside [0, 1] or NaN, a pixel changed that a mask holds fast, or an
+            image is outside the ball.
+    """
+    if not bool(threat.untouched(x_adv, x).all()):
+        raise RunError(f"the attack changed pixels that must stay ({threat})")
+    box = (x_adv >= 0) & (x_adv <= 1)  # False for NaN, too
+    if not bool(box.all()) or (bounded and not bool(threat.inside(x_adv, x).all())):
+        raise RunError(f"the attack left the ball or the box, or made NaN pixels ({threat})")

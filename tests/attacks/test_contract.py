@@ -80,7 +80,8 @@ def test_examples_are_independent(name, norm, model, batch):
         itself = exact_search_model(model)
         context = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(model, threat),
+            threat=threat,
+            verifier=Verifier(model),
             search_model=itself,
             noise=NOISE,
             slots=256,

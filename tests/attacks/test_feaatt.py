@@ -114,7 +114,8 @@ def test_verdicts_depend_on_the_example_alone(digits_model):
     with unchanged_model(net):
         context = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(net, LINF),
+            threat=LINF,
+            verifier=Verifier(net),
             search_model=exact_search_model(net),
             noise=Noise(0, torch.arange(24)),
         )

@@ -46,7 +46,8 @@ def fool(models, batch, *, threat=THREAT, early_stop=True, **params):
     with unchanged_model(joint):
         context = EvalContext(
             data=data,
-            verifier=JointVerifier(joint, threat),
+            threat=threat,
+            verifier=JointVerifier(joint),
             search_model=SearchModel(model=joint),
             noise=Noise(0, torch.arange(len(data.y))),
             slots=4,

@@ -372,17 +372,17 @@ def test_one_lucky_draw_breaks_nothing():
     x = torch.full((3, 1, 2, 2), 0.5)
     x[:, 0, 0, 0] = torch.tensor([0.3, 0.8, 1.0])
     y = torch.zeros(3, dtype=torch.long)
-    verifier = Verifier(Dice(), LINF, random=True)
+    verifier = Verifier(Dice(), random=True)
     with unchanged_model(verifier.model):
-        verdict = verifier.verdict(x, x, y)
+        verdict = verifier.verdict(x, x, y, LINF)
         assert verdict.broken.tolist() == [False, False, True]
         assert abs(verdict.share[0] - 0.7) < 0.2
         assert abs(verdict.share[1] - 0.2) < 0.16
         assert verdict.share[2] == 0
         assert verdict.prediction.tolist() == [0, 1, 1]
         assert verifier.broken(x, y).tolist()[0::2] == [False, True]
-    certain = Verifier(Dice(), LINF)
-    assert set(certain.verdict(x[2:], x[2:], y[2:]).broken.tolist()) == {True}
+    certain = Verifier(Dice())
+    assert set(certain.verdict(x[2:], x[2:], y[2:], LINF).broken.tolist()) == {True}
 
 
 def test_gradients_are_averaged_over_draws_when_asked():

@@ -105,7 +105,8 @@ def test_a_larger_radius_breaks_whatever_a_smaller_one_did(text, norm, seed, rad
         threat = Threat(norm, share * LARGEST[norm])
         context = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(net, threat),
+            threat=threat,
+            verifier=Verifier(net),
             search_model=itself,
             noise=Noise(0, torch.arange(COUNT)),
         )

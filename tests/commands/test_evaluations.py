@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +92,29 @@ def test_a_sweep_over_steps_is_read_off_the_longest_walk_exactly(tmp_path, net):
             assert np.array_equal(mine[broken], theirs[broken]), (steps, key)
 
 
-WALKS = [name for name in ATTACKS.names() if isinstance(ATTACKS.build(Spec(name)), Iterated)]
-WALKED = {"feaatt": "restarts=1,step=0.4,", "pg-ours": "restarts=2,", "mt": "step=0.4,"}
-"""Parameters under which they are quick, and leave something for later steps."""
+STEPPING = [name for name in ATTACKS.names() if ATTACKS.accepts(name, "steps")]
+QUICK = {"step": 0.4, "restarts": 2, "searches": 2, "targets": 2, "pairs": 4}
+"""Values under which attacks are quick and leave something for later steps, where an attack has
+the parameter; more restarts than one only where that is the default."""
 
 
-@pytest.mark.parametrize("name", WALKS)
-@pytest.mark.parametrize("kind", ["exact", "bf16", "random"])
+def quick(name):
+    """The attack's name with such values, ready for a number of steps."""
+    cls = ATTACKS.entry(name).cls
+    default = {f.name: f.default for f in fields(cls)}
+    usable = {k: v for k, v in QUICK.items() if k in default and default[k] != 1}
+    return f"{name}:{''.join(f'{key}={value},' for key, value in usable.items())}steps="
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (kind, name)
+        for kind in ("exact", "bf16", "random")
+        for name in STEPPING
+        if kind == "exact" or issubclass(ATTACKS.entry(name).cls, Iterated)
+    ],
+)
 def test_a_sweep_over_steps_is_what_each_length_alone_is(kind, name, tmp_path, net, monkeypatch):
     """Bit for bit, for every registered attack; read off a longer walk only where that is so."""
     monkeypatch.setattr(search_model, "_has_bf16", lambda _where: True)
@@ -105,8 +122,10 @@ def test_a_sweep_over_steps_is_what_each_length_alone_is(kind, name, tmp_path, n
         verifier, "VOTING_DRAWS", 20
     )  # draws enough to see whether luck is the same
     more = {"n": 4 if kind == "random" else 40, "precision": "auto" if kind == "bf16" else "exact"}
+    norm = ATTACKS.entry(name).cls.norms[0]
+    more["threat"] = {"norm": norm, "eps": {"Linf": 0.12, "L2": 0.8}[norm]}
     net = Noisy(net, 0.2) if kind == "random" else net
-    walk = f"{name}:{WALKED.get(name, '')}steps="
+    walk = quick(name)
     torch.manual_seed(1)
     swept, found = evaluated(tmp_path, net, config(f"{walk}9", sweep="steps=1,4", **more))
     # From many steps to few, as a sweep goes: a randomised model's luck is then the same.
@@ -120,7 +139,8 @@ def test_a_sweep_over_steps_is_what_each_length_alone_is(kind, name, tmp_path, n
         broken = alone[f"{one}/by"] >= 0
         assert np.array_equal(found[f"{mine}/norm"][broken], alone[f"{one}/norm"][broken])
     copied = swept.attacks[f"{walk}9@steps=1"].seconds == 0
-    nested = ATTACKS.build(Spec.parse(f"{walk}4")).nested and name != "mim"  # whose steps shrink
+    attack = ATTACKS.build(Spec.parse(f"{walk}4"))
+    nested = isinstance(attack, Iterated) and attack.nested
     assert copied == (nested and kind == "exact")
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import ATTACKS, IterativeAttack
+from robustbench_cli.attacks import ATTACKS, Iterated, IterativeAttack
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.attack_loop import REFILL, EvalContext, run_stage
@@ -33,7 +34,8 @@ def field_of(half, **changes):
     net, x, y = half
     made = EvalContext(
         data=Tensors(x, y),
-        verifier=Verifier(net, THREAT),
+        threat=THREAT,
+        verifier=Verifier(net),
         search_model=SearchModel(model=net),
         noise=Noise(0, torch.arange(len(y))),
         slots=16,
@@ -239,3 +241,30 @@ def test_constant_shapes_give_the_same_verdicts(text, patience, compact, half):
 def test_no_examples_are_no_work(half):
     stage = stage_of("pgd")
     assert not list(run_stage(stage, torch.arange(0), field_of(half)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduled(Iterated):
+    """It climbs the mean logit for three steps, then the cross-entropy, as with an ODI start."""
+
+    def loss(self, out, state, task, step_index):
+        return torch.where(step_index < 3, out.logits.mean(1), cross_entropy(out.logits, task.y))
+
+
+@pytest.mark.parametrize("slots", [4, 60])
+def test_a_loss_may_follow_a_schedule_whoever_is_side_by_side(slots, half):
+    net, x, y = half
+    attack = Scheduled(steps=9, step=0.2, start="clean")
+    x_adv, fell = x.clone(), torch.zeros(len(x), dtype=torch.bool)
+    for step_index in range(10):
+        leaf = x_adv.clone().requires_grad_()
+        logits = net(leaf)
+        fell |= logits.argmax(1) != y
+        loss = logits.mean(1) if step_index < 3 else cross_entropy(logits, y)
+        (grad,) = torch.autograd.grad(loss.sum(), leaf)
+        x_adv = THREAT.project(x_adv + 0.2 * THREAT.eps * grad.sign(), x)
+    (stage,) = attack.stages(THREAT, 4)
+    found = ran(stage, field_of(half, slots=slots))
+    assert torch.equal(found["broken"], fell)
+    assert 0 < fell.sum() < len(x)
+    assert (found["step"][fell] > 3).any()  # other slots were refilled in the meantime

@@ -117,14 +117,14 @@ def test_ball_and_box_by_hand():
 
 def test_all_domains_must_be_wrong():
     x = groups()[:, 0].float()
-    jury = JointVerifier(Joint([Corner(0), Corner(0)], [Identity()]), Threat("Linf", 0.1))
+    jury, threat = JointVerifier(Joint([Corner(0), Corner(0)], [Identity()])), Threat("Linf", 0.1)
     # Every domain says class 2.
     y = torch.tensor([[0, 1], [2, 1], [1, 2], [2, 2], [0, 0]])
-    verdict = jury.verdict(x, x, y)
+    verdict = jury.verdict(x, x, y, threat)
     assert verdict.prediction.tolist() == [[2, 2]] * 5
     assert verdict.broken.tolist() == [True, False, False, False, True]
     assert verdict.share.tolist() == [0, 1, 1, 1, 0]
     assert verdict.margin.tolist() == pytest.approx([1, -1, -1, -1, 2])
     assert torch.equal(jury.broken(x, y), verdict.broken)
     with pytest.raises(RunError, match="left the ball or the box"):
-        jury.verdict(x + 0.2, x, y)
+        jury.verdict(x + 0.2, x, y, threat)

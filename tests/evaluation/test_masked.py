@@ -114,7 +114,8 @@ def test_every_iterate_keeps_the_clean_pixels_exactly(name, norm, model, batch, 
         witness = Witness(model=model)
         fields = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(model, threat),
+            threat=threat,
+            verifier=Verifier(model),
             search_model=witness,
             noise=Noise(0, torch.arange(6)),
             slots=3 * (1 + built(name).probes),
@@ -203,17 +204,18 @@ def test_the_judge_denies_a_changed_pixel(model, batch):
     x, y = batch
     free = torch.ones(6, 1, 8, 8, dtype=torch.bool)
     free[:, :, 0, 0] = False
-    verifier = Verifier(model.eval(), FULL.bound(free))
+    verifier, threat = Verifier(model.eval()), FULL.bound(free)
     near = (x + 0.05).clamp(max=1)
     near[:, :, 0, 0] = x[:, :, 0, 0]
-    assert verifier.threat.inside(near, x).all()
-    verifier.verdict(near, x, y)
+    assert threat.inside(near, x).all()
+    verifier.verdict(near, x, y, threat)
     near[2, 0, 0, 0] = x[2, 0, 0, 0] + 1e-7
-    assert verifier.threat.inside(near, x).tolist() == [True, True, False, True, True, True]
+    assert threat.inside(near, x).tolist() == [True, True, False, True, True, True]
     for bounded in (True, False):  # of a nearest image only the radius is not asked
         with pytest.raises(RunError, match="changed pixels that must stay"):
-            verifier.verdict(near, x, y, bounded=bounded)
-    verifier.of(torch.tensor([0, 5])).verdict(near[[0, 5]], x[[0, 5]], y[[0, 5]])
+            verifier.verdict(near, x, y, threat, bounded=bounded)
+    part = threat.only(torch.tensor([0, 5]))
+    verifier.verdict(near[[0, 5]], x[[0, 5]], y[[0, 5]], part)
 
 
 def test_an_attack_that_ignores_the_mask_is_brought_back(model, batch, free):
@@ -250,7 +252,8 @@ def test_verdicts_do_not_depend_on_batch_size_or_order(model, free):
     with unchanged_model(model):
         fields = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(model, threat),
+            threat=threat,
+            verifier=Verifier(model),
             search_model=exact_search_model(model),
             noise=Noise(0, torch.arange(24)),
             slots=24,
@@ -281,7 +284,8 @@ def test_what_an_attack_looks_at_beside_its_iterates_is_left_whole(model, batch,
         witness = Witness(model=model)
         fields = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(model, threat),
+            threat=threat,
+            verifier=Verifier(model),
             search_model=witness,
             noise=Noise(0, torch.arange(6)),
         )

@@ -245,7 +245,8 @@ def flags(net, x, y, text, fast):
     with unchanged_model(net):
         context = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(net, threat),
+            threat=threat,
+            verifier=Verifier(net),
             search_model=fast,
             noise=Noise(0, torch.arange(n)),
             slots=16,
@@ -321,7 +322,8 @@ def test_a_randomised_model_is_not_searched_twice(digits_model):
     with unchanged_model(noisy):
         context = EvalContext(
             data=Tensors(x, y),
-            verifier=Verifier(noisy, threat, random=True),
+            threat=threat,
+            verifier=Verifier(noisy, random=True),
             search_model=replace(fast, doubt=5.0),
             noise=Noise(0, torch.arange(n)),
         )
@@ -347,7 +349,8 @@ def test_a_foreign_code_is_run_once_whatever_the_search_model(digits_model):
     n, threat = len(y), Threat("Linf", 0.1)
     context = EvalContext(
         data=Tensors(x, y),
-        verifier=Verifier(net, threat),
+        threat=threat,
+        verifier=Verifier(net),
         search_model=replace(exact_search_model(net), doubt=1e3),
         noise=Noise(0, torch.arange(n)),
     )

@@ -43,7 +43,8 @@ def verdicts(model, data, attack, threat=THREAT, size=16, seed=0, ids=None, sear
         itself = exact_search_model(model)
         context = EvalContext(
             data=data,
-            verifier=Verifier(model, threat),
+            threat=threat,
+            verifier=Verifier(model),
             search_model=search_model or itself,
             noise=Noise(seed, torch.arange(n) if ids is None else ids),
             slots=size,
@@ -195,7 +196,8 @@ def test_a_lack_of_memory_halves_the_clean_pass_and_goes_on(model):
 
     context = EvalContext(
         data=Split(data.x, y, data.classes),
-        verifier=Verifier(Small(), THREAT),
+        threat=THREAT,
+        verifier=Verifier(Small()),
         search_model=exact_search_model(model),
         noise=Noise(0, torch.arange(20)),
         slots=16,
@@ -206,7 +208,7 @@ def test_a_lack_of_memory_halves_the_clean_pass_and_goes_on(model):
     assert torch.cat([each.broken for each in found]).tolist() == [True] * 7 + [False] * 13
     assert notes == [f"out of memory: going on with {n} examples at a time" for n in (8, 4)]
     with pytest.raises(RuntimeError, match="shapes"):
-        list(clean(replace(context, verifier=Verifier(nn.Linear(3, 4), THREAT)), torch.arange(20)))
+        list(clean(replace(context, verifier=Verifier(nn.Linear(3, 4))), torch.arange(20)))
 
 
 def test_what_is_too_close_to_call_is_not_kept_in_memory_as_images(model):
