@@ -19,18 +19,23 @@ from robustbench_cli.models.weights import load_weights
 
 @dataclass(frozen=True)
 class Shape:
-    """What a data set asks of a model: image size, classes, and channel statistics."""
+    """Properties of a data set that a model depends on: image size, classes, channel statistics."""
 
     channels: int
     height: int
     width: int
     classes: int
     mean: tuple[float, ...]
+    """Mean of each channel, for pixels in [0, 1]."""
     std: tuple[float, ...]
+    """Standard deviation of each channel, for pixels in [0, 1]."""
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel, inside the model so that eps keeps its pixel units."""
+    """Return (x - mean) / std per channel of images (B, C, H, W) in [0, 1].
+
+    It is part of the model so that eps keeps its pixel units.
+    """
 
     mean: Tensor
     std: Tensor
@@ -45,16 +50,16 @@ class Normalize(nn.Module):
 
 
 class Classifier(nn.Module):
-    """``head(body(normalize(x)))``: x (B, C, H, W) in [0, 1] to logits (B, classes).
+    """``head(body(normalize(x)))``: images x (B, C, H, W) in [0, 1] to logits (B, classes).
 
-    ``body`` ends in the features (B, F) that ``head`` reads.  ``low_precision`` runs the
-    forward pass in bfloat16; logits come back in float32 all the same.
+    ``body`` ends in the features (B, F) that ``head`` reads.  ``low_precision`` runs the forward
+    pass in bfloat16; logits are float32 in either case.
     """
 
     head: nn.Module
     low_precision: bool = False
     logit_scale: float = 1.0
-    """What the head multiplies its scores by (hypersphere embedding); 1 for a linear head."""
+    """Factor of the head's scores (hypersphere embedding); 1 for a linear head."""
 
     def __init__(self, normalize: nn.Module, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -63,11 +68,12 @@ class Classifier(nn.Module):
         self.head = head
 
     def features(self, x: Tensor) -> Tensor:
-        """The input of the last layer, (B, F)."""
+        """Return the input of the last layer, (B, F), for images (B, C, H, W) in [0, 1]."""
         out: Tensor = self.body(self.normalize(x))
         return out
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return float32 logits (B, classes) for images (B, C, H, W) in [0, 1]."""
         if not self.low_precision:
             logits: Tensor = self.head(self.features(x))
             return logits
@@ -78,10 +84,10 @@ class Classifier(nn.Module):
 
 
 def has_bf16(where: torch.device) -> bool:
-    """Whether bfloat16 is fast there, not merely possible."""
+    """Return whether bfloat16 is fast on this device, not merely possible."""
     if where.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # torch has no public name for it, and older ones none at all.
+    # torch has no public function for this, and older versions have none at all.
     known: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return where.type == "cpu" and known()
 
@@ -91,23 +97,27 @@ class ModelConfig(ABC):
     """Hyper-parameters of an architecture."""
 
     normalize: bool | Literal["signed"] = True
-    """Whether the data set's channel mean and std are taken out first, inside the model; signed:
-    2 x - 1 instead."""
+    """Whether images are normalised inside the model by the data set's channel mean and std;
+    signed: to 2 x - 1 instead."""
 
     @abstractmethod
     def build(self, shape: Shape) -> Classifier:
-        """A fresh network for images of this shape, in train mode."""
+        """Return a new network for images of this shape, in train mode."""
 
     def read(self, model: Classifier, path: Path) -> None:
-        """Fill a network that this configuration built from a weights file.
+        """Load a weights file into a network that this configuration built.
 
         Raises:
-            UserError: the file is absent or damaged, holds code, or does not fit.
+            UserError: the file is absent or damaged, holds code, or does not fit the network.
         """
         load_weights(model, path)
 
     def at_least(self, side: int, shape: Shape) -> None:
-        """Raise ``UserError`` if a side of the images is shorter than ``side``."""
+        """Check that both sides of the images have at least ``side`` pixels.
+
+        Raises:
+            UserError: one is shorter.
+        """
         if min(shape.height, shape.width) < side:
             raise UserError(
                 f"model {MODELS.name_of(self)!r}: images of {shape.height}x{shape.width} are too "
@@ -115,7 +125,7 @@ class ModelConfig(ABC):
             )
 
     def normalizer(self, shape: Shape) -> nn.Module:
-        """The first layer, as ``normalize`` asks."""
+        """Return the first layer, as the field ``normalize`` says."""
         half = (0.5,) * shape.channels
         mean, std = (half, half) if self.normalize == "signed" else (shape.mean, shape.std)
         return Normalize(mean, std) if self.normalize else nn.Identity()

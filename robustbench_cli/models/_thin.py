@@ -1,8 +1,8 @@
-"""A first convolution whose gradient with respect to the image is cheap on CPUs.
+"""A convolution whose gradient with respect to the image is cheap on CPUs.
 
-Attacks differentiate down to the image.  oneDNN lays channels out in blocks of 16 and fills up
-those that are missing: on images of one channel this one gradient costs as much as the rest of a
-small network together.  The same sums as a product of matrices cost a seventh.
+Attacks differentiate down to the image.  oneDNN arranges channels in blocks of 16 and pads missing
+ones: on images of one channel this single gradient costs as much as the rest of a small network
+together.  Computing the same sums as a matrix product costs a seventh of that.
 """
 
 from typing import Any
@@ -13,24 +13,27 @@ from torch.nn import functional as F
 
 
 class ThinConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with equal padding on all sides, for images of one channel or large strides.
+    """``nn.Conv2d`` with a fast image gradient, for images of one channel or large strides.
 
-    Outputs and parameters are the same bit for bit; the image's gradient is up to rounding.
+    Padding and stride must be the same on all sides.  Outputs and parameters equal those
+    of ``nn.Conv2d`` bit for bit; the image's gradient equals it up to rounding.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         thin = self.in_channels == 1 or self.stride[0] > 1
-        searched = x.requires_grad and x.device.type == "cpu"
-        if not thin or not searched or torch.is_autocast_enabled(x.device.type):
+        wants_image_gradient = x.requires_grad and x.device.type == "cpu"
+        if not thin or not wants_image_gradient or torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
         (stride, _), (padding, _) = self.stride, map(int, self.padding)
-        # As views, so that the engine can say whether this backward pass wants their gradients.
+        # Views have graph nodes, which say whether this backward pass wants their gradients.
         weight, bias = (p if p is None else p.view_as(p) for p in (self.weight, self.bias))
         out: Tensor = _ThinConvolution.apply(x, weight, bias, stride, padding)
         return out
 
 
 class _ThinConvolution(torch.autograd.Function):
+    """The convolution with a backward pass of its own for the image."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
@@ -47,7 +50,7 @@ class _ThinConvolution(torch.autograd.Function):
         if of_image:
             columns = weight.flatten(1).t() @ grad.flatten(2)
             image = F.fold(columns, x.shape[2:], weight.shape[2:], 1, ctx.padding, ctx.stride)
-        if not _learning(ctx):
+        if not _wants_parameter_gradients(ctx):
             return image, None, None, None, None
         _, learned, shift = torch.ops.aten.convolution_backward(
             *(grad, x, weight, [weight.shape[0]]),
@@ -57,12 +60,12 @@ class _ThinConvolution(torch.autograd.Function):
         return image, learned, shift, None, None
 
 
-def _learning(ctx: Any) -> bool:
-    """Whether this backward pass wants gradients of the parameters.
+def _wants_parameter_gradients(ctx: Any) -> bool:
+    """Return whether this backward pass wants gradients of the parameters.
 
-    torch tells a function of one's own only which of them could get one: an attack would pay for
+    torch tells a custom function only which inputs could get a gradient, so an attack would pay for
     the weights' gradient at every step.
     """
     _, *parameters = (node for node, _ in ctx.next_functions)
-    # torch has no public name for it; checkpointing and FSDP use this one.
+    # torch has no public function for this; its checkpointing and FSDP use this private one.
     return any(node and torch._C._will_engine_execute_node(node) for node in parameters)

@@ -1,8 +1,8 @@
 """Backward pass differentiable approximation, BPDA (Athalye et al., 2018).
 
-https://arxiv.org/abs/1802.00420.  A model whose first layer rounds, re-encodes or otherwise
-shatters the gradient looks robust to every gradient attack.  Wrapping that layer in the model
-file lets the attacks through while the model answers exactly as before::
+https://arxiv.org/abs/1802.00420.  A model with a layer that rounds, re-encodes or otherwise has no
+useful gradient seems robust to every gradient attack.  Wrap that layer in the model file: the
+model's outputs stay exactly the same, and attacks get the gradient of a differentiable surrogate::
 
     model = nn.Sequential(bpda(JPEG(quality=75)), classifier)
 """
@@ -17,22 +17,26 @@ from torch import Tensor, fx, nn
 def bpda(
     module: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor], Tensor] | None = None
 ) -> nn.Module:
-    """``module`` forward, ``surrogate`` backward.
+    """Return a module that computes ``module`` forward and differentiates ``surrogate`` backward.
 
     Args:
-        module: what the model really does; it need not have a gradient, nor be a module.
-        surrogate: a differentiable stand-in with outputs of the same shape; None is the
-            identity, for whatever returns nearly what it is given.
+        module: the layer as the model uses it, on tensors (B, ...); it needs no gradient and may be
+            any callable.
+        surrogate: a differentiable approximation with outputs of the same shape; None is the
+            identity, for layers that return nearly their input.
 
     Returns:
-        A module whose output is ``module(x)`` to the bit, and whose gradient is the surrogate's;
-        weights inside ``module`` get none.
+        A module whose output equals ``module(x)`` bit for bit and whose gradient with respect to x
+            is the surrogate's; weights inside ``module`` get no gradient.
+
+    Raises:
+        ValueError: in the forward pass, if the two outputs differ in shape.
     """
     return BPDA(module, surrogate)
 
 
 class BPDA(nn.Module):
-    """What ``bpda`` returns."""
+    """The module that :func:`bpda` returns."""
 
     def __init__(
         self, module: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor], Tensor] | None
@@ -42,27 +46,31 @@ class BPDA(nn.Module):
         self.surrogate = surrogate
 
     def forward(self, x: Tensor) -> Tensor:
-        # Whether gradients are on is not asked: a trace of the model would keep the answer.
+        # No test for enabled gradients here: torch.fx would record its result for good.
         exact = self.module(x.detach())
-        return _swapped(exact, x if self.surrogate is None else self.surrogate(x))
+        return _swap_gradient(exact, x if self.surrogate is None else self.surrogate(x))
 
 
-def _swapped(exact: Tensor, approximate: Tensor) -> Tensor:
-    """The first tensor, with the gradient of the second."""
+def _swap_gradient(exact: Tensor, approximate: Tensor) -> Tensor:
+    """Return the values of ``exact`` with the gradient of ``approximate`` (both of one shape)."""
     if exact.shape != approximate.shape:
         raise ValueError(
             f"bpda: the surrogate returns {tuple(approximate.shape)}, "
             f"but the module {tuple(exact.shape)}"
         )
-    return _Swap.apply(exact, approximate)  # type: ignore[no-any-return]
+    return _SwapGradient.apply(exact, approximate)  # type: ignore[no-any-return]
 
 
-# One opaque call in traced graphs, which would otherwise lose the gradient without a word.
-fx.wrap("_swapped")
+# Keep it as one call in torch.fx graphs, which would otherwise lose the gradient silently.
+fx.wrap("_swap_gradient")
 
 
-class _Swap(torch.autograd.Function):
-    # Adding surrogate(x) - surrogate(x).detach() would do, were it not for its rounding.
+class _SwapGradient(torch.autograd.Function):
+    """The identity on the first input, with the gradient passed to the second.
+
+    ``exact + (surrogate(x) - surrogate(x).detach())`` would do the same but for its rounding.
+    """
+
     @staticmethod
     def forward(_ctx: Any, exact: Tensor, _approximate: Tensor) -> Tensor:
         return exact.clone()

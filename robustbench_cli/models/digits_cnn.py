@@ -1,4 +1,5 @@
-"""Small batch-normalised network for the 8x8 digits of scikit-learn: seconds on a CPU.
+"""Small batch-normalised network for the 8x8 digits of scikit-learn, which trains in seconds on a
+CPU.
 
 Three VGG-style layers (Simonyan and Zisserman, 2015), https://arxiv.org/abs/1409.1556.
 """
@@ -15,7 +16,7 @@ from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 @MODELS.register("digits-cnn")
 @dataclass(frozen=True, kw_only=True)
 class DigitsCNN(ModelConfig):
-    """Three 3x3 convolutions and one pooling; every pixel left is a feature."""
+    """Three 3x3 convolutions and one max-pooling; the head reads the flattened feature map."""
 
     width: PositiveInt = 16
     """Channels of the first layer; the other two have twice as many."""

@@ -11,8 +11,8 @@ from torch import nn
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.models._thin import ThinConv2d
 
-_SMALLEST = 12
-"""The side of the smallest image of which a pixel is left."""
+_MIN_SIDE = 12
+"""Smallest side of an image, in pixels, that leaves a pixel after the poolings."""
 
 
 @MODELS.register("lenet-5", aliases=("lenet5", "lenet"))
@@ -21,7 +21,7 @@ class LeNet5(ModelConfig):
     """Two 5x5 convolutions, each pooled, and three linear layers; 61,706 parameters on MNIST."""
 
     def build(self, shape: Shape) -> Classifier:
-        self.at_least(_SMALLEST, shape)
+        self.at_least(_MIN_SIDE, shape)
         pixels = (shape.height // 2 - 4) // 2 * ((shape.width // 2 - 4) // 2)
         body = nn.Sequential(
             OrderedDict(

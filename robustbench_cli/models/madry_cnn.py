@@ -1,6 +1,6 @@
-"""The MNIST challenge's network (Madry et al., 2018), https://arxiv.org/abs/1706.06083.
+"""Network of the MNIST challenge (Madry et al., 2018), https://arxiv.org/abs/1706.06083.
 
-Its sizes are those of https://github.com/MadryLab/mnist_challenge.
+Layer sizes are those of https://github.com/MadryLab/mnist_challenge.
 """
 
 from collections import OrderedDict
@@ -12,23 +12,24 @@ from torch import nn
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.models._thin import ThinConv2d
 
-_SMALLEST = 4
-"""The side of the smallest image that two poolings leave a pixel of."""
+_MIN_SIDE = 4
+"""Smallest side of an image, in pixels, that leaves a pixel after the poolings."""
 
 
 @MODELS.register("madry-cnn")
 @dataclass(frozen=True, kw_only=True)
 class MadryCNN(ModelConfig):
-    """Two 5x5 convolutions, each pooled, and two fully connected layers.
+    """Two 5x5 convolutions, each with max-pooling, and two fully connected layers.
 
-    Initialised as PyTorch does; theirs (normal, 0.1) begins with logits that saturate.
+    Initialised as PyTorch does; the challenge's own start, normal with std 0.1, saturates the
+    logits.
     """
 
     hidden: PositiveInt = 1024
     """Units of the first fully connected layer."""
 
     def build(self, shape: Shape) -> Classifier:
-        self.at_least(_SMALLEST, shape)
+        self.at_least(_MIN_SIDE, shape)
         pixels = (shape.height // 4) * (shape.width // 4)
         body = nn.Sequential(
             OrderedDict(

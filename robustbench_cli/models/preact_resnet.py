@@ -1,7 +1,7 @@
 """Pre-activation ResNet-18 (He et al., 2016), https://arxiv.org/abs/1603.05027.
 
-The CIFAR variant that Fast-AT and robust overfitting train (Wong et al., 2020,
-https://arxiv.org/abs/2001.03994; Rice et al., 2020, https://arxiv.org/abs/2002.11569).
+The CIFAR variant used by Fast-AT (Wong et al., 2020, https://arxiv.org/abs/2001.03994) and in the
+study of robust overfitting (Rice et al., 2020, https://arxiv.org/abs/2002.11569).
 """
 
 from collections import OrderedDict
@@ -16,9 +16,10 @@ from robustbench_cli.models._residual import stage
 
 
 class PreActBlock(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and ReLU, and a shortcut around them.
+    """Two 3x3 convolutions, each after batch norm and ReLU, with a shortcut.
 
-    Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+    Where stride or channels change the shape, the shortcut is a 1x1 convolution of the activated
+    input.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float = 0.0) -> None:

@@ -1,7 +1,7 @@
 """ResNet-18 (He et al., 2015), https://arxiv.org/abs/1512.03385.
 
-The CIFAR variant that the adversarial-training literature trains: a 3x3 stem of stride 1 without
-pooling, and the four stages of the ImageNet network.
+The CIFAR variant that is common in adversarial training: a 3x3 stem of stride 1 without pooling,
+and the four stages of the ImageNet network.
 """
 
 from collections import OrderedDict

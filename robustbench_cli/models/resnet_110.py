@@ -1,7 +1,8 @@
-"""ResNet with bottlenecks for 32x32 images (He et al., 2015), https://arxiv.org/abs/1512.03385.
+"""ResNet-110 with bottlenecks for 32x32 images (He et al., 2015), https://arxiv.org/abs/1512.03385.
 
-With 18 blocks a stage it is what the code of PCL (Mustafa et al., 2019),
-https://arxiv.org/abs/1904.00887, calls ResNet-110, counting as for blocks of two convolutions.
+With 18 blocks per stage this is the network that the code of PCL (Mustafa et al., 2019),
+https://arxiv.org/abs/1904.00887, calls ResNet-110; the name counts layers as for blocks of two
+convolutions.
 """
 
 from collections import OrderedDict
@@ -15,11 +16,11 @@ from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.models._residual import initialise, shortcut, stage
 
 EXPANSION = 4
-"""Channels after a block, for each that its 3x3 convolution has."""
+"""Ratio of a block's output channels to those of its 3x3 convolution."""
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions with batch norm; the last ReLU comes after the sum."""
+    """1x1, 3x3 and 1x1 convolutions with batch norm; the last ReLU follows the sum."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -43,9 +44,10 @@ class ResNet110(ModelConfig):
     """3x3 stem, three stages of 18 bottlenecks; 1,704,154 parameters on CIFAR-10."""
 
     blocks: PositiveInt = 18
-    """Bottlenecks a stage."""
+    """Bottlenecks per stage."""
     width: PositiveInt = 16
-    """Channels of the stem and of the first stage's 3x3 convolutions; each later stage doubles."""
+    """Channels of the stem and of the first stage's 3x3 convolutions; each later stage doubles
+    them."""
 
     def build(self, shape: Shape) -> Classifier:
         w, wide, depth = self.width, EXPANSION * self.width, self.blocks

@@ -1,6 +1,6 @@
 """Small MNIST network (Carlini and Wagner, 2017), https://arxiv.org/abs/1608.04644.
 
-The network of their appendix as TRADES trains it (Zhang et al., 2019, "SmallCNN"),
+The network of their appendix in the form that TRADES trains (Zhang et al., 2019, "SmallCNN"),
 https://github.com/yaodongyu/TRADES.
 """
 
@@ -15,8 +15,8 @@ from robustbench_cli.core.registry import Number
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.models._thin import ThinConv2d
 
-_SMALLEST = 16
-"""The side of the smallest image that leaves a pixel after the convolutions and poolings."""
+_MIN_SIDE = 16
+"""Smallest side of an image, in pixels, that leaves a pixel after all layers."""
 
 
 @MODELS.register("small-cnn")
@@ -28,8 +28,8 @@ class SmallCNN(ModelConfig):
     """Probability of dropping a unit of the first fully connected layer."""
 
     def build(self, shape: Shape) -> Classifier:
-        self.at_least(_SMALLEST, shape)
-        height, width = _left(shape.height), _left(shape.width)
+        self.at_least(_MIN_SIDE, shape)
+        height, width = _side_after_poolings(shape.height), _side_after_poolings(shape.width)
         body = nn.Sequential(
             OrderedDict(
                 conv1=ThinConv2d(shape.channels, 32, 3),
@@ -55,14 +55,14 @@ class SmallCNN(ModelConfig):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        # The official start: every image gets uniform scores.
+        # As in the official code: every image starts with uniform predictions.
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         return Classifier(self.normalizer(shape), body, head)
 
 
-def _left(side: int) -> int:
-    """Pixels along a side that are left after two blocks of two 3x3 convolutions and a pool."""
+def _side_after_poolings(side: int) -> int:
+    """Return the side, in pixels, after two blocks of two 3x3 convolutions and a pooling."""
     for _ in range(2):
         side = (side - 4) // 2
     return side

@@ -12,8 +12,8 @@ from torch import nn
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
 from robustbench_cli.models._thin import ThinConv2d
 
-_SMALLEST = 4
-"""The side of the smallest image that two strides of two leave a pixel of."""
+_MIN_SIDE = 4
+"""Smallest side of an image, in pixels, that leaves a pixel after both convolutions."""
 
 
 @MODELS.register("strided-cnn")
@@ -27,7 +27,7 @@ class StridedCNN(ModelConfig):
     """Units of the first fully connected layer."""
 
     def build(self, shape: Shape) -> Classifier:
-        self.at_least(_SMALLEST, shape)
+        self.at_least(_MIN_SIDE, shape)
         pixels = (shape.height // 4) * (shape.width // 4)
         body = nn.Sequential(
             OrderedDict(

@@ -1,7 +1,7 @@
-"""Features inside a network, by name: ours, or one of the user's own.
+"""Features inside a network, addressed by name, for our models and for a user's own.
 
-``embedding`` is what the last layer reads; any other name is the path of a module, such as
-``body.layer3``, and means what that module puts out.
+``embedding`` is the input of the last layer; any other name is the path of a module, such as
+``body.layer3``, and means that module's output.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,14 @@ EMBEDDING = "embedding"
 
 @contextmanager
 def tapped(model: Any, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """While open, every pass of ``model`` leaves these features behind, in float32 or wider.
+    """Record the named features of every forward pass of ``model`` while the context is open.
 
     Yields:
-        The features of the latest pass by name; maps and sequences keep their shape.
+        A dictionary with the features of the latest pass by name, in float32 or wider: (B, F) for
+            ``embedding``, the shape of the module's output otherwise.
 
     Raises:
-        UserError: the model has no such module, or no last layer.
+        UserError: the model has no module of that name, or no last layer.
     """
     found: dict[str, Tensor] = {}
     with ExitStack() as hooks:
@@ -34,14 +35,14 @@ def tapped(model: Any, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
 
 
 def embedding(model: Any, x: Tensor) -> Tensor:
-    """What the last layer of ``model`` reads of images ``x``, (B, F)."""
+    """Return the input of the last layer, (B, F), for images ``x`` (B, C, H, W) in [0, 1]."""
     with tapped(model, [EMBEDDING]) as found:
         model(x)
     return found[EMBEDDING]
 
 
 def last_layer(model: Any) -> nn.Module:
-    """The layer whose input is the embedding: ``head``, else the last linear one.
+    """Return the layer whose input is the embedding: ``head``, else the last linear layer.
 
     Raises:
         UserError: the model has neither.
@@ -55,16 +56,18 @@ def last_layer(model: Any) -> nn.Module:
 
 
 def _hook(model: Any, name: str, found: dict[str, Tensor]) -> Any:
-    def reads(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Register a hook that stores the feature ``name`` in ``found``; return its handle."""
+
+    def store_input(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         found[name] = wide(inputs[0].flatten(1))
 
-    def puts_out(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def store_output(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
         found[name] = wide(out)
 
     if name == EMBEDDING:
-        return last_layer(model).register_forward_pre_hook(reads)
+        return last_layer(model).register_forward_pre_hook(store_input)
     modules = dict(model.named_modules())
     if name not in modules:
         known = [path for path in modules if path]
         raise UserError(f"the model has no part {name!r}{hint(name, known)}")
-    return modules[name].register_forward_hook(puts_out)
+    return modules[name].register_forward_hook(store_output)

@@ -23,14 +23,15 @@ class TorchvisionModel(ModelConfig):
     """Any classification model of torchvision that ends in a linear layer."""
 
     arch: str
-    """Its name there, e.g. ``resnet50``."""
+    """Name of the architecture in torchvision, e.g. ``resnet50``."""
     pretrained: bool = False
-    """Start from torchvision's default weights, with the mean and std they were trained on."""
+    """Start from torchvision's default weights, with the mean and std that they were trained with.
+    """
     new_head: bool = True
-    """Replace the head where those weights have another number of classes, for fine-tuning."""
+    """Replace the head, for fine-tuning, where the weights have another number of classes."""
 
     def build(self, shape: Shape) -> Classifier:
-        # Imported here: it takes a second that no other model should pay.
+        # Imported here because it takes a second, which other models need not spend.
         from torchvision import models as zoo
 
         known = zoo.list_models(module=zoo)
@@ -54,12 +55,12 @@ class TorchvisionModel(ModelConfig):
 
     def read(self, model: Classifier, path: Path) -> None:
         state = read_state(path)
-        if any(name.startswith("body.") for name in state):  # a file of ours
+        if any(name.startswith("body.") for name in state):  # saved by this program
             fill_from_state_dict(model, state, path)
             return
         from torchvision import models as zoo
 
-        # torchvision's own file: its names, and images normalised as its weights expect.
+        # A file of torchvision: its parameter names, and the normalisation its weights expect.
         plain = zoo.get_model(self.arch, weights=None, num_classes=model.head.out_features)
         fill_from_state_dict(plain, state, path)
         _drop_auxiliary(plain)
@@ -70,8 +71,11 @@ class TorchvisionModel(ModelConfig):
             model.normalize = Normalize(tuple(published.mean), tuple(published.std))
 
     def _download(self, zoo: Any, weights: Any) -> nn.Module:
+        """Return the network with torchvision's default weights, fetched on first use."""
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # it says on stdout what it fetches
+            with contextlib.redirect_stdout(
+                sys.stderr
+            ):  # torchvision prints to stdout what it downloads
                 model: nn.Module = zoo.get_model(self.arch, weights=weights, progress=False)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -82,7 +86,8 @@ class TorchvisionModel(ModelConfig):
         return model
 
     def _detach_head(self, body: nn.Module) -> nn.Linear:
-        """Take the last linear layer out of ``body``, which then gives what that layer read."""
+        """Remove the last linear layer from ``body`` and return it; ``body`` then returns that
+        layer's input."""
         linear = [(name, m) for name, m in body.named_modules() if isinstance(m, nn.Linear)]
         if not linear:
             raise UserError(
@@ -95,8 +100,9 @@ class TorchvisionModel(ModelConfig):
         return head
 
     def _probe(self, body: nn.Module, head: nn.Linear, shape: Shape) -> None:
+        """Check with a forward pass that ``body`` takes such images and fits ``head``."""
         size = (shape.channels, shape.height, shape.width)
-        body.eval()  # no batch statistics are touched and no random numbers are drawn
+        body.eval()  # changes no batch statistics and draws no random numbers
         try:
             with torch.no_grad():
                 features = body(torch.zeros(2, *size))
@@ -115,7 +121,10 @@ class TorchvisionModel(ModelConfig):
 
 
 def _drop_auxiliary(body: nn.Module) -> None:
-    """GoogLeNet and Inception return extra classifiers' scores in train mode; leave them out."""
+    """Remove the auxiliary classifiers of GoogLeNet and Inception.
+
+    In train mode these networks would return their scores beside the logits.
+    """
     for name, _ in list(body.named_children()):
         if name.lower().startswith("aux"):
             setattr(body, name, None)

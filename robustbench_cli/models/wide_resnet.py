@@ -1,6 +1,6 @@
 """Wide residual networks (Zagoruyko and Komodakis, 2016), https://arxiv.org/abs/1605.07146.
 
-As TRADES trains them (Zhang et al., 2019, https://arxiv.org/abs/1901.08573), without the
+In the form that TRADES trains (Zhang et al., 2019, https://arxiv.org/abs/1901.08573), without the
 ``sub_block1`` that its code builds and never calls.
 """
 
@@ -23,13 +23,14 @@ from robustbench_cli.models.preact_resnet import PreActBlock
 class WideResNet(ModelConfig):
     """Three groups of pre-activation blocks: ``wrn-28-10`` has 36,479,194 parameters on CIFAR-10.
 
-    The last feature map is averaged whole, which is the published 8x8 pooling at 32x32.
+    Global average pooling takes the place of the published 8x8 pooling; on 32x32 images they are
+    equal.
     """
 
     depth: PositiveInt = 28
-    """Layers, 6n + 4 for n blocks in each group."""
+    """Number of layers, 6n + 4 for n blocks per group."""
     width: PositiveInt = 10
-    """How many times 16 channels the first group has; the later ones double it."""
+    """Channels of the first group in multiples of 16; each later group doubles them."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a unit between the two convolutions of a block."""
 
