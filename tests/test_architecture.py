@@ -24,6 +24,7 @@ FLOORS = [
     {"commands"},
     {"figures"},
     {"cli"},
+    {"api"},
 ]
 """The packages, from the ground up: each imports only from floors below its own."""
 

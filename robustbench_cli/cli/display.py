@@ -161,13 +161,17 @@ def numbers(row: HistoryRow) -> str:
 
 def print_outcomes(folder: Path) -> None:
     """Print the accuracies of an evaluation, its notes, and the folder of its files."""
-    typer.echo(outcomes_table(records.read(folder)), nl=False)
+    typer.echo(outcomes_table(records.read(folder), screen()), nl=False)
     typer.echo(folder)
 
 
-def outcomes_table(run: records.Run) -> str:
-    """Return the accuracies of an evaluation as a table, with its heading and its notes."""
-    n, console = run.n or 0, screen()
+def outcomes_table(run: records.Run, console: Console) -> str:
+    """Return the accuracies of an evaluation as a table, with its heading and its notes.
+
+    Args:
+        console: whose width and colours the table is made for.
+    """
+    n = run.n or 0
     several = len(run.attacks) > 1 and not swept(run)  # the points of a sweep are one attack
     shares: list[tuple[str, float, dict[str, str]]] = [("clean", run.clean_accuracy or 0.0, {})]
     shares += [(label, each.robust_accuracy, _about(each)) for label, each in run.attacks.items()]

@@ -27,12 +27,17 @@ def fill_unattacked(
     a["prediction"][spared], a["share"][spared] = labels[spared], clean.arrays["share"][spared]
 
 
+def within_radius(norm: np.ndarray, eps: float) -> np.ndarray:
+    """Return whether distances (N) are at most ``eps``, up to rounding, as bool (N)."""
+    return np.asarray(norm <= eps * (1 + 1e-6))
+
+
 def robust(point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts) -> np.ndarray:
     """How often each example is right, clean and under the attack (N); mostly 0 or 1."""
     right = clean.arrays["share"]
     if point.attack.minimal:
         eps = point.threat.eps if point.eps is None else point.eps
-        reached = column.broken & (column.arrays["norm"] <= eps * (1 + 1e-6))
+        reached = column.broken & within_radius(column.arrays["norm"], eps)
         return np.where(reached, 0, right)
     return np.asarray(np.minimum(right, column.arrays["share"]))
 

@@ -221,6 +221,7 @@ def attack_batch(
     slots: int = 512,
     early_stop: bool = True,
     precision: SearchPrecision = "exact",
+    random: bool = False,
 ) -> Attacked:
     """Run an attack on a batch in memory, without records; every row is attacked.
 
@@ -231,6 +232,7 @@ def attack_batch(
         noise: keyed by example, B of them.
         stop: whether an example is done once it is broken (see ``Field.stop``).
         precision: "auto" searches with the fastest model that can be vouched for.
+        random: whether the model is randomised, so that one pass decides nothing.
     """
     column, kept = AttackVerdicts.empty(len(y)), x.clone()
     with unchanged_model(model):
@@ -239,10 +241,10 @@ def attack_batch(
         context = EvalContext(
             data=Tensors(x, y),
             threat=threat,
-            verifier=Verifier(model),
+            verifier=Verifier(model, random),
             search_model=itself
             if precision == "exact" or not len(x)
-            else fastest_search_model(model, few)[0],
+            else fastest_search_model(model, few, random=random)[0],
             noise=noise,
             slots=slots,
             early_stop=early_stop,

@@ -1,0 +1,110 @@
+"""Attack a batch that is in memory, with the engine of ``advbench attack``."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cli.api.images import ImageInput, LabelInput, as_split, float_images, read_images
+from robustbench_cli.api.lent_model import count_classes, lent
+from robustbench_cli.api.settings import AttackChoice, build_choice, eval_config_of
+from robustbench_cli.audit import checks
+from robustbench_cli.commands.eval_config import check_attacks
+from robustbench_cli.commands.outcomes import within_radius
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation import mask_binding
+from robustbench_cli.evaluation.search_model import COMPARED_IMAGES, SearchPrecision
+from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.verifier import unchanged_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """What an attack made of N images; everything is on the device of the images given."""
+
+    x: Tensor
+    """(N, C, H, W), float32 in [0, 1]: an image that the model gets wrong, or else the one that
+    came closest to that.  Within the radius, unless the attack looks for the nearest image."""
+    broken: Tensor
+    """(N,) bool: whether the model is wrong about ``x``, and ``x`` within the radius."""
+    norm: Tensor
+    """(N,) float32: how far ``x`` is from the clean image, in the threat's norm."""
+    step: Tensor
+    """(N,) int32: gradient steps before the first success; -1: none."""
+
+
+def attack(
+    method: AttackChoice,
+    model: nn.Module,
+    x: ImageInput,
+    y: LabelInput | None = None,
+    *,
+    threat: Threat,
+    seed: int = 0,
+    precision: SearchPrecision = "auto",
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+) -> AttackResult:
+    """Attack every image, whether or not the model classifies it correctly.
+
+    An image that the model is right about meets the very attack of ``evaluate`` with this seed,
+    if it stands at the same place among the images.  The model is given back as it was.
+
+    Args:
+        method: a name as on the command line ("pgd20", "pgd:steps=50,restarts=2") or a dataclass
+            of ``robustbench_cli.attacks``.
+        model: images float32 (B, C, H, W) in [0, 1] to logits (B, K); any mode, any device.
+        x: images, as ``evaluate`` takes them; float in [0, 1] or uint8.
+        y: labels (N), whole numbers in 0..K-1; none with a DataLoader.
+        threat: the norm and the radius, in units of pixels in [0, 1].
+        seed: of everything that the attack draws.
+        precision: "auto" searches with the fastest model that can be vouched for, "exact" with the
+            model itself; whether an image is broken is always decided by the model, in float32.
+        batch_size: examples under attack at a time; results do not depend on it.
+        device: where to attack, e.g. "cuda"; None: where the model is.
+
+    Raises:
+        UserError: a mistake in what was given, as in ``evaluate``.
+        RunError: no verdict is possible, as in ``evaluate``.
+
+    Example:
+        >>> x_adv = attack("pgd20", model, x, y, threat=Threat("L2", 0.5)).x
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model must be an nn.Module, got {type(model).__name__}")
+    built = build_choice(method)
+    if len(built) > 1:
+        raise UserError(f"{method!r} is a suite of {len(built)} attacks: name one of them")
+    (chosen,) = built.values()
+    images, labels = read_images(x, y)
+    config = eval_config_of(built, threat, batch_size=batch_size, precision=precision, seed=seed)
+    wanted = config.threat
+    with lent(model, device) as where:
+        classes = count_classes(model, float_images(images[:2]).to(where))
+        data = as_split(images, labels, classes).to(where)
+        check_attacks(built, wanted, classes)
+        clean = data.images(slice(None))
+        with unchanged_model(model):
+            random = checks.randomised(model, clean[:COMPARED_IMAGES])
+        found = attack_batch(
+            model,
+            clean,
+            data.y,
+            chosen,
+            mask_binding.bind_mask(wanted, model, data),
+            Noise(config.seed, torch.arange(len(data), device=where)),
+            slots=config.batch_size,
+            precision=precision,
+            random=random,
+        )
+    near = torch.from_numpy(within_radius(found.norm.numpy(), wanted.eps))
+    broken = found.broken & near if chosen.minimal else found.broken
+    back = images.device
+    return AttackResult(
+        x=found.x.to(back),
+        broken=broken.to(back),
+        norm=found.norm.to(back),
+        step=found.step.to(back),
+    )

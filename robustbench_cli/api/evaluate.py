@@ -1,0 +1,126 @@
+"""Evaluate a model that is in memory, with the engine, the checks and the verdicts of ``eval``."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robustbench_cli.api.images import ImageInput, LabelInput, as_split, float_images, read_images
+from robustbench_cli.api.lent_model import count_classes, dtype_notes, lent, model_digest
+from robustbench_cli.api.result import EvaluationResult, read_result
+from robustbench_cli.api.settings import (
+    AttackChoice,
+    build_choice,
+    eval_config_of,
+)
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.eval_config import check_attacks
+from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.evaluate import evaluate_shard
+from robustbench_cli.commands.train_config import Place
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.distributed.group import ALONE
+from robustbench_cli.evaluation.search_model import SearchPrecision
+
+
+def evaluate(
+    model: nn.Module,
+    x: ImageInput,
+    y: LabelInput | None = None,
+    *,
+    attacks: AttackChoice | Sequence[AttackChoice],
+    threat: Threat,
+    seed: int = 0,
+    precision: SearchPrecision = "auto",
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+    out: str | Path | None = None,
+    name: str | None = None,
+    dataset: str = "images",
+    model_name: str | None = None,
+) -> EvaluationResult:
+    """Attack every image that the model classifies correctly, and judge what is found in float32.
+
+    The model is evaluated in evaluation mode and given back as it was: training flags,
+    ``requires_grad``, gradients, device, dtype, memory format, classes of layers, and values.
+
+    Args:
+        model: images float32 (B, C, H, W) in [0, 1] to logits (B, K); any mode, any device.
+        x: images, as a tensor (N, C, H, W), an array (N, C, H, W) or (N, H, W, C) with 1 or 3
+            channels, or a DataLoader that yields pairs (x, y); float in [0, 1] or uint8.
+        y: labels (N), whole numbers in 0..K-1; none with a DataLoader.
+        attacks: names as on the command line ("pgd20", "pgd:steps=50,restarts=2", the suite
+            "paper"), or dataclasses of ``robustbench_cli.attacks``.
+        threat: the norm and the radius, in units of pixels in [0, 1].
+        seed: of everything that attacks draw.
+        precision: "auto" searches with the fastest model that can be vouched for, "exact" with the
+            model itself; verdicts are always the model's own, in float32.
+        batch_size: examples under attack at a time; verdicts do not depend on it.
+        device: where to evaluate, e.g. "cuda"; None: where the model is.
+        progress: whether to show what is going on, on standard error.
+        out: a folder of results to leave a record in, which ``advbench report`` and
+            ``advbench list runs`` read; an evaluation that was interrupted goes on where it
+            stopped if it is called again with the same model, images and settings.
+        name: the record's folder below ``out``; None: one is made up.
+        dataset: what the record calls the images.
+        model_name: what the record calls the model; None: as its class is called.
+
+    Returns:
+        Accuracies, verdicts example by example, and notes on what makes them doubtful.
+
+    Raises:
+        UserError: a mistake in what was given: an unknown attack, images outside [0, 1], labels
+            that are no classes of the model, a model that returns NaN, ...
+        RunError: no verdict is possible: the model changes itself, or an attack of one's own
+            leaves the ball.
+
+    Example:
+        >>> result = evaluate(model, x, y, attacks=["pgd20"], threat=Threat("Linf", 8 / 255))
+        >>> result.clean_accuracy, result.robust_accuracy["pgd20"]
+        (0.84, 0.43)
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model must be an nn.Module, got {type(model).__name__}")
+    built = build_choice(attacks)
+    images, labels = read_images(x, y)
+    called = model_name or type(model).__name__
+    config = eval_config_of(
+        built,
+        threat,
+        dataset=dataset,
+        model=called,
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+    )
+    with ExitStack() as stack:
+        said = dtype_notes(model)
+        where = stack.enter_context(lent(model, device))
+        classes = count_classes(model, float_images(images[:2]).to(where))
+        data = as_split(images, labels, classes)
+        check_attacks(built, config.threat, classes)
+        results = out if out is not None else stack.enter_context(tempfile.TemporaryDirectory())
+        request = Request(
+            subject=Subject(model=model, name=called, weights=model_digest(model), notes=said),
+            config=config,
+            place=Place(out=Path(results), device=str(where)),
+            command=["evaluate"],
+            data=data,
+            attacks=built,
+            name=name,
+        )
+        display = stack.enter_context(_on_screen()) if progress else Display()
+        folder = evaluate_shard(request, ALONE, display)
+        return read_result(folder, kept=out is not None)
+
+
+def _on_screen() -> AbstractContextManager[Display]:
+    """Return the display of the command line: live bars on a terminal, plain lines elsewhere."""
+    from robustbench_cli.cli.display import shown  # takes time to import
+
+    return shown(quiet=False)

@@ -1,0 +1,170 @@
+"""Images and labels as callers have them, checked and turned into a test set."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.data import Split
+
+_Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+LabelInput: TypeAlias = Tensor | _Array | Sequence[int]
+Batches: TypeAlias = Iterable[Any]
+"""A DataLoader, or anything else that yields pairs (images, labels)."""
+ImageInput: TypeAlias = Tensor | _Array | Batches
+
+_PART = 256
+"""Images that are checked at once, so that no second copy of a large set is needed."""
+_CHANNELS = (1, 3)
+"""Channels by which an array's layout is recognised."""
+
+
+@dataclass(frozen=True)
+class FloatSplit(Split):
+    """A test set whose pixels are not all multiples of 1/255: ``x`` is float32 in [0, 1]."""
+
+    def images(self, rows: Tensor | slice) -> Tensor:
+        """Return float32 images (B, C, H, W) in [0, 1], as a copy."""
+        return self.x[rows].clone()
+
+
+def read_images(x: ImageInput, y: LabelInput | None) -> tuple[Tensor, Tensor]:
+    """Return images (N, C, H, W) and labels int64 (N), checked.
+
+    The images are uint8, 0 to 255, where every pixel is a multiple of 1/255, and float32 in [0, 1]
+    otherwise: a set has the same fingerprint whether it is given as bytes or as floats.
+
+    Args:
+        x: a tensor (N, C, H, W); an array (N, C, H, W) or (N, H, W, C) with 1 or 3 channels; or a
+            DataLoader that yields pairs of these and labels.  uint8, or float in [0, 1].
+        y: labels (N), whole numbers from 0; None with a DataLoader.
+
+    Raises:
+        UserError: another type, shape or range, NaN pixels, or no images at all.
+    """
+    if isinstance(x, Tensor | np.ndarray):
+        if y is None:
+            raise UserError("labels are missing: give y, or a DataLoader that yields (x, y)")
+        pairs: Iterable[tuple[Any, Any]] = [(x, y)]
+    elif isinstance(x, list | tuple | str | dict) or not isinstance(x, Iterable):
+        raise UserError(
+            f"images must be a tensor, an array or a DataLoader, got {type(x).__name__}"
+        )
+    elif y is not None:
+        raise UserError("a DataLoader yields its own labels: leave y out")
+    else:
+        pairs = _batches(x)
+    images, labels = [], []
+    for batch, named in pairs:
+        images.append(_pixels(_channels_first(batch)))
+        labels.append(_whole_numbers(named))
+        if len(images[-1]) != len(labels[-1]):
+            raise UserError(f"{len(images[-1])} images and {len(labels[-1])} labels")
+    if not sum(map(len, images)):
+        raise UserError("no images")
+    if len({tuple(part.shape[1:]) for part in images}) > 1:
+        raise UserError("the batches of a DataLoader must hold images of one shape")
+    if len({part.dtype for part in images}) > 1:  # some batches fit into bytes, others do not
+        images = [float_images(part) for part in images]
+    return torch.cat(images), torch.cat(labels)
+
+
+def float_images(images: Tensor) -> Tensor:
+    """Return checked images (N, C, H, W) as float32 in [0, 1]."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
+def as_split(images: Tensor, labels: Tensor, classes: int) -> Split:
+    """Return checked images and labels as a test set whose classes are called "0", "1", ...
+
+    Raises:
+        UserError: a label is not among the classes.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(
+            f"labels must be 0..{classes - 1}, one for each class of the model, got {low}..{high}"
+        )
+    kind = FloatSplit if images.is_floating_point() else Split
+    return kind(images, labels.to(images.device), tuple(map(str, range(classes))))
+
+
+def _batches(loader: Batches) -> Iterator[tuple[Any, Any]]:
+    """Yield the pairs of a DataLoader."""
+    for batch in loader:
+        if not isinstance(batch, list | tuple) or len(batch) != 2:
+            got = f"{len(batch)} parts" if isinstance(batch, list | tuple) else type(batch).__name__
+            raise UserError(f"a DataLoader must yield pairs (images, labels), got {got}")
+        yield batch[0], batch[1]
+
+
+def _channels_first(x: Any) -> Tensor:
+    """Return images as a tensor (N, C, H, W); raise ``UserError`` where that is not clear."""
+    if not isinstance(x, Tensor | np.ndarray):
+        raise UserError(f"images must be tensors or arrays, got {type(x).__name__}")
+    if x.ndim != 4:
+        raise UserError(f"images must be (N, C, H, W), got {tuple(x.shape)}")
+    if isinstance(x, Tensor):
+        return x.detach()
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise UserError(f"images must be uint8 or float in [0, 1], got {x.dtype}")
+    first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
+    if first == last:
+        raise UserError(
+            "an array of images must be (N, C, H, W) or (N, H, W, C) with 1 or 3 channels, got "
+            f"{x.shape}; a tensor is always (N, C, H, W)"
+        )
+    ordered = x.transpose(0, 3, 1, 2) if last else x
+    wide = x.dtype.itemsize > np.dtype(np.float64).itemsize
+    # A copy: torch cannot take negative strides, foreign byte orders or read-only arrays.
+    kind = np.float64 if wide else x.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(ordered, dtype=kind, order="C"))
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """Return checked images as uint8 where that loses nothing, else as float32 in [0, 1]."""
+    if x.dtype == torch.uint8:
+        return x.contiguous()
+    if not x.is_floating_point():
+        raise UserError(f"images must be uint8 or float in [0, 1], got {x.dtype}")
+    parts = torch.split(x, _PART)
+    for part in parts:
+        _check_range(part)
+    found = []
+    for part in parts:
+        levels = (part.float() * 255).round().to(torch.uint8)
+        if not torch.equal(levels.float() / 255, part.float()):
+            return x.float().clone(memory_format=torch.contiguous_format)
+        found.append(levels.contiguous())
+    return torch.cat(found)
+
+
+def _check_range(x: Tensor) -> None:
+    """Raise ``UserError`` unless all pixels are in [0, 1]."""
+    if not x.numel():
+        return
+    if not bool(x.isfinite().all()):
+        raise UserError("images have NaN or infinite pixels")
+    low, high = float(x.min()), float(x.max())
+    if low < 0:
+        mend = "a model that wants normalised images must do that itself, as its first layer"
+    else:
+        mend = "divide by 255, or give uint8"
+    if low < 0 or high > 1:
+        raise UserError(f"images must be in [0, 1], got {low:.3g} to {high:.3g}; {mend}")
+
+
+def _whole_numbers(y: Any) -> Tensor:
+    """Return labels as int64 (N); raise ``UserError`` for anything else."""
+    try:
+        labels = y.detach() if isinstance(y, Tensor) else torch.from_numpy(np.array(y))
+    except (TypeError, ValueError):
+        raise UserError("labels must be whole numbers (N)") from None
+    kind = labels.dtype
+    if labels.ndim != 1 or kind.is_floating_point or kind.is_complex or kind == torch.bool:
+        raise UserError(f"labels must be whole numbers (N), got {kind} {tuple(labels.shape)}")
+    return labels.to(torch.int64).clone()

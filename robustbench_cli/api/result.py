@@ -1,0 +1,101 @@
+"""What an evaluation found, as Python sees it."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from robustbench_cli.commands.outcomes import within_radius
+from robustbench_cli.evaluation.journal import read_arrays
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Run
+
+Verdicts: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
+Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class EvaluationResult:
+    """Accuracies, verdicts example by example, and the record that the command line would write.
+
+    Accuracies are shares in [0, 1] of all N examples.  Of a randomised model they are means over
+    fresh draws; of any other, ``(clean_correct & ~broken[label]).mean()`` is
+    ``robust_accuracy[label]``.
+    """
+
+    clean_accuracy: float
+    robust_accuracy: Mapping[str, float]
+    """By attack: the share of examples that are right when clean and under the attack."""
+    worst_case_accuracy: float
+    """The share of examples that no attack broke, example by example."""
+    clean_correct: Flags
+    """(N,): whether the model is right about the image as it is."""
+    broken: Mapping[str, Flags]
+    """By attack, (N,): whether it made the model wrong, within the radius, about an image that the
+    model is right about when clean."""
+    verdicts: Mapping[str, Verdicts]
+    """By attack, and for ``"clean"``, arrays (N,): ``prediction`` (a class), ``norm`` (how far the
+    image is from the clean one, in the threat's norm), ``step`` (gradient steps before the first
+    success, -1: none), ``by`` (the stage that broke it, -1: none), ``forwards`` and ``backwards``
+    (passes), ``share`` (how often a randomised model is right)."""
+    labels: np.ndarray[Any, np.dtype[np.int32]]
+    """(N,)"""
+    notes: tuple[str, ...]
+    """Why the numbers may mislead: a randomised model, gradients that are zero, ..."""
+    record: Run
+    """All that is known of the evaluation: settings, cost of each attack, software, time."""
+    folder: Path | None
+    """Where the record is; None: it was not kept."""
+
+    def table(self) -> str:
+        """Return the table that ``advbench eval`` prints."""
+        from rich.console import Console
+
+        from robustbench_cli.cli.display import outcomes_table
+
+        plain = Console(file=io.StringIO(), width=10_000, color_system=None, highlight=False)
+        return outcomes_table(self.record, plain)
+
+    def __repr__(self) -> str:
+        return self.table().rstrip()
+
+
+def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
+    """Return what the evaluation in a folder found.
+
+    Args:
+        kept: whether the folder stays.
+
+    Raises:
+        UserError: the record or its ``examples.npz`` is absent or damaged.
+    """
+    run, arrays = records.read(folder), read_arrays(folder / "examples.npz")
+    verdicts: dict[str, dict[str, np.ndarray[Any, np.dtype[Any]]]] = {}
+    for key, values in arrays.items():
+        label, slash, field = key.rpartition("/")
+        if slash:
+            verdicts.setdefault(label, {})[field] = values
+    assert run.clean_accuracy is not None
+    assert run.worst_case_accuracy is not None
+    return EvaluationResult(
+        clean_accuracy=run.clean_accuracy,
+        robust_accuracy={label: found.robust_accuracy for label, found in run.attacks.items()},
+        worst_case_accuracy=run.worst_case_accuracy,
+        clean_correct=np.asarray(verdicts["clean"]["share"] > 0),
+        broken={label: _broken(run, label, verdicts[label]) for label in run.attacks},
+        verdicts=verdicts,
+        labels=arrays["label"],
+        notes=tuple(run.notes),
+        record=run,
+        folder=folder if kept else None,
+    )
+
+
+def _broken(run: Run, label: str, found: Verdicts) -> Flags:
+    """Return which examples an attack broke (N,); a nearest image counts within the radius."""
+    outcome, broken = run.attacks[label], np.asarray(found["by"] >= 0)
+    eps = run.config["threat"]["eps"] if outcome.eps is None else outcome.eps
+    return within_radius(found["norm"], eps) & broken if outcome.minimal else broken
