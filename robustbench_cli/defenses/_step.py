@@ -1,4 +1,16 @@
-"""One training step as defenses see it: the batch, the passes over it, and what came of them."""
+"""One training step as defenses see it: the batch, the passes over it, and their result.
+
+Means over the batch.  Several processes may share a batch: each has some of its rows in ``step.x``,
+and the gradients of all of them are summed.  ``Objective.loss`` returns one number per example, and
+the recipe divides their sum by ``step.size``, the rows of the whole batch; so a loss that is a sum
+over examples needs no care.  A loss with a statistic of the batch (how many rows are unlabelled,
+how much a weight sums to, a mean that another mean is divided by) must not take it from its own
+rows: ``len(step.x)`` and ``x.mean()`` differ from process to process.  Write ``step.size`` for the
+number of rows, and ``step.total(value)`` for the sum of a per-process value over all processes,
+which is a constant without a gradient: ``weights.sum()`` becomes ``step.total(weights.sum())``, a
+mean over some rows ``losses[rows] * step.size / step.total(rows.sum())``, whose sum over the batch
+the recipe divides by ``step.size`` again.  With one process both are what they look like.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,18 +30,18 @@ from robustbench_cli.models.taps import EMBEDDING, tapped
 Auxiliary = TypeVar("Auxiliary", bound=nn.Module)
 
 SCORED = ("clean", "adv")
-"""The passes whose accuracy a history tells; others need not be about the labels."""
+"""The passes whose accuracy a history records; others need not be about the labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a part may know before training, when it makes its aid."""
+    """What a part may know before training, when it makes its auxiliary module."""
 
     model: Classifier
     shape: Shape
     batch_size: int
     fresh: Callable[[], Classifier]
-    """Makes another network of the same architecture, with weights of its own."""
+    """Returns another network of the same architecture, with newly initialised weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,49 +52,57 @@ class Step:
     x: Tensor
     """Images (B, C, H, W) in [0, 1], augmented."""
     y: Tensor
-    """Labels (B) int64, -100 where there is none; or (B, classes), once labels were mixed."""
+    """Labels (B) int64, -100 for an example without one; once labels were mixed, shares (B, K) of
+    the K classes."""
     classes: int = 0
-    """How many there are."""
+    """The number of classes, K."""
     threat: Threat
-    """With a mask: bound to these images by the time that an objective sees it."""
+    """With a mask: bound to these images by the time that an objective gets the step."""
     noise: Noise
+    """Random numbers keyed by example, B of them, the epoch and the seed."""
     criterion: Criterion = cross_entropy
+    """Logits (B, K) and labels to one loss per example (B), as the modifiers left it."""
     epoch: int = 0
+    """Counted from 0."""
     batch: int = 0
-    """Which batch of the epoch it is."""
+    """The position of the batch in the epoch, from 0."""
     update_index: int = 0
-    """Which of the objective's ``turns`` with this batch it is."""
+    """Which of the objective's ``updates_per_batch`` this is, from 0."""
     extra: Tensor | None = None
     """Which rows (B, bool) come from the extra pool; None: there is no pool, or nothing else."""
     teachers: tuple[Classifier, ...] = ()
     """Frozen networks in evaluation mode, as many as the objective asked for."""
     bank: Bank | None = None
-    """All training images, for objectives that look at others than the batch's: the data set's,
-    or those of a pool that stands in for it."""
+    """All training images, for objectives that look at others than the batch's: those of the data
+    set, or of a pool that replaces it."""
     auxiliaries: Mapping[str, nn.Module] = field(default_factory=dict)
+    """The parts' auxiliary modules, by the name of the part's class."""
     shard: Shard = ALONE
     """Which of the processes that share the batch this is."""
-    dealt: int | None = None
-    """How many rows the batch had before each process took its own."""
+    whole_size: int | None = None
+    """How many rows the batch had before each process took its own; None: they are all here."""
 
     @property
     def size(self) -> int:
-        """Rows of the whole batch, those of other processes included."""
-        return len(self.x) if self.dealt is None else self.dealt
+        """The rows of the whole batch, those of other processes included."""
+        return len(self.x) if self.whole_size is None else self.whole_size
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of such values over all processes, a constant."""
-        found = value.detach().clone()
-        self.shard.all_reduce_sum_([found])
-        return found
+        """Return the sum of ``value`` over all processes, of any shape, without a gradient.
+
+        Every process must call it, at the same place.  With one process it is the value itself.
+        """
+        total = value.detach().clone()
+        self.shard.all_reduce_sum_([total])
+        return total
 
     def gradients(self) -> list[Tensor]:
-        """What a backward pass left in the weights, the model's and the aids'."""
+        """Return the gradients of all weights that have one, the auxiliary modules' included."""
         nets = self.model, *self.auxiliaries.values()
         return [p.grad for net in nets for p in net.parameters() if p.grad is not None]
 
     def part(self) -> "Step":
-        """The same step with the rows of this process only."""
+        """Return the same step with the rows of this process only."""
         if self.shard.world == 1:
             return self
         rows = self.shard.rows
@@ -92,52 +112,58 @@ class Step:
             y=self.y[rows],
             noise=self.noise.only(rows),
             extra=None if self.extra is None else self.extra[rows],
-            dealt=len(self.x),
+            whole_size=len(self.x),
         )
 
     def auxiliary(self, part: object, kind: type[Auxiliary]) -> Auxiliary:
-        """The module that ``part`` made for itself before training."""
-        found = self.auxiliaries[type(part).__name__]
-        assert isinstance(found, kind)
-        return found
+        """Return the auxiliary module that ``part`` made before training; it is a ``kind``."""
+        module = self.auxiliaries[type(part).__name__]
+        assert isinstance(module, kind)
+        return module
 
 
 class Passes:
     """The forward passes of one evaluation of the loss, by name: ``clean``, ``adv``.
 
-    Each input goes through the model once, at first use, so that a penalty reads the logits the
-    objective already has; the order of first use is the order that BatchNorm sees.
+    ``passes[name]`` is the logits (B, K) of ``inputs[name]``.  Each input goes through the model
+    once, at first use, so that a penalty reads the logits that the objective already has; the order
+    of first use is the order in which BatchNorm sees the inputs.
     """
 
     def __init__(
         self, model: Classifier, inputs: Mapping[str, Tensor], taps: Sequence[str] = ()
     ) -> None:
-        self.seen: dict[str, Tensor] = {}
+        self.made: dict[str, Tensor] = {}
+        """The logits of the passes that were made, in their order."""
         self.inputs = inputs
         self._model = model
         self._taps = taps
         self._features: dict[str, Mapping[str, Tensor]] = {}
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self.seen:
-            with tapped(self._model, self._taps) as found:
-                self.seen[name] = self._model(self.inputs[name])
-            self._features[name] = found
-        return self.seen[name]
+        if name not in self.made:
+            with tapped(self._model, self._taps) as features:
+                self.made[name] = self._model(self.inputs[name])
+            self._features[name] = features
+        return self.made[name]
 
     def features(self, name: str, tap: str = EMBEDDING) -> Tensor:
-        """What the pass ``name`` left at one of the objective's ``taps``."""
+        """Return the features at one of the objective's ``taps`` in the pass ``name``.
+
+        The last layer's input, the default, is (B, F).
+        """
         _ = self[name]
         return self._features[name][tap]
 
 
 class Trained(NamedTuple):
-    """One batch, after its gradient was left in the parameters.
+    """The result of one batch, after its gradient was left in the parameters.
 
-    Of several processes each has its part of both: their sum is the batch's.  ``correct`` counts
-    right answers (0-dim tensors, no synchronisation) for each named pass; of mixed labels, the
-    share that was predicted.
+    Of several processes each has its share of both: their sum is the batch's.
     """
 
     loss: Tensor
+    """The mean loss (0-dim)."""
     correct: dict[str, Tensor]
+    """For each pass in ``SCORED`` that was made, how many answers were right (0-dim tensors, which
+    need no synchronisation with the device); with mixed labels, the sum of the predicted shares."""

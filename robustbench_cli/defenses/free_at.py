@@ -1,6 +1,7 @@
 """Free adversarial training (Shafahi et al., 2019), https://arxiv.org/abs/1904.12843, algorithm 1.
 
-Each batch is replayed, and each backward pass moves the weights and the images alike.
+Each batch is used several times in a row, and each backward pass gives the gradient for the
+weights and the one for the images.
 """
 
 from collections.abc import Mapping
@@ -20,19 +21,21 @@ from robustbench_cli.defenses._step import Passes, Setting, Step
 @DEFENSES.register("free-at")
 @dataclass(frozen=True, kw_only=True)
 class FreeAT(Objective):
-    """The criterion on images whose perturbation outlives the batch: it is never reset.
+    """The criterion on images whose perturbation is carried over from batch to batch.
+
+    It is never reset: place i of a batch begins with what place i of the last one ended with.
 
     An epoch costs as much as ``replays`` ordinary ones: divide ``--epochs`` by it, as the paper
     does.  The official codes clip images to [0, 1] inside the graph, where a saturated pixel has
     no gradient and its perturbation is stuck (15 points of robust accuracy on digits, which are
-    mostly black); here, as in Wong et al.'s code (2020), the perturbation itself goes back to
+    mostly black); here, as in Wong et al.'s code (2020), the perturbation itself is projected to
     the box.  The net is in train mode throughout.
     """
 
     replays: Annotated[int, Field(ge=1)] = 8
-    """Updates in a row from each batch, m: 8 on CIFAR, 4 on ImageNet."""
+    """Updates in a row from each batch, m in the paper: 8 on CIFAR, 4 on ImageNet."""
     step: StepSize = 1.0
-    """How far each update moves the perturbation, as a fraction of eps."""
+    """Size of the perturbation's step per update, as a fraction of eps."""
 
     alone: ClassVar[str] = "remembers a perturbation for each place in a batch"
 
@@ -66,12 +69,15 @@ class FreeAT(Objective):
         delta.copy_(x_adv - step.x)
 
     def _delta(self, step: Step) -> Tensor:
-        """What the last batch left to each place of this one; a short batch takes the first."""
+        """The perturbations (B, C, H, W) that the last batch left; a short batch has the first B.
+
+        The tensor is a view: writing into it is what carries a perturbation over.
+        """
         return step.auxiliary(self, Carried).delta[: len(step.x)]
 
 
 class Carried(nn.Module):
-    """One perturbation for each place in a batch, zero before training."""
+    """One perturbation (C, H, W) for each place in a batch, zero before training."""
 
     delta: Tensor
 

@@ -14,11 +14,12 @@ from robustbench_cli.defenses._step import Passes, Step
 @DEFENSES.register("pgd-at", aliases=("at", "madry"))
 @dataclass(frozen=True, kw_only=True)
 class PGDAT(Adversarial):
-    """The criterion on the inputs that maximise cross-entropy.
+    """The criterion on the images that maximise the cross-entropy inside the ball.
 
-    Defaults are Madry's CIFAR-10 configuration and Rice et al.'s: 10 steps of 2/255 at 8/255
-    (the paper's text says 7), uniform start, attacked in train mode, where each inner pass
-    updates BatchNorm's running statistics.  In L2 Rice et al.'s code begins with ``start=radial``.
+    Defaults are those of Madry et al.'s CIFAR-10 configuration and of Rice et al. (2020,
+    https://arxiv.org/abs/2002.11569): 10 steps of 2/255 at eps 8/255 (the paper's text says 7),
+    uniform start, attacked in train mode, where each inner pass updates BatchNorm's running
+    statistics.  In L2 Rice et al.'s code begins with ``start=radial``.
     """
 
     attack_mode: Mode = "train"
