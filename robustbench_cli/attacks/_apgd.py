@@ -1,8 +1,9 @@
-"""The two schedules of Auto-PGD: how far to step, and when to go back to the best point.
+"""The adaptive step-size schedules of Auto-PGD, shared by its versions with different losses.
 
-``Ball`` is algorithm 1 of Croce & Hein (2020), https://arxiv.org/abs/2003.01690, for Linf and L2;
-``Sparse`` is the L1 version of Croce & Hein (2021), https://arxiv.org/abs/2103.01208.  Where the
-official code departs from the papers, this follows the code.  Each row is at a step of its own.
+``MomentumSchedule`` is algorithm 1 of Croce & Hein (2020), https://arxiv.org/abs/2003.01690, for
+Linf and L2; ``SparseSchedule`` is the L1 version of Croce & Hein (2021),
+https://arxiv.org/abs/2103.01208.  Where the official code (fra31/auto-attack) departs from the
+papers, this follows the code.  The rows of a batch may be at different steps.
 """
 
 import math
@@ -23,27 +24,34 @@ from robustbench_cli.core.threat import Threat, onto_l1, over
 
 
 @dataclass(frozen=True)
-class Walk(ABC):
-    """A schedule for a number of steps."""
+class StepSchedule(ABC):
+    """The update rule of Auto-PGD for a given number of steps."""
 
     steps: int
+    """Gradient steps in total."""
     rho: float
+    """Fraction of loss-increasing steps up to which the step size is halved."""
 
     @abstractmethod
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> State:
-        """A random start, and empty records."""
+        """Return the state with a random start around clean images ``x`` (B, C, H, W)."""
 
     @abstractmethod
     def move(self, state: State, observation: Observation, x: Tensor, threat: Threat) -> State:
-        """Take in what was seen and say where to look next."""
+        """Return the state with the next iterates, given the loss and gradient at the present ones.
+
+        Args:
+            x: clean images (B, C, H, W) in [0, 1].
+        """
 
     @property
     @abstractmethod
     def observations(self) -> int:
-        """How many looks there are."""
+        """The number of points at which the loss and its gradient are evaluated."""
 
 
 def _empty(start: Tensor) -> State:
+    """Return a state at ``start`` (B, C, H, W) in which no best point is recorded yet."""
     return {
         "x": start,
         "best": start.clone(),
@@ -53,70 +61,82 @@ def _empty(start: Tensor) -> State:
 
 
 def _improved(state: State, observation: Observation) -> State:
-    """The records with the point that was just seen, if it is the best so far."""
+    """Return the state with its best point replaced where the present loss is strictly higher."""
     better = observation.loss > state["best_loss"]
-    wide = over(better, state["x"])
+    rows = over(better, state["x"])
     return {
         **state,
-        "best": torch.where(wide, state["x"], state["best"]),
-        "best_grad": torch.where(wide, observation.grad, state["best_grad"]),
+        "best": torch.where(rows, state["x"], state["best"]),
+        "best_grad": torch.where(rows, observation.grad, state["best_grad"]),
         "best_loss": torch.where(
             better, observation.loss.to(state["best_loss"]), state["best_loss"]
         ),
     }
 
 
-class Ball(Walk):
-    """Momentum, and a step size that halves at checkpoints where the loss has stalled."""
+class MomentumSchedule(StepSchedule):
+    """Momentum steps whose size is halved at checkpoints where the loss has stalled.
+
+    Croce & Hein (2020), algorithm 1: step size 2 eps at first, momentum coefficient 0.75, and a
+    return to the best point whenever the step size is halved.
+    """
 
     @property
     def observations(self) -> int:
         return self.steps + 1
 
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> State:
-        # Under Linf one pixel at least is at the border.
+        # As in the official code the start has length eps: under Linf at least one pixel is
+        # at +-eps.
         start = threat.project(x + threat.eps * threat.direction(x, noise.fork("start")), x)
         zero = torch.zeros_like(x.flatten(1)[:, 0])
         return {
             **_empty(start),
-            "old": start.clone(),
+            "previous": start.clone(),
             "eta": zero + 2 * threat.eps,
-            "halved": zero + 1,
-            "checked": zero - torch.inf,  # the best loss at the last checkpoint
-            "rises": zero,  # since the last checkpoint
-            "last": zero,  # the loss one step ago; zero before the first, as in the code
+            "halved": zero + 1,  # 1 where the last checkpoint halved eta; 1 before the first one
+            "checkpoint_loss": zero - torch.inf,  # the best loss at the last checkpoint
+            "rises": zero,  # steps since the last checkpoint that increased the loss
+            "previous_loss": zero,  # zero before the first step, as in the official code
         }
 
     def move(self, state: State, observation: Observation, x: Tensor, threat: Threat) -> State:
-        begun = observation.step_index > 0  # the start is a point, not a step
+        begun = observation.step_index > 0  # the random start does not count as a step
         s = _improved(state, observation)
-        rises = s["rises"] + (begun & (observation.loss > s["last"]))
-        window = _windows(self.steps, x.device)[observation.step_index.clamp(max=self.steps)]
+        rises = s["rises"] + (begun & (observation.loss > s["previous_loss"]))
+        window = _checkpoint_windows(self.steps, x.device)[
+            observation.step_index.clamp(max=self.steps)
+        ]
         check = window > 0
-        same = (s["halved"] < 1) & (s["checked"] >= s["best_loss"])
+        same = (s["halved"] < 1) & (s["checkpoint_loss"] >= s["best_loss"])
         halve = check & ((rises <= self.rho * window) | same)
         here = torch.where(over(halve, x), s["best"], s["x"])
         grad = torch.where(over(halve, x), s["best_grad"], observation.grad)
         eta = torch.where(halve, s["eta"] / 2, s["eta"])
         far = threat.project(here + over(eta, x) * threat.steepest(grad), x)
-        # The point before is not reset with the rest: the momentum then leads to the best point.
-        share = over(torch.where(begun, 0.75, 1.0).to(x), x)
-        moved = here + share * (far - here) + (1 - share) * (here - s["old"])
+        # As in the official code, returning to the best point does not reset the previous one:
+        # the next momentum term points from the last iterate to the best point.
+        alpha = over(torch.where(begun, 0.75, 1.0).to(x), x)
+        moved = here + alpha * (far - here) + (1 - alpha) * (here - s["previous"])
         return {
             **s,
             "x": threat.project(moved, x),
-            "old": here,
+            "previous": here,
             "eta": eta,
             "halved": torch.where(check, halve.to(eta), s["halved"]),
-            "checked": torch.where(check, s["best_loss"], s["checked"]),
+            "checkpoint_loss": torch.where(check, s["best_loss"], s["checkpoint_loss"]),
             "rises": torch.where(check, 0, rises),
-            "last": torch.where(begun, observation.loss.to(eta), s["last"]),
+            "previous_loss": torch.where(begun, observation.loss.to(eta), s["previous_loss"]),
         }
 
 
 @cache
-def _windows(steps: int, device: torch.device) -> Tensor:
-    """For each look: the steps since the last checkpoint if this is one, else 0."""
+def _checkpoint_windows(steps: int, device: torch.device) -> Tensor:
+    """Return (steps + 1) numbers: the steps since the last checkpoint at checkpoints, else 0.
+
+    Checkpoints as in the official code: the first window is 22 % of the steps, each further one
+    3 % of the steps shorter, down to 6 %.
+    """
     window = max(int(0.22 * steps), 1)
     least, less = max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
     result, since = [0], 0
@@ -128,17 +148,22 @@ def _windows(steps: int, device: torch.device) -> Tensor:
     return torch.tensor(result, device=device)
 
 
-class Sparse(Walk):
-    """Few coordinates at a time, in balls of three, two and one times the radius."""
+class SparseSchedule(StepSchedule):
+    """Sparse steps in balls of three, two and one times the radius.
+
+    Croce & Hein (2021): each step moves the coordinates with the largest gradients, and each ball
+    is started from the best point of the one before it, projected.  There is no momentum.
+    """
 
     @property
     def observations(self) -> int:
-        return self.steps + len(_RADII)  # each ball is begun with a look of its own
+        return self.steps + len(_RADII)  # the starting point of each ball is evaluated, too
 
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> State:
         start = onto_l1(x + noise.fork("start").normal(x), x, _RADII[0] * threat.eps)
         zero = torch.zeros_like(x.flatten(1)[:, 0])
-        # Share of the coordinates that a step moves, and how many the best point has changed.
+        # kept: share of the coordinates that a step moves; support: how many coordinates the best
+        # point had changed at the last checkpoint.
         return {**_empty(start), "eta": zero, "kept": zero, "support": zero}
 
     def move(self, state: State, observation: Observation, x: Tensor, threat: Threat) -> State:
@@ -173,7 +198,13 @@ _RADII = (3, 2, 1)
 
 @cache
 def _phases(steps: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For each look: the radius (in eps), and whether it is its ball's first, a check, its last."""
+    """Return the phases as (steps + 3) values each, one per evaluated point.
+
+    Returns:
+        The ball's radius in units of eps (int64), and bool masks of the first point of a ball, of
+        checkpoints, and of the last point of a ball.  The balls get 30 %, 30 % and the rest of
+        the steps; within each, checkpoints are 4 % of its steps apart.
+    """
     part = math.ceil(0.3 * steps)
     rows = []
     for radius, length in zip(_RADII, (part, part, steps - 2 * part), strict=True):
@@ -184,7 +215,11 @@ def _phases(steps: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, T
 
 
 def _few(grad: Tensor, kept: Tensor) -> Tensor:
-    """Equal steps along the ``kept`` share (B) of the coordinates with the largest gradient."""
+    """Return the sparse step (B, C, H, W) of unit L1 length along ``grad``.
+
+    It moves the share ``kept`` (B) of the coordinates with the largest gradient magnitudes, all by
+    the same amount.
+    """
     flat, count = grad.abs().flatten(1), grad[0].numel()
     place = ((1 - kept) * count).clamp(0, count - 1).long()
     least = flat.sort(1).values.gather(1, place[:, None])
@@ -194,18 +229,22 @@ def _few(grad: Tensor, kept: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(IterativeAttack):
-    """What the three losses have in common."""
+    """Auto-PGD without its loss; defaults of the paper and of AutoAttack.
+
+    Unlike PGD it has no step size to choose: the step starts at 2 eps (eps under L1) and shrinks
+    at checkpoints at which the loss has stalled.
+    """
 
     steps: Steps = 100
-    """Gradient steps; the schedule's checkpoints are shares of it."""
+    """Gradient steps; the schedule's checkpoints are fractions of it."""
     restarts: Annotated[int, Field(ge=1)] = 1
-    """Independent starts; each works on what the ones before it left standing."""
+    """Random restarts; each attacks the examples that the previous ones left unbroken."""
     rho: Annotated[Number, Field(gt=0, lt=1)] = 0.75
-    """The step size halves unless the loss rose in more than this share of the steps."""
+    """The step size is halved unless the loss rose in more than this fraction of the steps."""
     eot: Annotated[int, Field(ge=1)] = 1
-    """Gradients averaged per step, for randomised models."""
+    """Gradients averaged per step, for randomised models (EOT)."""
 
-    leaves_ball: ClassVar[bool] = True  # under L1 it begins in a larger ball
+    leaves_ball: ClassVar[bool] = True  # under L1 it starts in a ball of radius 3 eps
 
     @property
     def draws(self) -> int:
@@ -214,17 +253,17 @@ class APGD(IterativeAttack):
     def restarts_or_targets(self, classes: int) -> int:
         return self.restarts
 
-    def walk(self, threat: Threat) -> Walk:
-        """The schedule for the norm: with momentum, or sparse under L1."""
-        return {"L1": Sparse}.get(threat.norm, Ball)(self.steps, self.rho)
+    def schedule(self, threat: Threat) -> StepSchedule:
+        """Return the schedule for the threat's norm: sparse under L1, with momentum otherwise."""
+        return {"L1": SparseSchedule}.get(threat.norm, MomentumSchedule)(self.steps, self.rho)
 
     def begin(self, task: Task) -> State:
-        walk = self.walk(task.threat)
-        state = walk.begin(task.x, task.threat, task.noise)
-        return {**state, "looks": task.y * 0 + walk.observations}
+        schedule = self.schedule(task.threat)
+        state = schedule.begin(task.x, task.threat, task.noise)
+        return {**state, "observations": task.y * 0 + schedule.observations}
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        return self.walk(task.threat).move(state, observation, task.x, task.threat)
+        return self.schedule(task.threat).move(state, observation, task.x, task.threat)
 
     def over(self, state: State, step_index: Tensor) -> Tensor:
-        return step_index >= state["looks"] - 1
+        return step_index >= state["observations"] - 1

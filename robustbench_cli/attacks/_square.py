@@ -1,4 +1,4 @@
-"""How Square Attack begins, and what one of its queries changes, in three norms.
+"""Starting points and proposals of Square Attack in Linf, L2 and L1.
 
 Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049; L1 by Croce & Hein (2021),
 https://arxiv.org/abs/2103.01208.
@@ -11,17 +11,21 @@ from robustbench_cli.attacks._windows import bumps, placed
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat, over
 
-ODD = {"L2": 2, "L1": 4}
-"""The norms whose windows have a middle, and the power with which their bumps fall off."""
+BUMP_POWERS = {"L2": 2, "L1": 4}
+"""The exponent with which bumps fall off from their middle.  In these norms windows have an odd
+side, so that they have a middle pixel."""
 
 
 def striped(x: Tensor, threat: Threat, noise: Noise) -> Tensor:
-    """Vertical stripes of plus or minus eps."""
+    """Return ``x`` (B, C, H, W) with vertical stripes of +-eps (Linf), projected."""
     return threat.project(x + threat.eps * _signs(noise.uniform(x[:, :, :1])), x)
 
 
 def tiled(x: Tensor, threat: Threat, noise: Noise) -> Tensor:
-    """Five by five bumps, each with a sign per channel and a turn of its own."""
+    """Return ``x`` (B, C, H, W) with a grid of 5 x 5 bumps (L2, L1), projected.
+
+    Each bump has a random orientation and a random sign per channel.
+    """
     height, width = x.shape[2:]
     side = height // 5
     edge = (height - 5 * side) // 2
@@ -38,15 +42,21 @@ def tiled(x: Tensor, threat: Threat, noise: Noise) -> Tensor:
         tile_row.clamp(0, height // side - 1)[:, None],
         tile_column.clamp(0, width // side - 1),
     )
-    each = draw[:, :, place[0], place[1]]  # (B, 1 + C, H, W): every pixel sees its tile's draws
-    table = bumps(side, ODD[threat.norm], x.device).to(x)
-    picture = table[:, (row % side)[:, None], column % side]
-    turned = torch.where(each[:, :1] < 0.5, picture[2 * side], picture[2 * side + 1])
-    return _onto(x, torch.where(covered, turned * _signs(each[:, 1:]), 0), threat)
+    each = draw[:, :, place[0], place[1]]  # (B, 1 + C, H, W): the draws of each pixel's tile
+    table = bumps(side, BUMP_POWERS[threat.norm], x.device).to(x)
+    bump = table[:, (row % side)[:, None], column % side]
+    oriented = torch.where(each[:, :1] < 0.5, bump[2 * side], bump[2 * side + 1])
+    return _rescaled(x, torch.where(covered, oriented * _signs(each[:, 1:]), 0), threat)
 
 
 def flipped(best: Tensor, x: Tensor, side: Tensor, threat: Threat, noise: Noise) -> Tensor:
-    """A square of plus or minus eps, one sign per channel."""
+    """Propose +-eps in one square, with a sign per channel (Linf); return images (B, C, H, W).
+
+    Args:
+        best: the best images so far (B, C, H, W).
+        x: clean images (B, C, H, W) in [0, 1].
+        side: the squares' sides in pixels (B).
+    """
     draw = noise.uniform(x.new_empty(len(x), 2 + x.shape[1]))
     window = placed(draw, side, (x.shape[2], x.shape[3]))
     push = 2 * threat.eps * _signs(draw[:, 2:])[:, :, None, None]
@@ -55,40 +65,45 @@ def flipped(best: Tensor, x: Tensor, side: Tensor, threat: Threat, noise: Noise)
 
 
 def redrawn(best: Tensor, x: Tensor, side: Tensor, threat: Threat, noise: Noise) -> Tensor:
-    """The change in one window moves into a bump in another."""
+    """Propose to move the perturbation of one window into a bump in another one (L2, L1).
+
+    Takes and returns the same as ``flipped``.
+    """
     channels, shape = x.shape[1], (x.shape[2], x.shape[3])
     draw = noise.uniform(x.new_empty(len(x), 5 + channels))
     here, there = placed(draw, side, shape), placed(draw[:, 2:4], side, shape)
     into, out = here.mask(*shape), there.mask(*shape)
     delta = best - x
-    spent = _size(delta.flatten(1), threat)[..., None, None]
-    moved = _size((delta * (into | out)).flatten(2), threat)[..., None]
-    table = bumps(min(shape), ODD[threat.norm], x.device).to(x)
+    spent = _norm(delta.flatten(1), threat)[..., None, None]
+    moved = _norm((delta * (into | out)).flatten(2), threat)[..., None]
+    table = bumps(min(shape), BUMP_POWERS[threat.norm], x.device).to(x)
     bump = here.painted(table, 2 * side + (draw[:, 4] < 0.5).long(), shape)
     old = delta * into
     new = bump * _signs(draw[:, 5:])[:, :, None, None]
-    new = new + old / (1e-12 + _size(old.flatten(2), threat)[..., None])
+    new = new + old / (1e-12 + _norm(old.flatten(2), threat)[..., None])
+    # The budget of the new bump: what both windows had, and what is left of eps.
     if threat.norm == "L2":
-        left = ((threat.eps**2 - spent**2).clamp_min(0) / channels + moved**2).sqrt()
+        budget = ((threat.eps**2 - spent**2).clamp_min(0) / channels + moved**2).sqrt()
     else:
-        left = ((threat.eps - spent).clamp_min(0) / channels + moved) * channels
-    new = new / (1e-12 + _size(new.flatten(2), threat)[..., None]) * left
-    return _onto(x, torch.where(into, new, torch.where(out, 0, delta)), threat)
+        budget = ((threat.eps - spent).clamp_min(0) / channels + moved) * channels
+    new = new / (1e-12 + _norm(new.flatten(2), threat)[..., None]) * budget
+    return _rescaled(x, torch.where(into, new, torch.where(out, 0, delta)), threat)
 
 
 def _signs(draw: Tensor) -> Tensor:
+    """Turn uniform draws in [0, 1) into -1 and 1."""
     return torch.where(draw < 0.5, -1.0, 1.0).to(draw)
 
 
-def _size(flat: Tensor, threat: Threat) -> Tensor:
-    """The norm over the last axis, which is kept."""
+def _norm(flat: Tensor, threat: Threat) -> Tensor:
+    """Return the norm over the last axis, which is kept with length 1."""
     order = {"L2": 2.0, "L1": 1.0}[threat.norm]
     norms: Tensor = torch.linalg.vector_norm(flat, ord=order, dim=-1, keepdim=True)
     return norms
 
 
-def _onto(x: Tensor, delta: Tensor, threat: Threat) -> Tensor:
-    """As far as the radius allows: under L2 always all the way."""
+def _rescaled(x: Tensor, delta: Tensor, threat: Threat) -> Tensor:
+    """Return ``x`` + ``delta``, scaled to length eps and clipped under L2, else projected."""
     if threat.norm == "L2":
         unit = delta / (over(delta.flatten(1).norm(dim=1), x) + 1e-12)
         return (x + threat.eps * unit).clamp(0, 1)

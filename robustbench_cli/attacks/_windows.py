@@ -1,4 +1,7 @@
-"""Square windows at a place of their own in every image, without a loop over images."""
+"""The square windows of Square Attack, one per image at a place of its own, vectorised.
+
+Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049.
+"""
 
 import math
 from functools import cache
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After how many queries (of 10,000) the share of the image that a window covers halves again."""
+"""Numbers of queries (of 10,000) after which the area of the window is halved."""
 
 
 @cache
@@ -20,12 +23,13 @@ def sides(
     rescale: bool,
     device: torch.device,
 ) -> Tensor:
-    """The side of the window at each query.
+    """Return the side of the window in pixels at each query (int64, (queries)).
 
     Args:
-        share: of the image, at first.
-        odd: under L2 and L1 windows are odd and at least 3 wide.
-        rescale: whether the halvings are shares of ``queries`` instead of counts.
+        share: the share of the image's area that the first windows cover.
+        shape: height and width of the image.
+        odd: round sides up to odd numbers of at least 3, as L2 and L1 need.
+        rescale: scale the numbers of queries at which the area is halved to ``queries``.
     """
     pixels, result = shape[0] * shape[1], []
     for query in range(queries):
@@ -37,47 +41,59 @@ def sides(
 
 
 class Window(NamedTuple):
-    """One square per image: its upper left corner and its side, each (B)."""
+    """One square per image: its upper left corner and its side in pixels, each int64 (B)."""
 
     top: Tensor
     left: Tensor
     side: Tensor
 
     def mask(self, height: int, width: int) -> Tensor:
-        """Where the squares are, (B, 1, H, W)."""
+        """Return a bool mask (B, 1, H, W) of the pixels inside the squares."""
         rows, columns = self.offsets(height, width)
         inside = (rows >= 0) & (rows < self.side[:, None])
         across = (columns >= 0) & (columns < self.side[:, None])
         return (inside[:, :, None] & across[:, None, :])[:, None]
 
     def offsets(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Row and column of every pixel, counted from the corner: (B, H) and (B, W)."""
-        rows, columns = _counted(height, self.top.device), _counted(width, self.top.device)
+        """Return each pixel's row (B, H) and column (B, W) relative to the corner."""
+        rows, columns = _arange(height, self.top.device), _arange(width, self.top.device)
         return rows - self.top[:, None], columns - self.left[:, None]
 
     def painted(self, table: Tensor, kind: Tensor, shape: tuple[int, int]) -> Tensor:
-        """A picture from ``table`` (S, side, side) in each square, zero elsewhere: (B, 1, H, W).
+        """Return (B, 1, H, W) with a pattern from ``table`` in each square and zero elsewhere.
 
         Args:
-            kind: which picture (B); its first ``side`` rows and columns are shown.
+            table: patterns (T, S, S).
+            kind: the index of the pattern for each image (B); its first ``side`` rows and columns
+                are used.
+            shape: height and width of the image.
         """
         rows, columns = self.offsets(*shape)
         most = table.shape[-1] - 1
-        picture = table[
+        pattern = table[
             kind[:, None, None],
             rows.clamp(0, most)[:, :, None],
             columns.clamp(0, most)[:, None, :],
         ]
-        return torch.where(self.mask(*shape), picture[:, None], 0)
+        return torch.where(self.mask(*shape), pattern[:, None], 0)
 
 
 @cache
-def _counted(count: int, device: torch.device) -> Tensor:
+def _arange(count: int, device: torch.device) -> Tensor:
+    """Return 0 to ``count`` - 1; cached, because each query needs it."""
     return torch.arange(count, device=device)
 
 
 def placed(draw: Tensor, side: Tensor, shape: tuple[int, int]) -> Window:
-    """A window anywhere, by two draws in [0, 1) per image; as in every code, never at the end."""
+    """Return windows at uniformly random places.
+
+    As in the official code and all others, the last possible row and column are never drawn.
+
+    Args:
+        draw: uniform numbers in [0, 1), (B, 2 or more), of which the first two are used.
+        side: the windows' sides (B).
+        shape: height and width of the image.
+    """
     top = (draw[:, 0] * (shape[0] - side)).long()
     left = (draw[:, 1] * (shape[1] - side)).long()
     return Window(top, left, side)
@@ -85,10 +101,11 @@ def placed(draw: Tensor, side: Tensor, shape: tuple[int, int]) -> Window:
 
 @cache
 def bumps(side_max: int, power: int, device: torch.device) -> Tensor:
-    """Pictures for windows of side 0 to ``side_max``, upright and turned: (2 (S + 1), S, S).
+    """Return the bumps for windows of side 0 to S = ``side_max``: float32 (2 (S + 1), S, S).
 
-    The upper half is a positive pyramid, the lower a negative one, of unit length in L2
-    (``power`` 2) or L1 (``power`` 4).  The picture for side s is number 2 s, turned 2 s + 1.
+    The upper half of a bump is a positive pyramid, the lower half a negative one, scaled to unit
+    length in L2 (``power`` 2) or L1 (``power`` 4).  The bump for side s has index 2 s, its
+    transpose index 2 s + 1.
     """
     table = torch.zeros(2 * (side_max + 1), side_max, side_max)
     for side in range(1, side_max + 1):
@@ -101,7 +118,7 @@ def bumps(side_max: int, power: int, device: torch.device) -> Tensor:
 
 
 def _pyramid(height: int, width: int, power: int) -> Tensor:
-    """Rectangles around the middle, the next one 1 / (j + 1) ** power high."""
+    """Return a sum of centred rectangles, the j-th 1 / (j + 1) ** power high, of unit length."""
     result = torch.zeros(height, width)
     top, left = height // 2, width // 2
     for j in range(max(height // 2, width // 2) + 1):

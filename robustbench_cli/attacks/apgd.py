@@ -1,6 +1,8 @@
 """Auto-PGD (Croce & Hein, 2020), https://arxiv.org/abs/2003.01690, algorithm 1.
 
-A step size that halves itself when the loss stalls, and a return to the best point so far.
+PGD with momentum whose step size starts at 2 eps and is halved at checkpoints where the loss has
+stalled; each halving returns to the best point so far.  Under L1 it is the sparse version of
+Croce & Hein (2021), https://arxiv.org/abs/2103.01208.  Defaults are those of AutoAttack.
 """
 
 from dataclasses import dataclass
@@ -26,28 +28,33 @@ class CrossEntropy(APGD):
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio(APGD):
-    """Auto-PGD on a logit ratio, which says where that is flat at the random start."""
+    """Auto-PGD on a logit ratio; it reports a zero gradient at the random start.
+
+    The official code checks the same and warns of it, for this loss only: a zero gradient there
+    is a sign of gradient masking.
+    """
 
     def begin(self, task: Task) -> State:
-        # Where a mask leaves nothing open there is nothing to be flat.
-        open_ = task.threat.allowed(torch.ones_like(task.x)).any((1, 2, 3))
-        return {**super().begin(task), "flat": open_}
+        # An image whose mask leaves no pixel free has a zero gradient for that reason alone.
+        free = task.threat.allowed(torch.ones_like(task.x)).any((1, 2, 3))
+        return {**super().begin(task), "zero_gradient": free}
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        flat = state["flat"] & ((observation.step_index > 0) | ~observation.grad.any((1, 2, 3)))
-        return {**super().move(state, observation, task), "flat": flat}
+        zero = ~observation.grad.any((1, 2, 3))
+        still_zero = state["zero_gradient"] & ((observation.step_index > 0) | zero)
+        return {**super().move(state, observation, task), "zero_gradient": still_zero}
 
     def zero_gradient_at_start(self, state: State) -> Tensor:
-        return state["flat"]
+        return state["zero_gradient"]
 
 
 @ATTACKS.register("apgd-dlr", pattern=r"apgd-dlr-(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class LogitRatio(Ratio):
-    """Auto-PGD on the difference of logits ratio, which no rescaling of the logits can blunt.
+    """Auto-PGD on the difference of logits ratio (DLR), which is invariant to logit scaling.
 
-    Untargeted, it reads the three largest logits, so three classes are enough; the targeted ratio
-    (``apgd-t``) reads the fourth, too.
+    Equation 6 of the paper.  It reads the three largest logits, so it needs three classes; the
+    targeted ratio (``apgd-t``) also reads the fourth.
     """
 
     min_classes: ClassVar[int] = 3
@@ -59,10 +66,14 @@ class LogitRatio(Ratio):
 @ATTACKS.register("apgd-t", pattern=r"apgd-t-(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class TargetedAPGD(Ratio):
-    """Auto-PGD on the targeted logit ratio, towards the most likely wrong classes in turn."""
+    """Auto-PGD on the targeted DLR loss, towards the most likely wrong classes one by one.
+
+    Equation 7 of the paper.  The targets are the classes with the largest clean logits after the
+    true one.
+    """
 
     targets: Annotated[int, Field(ge=1)] = 9
-    """How many wrong classes, by clean logit; with fewer than that, all of them."""
+    """Number of target classes; all wrong classes if there are fewer."""
 
     min_classes: ClassVar[int] = 4
 
@@ -70,7 +81,7 @@ class TargetedAPGD(Ratio):
         return self.restarts * min(self.targets, classes - 1)
 
     def begin(self, task: Task) -> State:
-        # Every restart of one target comes before the next target, as in the official code.
+        # All restarts of one target run before the next target, as in the official code.
         return {
             **super().begin(task),
             "target": task.ranked(2 + task.restart_or_target // self.restarts),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from robustbench_cli.attacks import ATTACKS, Attack
-from robustbench_cli.attacks._boundary import Boundary
+from robustbench_cli.attacks._fab import FABBase
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
@@ -49,7 +49,7 @@ class Ensemble(Attack):
     def _built(self) -> dict[str, Attack]:
         attacks = {text: ATTACKS.build(Spec.parse(text)) for text in self.of}
         return {
-            text: replace(attack, within=True) if isinstance(attack, Boundary) else attack
+            text: replace(attack, within=True) if isinstance(attack, FABBase) else attack
             for text, attack in attacks.items()
         }
 

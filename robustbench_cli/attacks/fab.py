@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Access, Observation, Output, State, Task
-from robustbench_cli.attacks._boundary import Boundary
+from robustbench_cli.attacks._fab import FABBase
 from robustbench_cli.core import losses
 
 
 @ATTACKS.register("fab", pattern=r"fab-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class FAB(Boundary):
+class FAB(FABBase):
     """Towards the nearest linearised boundary of all wrong classes; one gradient per class."""
 
     access: ClassVar[Access] = "jacobian"
@@ -35,7 +35,7 @@ class FAB(Boundary):
 
 @ATTACKS.register("fab-t", pattern=r"fab-t-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class TargetedFAB(Boundary):
+class TargetedFAB(FABBase):
     """Towards the boundary with one class at a time, the most likely wrong ones in turn."""
 
     targets: Annotated[int, Field(ge=1)] = 9

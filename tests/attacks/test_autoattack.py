@@ -230,7 +230,7 @@ def test_the_checkpoints_are_the_official_ones():
             checks[at] = window
             window = max(window - less, least)
         expected = [checks.get(i, 0) for i in range(steps + 1)]
-        assert _apgd._windows(steps, CPU).tolist() == expected
+        assert _apgd._checkpoint_windows(steps, CPU).tolist() == expected
 
 
 PLANES = {

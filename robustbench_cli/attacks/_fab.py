@@ -1,4 +1,4 @@
-"""What FAB and FAB-T have in common: from a point to the linearised boundary, and part way back.
+"""The fast adaptive boundary attack, shared by its untargeted and targeted versions.
 
 Croce & Hein (2020), https://arxiv.org/abs/1907.02044, algorithm 1.
 """
@@ -18,22 +18,27 @@ from robustbench_cli.core.registry import Number
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boundary(IterativeAttack):
-    """What both versions have in common; parameters as in AutoAttack."""
+class FABBase(IterativeAttack):
+    """FAB without its choice of the boundary; parameters as in AutoAttack.
+
+    Each step goes to a convex combination of the projections of the iterate and of the clean
+    image onto the linearised decision boundary; an adversarial iterate is then moved back towards
+    the clean image.  Unlike PGD it minimises the perturbation and needs no radius.
+    """
 
     steps: Steps = 100
-    """Moves to the linearised boundary; each costs one or two passes of the model."""
+    """Projections onto the linearised boundary; each costs one or two passes of the model."""
     restarts: Annotated[int, Field(ge=1)] = 1
-    """The first start is the clean image, later ones are random within eps / 2."""
+    """Starts: the first is the clean image, later ones are random within eps / 2."""
     alpha_max: Annotated[Number, Field(gt=0, le=1)] = 0.1
-    """At most so much weight for the way back from the clean image's own projection."""
+    """Largest weight of the clean image's projection in a step."""
     eta: Annotated[Number, Field(ge=1)] = 1.05
-    """How far to overshoot the linearised boundary."""
+    """Overshoot: projections are extrapolated by this factor."""
     beta: Annotated[Number, Field(gt=0, lt=1)] = 0.9
-    """How far to stay from the clean image when coming back."""
+    """An adversarial iterate keeps this share of its perturbation in the backward step."""
     within: bool = False
-    """Whether an adversarial image inside the radius will do (as in AutoAttack), or the nearest
-    one is wanted."""
+    """Accept any adversarial image inside the radius (as in AutoAttack) instead of looking for the
+    nearest one."""
 
     leaves_ball: ClassVar[bool] = True
 
@@ -45,7 +50,7 @@ class Boundary(IterativeAttack):
         return self.restarts
 
     def restart(self, task: Task) -> int:
-        """Which restart this lane is."""
+        """Return the index of the restart, from 0."""
         return task.restart_or_target
 
     def begin(self, task: Task) -> State:
@@ -53,12 +58,18 @@ class Boundary(IterativeAttack):
         if self.restart(task):
             away = threat.direction(x, task.noise.fork("start"))
             x = (x + 0.5 * threat.eps * away).clamp(0, 1)
-        # Whether the point is one the attack moved to, and how often it has moved.
+        # moved: the iterate comes from a projection, not from a backward step or the start;
+        # moves: the number of projections so far.
         return {"x": x.clone(), "moved": task.y < 0, "moves": task.y * 0}
 
     @abstractmethod
     def plane(self, observation: Observation, state: State, task: Task) -> tuple[Tensor, Tensor]:
-        """The nearest linearised boundary: its normal (B, d), and how far f is from zero (B)."""
+        """Return the linearised boundary {z : <w, z - x> + f = 0} to go to.
+
+        Returns:
+            w (B, d) with d = C H W, the gradient of a logit difference, and f (B), its value at
+            the iterate.
+        """
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
         x, here, threat = task.x.flatten(1), state["x"].flatten(1), task.threat
@@ -67,8 +78,8 @@ class Boundary(IterativeAttack):
         both = to_plane(torch.cat([here, x]), w.repeat(2, 1), b.repeat(2), threat.norm)
         near, far = both.chunk(2)
         length = threat.distance(both, torch.zeros_like(both)).clamp_min(1e-8)
-        mine, clean = length.chunk(2)
-        alpha = (mine / (mine + clean)).clamp(0, self.alpha_max)[:, None]
+        from_here, from_clean = length.chunk(2)
+        alpha = (from_here / (from_here + from_clean)).clamp(0, self.alpha_max)[:, None]
         there = (1 - alpha) * (here + self.eta * near) + alpha * (x + self.eta * far)
         back = state["moved"] & (observation.logits.argmax(1) != task.y)
         to = torch.where(back[:, None], x + self.beta * (here - x), there.clamp(0, 1))
