@@ -21,17 +21,19 @@ Version = Literal["standard", "plus", "rand"]
 @ATTACKS.register("autoattack", aliases=("aa",))
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """The official ensemble: APGD-CE, APGD-T, FAB-T and Square, each on what is left.
+    """The standard ensemble: APGD-CE, APGD-T, FAB-T and Square, each on the unbroken examples.
 
-    Same attacks and parameters as the official code (``autoattack-reference``), but every example
-    draws numbers of its own and leaves as soon as it is broken.
+    The attacks and parameters are those of the official code (``autoattack-reference``), L1
+    included: there APGD-CE has five restarts and APGD-T five targets.  Two departures make
+    verdicts independent of the batch size: each example has random numbers of its own, and it
+    leaves as soon as it is broken.
     """
 
     version: Version = "standard"
     """standard; plus, which adds untargeted APGD-DLR and FAB with five restarts; or rand, for
-    randomised models: APGD on gradients averaged over 20 passes."""
+    randomised models: APGD-CE and APGD-DLR on gradients averaged over 20 passes."""
 
-    min_classes: ClassVar[int] = 4  # as the standard version's targeted logit ratio
+    min_classes: ClassVar[int] = 4  # as the targeted DLR loss of the standard version
 
     @property
     def needs(self) -> int:

@@ -1,7 +1,7 @@
 """AutoAttack (Croce & Hein, 2020), https://arxiv.org/abs/2003.01690, through ``pyautoattack``.
 
-The package holds the official code; its attack mathematics are untouched here.  It seeds every
-batch alike and draws per batch, so its verdicts depend on the batch size: keep that fixed when
+The package holds the official code, whose attacks are run unchanged.  It sets the same seed for
+each batch and draws per batch, so its verdicts depend on the batch size: keep that fixed when
 comparing runs.
 """
 
@@ -29,25 +29,25 @@ MEMBERS: Mapping[str, tuple[Member, ...]] = {
 @ATTACKS.register("autoattack-reference", aliases=("aa-reference",))
 @dataclass(frozen=True, kw_only=True)
 class Reference(ExternalAttack):
-    """The official ensemble in its own code, to hold ``autoattack`` against.
+    """The official AutoAttack code, as a reference for ``autoattack``.
 
-    Member by member, each on what is left, as the official cascade does it: so the record says
-    what each one broke.  A member runs batch by batch, drops nothing inside an attack, and cannot
-    be resumed within a batch.
+    Its members run one by one, each on the examples that are still unbroken, as in the official
+    cascade, so the record counts what each of them broke.  A member runs batch by batch, keeps
+    broken examples until it ends, and cannot be resumed within a batch.
     """
 
     version: Literal["standard", "plus", "rand"] = "standard"
-    """Which official composition to run."""
+    """The official composition to run."""
     only: Literal["all"] | Member = "all"
-    """The whole composition, or one member of it alone, with its parameters there."""
+    """The whole composition, or one member of it with its parameters there."""
 
     min_classes: ClassVar[int] = 4  # the targeted DLR loss reads the fourth largest logit
 
     def __post_init__(self) -> None:
-        """Refuse a member that the composition has not.
+        """Check that the composition has the chosen member.
 
         Raises:
-            UserError: there is no such member.
+            UserError: it has not.
         """
         members = MEMBERS[self.version]
         if self.only not in ("all", *members):
@@ -63,7 +63,7 @@ class Reference(ExternalAttack):
     def craft(self, model: Any, task: Task) -> Tensor:
         import pyautoattack
 
-        # It reseeds torch's global generators; the caller's must not notice.
+        # It seeds torch's global generators; their state is restored afterwards.
         with torch.random.fork_rng(), torch.no_grad():
             ensemble = pyautoattack.AutoAttack(
                 model,
@@ -74,9 +74,9 @@ class Reference(ExternalAttack):
                 device=task.x.device,
             )
             ensemble.verbose = False
-            ensemble.attacks_to_run = [self.only]  # the engine runs members, never "all"
-            if task.threat.norm != "L1":  # which has five targets of its own
-                # The official nine targets index out of range with fewer than ten classes.
+            ensemble.attacks_to_run = [self.only]  # ``members`` never asks for "all"
+            if task.threat.norm != "L1":  # for L1 the official code sets five targets
+                # The official nine targets are out of range with fewer than ten classes.
                 targets = min(9, task.clean.shape[1] - 1)
                 ensemble.apgd_targeted.n_target_classes = targets
                 ensemble.fab.n_target_classes = targets

@@ -13,7 +13,7 @@ from robustbench_cli.core.gradient_ascent import Start, Steps
 class BIM(PGD):
     """PGD without the random start: 10 steps of eps/4 (2/255 at eps 8/255).
 
-    The paper's own schedule is a step of 1/255 and min(255 eps + 4, 1.25 x 255 eps) steps:
+    The paper takes steps of 1/255 and min(255 eps + 4, 1.25 x 255 eps) of them:
     ``bim10:step=1/8`` at eps 8/255.
     """
 

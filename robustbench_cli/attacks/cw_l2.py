@@ -1,6 +1,6 @@
-"""The minimal-norm attack of Carlini & Wagner (2017) in L2, https://arxiv.org/abs/1608.04644.
+"""The minimum-norm attack of Carlini & Wagner (2017) in L2, https://arxiv.org/abs/1608.04644.
 
-Not the margin inside PGD that tables call CW-k; that one is ``cw``.
+PGD on its margin loss, which papers' tables call CW-k, is ``cw``.
 """
 
 from dataclasses import dataclass
@@ -17,42 +17,59 @@ from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 
 
-def opened(x: Tensor) -> Tensor:
-    """The variable whose tanh is the image; shrunk, because 0 and 1 would be infinitely far."""
+def to_tanh_space(x: Tensor) -> Tensor:
+    """Return w (B, C, H, W) with (tanh(w) + 1) / 2 = ``x`` for images in [0, 1].
+
+    As in the authors' code x is first shrunk by a factor of 0.999999, because pixels of 0 and 1
+    have an infinite w.
+    """
     return ((2 * x - 1) * 0.999999).atanh()
 
 
-def adam(state: State, grad: Tensor, rate: float) -> State:
-    """One step of Adam against the gradient by ``x``, each row at its own ``turn``."""
-    grad = grad * 2 * state["x"] * (1 - state["x"])  # the derivative of the tanh
-    turn = state["turn"] + 1
-    at = over(turn, grad).to(grad)
+def adam_in_tanh_space(state: State, grad: Tensor, lr: float) -> State:
+    """Take a descent step of Adam on w, given the gradient by x = (tanh(w) + 1) / 2.
+
+    Args:
+        state: ``x`` and ``w``, Adam's moments ``m`` and ``v``, and its step ``t`` (B); rows may be
+            at different steps.
+        grad: gradient by ``x`` (B, C, H, W).
+
+    Returns:
+        The same entries after the step.
+    """
+    grad = grad * 2 * state["x"] * (1 - state["x"])  # dx/dw
+    t = state["t"] + 1
+    power = over(t, grad).to(grad)
     m = 0.9 * state["m"] + 0.1 * grad
     v = 0.999 * state["v"] + 0.001 * grad * grad
-    w = state["w"] - rate * m / (1 - 0.9**at) / ((v / (1 - 0.999**at)).sqrt() + 1e-8)
-    return {"w": w, "m": m, "v": v, "turn": turn, "x": (w.tanh() + 1) / 2}
+    w = state["w"] - lr * m / (1 - 0.9**power) / ((v / (1 - 0.999**power)).sqrt() + 1e-8)
+    return {"w": w, "m": m, "v": v, "t": t, "x": (w.tanh() + 1) / 2}
 
 
 @ATTACKS.register("cw-l2", aliases=("cwl2",), pattern=r"cw-?l2-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class CWL2(IterativeAttack):
-    """Adam on |x' - x|^2 + c max(z_y - max z + kappa, 0), with a binary search for c.
+    """Adam on |x' - x|^2 + c max(z_y - max_wrong z + kappa, 0), with a binary search for c.
 
-    The authors take 10000 steps per c and give c up once the summed loss of the batch stalls.  Here
-    it is 1000 steps, and an example is judged by itself, once c has broken it: one that is all
-    black and white hardly moves at first, and would always seem to have stalled.
+    Section VI.A of the paper, untargeted; x' = (tanh(w) + 1) / 2 keeps images in the box, and Adam
+    optimises w.  Unlike PGD it minimises the distance and needs no radius.
+
+    The authors take 10000 steps per c and abort early when the summed loss of the batch stalls.
+    Here it is 1000 steps, and each example is aborted on its own, only after this c has broken it:
+    an image of black and white pixels alone hardly moves at first, where the derivative of the
+    tanh is almost zero, and would always seem to have stalled.
     """
 
     steps: Steps = 1000
-    """At most so many steps for each c; every tenth of them progress is checked."""
+    """Most Adam steps for each c; progress is checked every tenth of them."""
     searches: Annotated[int, Field(ge=1)] = 9
-    """How many values of c are tried."""
+    """Number of values of c that are tried (binary search steps)."""
     rate: Annotated[Number, Field(gt=0)] = 0.01
     """Adam's learning rate."""
     c: Annotated[Number, Field(gt=0)] = 1e-3
     """The first c; it is multiplied by ten until an attack succeeds."""
     kappa: Annotated[Number, Field(ge=0)] = 0.0
-    """By how many logits the image must be wrong."""
+    """Confidence: the logit margin by which the image must be misclassified."""
 
     norms: ClassVar[tuple[str, ...]] = ("L2",)
 
@@ -61,11 +78,11 @@ class CWL2(IterativeAttack):
         return True
 
     def begin(self, task: Task) -> State:
-        w, none = opened(task.x), torch.zeros_like(task.y)
+        w, none = to_tanh_space(task.x), torch.zeros_like(task.y)
         low, high = task.x.new_zeros(task.y.shape), task.x.new_full(task.y.shape, torch.inf)
         search = {"c": low + self.c, "low": low, "high": high, "tried": none}
-        walk = {"w": w, "m": w * 0, "v": w * 0, "turn": none, "x": (w.tanh() + 1) / 2}
-        return {**search, **walk, "cost": high, "broke": task.y < 0}
+        adam = {"w": w, "m": w * 0, "v": w * 0, "t": none, "x": (w.tanh() + 1) / 2}
+        return {**search, **adam, "cost": high, "broke": task.y < 0}
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.margin(out.logits, task.y).clamp(max=self.kappa)
@@ -74,11 +91,12 @@ class CWL2(IterativeAttack):
         fresh, c, low, high = self.begin(task), state["c"], state["low"], state["high"]
         away = state["x"] - fresh["x"]
         cost = away.flatten(1).square().sum(1) + c * (self.kappa - observation.loss)
-        moved = adam(state, 2 * away - over(c, away) * observation.grad, self.rate)
+        slope = 2 * away - over(c, away) * observation.grad
+        moved = adam_in_tanh_space(state, slope, self.rate)
         broke = state["broke"] | (losses.margin(observation.logits, task.y) > self.kappa)
-        check = state["turn"] % max(1, self.steps // 10) == 0
+        check = state["t"] % max(1, self.steps // 10) == 0
         stalled = check & broke & (cost > 0.9999 * state["cost"])
-        ended = stalled | (moved["turn"] >= self.steps)
+        ended = stalled | (moved["t"] >= self.steps)
         low, high = torch.where(ended & ~broke, c, low), torch.where(ended & broke, c, high)
         c = torch.where(ended, torch.where(high < torch.inf, (low + high) / 2, 10 * c), c)
         cost = torch.where(check, cost, state["cost"])

@@ -1,6 +1,7 @@
 """DeepFool (Moosavi-Dezfooli et al., 2016), https://arxiv.org/abs/1511.04599.
 
-It steps onto the nearest boundary of the linearised model until the class changes.
+It linearises the model at the iterate, steps onto the nearest decision boundary of the linear
+model, and repeats until the class changes (algorithm 2).
 """
 
 from dataclasses import dataclass
@@ -15,26 +16,27 @@ from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 
-BEYOND = 1e-4
-"""Added to the length of every step, so that none ends on the boundary itself."""
+_MARGIN = 1e-4
+"""Added to the length of each step, as in the authors' code, so that it crosses the boundary."""
 
 
 @ATTACKS.register("deepfool", aliases=("df",), pattern=r"deepfool-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(IterativeAttack):
-    """Onto the nearest linearised boundary, again and again; one gradient per candidate and step.
+    """Steps onto the nearest linearised decision boundary; one gradient per class and step.
 
-    The authors' code leaves the box [0, 1]; here every iterate is clipped to it, as in Foolbox,
-    while the sum of the steps is not.  It also goes away from the predicted class, which for an
-    example that is worth attacking is the true one.
+    Unlike PGD it minimises the perturbation and needs no radius.  Defaults are those of the
+    authors' code, which leaves the box [0, 1]; here each iterate is clipped to it, as in Foolbox,
+    while the sum of the steps is not.  Their code leaves the predicted class, this leaves the true
+    one: the two agree on every example that is correctly classified, and only those are attacked.
     """
 
     steps: Steps = 50
-    """At most so many steps; two or three are common."""
+    """Most steps; two or three are common."""
     overshoot: Annotated[Number, Field(ge=0)] = 0.02
-    """The sum of the steps is stretched by this share, so norms come out that much longer."""
+    """The sum of the steps is scaled by 1 + overshoot, so distances are longer by this share."""
     candidates: Annotated[int, Field(ge=2)] = 10
-    """Only the boundaries with so many classes (by clean logit, the true one included) count."""
+    """Number of classes considered, by clean logit, the true class included."""
 
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2")
     access: ClassVar[Access] = "jacobian"
@@ -44,12 +46,12 @@ class DeepFool(IterativeAttack):
         return True
 
     def begin(self, task: Task) -> State:
-        nowhere = torch.zeros_like(task.x)
-        return {"x": task.x.clone(), "total": nowhere, "fooled": task.y < 0}
+        total = torch.zeros_like(task.x)
+        return {"x": task.x.clone(), "total": total, "fooled": task.y < 0}
 
     def wanted(self, task: Task) -> Tensor:
-        first = task.clean.scatter(1, task.y[:, None], torch.inf)  # the true class leads
-        return first.argsort(dim=1, descending=True, stable=True)[:, : self.candidates]
+        true_first = task.clean.scatter(1, task.y[:, None], torch.inf)
+        return true_first.argsort(dim=1, descending=True, stable=True)[:, : self.candidates]
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
         x, y = state["x"], task.y
@@ -60,7 +62,7 @@ class DeepFool(IterativeAttack):
         )
         reach, nearest = (gap / task.threat.dual(away.flatten(2)).clamp_min(1e-12)).min(1)
         away = away[torch.arange(len(y), device=y.device), nearest]
-        step = over(reach + BEYOND, x) * task.threat.steepest(away)
+        step = over(reach + _MARGIN, x) * task.threat.steepest(away)
         total = state["total"] + step.to(x)
         fooled = state["fooled"] | (observation.logits.argmax(1) != y)
         there = (task.x + (1 + self.overshoot) * total).clamp(0, 1)

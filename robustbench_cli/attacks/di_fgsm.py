@@ -17,23 +17,26 @@ from robustbench_cli.core.threat import over
 @ATTACKS.register("di-fgsm", aliases=("di2-fgsm",), pattern=r"di2?-fgsm-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class DIFGSM(MIM):
-    """MI-FGSM whose gradients are taken through a random shrinking and shifting of the image.
+    """MI-FGSM with gradients taken at randomly resized and padded copies of the image.
 
-    Made for images that are to be tried on another model.  ``decay=0`` is the paper's DI2-FGSM
-    without momentum.  The code of the authors enlarges 299 pixels to at most 330 and pads to
-    330; here the network's input keeps its size and the image shrinks in it by the same ratio,
-    each image by its own.  Only looks at the image itself count; the last one always is.
+    Meant for transfer: the images are to be classified by another model.  ``decay=0`` is the
+    paper's DI2-FGSM without momentum.  The authors' code enlarges images of 299 pixels to at most
+    330 and pads them to 330; here the input size stays and the image is shrunk in it by the same
+    ratio, each image by its own.  A misclassification counts only where the image itself was
+    classified, which is always so at the last iterate.
     """
 
     prob: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    """How often the image is transformed."""
+    """Probability that the image is transformed at a step."""
     rate: Annotated[Number, Field(gt=0, le=1)] = 0.9
-    """The smallest size that it is shrunk to, relative to its own; 299/330 in the code."""
+    """Smallest size after shrinking, as a share of the image's; 299/330 in the authors' code."""
 
     def begin(self, task: Task) -> State:
-        return {**super().begin(task), "turned": self._turned(task, torch.zeros_like(task.y))}
+        first = torch.zeros_like(task.y)
+        return {**super().begin(task), "transformed": self._transformed(task, first)}
 
-    def _turned(self, task: Task, step_index: Tensor) -> Tensor:
+    def _transformed(self, task: Task, step_index: Tensor) -> Tensor:
+        """Return a bool mask (B) of the images that are transformed at this step."""
         like = task.x.flatten(1)[:, 0]
         coin = task.noise.fork("coin").at(step_index).uniform(like)
         return (coin < self.prob) & (step_index < self.steps)
@@ -42,20 +45,24 @@ class DIFGSM(MIM):
         if not self.prob:
             return x
         moved = diverse(x, self.rate, task.noise.fork("resize").at(step_index))
-        return torch.where(over(state["turned"], x), moved, x)
+        return torch.where(over(state["transformed"], x), moved, x)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
         return {
             **super().move(state, observation, task),
-            "turned": self._turned(task, observation.step_index + 1),
+            "transformed": self._transformed(task, observation.step_index + 1),
         }
 
     def counts(self, state: State, step_index: Tensor) -> Tensor:
-        return super().counts(state, step_index) & ~state["turned"]
+        return super().counts(state, step_index) & ~state["transformed"]
 
 
 def diverse(x: Tensor, rate: float, noise: Noise) -> Tensor:
-    """Each image (B, C, H, W) shrunk to a random size, at a random place on black."""
+    """Return each image (B, C, H, W) shrunk to a random size, at a random place on black.
+
+    Args:
+        rate: the smallest size as a share of the image's side; sizes are uniform from it to 1.
+    """
     drawn = noise.uniform(x.new_empty(len(x), 3))
     size = 1 - (1 - rate) * drawn[:, 0]
     down = _resampler(size, drawn[:, 1], x.shape[2])
@@ -64,9 +71,14 @@ def diverse(x: Tensor, rate: float, noise: Noise) -> Tensor:
 
 
 def _resampler(size: Tensor, place: Tensor, pixels: int) -> Tensor:
-    """The matrices (B, pixels, pixels) that interpolate linearly along one side of the image.
+    """Return matrices (B, pixels, pixels) that resize linearly along one axis of the image.
 
-    A product of matrices, unlike a sampling grid, has a gradient that GPUs sum in a fixed order.
+    A product of matrices, unlike ``grid_sample``, has a gradient that GPUs compute
+    deterministically.
+
+    Args:
+        size: the new size as a share of the old one (B).
+        place: the position of the shrunk image, from 0 (start) to 1 (end) of the free room (B).
     """
     at = torch.arange(pixels, device=size.device, dtype=size.dtype)
     first = (1 - size) * place * pixels

@@ -1,6 +1,6 @@
-"""A cascade of attacks, each on what the ones before it left, as AutoAttack is one.
+"""A cascade of attacks, each on the examples that the ones before it left unbroken.
 
-Croce & Hein (2020), https://arxiv.org/abs/2003.01690, section 5: the worst case per example.
+The per-example worst case of Croce & Hein (2020), https://arxiv.org/abs/2003.01690, section 5.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,10 @@ def _names(value: Any) -> Any:
 @ATTACKS.register("ensemble", positional="of")
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(Attack):
-    """Attacks of your own choice, in turn: ``ensemble:apgd-ce/cw100/square1000``.
+    """Several attacks one after the other, as in ``ensemble:apgd-ce/cw100/square1000``.
 
-    In a suite file: ``[attack.mine]``, ``name = "ensemble"``, ``of = ["apgd-ce", "square"]``.
+    An example is robust if none of them breaks it, as in AutoAttack.  In a suite file:
+    ``[attack.mine]``, ``name = "ensemble"``, ``of = ["apgd-ce", "square"]``.
     """
 
     of: Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)] = (
@@ -35,6 +36,12 @@ class Ensemble(Attack):
     """The members, as --attack takes them, in the order in which they run."""
 
     def __post_init__(self) -> None:
+        """Check the members.
+
+        Raises:
+            ValueError: an unknown attack, a mistake in its parameters, or an attack that looks for
+                the nearest adversarial image and so does not stay inside the radius.
+        """
         try:
             found = self._built().values()
         except UserError as error:
@@ -47,6 +54,7 @@ class Ensemble(Attack):
                 )
 
     def _built(self) -> dict[str, Attack]:
+        """Return the members by the text that names them; FAB is told to stay in the radius."""
         attacks = {text: ATTACKS.build(Spec.parse(text)) for text in self.of}
         return {
             text: replace(attack, within=True) if isinstance(attack, FABBase) else attack

@@ -1,7 +1,8 @@
-"""Fast adaptive boundary attack (Croce & Hein, 2020), https://arxiv.org/abs/1907.02044.
+"""Fast adaptive boundary attack, FAB (Croce & Hein, 2020), https://arxiv.org/abs/1907.02044.
 
-It looks for the nearest adversarial image: from a point it goes to the linearised boundary, drawn
-towards the clean image, and once across it comes back part of the way.
+It looks for the nearest adversarial image: each step projects onto the linearised decision
+boundary with a bias towards the clean image, and adversarial iterates are moved back towards the
+clean image (algorithm 1).
 """
 
 from dataclasses import dataclass
@@ -19,27 +20,33 @@ from robustbench_cli.core import losses
 @ATTACKS.register("fab", pattern=r"fab-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class FAB(FABBase):
-    """Towards the nearest linearised boundary of all wrong classes; one gradient per class."""
+    """FAB towards the nearest linearised boundary of all wrong classes; one gradient per class.
+
+    Expensive with many classes; ``fab-t`` takes one gradient per step.
+    """
 
     access: ClassVar[Access] = "jacobian"
 
     def plane(self, observation: Observation, state: State, task: Task) -> tuple[Tensor, Tensor]:
         y, grad = task.y, observation.grad.flatten(2)
-        each = torch.arange(len(y), device=y.device)
+        rows = torch.arange(len(y), device=y.device)
         f = observation.logits - losses.picked(observation.logits, y)[:, None]
-        w = grad - grad[each, y][:, None]
-        reach = f.abs() / (task.threat.dual(w) + 1e-12)
-        nearest = reach.scatter(1, y[:, None], torch.inf).argmin(1)
-        return w[each, nearest], losses.picked(f, nearest)
+        w = grad - grad[rows, y][:, None]
+        distance = f.abs() / (task.threat.dual(w) + 1e-12)
+        nearest = distance.scatter(1, y[:, None], torch.inf).argmin(1)
+        return w[rows, nearest], losses.picked(f, nearest)
 
 
 @ATTACKS.register("fab-t", pattern=r"fab-t-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class TargetedFAB(FABBase):
-    """Towards the boundary with one class at a time, the most likely wrong ones in turn."""
+    """FAB towards the boundary with one wrong class at a time, the most likely ones in turn.
+
+    The targeted version of the official AutoAttack code; one gradient per step.
+    """
 
     targets: Annotated[int, Field(ge=1)] = 9
-    """How many wrong classes, by clean logit; with fewer than that, all of them."""
+    """Number of target classes, by clean logit; all wrong classes if there are fewer."""
 
     def restarts_or_targets(self, classes: int) -> int:
         return self.restarts * min(self.targets, classes - 1)

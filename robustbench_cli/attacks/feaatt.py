@@ -1,7 +1,7 @@
 """Feature attack, FeaAtt (Lin, 2019), https://github.com/Line290/FeatureAttack.
 
-No paper describes it; robust models were judged by it in the tables of hypersphere embedding
-(Pang et al., 2020), https://arxiv.org/abs/2002.08619.
+There is no paper on it; hypersphere embedding (Pang et al., 2020),
+https://arxiv.org/abs/2002.08619, reports it in its tables.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,23 @@ from robustbench_cli.core.gradient_ascent import Steps, StepSize
 from robustbench_cli.core.threat import over
 
 WIDEST = 8192
-"""Room for the target's features: how many there are is not known when an example begins."""
+"""Most features of a model; the state reserves as many for the target, because their number is
+not known when an example begins."""
 
 
 @ATTACKS.register("feaatt", pattern=r"feaatt-?(?P<restarts>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class FeaAtt(Iterated):
-    """Pull an image's features towards those of images of other classes, one after the other.
+    """PGD that pulls an image's features towards those of images of other classes.
 
-    The first look of every lane is at the target image and never counts.  Steps and targets are
-    the README's "20-1-8-100"; the script itself takes 50 steps and 500 targets, and TRADES was
-    given ``feaatt200:steps=50``.  A batch of the script ends when any copy is misclassified;
-    lanes that run one after the other on what still stands come to the same.
+    It maximises the cosine similarity of penultimate features (the input of the last layer), for
+    one random target image of another class per restart.  The first pass of each restart computes
+    the target's features, and its prediction never counts.
+
+    Steps and targets are those of the README's "20-1-8-100"; the script's defaults are 50 steps
+    and 500 targets, and TRADES was evaluated with ``feaatt200:steps=50``.  The script attacks with
+    all targets at once and stops when any copy is misclassified; restarts that attack what the
+    previous ones left unbroken give the same result.
     """
 
     taps: ClassVar[bool] = True
@@ -39,7 +44,7 @@ class FeaAtt(Iterated):
     step: StepSize = 0.125
     """Step size as a fraction of eps: 1/255 at eps 8/255."""
     restarts: Annotated[int, Field(ge=1)] = 100
-    """Target images, each with a start of its own."""
+    """Number of target images, each with a random start of its own."""
 
     def begin(self, task: Task) -> State:
         target = task.data.images(random_other_class(task.data, task.y, task.noise.fork("target")))
@@ -52,15 +57,13 @@ class FeaAtt(Iterated):
         width = out.features.shape[1]
         if width > WIDEST:
             raise UserError(f"attack 'feaatt' reads at most {WIDEST} features, not {width}")
-        near = F.cosine_similarity(out.features, state["goal"][:, :width], dim=1)
-        return -(1 - near).clamp_min(0)
+        similarity = F.cosine_similarity(out.features, state["goal"][:, :width], dim=1)
+        return -(1 - similarity).clamp_min(0)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
         first = observation.step_index == 0
-        found = F.pad(observation.features, (0, WIDEST - observation.features.shape[1])).to(
-            state["goal"]
-        )
-        goal = torch.where(first[:, None], found, state["goal"])
+        padded = F.pad(observation.features, (0, WIDEST - observation.features.shape[1]))
+        goal = torch.where(first[:, None], padded.to(state["goal"]), state["goal"])
         x = torch.where(
             over(first, task.x), state["start"], super().move(state, observation, task)["x"]
         )
@@ -74,11 +77,14 @@ class FeaAtt(Iterated):
 
 
 def random_other_class(data: Examples, y: Tensor, noise: Noise) -> Tensor:
-    """For each label (B) the place of a random example of another class in ``data``."""
+    """Return the index (B) in ``data`` of a random example of another class for each label (B).
+
+    If all examples have one class, the index of an example of that class.
+    """
     ranked, order = data.y.sort(stable=True)
     low, high = torch.searchsorted(ranked, y), torch.searchsorted(ranked, y, right=True)
-    own = high - low
+    same = high - low
     drawn = noise.uniform(y[:, None].double()).squeeze(1)
-    at = (drawn * (len(ranked) - own)).long()
-    # Everything but the block of the own class; the end stops a set of one class from failing.
-    return order[torch.where(at < low, at, at + own).clamp_max(len(ranked) - 1)]
+    at = (drawn * (len(ranked) - same)).long()
+    # Skip the block of the label's own class; the clamp keeps data of a single class in range.
+    return order[torch.where(at < low, at, at + same).clamp_max(len(ranked) - 1)]

@@ -1,6 +1,6 @@
 """Fast gradient sign method (Goodfellow et al., 2015), https://arxiv.org/abs/1412.6572.
 
-With a random start (Wong et al., 2020), https://arxiv.org/abs/2001.03994.
+Its version with a random start is that of Wong et al. (2020), https://arxiv.org/abs/2001.03994.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from robustbench_cli.core.gradient_ascent import Start, Steps, StepSize
 @ATTACKS.register("fgsm")
 @dataclass(frozen=True, kw_only=True)
 class FGSM(PGD):
-    """A single full-size step from the clean image (equation 1 of the paper)."""
+    """A single step of size eps from the clean image (section 4 of the paper)."""
 
     nested_steps: ClassVar[bool] = True
 
@@ -26,9 +26,9 @@ class FGSM(PGD):
 @ATTACKS.register("fgsm-rs")
 @dataclass(frozen=True, kw_only=True)
 class RandomFGSM(PGD):
-    """A single step of 1.25 eps from a uniform start, as Fast-AT trains with.
+    """A single step of 1.25 eps from a uniform start, as used for training by Fast-AT.
 
-    The start is clipped to the box before the gradient is taken.  Feature Scattering's "FGSM"
+    The start is clipped to [0, 1] before the gradient is taken.  The "FGSM" of Feature Scattering
     is ``fgsm-rs:step=1``.
     """
 

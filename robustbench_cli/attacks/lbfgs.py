@@ -1,6 +1,6 @@
 """The L-BFGS attack (Szegedy et al., 2014), https://arxiv.org/abs/1312.6199.
 
-The first of all attacks, slow and weak; for comparison with old tables only.
+The first adversarial attack; slow and weak, for comparison with old tables only.
 """
 
 from dataclasses import dataclass
@@ -20,19 +20,20 @@ from robustbench_cli.core.registry import Number
 @ATTACKS.register("lbfgs", aliases=("l-bfgs",), pattern=r"l-?bfgs-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class LBFGS(ExternalAttack):
-    """L-BFGS-B on |x' - x|^2 + c CE(x', t) in the box, with a binary search for c.
+    """L-BFGS-B on |x' - x|^2 + c CE(x', t) in [0, 1], with a binary search for c (section 4.1).
 
-    The class t is the runner-up of the clean image.  The paper weighs |x' - x| by c instead; the
-    norm squared has the same minimisers for another c and is smooth at x (as in CleverHans and
-    AdverTorch).  Any misclassified image that was tried counts, also in a class other than t.
+    The target t is the class with the second-largest clean logit.  The paper weighs |x' - x| by c
+    instead; the squared norm has the same minimisers for another c and is smooth at x (as in
+    CleverHans and AdverTorch, whose 9 values of c and 100 iterations are the defaults).  Any
+    misclassified image that was evaluated counts, also one of a class other than t.
     """
 
     steps: Steps = 100
-    """At most so many iterations of L-BFGS-B for each c."""
+    """Most iterations of L-BFGS-B for each c."""
     searches: Annotated[int, Field(ge=1)] = 9
-    """How many values of c are tried."""
+    """Number of values of c that are tried."""
     c: Annotated[Number, Field(gt=0)] = 1e-2
-    """The first c; it is multiplied by ten until the image takes the class t."""
+    """The first c; it is multiplied by ten until the image is classified as t."""
 
     norms: ClassVar[tuple[str, ...]] = ("L2",)
 
@@ -45,6 +46,7 @@ class LBFGS(ExternalAttack):
         return torch.stack([self._nearest(_Problem(model, *row)) for row in rows])
 
     def _nearest(self, problem: "_Problem") -> Tensor:
+        """Return the nearest misclassified image found (C, H, W), else the clean image."""
         from scipy import optimize  # type: ignore[import-untyped]  # slow to import
 
         c, low, high = self.c, 0.0, np.inf
@@ -65,7 +67,7 @@ class LBFGS(ExternalAttack):
 
 
 class _Problem:
-    """The objective for one image, and the nearest misclassified image it was asked about."""
+    """The objective for one image; it keeps the nearest misclassified image it has evaluated."""
 
     def __init__(self, model: Any, x: Tensor, y: Tensor, target: Tensor) -> None:
         self.model, self.y, self.target = model, y, target
@@ -73,6 +75,7 @@ class _Problem:
         self.found, self.distance, self.reached = x, np.inf, False
 
     def __call__(self, flat: Any, c: float) -> tuple[float, Any]:
+        """Return the objective at an image ``flat`` (float64, (C H W)) and its gradient there."""
         x = torch.tensor(flat).to(self.found).view(1, *self.found.shape).requires_grad_()
         with torch.enable_grad():
             logits = self.model(x)

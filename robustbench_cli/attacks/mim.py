@@ -17,16 +17,18 @@ from robustbench_cli.core.threat import over
 @ATTACKS.register("mim", aliases=("mi-fgsm",), pattern=r"(?:mim|mi-fgsm)-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class MIM(Iterated):
-    """Iterated FGSM on a running sum of gradients, each divided by its mean magnitude.
+    """Iterated FGSM on an accumulated gradient (momentum), from the clean image.
 
-    ``step=0`` (the default) is the paper's eps / steps; equation 6 of the paper.
+    Each gradient is divided by its mean magnitude before it is added (equation 6 of the paper,
+    which divides by the L1 norm; under Linf the constant does not matter).  ``step=0``, the
+    default, is the paper's eps / steps.
     """
 
     nested_steps: ClassVar[bool] = True  # with ``step`` given: otherwise the step size differs
 
     steps: Steps = 10
     step: Annotated[Number, Field(ge=0)] = 0.0
-    """Step size as a fraction of eps; 0: one over the number of steps."""
+    """Step size as a fraction of eps; 0: 1 / steps."""
     start: Start = "clean"
     decay: Annotated[Number, Field(ge=0)] = 1.0
     """The momentum's decay factor, mu."""
@@ -43,6 +45,6 @@ class MIM(Iterated):
 
     def direction(self, grad: Tensor, state: State, task: Task) -> tuple[Tensor, State]:
         size = grad.abs().flatten(1).mean(1)
-        # The 1e-12 matters: without it one all-zero gradient makes the sum NaN for good.
+        # Without the 1e-12 a single all-zero gradient would make the momentum NaN for good.
         velocity = self.decay * state["velocity"] + grad / over(size + 1e-12, grad)
         return velocity, {"velocity": velocity}

@@ -19,47 +19,56 @@ _LOSSES: dict[str, Criterion] = {"cw": cw_margin, "ce": cross_entropy}
 @ATTACKS.register("min-max", aliases=("apgda",), pattern=r"min-max-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class MinMax(Iterated):
-    """One perturbation against several domains, the more so the less they are fooled.
+    """One perturbation against several domains, weighted towards those that resist it most.
 
-    For ``advbench joint``, where domains are runs, images or transforms; one model alone is one
-    domain, and this is PGD.  After each step of the image the weights climb the losses at the new
-    image.  Written from the formulas, with true labels: the published code has the wrong loss and,
-    for images and transforms, the wrong sign.  Defaults are its 50 steps, beta 50 and gamma 3, but
-    images take steepest steps of eps/4: in Linf they found as much as the paper's raw gradient
-    (``alpha=4``) or more.  In L1, where a steepest step is of few pixels, take that.  They begin
-    anywhere in the ball, the paper's at noise of 0.1, and those that share a change at none.  For
-    those the code takes gamma 4, which is not the default here, and the paper's optional term for
-    transforms, 0.5 Lambda |t(x + delta) - t(x)|, is not included.
+    Alternating projected gradient descent on the image and ascent on the domain weights (APGDA).
+    It is made for ``advbench joint``, where domains are runs, images or transforms; with one model
+    alone there is one domain, and this is PGD.  After each step of the image the weights ascend on
+    the losses at the new image.
+
+    It is written from the paper's formulas, with true labels: the published code has the wrong
+    loss and, for images and transforms, the wrong sign.  The defaults are that code's 50 steps,
+    beta 50 and gamma 3, with these departures: images take steepest steps of eps/4, which in Linf
+    found as much as the paper's raw gradient (``alpha=4``) or more (in L1, where a steepest step
+    moves few pixels, use ``alpha``); the start is uniform in the ball, where the paper's is noise
+    of size 0.1, or zero for images that share a perturbation; for those the code has gamma 4; and
+    the paper's optional term for transforms, 0.5 Lambda |t(x + delta) - t(x)|, is left out.
     """
 
     nested_steps: ClassVar[bool] = True
 
     weights: DomainWeights = "min-max"
-    """Of the domains: min-max, avg (all the same), or fixed ones as 0.5/0.3/0.2."""
+    """Domain weights: min-max, avg (uniform), or fixed ones such as 0.5/0.3/0.2."""
     gamma: Annotated[Number, Field(gt=0)] = 3.0
-    """What keeps weights alike: large is the average, small the worst domain alone."""
+    """Regularisation towards uniform weights: large values give the average, small values the
+    worst domain alone."""
     beta: Annotated[Number, Field(gt=0)] = 50.0
-    """The weights step by 1/beta."""
+    """The step size of the weights is 1/beta."""
     alpha: Annotated[Number, Field(gt=0)] | None = None
-    """Follow the raw gradient by 1/alpha, as the paper does; None: steepest steps of ``step``."""
+    """Step along the raw gradient times 1/alpha, as in the paper; None: steepest steps of
+    ``step``."""
     climbs: Literal["cw", "ce"] = "cw"
-    """What is minimised per domain: the C&W margin with kappa 50, or minus cross-entropy."""
+    """The loss of each domain: the C&W margin with kappa 50, or the cross-entropy."""
     steps: Steps = 50
     step: StepSize = 0.25
 
     def begin(self, task: Task) -> State:
         each = task.y.view(len(task.y), -1)
         weights = first(self.weights, task.clean.new_empty(each.shape))
-        # The image steps first, under these weights.
+        # pace is 0 until the first step: the image moves once under the initial weights.
         return {**super().begin(task), "weights": weights, "pace": weights[:, :1] * 0}
 
     def losses(self, logits: Tensor, task: Task) -> Tensor:
-        """F (B, K): how far each domain is from being fooled, but for a constant."""
+        """Return F (B, D), the attack's loss in each of D domains; lower is closer to success.
+
+        Args:
+            logits: (B, D, K), or (B, K) of a single domain.
+        """
         found = -_LOSSES[self.climbs](logits.flatten(0, -2), task.y.flatten())
         return found.view(len(logits), -1)
 
     def weighed(self, losses: Tensor, state: State) -> Tensor:
-        """The weights (B, K) that go with these losses at the image of ``state``."""
+        """Return the domain weights (B, D) after one ascent step on ``losses`` (B, D)."""
         return towards_worst(state["weights"], losses.detach(), self.gamma, state["pace"])
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Natural evolution strategies as a query-limited attack (Ilyas et al., 2018).
+"""Natural evolution strategies, NES (Ilyas et al., 2018), https://arxiv.org/abs/1804.08598.
 
-https://arxiv.org/abs/1804.08598.
+The paper's black-box attack with a limited number of queries.
 """
 
 from dataclasses import dataclass
@@ -16,31 +16,31 @@ from robustbench_cli.core.gradient_ascent import StepSize
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 
-PLATEAU = 5
-"""When the last of so many looks is no better than the first, the step is halved."""
+_PLATEAU = 5
+"""The step size is halved when the last of this many margins is below the first."""
 
 
 @ATTACKS.register("nes", pattern=r"nes-?(?P<queries>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class NES(IterativeAttack):
-    """Sign steps along a gradient estimated from pairs of Gaussian probes, within a budget.
+    """PGD on a gradient estimated from antithetic Gaussian samples, within a query budget.
 
-    Settings are those of the authors' code.  That code climbs the cross-entropy and is targeted
-    by default; here it is the margin, because differences of a saturated cross-entropy at sigma
-    0.001 round to nothing.
+    It needs logits only.  Settings are those of the authors' code, which maximises the
+    cross-entropy and is targeted by default.  Here it is untargeted and maximises the margin,
+    because differences of a saturated cross-entropy at sigma 0.001 round to zero.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2")
     access: ClassVar[Access] = "logits"
 
     queries: Annotated[int, Field(ge=1)] = 10_000
-    """Images that the model is asked about, per example."""
+    """Forward passes per example."""
     pairs: Annotated[int, Field(ge=1)] = 25
-    """Random directions per step, each asked in both senses."""
+    """Random directions per step; each costs two forward passes (antithetic samples)."""
     sigma: Annotated[Number, Field(gt=0)] = 0.001
-    """Standard deviation of the probes, in pixel units."""
+    """Standard deviation of the samples, for pixels in [0, 1]."""
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    """Share of the old direction in the new one."""
+    """Share of the previous direction in the new one."""
     step: StepSize = 0.2
     """First step size as a fraction of eps: 0.01 at eps 0.05."""
     least: StepSize = 0.001
@@ -54,30 +54,31 @@ class NES(IterativeAttack):
         x = task.x
         return {
             "x": x,
-            "along": torch.zeros_like(x),
+            "velocity": torch.zeros_like(x),
             "rate": x.new_full((len(x),), self.step),
-            "recent": x.new_full((len(x), PLATEAU), -torch.inf),
+            "recent": x.new_full((len(x), _PLATEAU), -torch.inf),
             "probes": self._around(x, task, torch.zeros_like(task.y)),
         }
 
     def _around(self, x: Tensor, task: Task, turn: Tensor) -> Tensor:
+        """Return Gaussian samples around ``x``, then their mirror images (B, 2 pairs, C, H, W)."""
         like = x[:, None].expand(-1, self.pairs, *x.shape[1:])
         offset = self.sigma * task.noise.fork("probe").at(turn).normal(like)
         return torch.cat([like + offset, like - offset], 1)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        gap = observation.loss.to(state["recent"])
-        recent = torch.cat([state["recent"][:, 1:], gap[:, None]], 1)
+        margin = observation.loss.to(state["recent"])
+        recent = torch.cat([state["recent"][:, 1:], margin[:, None]], 1)
         stuck = recent[:, -1] < recent[:, 0]
         rate = torch.where(stuck, (state["rate"] / 2).clamp_min(self.least), state["rate"])
-        # Before five looks there is nothing to compare with: minus infinity is never better.
+        # The first entry is minus infinity until the window is full, so nothing is halved before.
         recent = torch.where(stuck[:, None], -torch.inf, recent)
         rise = slopes(state["probes"], observation.probes, task.y, self.sigma)
-        along = self.momentum * state["along"] + (1 - self.momentum) * rise
-        away = over(rate * task.threat.eps, along) * task.threat.steepest(along)
-        x = task.threat.project(state["x"] + away, task.x)
+        velocity = self.momentum * state["velocity"] + (1 - self.momentum) * rise
+        step = over(rate * task.threat.eps, velocity) * task.threat.steepest(velocity)
+        x = task.threat.project(state["x"] + step, task.x)
         probes = self._around(x, task, observation.step_index + 1)
-        return {"x": x, "along": along, "rate": rate, "recent": recent, "probes": probes}
+        return {"x": x, "velocity": velocity, "rate": rate, "recent": recent, "probes": probes}
 
     def over(self, state: State, step_index: Tensor) -> Tensor:
         return (step_index + 2) * (1 + self.probes) > self.queries

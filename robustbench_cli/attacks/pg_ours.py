@@ -1,6 +1,6 @@
-"""The PGD that robust self-training was evaluated with (Carmon et al., 2019).
+"""PG_ours, the PGD of robust self-training (Carmon et al., 2019), https://arxiv.org/abs/1905.13736.
 
-https://arxiv.org/abs/1905.13736; PG_ours in its tables.
+It is called PG_ours in the paper's tables.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from robustbench_cli.core.gradient_ascent import Steps, StepSize
 @ATTACKS.register("pg-ours")
 @dataclass(frozen=True, kw_only=True)
 class PGOurs(PGD):
-    """Forty steps of 0.01 at eps 0.031, five starts, every iterate counted.
+    """PGD with 40 steps of 0.01 at eps 0.031 and five restarts, where every iterate counts.
 
-    The radius is the threat's, so ask for eps=0.031 (not 8/255) to repeat the paper.  Its code
-    judges every iterate in a pass of its own and leaves the random start unclipped; here the
-    gradient's pass is the one that is judged, and starts are valid images.
+    The radius is the threat's, so use eps=0.031 (not 8/255) to repeat the paper.  Its code
+    classifies each iterate in a separate forward pass and does not clip the random start to
+    [0, 1]; here the prediction of the gradient's own pass counts, and starts are valid images.
     """
 
     nested_steps: ClassVar[bool] = True
@@ -29,4 +29,4 @@ class PGOurs(PGD):
     step: StepSize = 10 / 31
     """Step size as a fraction of eps: 0.01 at eps 0.031."""
     restarts: Annotated[int, Field(ge=1)] = 5
-    """Independent starts; each works on what the ones before it left standing."""
+    """Random restarts; each attacks the examples that the previous ones left unbroken."""

@@ -16,19 +16,25 @@ from robustbench_cli.core.registry import Number
 @ATTACKS.register("ti-fgsm", pattern=r"ti-fgsm-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class TIFGSM(DIFGSM):
-    """MI-FGSM on gradients that are blurred, as if taken at many translations of the image.
+    """MI-FGSM on gradients convolved with a Gaussian, as an average over translated images.
 
-    Made for images that are to be tried on another model.  The paper's TI-DIM is
-    ``ti-fgsm:prob=0.4``; ``decay=0`` leaves the momentum out.  The kernel is meant for images of
-    299 pixels and is kept for smaller ones.
+    Meant for transfer: the images are to be classified by another model.  The convolution
+    approximates the average over shifted images (section 3 of the paper).  The paper's TI-DIM is
+    ``ti-fgsm:prob=0.4``; ``decay=0`` leaves the momentum out.  The kernel is the authors', made
+    for images of 299 pixels; it is the same here for smaller ones.
     """
 
     prob: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    """How often the image is transformed as ``di-fgsm`` does it."""
+    """Probability that the image is transformed at a step as in ``di-fgsm``."""
     kernel: Annotated[int, Field(ge=1)] = 15
-    """Length of the Gaussian kernel's sides in pixels, an odd number."""
+    """Side of the Gaussian kernel in pixels, an odd number."""
 
     def __post_init__(self) -> None:
+        """Check the parameters.
+
+        Raises:
+            ValueError: an even kernel side, or steps that cannot reach the border of the ball.
+        """
         super().__post_init__()
         if self.kernel % 2 == 0:
             raise ValueError(f"the kernel's side must be odd, got {self.kernel}")
@@ -38,14 +44,18 @@ class TIFGSM(DIFGSM):
 
 
 def gaussian(length: int, like: Tensor) -> Tensor:
-    """Weights (length) that sum to one and reach three standard deviations to either side."""
+    """Return Gaussian weights (length) that sum to 1 and span +-3 standard deviations."""
     at = torch.linspace(-3, 3, length, device=like.device, dtype=like.dtype)
     weights = torch.exp(-(at**2) / 2)
     return weights / weights.sum()
 
 
 def blurred(grad: Tensor, weights: Tensor) -> Tensor:
-    """Convolve every channel with the outer product of ``weights`` and itself, zero-padded."""
+    """Convolve each channel of ``grad`` (B, C, H, W) with the outer product of ``weights``.
+
+    Args:
+        weights: a one-dimensional kernel (length), an odd number of weights; zero padding.
+    """
     planes = grad.flatten(0, 1)[:, None]
     planes = F.conv2d(planes, weights.view(1, 1, -1, 1), padding="same")
     return F.conv2d(planes, weights.view(1, 1, 1, -1), padding="same").view_as(grad)
