@@ -1,7 +1,7 @@
-"""Data sets: uint8 images that live on the device, and what is usual for them.
+"""Data sets: uint8 images kept on the device, and the settings that are usual for them.
 
-A data-set file registers a frozen dataclass with one method, ``load``.  It also says what a run
-on it starts from when the user says nothing: a model, a radius per norm, a training schedule.
+A data-set file registers a frozen dataclass with one method, ``load``.  Its class attributes give
+the defaults of a run: a model, a radius per norm, a training schedule.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from robustbench_cli.core.registry import Number, Registry
 
 SplitName = Literal["train", "test"]
 UNLABELLED = -100
-"""The label of an example that has none: cross-entropy passes over it."""
+"""Label of an example without one; cross-entropy ignores it."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N), and class names.
+    """Images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N), and the names of the classes.
 
     Extra data may have ``UNLABELLED`` examples; a data set has none.
     """
@@ -39,19 +39,22 @@ class Split:
         return len(self.y)
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same images on another device."""
+        """Return the split on another device."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def only(self, rows: Tensor | slice) -> "Split":
-        """Some of the examples."""
+        """Return the split with these examples only (int64 indices or a slice)."""
         return replace(self, x=self.x[rows], y=self.y[rows])
 
     def images(self, rows: Tensor | slice) -> Tensor:
-        """float32 images in [0, 1]; the only place where pixels are divided by 255."""
+        """Return the images of these examples as float32 (B, C, H, W) in [0, 1].
+
+        This is the only place where pixels are divided by 255.
+        """
         return self.x[rows].float() / 255
 
     def fingerprint(self) -> str:
-        """sha256 over shape, pixels and labels: two runs saw the same data if it is equal."""
+        """Return the sha256 of shape, class names, pixels and labels: equal for equal data."""
         digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes)).encode())
         digest.update(self.x.cpu().contiguous().numpy().tobytes())
         digest.update(self.y.cpu().numpy().tobytes())
@@ -60,31 +63,32 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
-    """Where the images come from; class attributes say what is usual for them."""
+    """The source of the images; class attributes give the settings that are usual for them."""
 
     augment: Literal["none", "crop", "crop-flip"] = "none"
-    """Random shifts by up to ``pad`` pixels, and mirror images."""
+    """Random shifts by up to ``pad`` pixels (crop), and mirror images (crop-flip)."""
     pad: Annotated[int, Field(ge=0)] = 4
-    """How far ``augment`` shifts an image, in pixels."""
+    """Largest shift of ``augment``, in pixels."""
     padding: Literal["zero", "reflect"] = "zero"
-    """What comes in at the border then: black, or the image mirrored at its edge."""
+    """Content beyond the border of a shifted image: black, or mirrored at the edge."""
     rotate: Annotated[Number, Field(ge=0, le=180)] = 0.0
-    """By up to how many degrees images are turned, either way, after all that."""
+    """Largest rotation in degrees, either way, applied after shift and flip."""
 
     mean: ClassVar[tuple[float, ...] | None] = None
-    """Published channel statistics; None: measured on the training images."""
+    """Published mean of each channel in [0, 1]; None: measured on the training images."""
     std: ClassVar[tuple[float, ...] | None] = None
+    """Published standard deviation of each channel; None: measured on the training images."""
     eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5, "L1": 12.0}
-    """The radius that the literature uses, per norm."""
+    """Radius that is usual in the literature, by norm, for pixels in [0, 1]."""
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Configuration that applies when neither a preset nor the command line says otherwise."""
+    """Configuration for all that neither a preset nor the command line sets."""
 
     @abstractmethod
     def load(self, split: SplitName, root: Path) -> Split:
-        """The images, on the CPU.
+        """Return the images and labels of a split, on the CPU.
 
         Args:
-            root: the folder that ``--data-dir`` names; downloads go there.
+            root: the folder given by ``--data-dir``; downloads go there.
 
         Raises:
             UserError: the data is absent and cannot be fetched, it is empty or damaged, or an image
@@ -92,7 +96,7 @@ class Dataset(ABC):
         """
 
     def pool(self, root: Path) -> Split:
-        """The training images as extra data: whoever keeps some without labels overrides this.
+        """Return the training images as extra data; sets that may lack labels override this.
 
         Raises:
             UserError: the data is absent, empty or damaged.
@@ -100,7 +104,11 @@ class Dataset(ABC):
         return self.load("train", root)
 
     def augmented(self, x: Tensor, noise: Noise) -> Tensor:
-        """Shifted, mirrored and turned copies of images ``x`` (B, C, H, W), keyed by example."""
+        """Return shifted, mirrored and rotated copies of images ``x`` (B, C, H, W) in [0, 1].
+
+        Args:
+            noise: keyed by example, so that the copies do not depend on the batch.
+        """
         if self.augment != "none":
             flip = self.augment == "crop-flip"
             x = augment(x, noise, pad=self.pad, flip=flip, padding=self.padding)
@@ -110,9 +118,15 @@ class Dataset(ABC):
 def augment(
     x: Tensor, noise: Noise, *, pad: int, flip: bool, padding: Literal["zero", "reflect"] = "zero"
 ) -> Tensor:
-    """Random crop after padding and, with ``flip``, a mirror image for half of them.
+    """Return random crops (B, C, H, W) of padded images; with ``flip`` half of them are mirrored.
 
-    One gather for the whole batch, on the device of ``x``.
+    One gather operation for the whole batch, on the device of ``x``.
+
+    Args:
+        x: images (B, C, H, W) in [0, 1].
+        noise: keyed by example.
+        pad: pixels added on each side.
+        padding: black, or the image mirrored at its outer pixels.
     """
     batch, _, height, width = x.shape
     draw = noise.fork("augment").uniform(x.new_empty(batch, 3, dtype=torch.float32))
@@ -127,28 +141,35 @@ def augment(
     else:
         padded = F.pad(x, (pad, pad, pad, pad))
     each = torch.arange(batch, device=x.device)[:, None, None]
-    # Advanced indices around a slice put the channels last; put them back.
+    # Advanced indices around a slice move the channels to the end; move them back.
     return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def _folded(index: Tensor, side: int) -> Tensor:
-    """Where an index beyond the border falls, once the image is mirrored at its outer pixels."""
+    """Return the indices inside 0..side-1 that mirroring at the outer pixels gives."""
     period = max(1, 2 * (side - 1))
     return (side - 1) - (index % period - (side - 1)).abs()
 
 
 def turned(x: Tensor, noise: Noise, degrees: float) -> Tensor:
-    """Images turned about their middle by up to ``degrees``: nearest pixels, black corners."""
+    """Return images (B, C, H, W) rotated about their middle by a random angle of up to ``degrees``.
+
+    Nearest-neighbour interpolation; corners that come in are black.
+    """
     draw = noise.fork("rotate").uniform(x.new_empty(len(x), 1, dtype=torch.float32))
     return rotated(x, (2 * draw.squeeze(1) - 1) * degrees)
 
 
 def rotated(x: Tensor, degrees: Tensor) -> Tensor:
-    """Images (B, C, H, W) turned counter-clockwise by so many degrees each (B)."""
+    """Return images (B, C, H, W) rotated counter-clockwise, nearest-neighbour, with black corners.
+
+    Args:
+        degrees: the angle of each image (B).
+    """
     height, width = x.shape[2:]
     angle = torch.deg2rad(degrees)
     sine, cosine, nothing = angle.sin(), angle.cos(), torch.zeros_like(angle)
-    # Where each pixel comes from, in coordinates that run from -1 to 1 along each side.
+    # The source of each output pixel, in coordinates from -1 to 1 along each side.
     across = torch.stack([cosine, -sine * height / width, nothing], 1)
     down = torch.stack([sine * width / height, cosine, nothing], 1)
     where = F.affine_grid(torch.stack([across, down], 1), list(x.shape), align_corners=False)

@@ -1,6 +1,6 @@
-"""The columns of tables: which hold images and labels, and what the labels say.
+"""The columns of parquet and hub data sets: selection of images and labels, and decoding of labels.
 
-Apache Arrow (Apache Software Foundation, 2016), https://arrow.apache.org/docs/python.
+Tables are Apache Arrow's (Apache Software Foundation, 2016), https://arrow.apache.org/docs/python.
 """
 
 import importlib
@@ -18,24 +18,31 @@ from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.data import UNLABELLED, SplitName
 
 IMAGE_NAMES = ("img", "image")
+"""Names of image columns, tried first where several columns could be meant."""
 LABEL_NAMES = ("label", "labels", "fine_label")
-"""Columns that are taken first where several could be meant."""
+"""Names of label columns, tried first where several columns could be meant."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a split: a parquet file, or what the hub gave."""
+    """One table of a split: a parquet file, or a split from the hub."""
 
     where: str
+    """Name of the table in messages."""
     folder: Path
-    """What the paths of images that are kept beside the table start from."""
+    """Folder that paths of images kept beside the table are relative to."""
     schema: Any
     """A ``pyarrow.Schema``."""
     rows: int
     read: Callable[[str], Any]
-    """A column by name, a ``pyarrow.ChunkedArray``."""
+    """Returns a column by name, as a ``pyarrow.ChunkedArray``."""
 
     def column(self, name: str) -> Any:
+        """Return a column as a ``pyarrow.ChunkedArray``.
+
+        Raises:
+            UserError: the file is damaged, or lacks the column.
+        """
         try:
             return self.read(name)
         except Exception as error:  # a damaged file, or a shard without the column
@@ -44,27 +51,33 @@ class Part:
 
 @dataclass(frozen=True)
 class Tables:
-    """What there is of a data set."""
+    """The tables of a data set, by split."""
 
     parts: Mapping[SplitName, list[Part]]
-    """By split; ``test`` may have none."""
+    """The tables of each split; ``test`` may have none."""
     unfit: str | None
-    """What is said of a data set then."""
+    """Reason why the set cannot be a data set, where it has no test split; else None."""
 
 
 class Labels(NamedTuple):
-    """A split's column of labels, as numbers of classes."""
+    """The labels of a split, as class numbers."""
 
     y: NDArray[np.int64]
+    """Class numbers (N), ``UNLABELLED`` where none is known."""
     classes: tuple[str, ...]
+    """Names of the classes; empty where there are no labels."""
     absent: str | None = None
-    """Why there are none."""
+    """Reason why there are no labels; None where there are."""
     unfit: str | None = None
-    """Why they cannot be those of a data set."""
+    """Reason why the labels cannot be those of a data set; None where they can."""
 
 
 def images_in(name: str, tables: Tables, given: str | None) -> str:
-    """The column of images.
+    """Return the name of the column that holds the images.
+
+    Args:
+        name: the data set in messages.
+        given: the column that the user named, if any.
 
     Raises:
         UserError: there is none, or there are several and none is ``given``.
@@ -74,12 +87,13 @@ def images_in(name: str, tables: Tables, given: str | None) -> str:
 
 
 def labels_in(name: str, tables: Tables, split: SplitName, given: str | None) -> Labels:
-    """The labels of a split, of the column ``given`` or the one that must be meant.
+    """Return the labels of a split, from the column ``given`` or the only one that can be meant.
 
-    Both splits are looked at, so that they agree on the classes; the other one may lack labels.
+    Labels of both splits are read, so that they agree on the classes; the other split may lack
+    labels.
 
     Raises:
-        UserError: there is no column ``given``, or the one of labels cannot be read.
+        UserError: there is no column ``given``, or the label column cannot be read.
     """
     schema = tables.parts["train"][0].schema
     fitting = _integers_in(schema)
@@ -109,11 +123,11 @@ def labels_in(name: str, tables: Tables, split: SplitName, given: str | None) ->
 
 
 def _numbers(parts: Sequence[Part], column: str) -> NDArray[np.int64]:
-    """What a column holds; -1 where it holds nothing."""
+    """Return a column of integers (N) int64, with -1 where a value is null."""
     columns = []
     for part in parts:
         found = part.column(column)
-        if column not in _integers_in(part.schema):  # one file can differ from the others
+        if column not in _integers_in(part.schema):  # files of one split can have different types
             kind = textwrap.shorten(str(found.type), 80)
             raise UserError(f"{part.where}: column {column!r} holds no labels, but {kind}")
         columns.append(found.cast("int64", safe=False).fill_null(-1).to_numpy())
@@ -121,7 +135,7 @@ def _numbers(parts: Sequence[Part], column: str) -> NDArray[np.int64]:
 
 
 def _names(schema: Any, label: str) -> tuple[str, ...]:
-    """Those of the classes, if Hugging Face wrote them beside the table."""
+    """Return the class names that Hugging Face wrote into the table's metadata; none if absent."""
     written = (schema.metadata or {}).get(b"huggingface", b"{}")
     feature = json.loads(written).get("info", {}).get("features", {}).get(label, {})
     names = feature.get("names") if isinstance(feature, dict) else None
@@ -129,7 +143,7 @@ def _names(schema: Any, label: str) -> tuple[str, ...]:
 
 
 def _bytes_in(schema: Any) -> list[str]:
-    """Columns of bytes, alone or as Hugging Face's pair of bytes and path."""
+    """Return the columns of bytes, either plain or as Hugging Face's pair of bytes and path."""
     types = importlib.import_module("pyarrow").types
 
     def is_bytes(kind: Any) -> bool:
@@ -144,6 +158,7 @@ def _bytes_in(schema: Any) -> list[str]:
 
 
 def _integers_in(schema: Any) -> list[str]:
+    """Return the columns of integers."""
     types = importlib.import_module("pyarrow").types
     return [field.name for field in schema if types.is_integer(field.type)]
 
@@ -156,7 +171,7 @@ def _choose(
     fitting: Sequence[str],
     preferred: Sequence[str],
 ) -> str:
-    """The column of images or labels: the one given, or the one that stands out."""
+    """Return the column given by the user, or the one that is clearly meant, for a role."""
     if given is not None:
         if given not in schema.names:
             raise UserError(f"{name} has no column {given!r}{hint(given, schema.names)}")
@@ -172,7 +187,7 @@ def _choose(
 def _unclear(
     role: str, schema: Any, fitting: Sequence[str], preferred: Sequence[str]
 ) -> str | None:
-    """Why no column stands out, in words; None where one does."""
+    """Return the reason, in words, why no column is clearly meant; None where one is."""
     if not fitting:
         return f"no column of {role}s; it has {', '.join(schema.names)}"
     if len(fitting) > 1 and not {*preferred} & {*fitting}:

@@ -1,4 +1,4 @@
-"""Image files to one uint8 tensor, for data sets that lie on disk as PNG, JPEG and the like.
+"""Decoding of image files (PNG, JPEG and others) into one uint8 tensor.
 
 Pillow (Clark and contributors, 2010), https://pillow.readthedocs.io.
 """
@@ -19,44 +19,59 @@ from torch import Tensor
 from robustbench_cli.core.errors import UserError
 
 _CHUNK = 32
-"""Images a thread takes at a time: enough to hide the cost of handing them out."""
+"""Images that a thread takes at a time: enough to hide the cost of dispatch."""
 _THREADED = 128 * 128
-"""Pixels from which on threads pay: Pillow lets go of the interpreter while it decodes, but reads
-headers in Python, which is most of the work for small images."""
+"""Pixels per image above which several threads are used.
+
+Pillow releases the interpreter lock while it decodes, but reads headers in Python, which is most of
+the work for small images.
+"""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image that is not decoded yet: a file or its bytes, and how messages name it."""
+    """An image that is not decoded yet."""
 
     content: Path | bytes
+    """A file, or the bytes of one."""
     where: str
+    """Name of the image in messages."""
 
     def open(self) -> Image.Image:
-        """The image with its header read; the pixels follow on first use."""
+        """Return the image with its header read; Pillow reads the pixels on first use.
+
+        Raises:
+            UserError: it is not a readable image.
+        """
         source = io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content
         try:
             return Image.open(source)
-        except Exception as error:  # damaged bytes make Pillow's readers raise nearly anything
+        except Exception as error:  # damaged bytes raise errors of many types in Pillow
             raise UserError(f"{self.where}: not a readable image") from error
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What every decoded image of a data set has in common."""
+    """Channels and size, in pixels, of every decoded image of a data set."""
 
     channels: int
     height: int
     width: int
     resize: bool
-    """Whether an image of another size is resized, or is an error."""
+    """Whether images of another size are resized; else they are an error."""
 
 
 def layout(name: str, images: Iterable[Encoded], size: int | None) -> Layout:
-    """The layout of a data set, from its images' headers.
+    """Return the common layout of a data set, from the headers of its images.
 
-    One channel if all of them are 8-bit grey (mode "L"), else three.  The size is ``size``, or
-    that of the first image.  Reads no further than it must.
+    One channel if all images are 8-bit grey (mode "L"), else three.  The size is ``size`` per side,
+    or that of the first image.  Stops reading at the first colour image.
+
+    Args:
+        name: the data set in messages.
+
+    Raises:
+        UserError: there are no images, or one is not readable.
     """
     channels = 1
     first = None
@@ -73,9 +88,14 @@ def layout(name: str, images: Iterable[Encoded], size: int | None) -> Layout:
 
 
 def decode(name: str, images: Sequence[Encoded], wanted: Layout) -> Tensor:
-    """One image or more as uint8 (N, C, H, W); ``UserError`` names the first that cannot be.
+    """Return the images as uint8 (N, C, H, W); there must be at least one.
 
-    With ``wanted.resize`` an image is scaled to cover the size and its middle is cut out.
+    With ``wanted.resize`` an image is scaled to cover the size, bilinearly, and its centre is cut
+    out.
+
+    Raises:
+        UserError: naming the first image that is damaged, of another size, or of more than 8 bits
+            per channel.
     """
     size = (wanted.channels, wanted.height, wanted.width)
     out = torch.empty(len(images), *size, dtype=torch.uint8)
@@ -94,8 +114,9 @@ def decode(name: str, images: Sequence[Encoded], wanted: Layout) -> Tensor:
 
 
 def _pixels(name: str, encoded: Encoded, wanted: Layout) -> NDArray[np.uint8]:
+    """Decode one image to uint8 (C, H, W)."""
     with encoded.open() as image:
-        if image.mode[0] in "IF":  # Pillow would clip 16-bit values at 255 without a word
+        if image.mode[0] in "IF":  # Pillow would silently clip 16-bit values at 255
             raise UserError(
                 f"{encoded.where}: pixels of mode {image.mode!r}; expected 8 bits a channel"
             )

@@ -1,6 +1,6 @@
 """The 8x8 digits of scikit-learn (Alpaydin and Kaynak, 1998), https://doi.org/10.24432/C50P49.
 
-1,797 handwritten digits that come with the package: nothing to download.
+1,797 handwritten digits that are part of the package: nothing is downloaded.
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,20 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
 
 ROWS = Path(__file__).with_name("digits_rows.txt")
-"""The scans in the order of the splits, as ``train_test_split(range(1797), test_size=500,
-random_state=0, stratify=labels)`` of scikit-learn drew them once: no later version moves them."""
+"""Indices of the scans, training split first, as ``train_test_split(range(1797), test_size=500,
+random_state=0, stratify=labels)`` of scikit-learn drew them once; fixed here so that no later
+version changes the splits."""
 TRAIN = 1297
+"""Number of training scans."""
 
 
 @DATASETS.register("digits")
 @dataclass(frozen=True, kw_only=True)
 class Digits(Dataset):
-    """1,297 training and 500 test scans, the same share of every digit in both."""
+    """1,297 training and 500 test scans, stratified by class."""
 
     pad: Annotated[int, Field(ge=0)] = 1
-    """How far ``augment`` shifts an image; the usual 4 pixels are half of one here."""
+    """Largest shift of ``augment``, in pixels; the usual 4 are half of an image here."""
 
     mean: ClassVar[tuple[float, ...] | None] = (0.0,)
     std: ClassVar[tuple[float, ...] | None] = (1.0,)
@@ -45,7 +47,7 @@ class Digits(Dataset):
         table = np.loadtxt(_scans(), delimiter=",")[
             {"train": drawn[:TRAIN], "test": drawn[TRAIN:]}[split]
         ]
-        # Counts of inked pixels in 4x4 blocks, 0 to 16; the class comes last.
+        # Values count the inked pixels of 4x4 blocks, 0 to 16; the last column is the class.
         pixels = np.rint(table[:, :-1] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
         return Split(
             torch.from_numpy(pixels),
@@ -55,7 +57,12 @@ class Digits(Dataset):
 
 
 def _scans() -> Path:
-    """The file in scikit-learn, which takes a second to import and is not needed for more."""
+    """Return the data file inside scikit-learn, without importing the package, which takes a
+    second.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
     package = find_spec("sklearn")
     where = package.submodule_search_locations if package else None
     file = Path(*(where or [""])[:1], "datasets", "data", "digits.csv.gz")

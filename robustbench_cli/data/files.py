@@ -1,6 +1,7 @@
-"""Data sets as somebody left them on disk: as extra data they need no labels, and no test split.
+"""Base of data sets that the user names by a path (folder, npz, hf).
 
-Carmon et al. (2019), https://arxiv.org/abs/1905.13736, train on 500,000 images without labels.
+As extra data such a set needs neither labels nor a test split: Carmon et al. (2019),
+https://arxiv.org/abs/1905.13736, train on 500,000 images without labels.
 """
 
 from abc import abstractmethod
@@ -16,25 +17,26 @@ from robustbench_cli.data import UNLABELLED, Dataset, Split, SplitName
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadSplit:
-    """A split whose images are not read yet, because that takes longer than to look at labels."""
+    """A split with labels whose images are not read yet, because reading them takes long."""
 
     name: str
-    """What messages call it, as ``--dataset`` does."""
+    """Name of the data set in messages, as in ``--dataset``."""
     y: Tensor
-    """Labels int64 (N), numbers of ``classes``; a negative one says that none is known."""
+    """Labels int64 (N), indices into ``classes``; negative where none is known."""
     classes: tuple[str, ...]
     images: Callable[[], Tensor]
-    """Reads them, uint8 (N, C, H, W)."""
+    """Reads the images, uint8 (N, C, H, W)."""
     absent: str | None = None
-    """Why there are no labels, where more is known than that they are missing."""
+    """Reason why there are no labels, if one is known."""
     unfit: str | None = None
-    """Why it can be extra data at most, though it has all labels."""
+    """Reason why the set can serve as extra data only, although it has all labels."""
 
     def whole(self) -> Split:
-        """The split of a data set.
+        """Return the split for use as a data set, images read.
 
         Raises:
-            UserError: an image has no label, there are under two classes, or it cannot be read.
+            UserError: an image has no label, there are fewer than two classes, or it cannot be
+                read.
         """
         missing = int((self.y < 0).sum())
         if missing or self.absent:
@@ -50,10 +52,12 @@ class UnreadSplit:
         return self.split()
 
     def split(self) -> Split:
-        """The images, read now, with ``UNLABELLED`` where no label is known.
+        """Return the split for use as extra data, images read, with ``UNLABELLED`` where no label
+        is known.
 
         Raises:
-            UserError: there are none, a label is beyond the classes, or they cannot be read.
+            UserError: there are no images, a label is not below the number of classes, or they
+                cannot be read.
         """
         if not len(self.y):
             raise UserError(f"{self.name}: no images")
@@ -67,11 +71,11 @@ class UnreadSplit:
 
 
 class Files(Dataset):
-    """A data set that its user names by a path."""
+    """Base of data sets that the user names by a path."""
 
     @abstractmethod
     def find(self, split: SplitName, root: Path) -> UnreadSplit:
-        """What there is of a split.
+        """Return a split with its labels, without reading its images.
 
         Raises:
             UserError: it is absent or damaged.

@@ -1,4 +1,5 @@
-"""A folder of images, one sub-folder a class: ``PATH/train/cat/1.png``, ``PATH/test/cat/2.png``.
+"""A folder of images with one sub-folder per class: ``PATH/train/cat/1.png``,
+``PATH/test/cat/2.png``.
 
 The layout of ImageNet (Deng et al., 2009), https://doi.org/10.1109/CVPR.2009.5206848.
 """
@@ -23,7 +24,7 @@ _ENDINGS = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 )
 LOOSE = ""
-"""The name of no class: images that are in no folder of their own."""
+"""Key, in place of a class name, of images that lie directly in the split's folder."""
 
 
 @DATASETS.register("folder", positional="path")
@@ -32,15 +33,15 @@ class Folder(Files):
     """Images in ``train`` and ``test``, in a folder for each class; colour unless all are grey.
 
     Classes are numbered in the order of their sorted names, and the images are shuffled once, in
-    the same way for every run.  Files that are no images by their ending are passed over.
-    ``--extra-data`` needs no ``test``, and no classes if a labeller or nobody is to give them:
-    images may lie in ``train`` itself.
+    the same way for every run.  Files without the ending of an image format are ignored.
+    ``--extra-data`` needs no ``test``, and no class folders if a labeller assigns the labels or
+    none are used: images may lie in ``train`` itself.
     """
 
     path: str
-    """The folder that holds ``train`` and ``test``."""
+    """Folder that contains ``train`` and ``test``."""
     size: PositiveInt | None = None
-    """Scale and crop every image to this many pixels a side; None: they have one size already."""
+    """Scale and crop every image to this many pixels per side; None: all have one size."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
@@ -52,14 +53,14 @@ class Folder(Files):
         there = ["train", "test"] if split == "test" or (top / "test").is_dir() else ["train"]
         files = {each: _files(name, top, each) for each in there}
         names, own = sorted(files[split]), files[split]
-        # Read in the order of the classes; "the first N" must mean some of each.
+        # The files are sorted by class: shuffle them, so that the first N have every class.
         ordered = [image for each in names for image in own[each]]
         order = torch.randperm(len(ordered), generator=stream_generator("folder", split))
         numbers = torch.tensor([UNLABELLED]) if LOOSE in own else torch.arange(len(names))
         labels = torch.repeat_interleave(numbers, torch.tensor([len(own[each]) for each in names]))
 
         def images() -> Tensor:
-            # Both splits are looked at, so that they come out alike.
+            # The layout is that of both splits, so that their images have the same shape.
             everything = chain.from_iterable(chain(*(files[each].values() for each in there)))
             return decode(name, [ordered[i] for i in order], layout(name, everything, self.size))
 
@@ -74,7 +75,7 @@ class Folder(Files):
 
 
 def _odd(files: Mapping[str, Mapping[str, list[Encoded]]]) -> str | None:
-    """A class that one of the splits lacks, in words."""
+    """Return, in words, a class that only one of the splits has; None where they agree."""
     for has, lacks in permutations(files, 2):
         odd = sorted(files[has].keys() - files[lacks].keys() - {LOOSE})
         if odd:
@@ -86,7 +87,11 @@ def _odd(files: Mapping[str, Mapping[str, list[Encoded]]]) -> str | None:
 
 
 def _files(name: str, top: Path, split: str) -> dict[str, list[Encoded]]:
-    """The images by class; all of them are ``LOOSE`` where there are no folders of classes."""
+    """Return the images of a split by class; all under ``LOOSE`` where there are no class folders.
+
+    Raises:
+        UserError: the split's folder, or a class's images, are missing.
+    """
     folder = top / split
     if not folder.is_dir():
         raise UserError(f"{name}: no folder {split!r} in it; expected {folder}/<class>/<image>")
@@ -104,6 +109,7 @@ def _files(name: str, top: Path, split: str) -> dict[str, list[Encoded]]:
 
 
 def _images(folder: Path) -> list[Encoded]:
+    """Return the image files directly inside a folder, sorted by name."""
     return [
         Encoded(file, str(file))
         for file in sorted(folder.iterdir())

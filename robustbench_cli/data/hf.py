@@ -1,4 +1,4 @@
-"""Image sets as Hugging Face keeps them (Lhoest et al., 2021), https://arxiv.org/abs/2109.02846.
+"""Image data sets in Hugging Face's format (Lhoest et al., 2021), https://arxiv.org/abs/2109.02846.
 
 Parquet files on disk, or a name on the hub with the optional package ``datasets``.
 """
@@ -33,22 +33,22 @@ EXTRA = "needs the extra: pip install '.[hf]' where advbench is cloned"
 class HuggingFace(Files):
     """A folder of parquet files, or a data set on the Hugging Face hub.
 
-    ``augment`` starts at "none": for small photographs write ``hf:PATH,augment=crop-flip``.
-    Where no split is called "test", the one called "validation" takes its place.  ``--extra-data``
-    needs none, and no labels if a labeller or nobody is to give them: it has none where their
-    column cannot be told from others.  A label of -1 says that none is known.
+    ``augment`` starts at "none": for small photographs write ``hf:PATH,augment=crop-flip``.  Where
+    no split is called "test", the one called "validation" is used.  ``--extra-data`` needs no test
+    split, and no labels if a labeller assigns them or none are used; it counts as unlabelled where
+    the label column cannot be told from others.  A label of -1 means that none is known.
     """
 
     path: str
-    """A folder, a parquet file (meaning the folder it is in), or a name on the hub."""
+    """A folder, a parquet file (its folder is meant), or a name on the hub."""
     image: str | None = None
-    """The column of images; None: found by its content, ``img`` and ``image`` first."""
+    """Column of images; None: found by its content, ``img`` and ``image`` first."""
     label: str | None = None
-    """The column of integer labels; None: found likewise, ``label`` first."""
+    """Column of integer labels; None: found by its content, ``label`` first."""
     test: str = "test"
     """The name of the test split."""
     size: PositiveInt | None = None
-    """Scale and crop every image to this many pixels a side; None: they have one size already."""
+    """Scale and crop every image to this many pixels per side; None: all have one size."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
@@ -65,12 +65,14 @@ class HuggingFace(Files):
         column = images_in(name, tables, self.image)
         labels = labels_in(name, tables, split, self.label)
         y = torch.from_numpy(labels.y)
-        in_order = bool((y.diff() >= 0).all())  # by class: "the first N" must mean some of each
+        in_order = bool(
+            (y.diff() >= 0).all()
+        )  # sorted by class: shuffle, so that the first N have every class
         order = torch.randperm(len(y), generator=stream_generator("hf", split))
         order = order if in_order else torch.arange(len(y))
 
         def images() -> Tensor:
-            # Both splits are looked at, so that they come out alike.
+            # The layout is that of both splits, so that their images have the same shape.
             everything = chain.from_iterable(_encoded(tables.parts[s], column) for s in _SPLITS)
             wanted, encoded = layout(name, everything, self.size), list(_encoded(parts, column))
             return decode(name, [encoded[i] for i in order], wanted)
@@ -86,7 +88,12 @@ class HuggingFace(Files):
 
 
 def _local(name: str, place: Path, test: str) -> Tables:
-    """The parquet files of both splits: ``train-*.parquet`` or ``train/*.parquet``, anywhere."""
+    """Return the parquet files of both splits, ``train-*.parquet`` or ``train/*.parquet`` at any
+    depth.
+
+    Raises:
+        UserError: there are none, one is damaged, or they belong to several data sets.
+    """
     parquet = _package(name, "pyarrow.parquet")
     if not place.exists():
         raise UserError(f"{name}: no such file or folder")
@@ -109,7 +116,7 @@ def _local(name: str, place: Path, test: str) -> Tables:
         try:
             with parquet.ParquetFile(file) as opened:
                 schema, rows = opened.schema_arrow, opened.metadata.num_rows
-        except Exception as error:  # Arrow has many kinds of errors for damaged files
+        except Exception as error:  # Arrow raises errors of many types for damaged files
             raise UserError(f"{file}: not a readable parquet file") from error
         return Part(str(file), file.parent, schema, rows, read)
 
@@ -125,13 +132,17 @@ def _local(name: str, place: Path, test: str) -> Tables:
 
 
 def _hub(name: str, path: str, test: str, root: Path) -> Tables:
-    """Both splits of a data set on the hub, downloaded under ``root`` on first use."""
+    """Return both splits of a data set on the hub, downloaded under ``root`` on first use.
+
+    Raises:
+        UserError: the package ``datasets`` is missing, or the set cannot be loaded.
+    """
     package = _package(name, "datasets")
     try:
         package.disable_progress_bars()
         splits = package.load_dataset(path, cache_dir=str(root / "huggingface"))
         known = list(splits)
-    except Exception as error:  # network, disk, and whatever the hub answers
+    except Exception as error:  # errors of network, disk or the hub, of many types
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise UserError(
             f"{name} is no folder here and could not be loaded from the hub "
@@ -150,6 +161,8 @@ def _hub(name: str, path: str, test: str, root: Path) -> Tables:
 
 
 def _both(name: str, of: Callable[[str], list[Part]], test: str, present: Sequence[str]) -> Tables:
+    """Return the tables of the training split and of the test split or its substitute."""
+
     def lacks(split: str) -> str:
         known = textwrap.shorten(", ".join(present), 200)
         return f"no split {split!r}; it has {known} (test=NAME names the test split)"
@@ -163,6 +176,7 @@ def _both(name: str, of: Callable[[str], list[Part]], test: str, present: Sequen
 
 
 def _package(name: str, module: str) -> Any:
+    """Import an optional package; raise ``UserError`` where it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -170,7 +184,7 @@ def _package(name: str, module: str) -> Any:
 
 
 def _encoded(parts: Sequence[Part], column: str) -> Iterator[Encoded]:
-    """The images in order, each with its file and row; one file is in memory at a time."""
+    """Yield the images in order, each named by file and row; one file is in memory at a time."""
     for part in parts:
         row = 0
         for chunk in part.column(column).chunks:
@@ -181,6 +195,7 @@ def _encoded(parts: Sequence[Part], column: str) -> Iterator[Encoded]:
 
 
 def _content(value: Any, part: Part, where: str) -> Path | bytes:
+    """Return the image of one table cell: its bytes, or the path of its file."""
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return content

@@ -1,4 +1,4 @@
-"""A file of arrays, as ``numpy.savez`` writes it: how generated and unlabelled sets are handed on.
+"""A file of arrays as ``numpy.savez`` writes it, the usual format of generated and unlabelled sets.
 
 NumPy (Harris et al., 2020), https://numpy.org/doc/stable/reference/generated/numpy.savez.html.
 """
@@ -21,25 +21,26 @@ from robustbench_cli.data.files import Files, UnreadSplit
 Array = np.ndarray[Any, np.dtype[Any]]
 
 IMAGES, LABELS = ("image", "x"), ("label", "y")
-"""What the arrays may be called."""
+"""Accepted names of the arrays of images and of labels."""
 _ENDINGS: Mapping[SplitName, str] = {"train": "", "test": "_test"}
-"""What follows in the names of a split's arrays."""
+"""Suffix of the array names of each split."""
 MOST = 100_000
-"""Classes; no label is higher."""
+"""Largest number of classes; labels must be below it."""
 
 
 @DATASETS.register("npz", positional="path")
 @dataclass(frozen=True, kw_only=True)
 class Npz(Files):
-    """Arrays ``image`` and ``label`` (or ``x``, ``y``): uint8 (N, H, W, C), (N, C, H, W) or grey.
+    """Arrays ``image`` and ``label`` (or ``x``, ``y``): uint8 (N, H, W, C), (N, C, H, W) or grey
+    (N, H, W).
 
     A test split is in ``image_test`` and ``label_test``; ``--extra-data`` needs none, and no labels
-    if a labeller or nobody is to give them.  Classes are numbered up to the highest label; -1 says
-    that none is known.  Nothing is unpickled: a file cannot run code.
+    if a labeller assigns them or none are used.  Classes are numbered up to the highest label; -1
+    means that none is known.  Nothing is unpickled: a file cannot run code.
     """
 
     path: str
-    """The file."""
+    """Path of the file."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
@@ -50,7 +51,7 @@ class Npz(Files):
             if images is None:
                 raise UserError(f"{name}: {_absent(file, IMAGES, split)}")
             pixels = _pixels(name, images)
-            # Both splits are looked at, so that they agree on the classes.
+            # Labels of both splits are read, so that they agree on the classes.
             every = {each: _labels(name, file, each) for each in _ENDINGS}
             labels, known = every[split], [held for held in every.values() if held is not None]
             absent = _absent(file, LABELS, split) if labels is None else None
@@ -70,7 +71,11 @@ class Npz(Files):
 
 @contextmanager
 def _opened(name: str, path: Path) -> Iterator[Mapping[str, Array]]:
-    """The arrays in a file by name, each read when it is asked for."""
+    """Open a file and yield its arrays by name; each is read when it is accessed.
+
+    Raises:
+        UserError: the file is absent or damaged, or holds arrays of objects.
+    """
     if not path.is_file():
         raise UserError(f"{name}: no such file")
     try:
@@ -81,23 +86,29 @@ def _opened(name: str, path: Path) -> Iterator[Mapping[str, Array]]:
             yield file
     except UserError:
         raise
-    except Exception as error:  # a damaged archive makes its readers raise nearly anything
+    except Exception as error:  # a damaged archive raises errors of many types
         reason = textwrap.shorten(str(error), 120)
         raise UserError(f"{name}: damaged, or arrays of objects ({reason})") from error
 
 
 def _array(file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> Array | None:
+    """Return the array of a split with one of these names; None where there is none."""
     found = [name + _ENDINGS[split] for name in names if name + _ENDINGS[split] in file]
     return file[found[0]] if found else None
 
 
 def _absent(file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> str:
+    """Return the message that a split has no array with any of these names."""
     wanted = " or ".join(repr(name + _ENDINGS[split]) for name in names)
     return f"no array {wanted} in it; it has {', '.join(file)}"
 
 
 def _pixels(name: str, images: Array) -> Array:
-    """Images as (N, C, H, W)."""
+    """Return images as uint8 (N, C, H, W).
+
+    Raises:
+        UserError: they have another dtype or shape.
+    """
     if images.dtype != np.uint8:
         raise UserError(f"{name}: images must be uint8, 0 to 255, got {images.dtype}")
     if images.ndim == 3:
@@ -112,7 +123,11 @@ def _pixels(name: str, images: Array) -> Array:
 
 
 def _labels(name: str, file: Mapping[str, Array], split: SplitName) -> Array | None:
-    """Labels as int64 (N), if there are any."""
+    """Return the labels of a split as int64 (N); None where it has no such array.
+
+    Raises:
+        UserError: they are not whole numbers (N), or one is too high.
+    """
     labels = _array(file, LABELS, split)
     if labels is None:
         return None

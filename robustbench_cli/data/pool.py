@@ -1,6 +1,7 @@
-"""A second set of training images beside the labelled one: unlabelled, or generated.
+"""A second set of training images beside the labelled one: unlabelled or generated images.
 
-Generated ones stand for the data set (Sehwag et al., 2022), https://arxiv.org/abs/2104.09425.
+Generated images can replace the data set altogether (Sehwag et al., 2022),
+https://arxiv.org/abs/2104.09425.
 """
 
 from dataclasses import dataclass
@@ -19,28 +20,28 @@ _WITHOUT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Extra examples, drawn anew for each batch, uniformly and with replacement.
+    """Extra examples, drawn for each batch uniformly and with replacement.
 
-    Carmon et al. (2019), https://arxiv.org/abs/1905.13736, fill each batch up with them: a pool
-    ten times as large as the labelled set weighs no more than its share of the batch.
+    As in Carmon et al. (2019), https://arxiv.org/abs/1905.13736, they fill a fixed share of every
+    batch: a pool ten times as large as the labelled set has no greater weight.
     """
 
     data: Split
     share: float
-    """How much of each batch comes from the pool; all of it if this is 1."""
+    """Share of each batch that comes from the pool, in (0, 1]; 1: all of it."""
     first: int
-    """The id of its first example, for noise: ids go on where the labelled ones end."""
+    """Id of the pool's first example for random numbers: one above the last labelled id."""
 
     @property
     def alone(self) -> bool:
-        """Whether the pool stands in for the labelled set, of which no image is looked at."""
+        """Whether the pool replaces the labelled set, whose images are then not used."""
         return self.share == 1
 
     def room(self, batch_size: int) -> int:
-        """How many labelled examples a batch takes.
+        """Return the number of labelled examples in a batch.
 
         Raises:
-            UserError: a share that comes to all or none without being 1 or 0.
+            UserError: the share rounds to all or none of the batch without being 1 or 0.
         """
         if self.alone:
             return 0
@@ -54,17 +55,25 @@ class Pool:
         return batch_size - extra
 
     def draw(self, count: int, *purpose: object) -> Tensor:
-        """Which examples (int64) fill up one batch."""
+        """Return ``count`` random indices (count) int64 into the pool, for one batch.
+
+        Args:
+            purpose: keys of the random stream.
+        """
         return torch.randint(len(self.data), (count,), generator=stream_generator(*purpose, "pool"))
 
 
 def renumbered(extra: Split, classes: tuple[str, ...]) -> Split:
-    """Extra images with the labels that a data set with these ``classes`` gives.
+    """Return extra images with their labels mapped to the class numbers of a data set.
 
-    Classes are found by their names; names that are numbers (of an .npz, or of folders) are labels.
+    Classes are matched by name; names that are numbers (of an .npz, or of folders) are class
+    numbers.
+
+    Args:
+        classes: class names of the data set.
 
     Raises:
-        UserError: an image without a label, or a class that the data set has not.
+        UserError: an image has no label, or a class is not in the data set.
     """
     missing = int((extra.y == UNLABELLED).sum())
     if missing:

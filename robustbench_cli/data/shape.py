@@ -1,4 +1,4 @@
-"""What a data set asks of a model."""
+"""The properties of a data set that a model is built for."""
 
 import torch
 
@@ -6,11 +6,14 @@ from robustbench_cli.data import Dataset, Split
 from robustbench_cli.models import Shape
 
 _STD_FLOOR = 1e-3
-"""A constant channel must not be divided by zero."""
+"""Smallest standard deviation, so that a constant channel is not divided by zero."""
 
 
 def shape_of(dataset: Dataset, train: Split) -> Shape:
-    """Image size, classes, and channel statistics: published ones, or measured on ``train``."""
+    """Return image size, classes, and channel statistics for pixels in [0, 1].
+
+    The statistics are the published ones of ``dataset``, else those measured on ``train``.
+    """
     _, channels, height, width = train.x.shape
     if dataset.mean is not None and dataset.std is not None:
         mean, std = dataset.mean, dataset.std
@@ -20,9 +23,10 @@ def shape_of(dataset: Dataset, train: Split) -> Shape:
 
 
 def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of every channel, pixels in [0, 1], rounded to four decimals.
+    """Return mean and standard deviation of every channel, for pixels in [0, 1], rounded to four
+    decimals.
 
-    From counts of the 256 values: exact in float64, and no float copy of the images.
+    Computed from counts of the 256 values: exact in float64, without a float copy of the images.
     """
     value = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []

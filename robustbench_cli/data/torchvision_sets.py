@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR and SVHN, as torchvision downloads and lays them out.
+"""MNIST, Fashion-MNIST, CIFAR and SVHN, downloaded and stored as torchvision does.
 
 TorchVision (TorchVision maintainers, 2016), https://docs.pytorch.org/vision.
 """
@@ -23,34 +23,35 @@ from robustbench_cli.data import DATASETS, Dataset, Split, SplitName
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionSet(Dataset):
-    """A data set of ``torchvision.datasets``, fetched into the data folder when absent."""
+    """A data set of ``torchvision.datasets``, downloaded into the data folder if absent."""
 
     title: ClassVar[str]
-    """The class in torchvision."""
+    """Name of the class in torchvision."""
     folder: ClassVar[str] = ""
-    """Where torchvision keeps it, under the data folder."""
+    """Folder that torchvision uses, under the data folder."""
 
     @abstractmethod
     def arrays(self, opened: Any) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        """Images (N, C, H, W), labels and class names of an instance of the torchvision class."""
+        """Return images uint8 (N, C, H, W), labels (N) and class names of an opened torchvision
+        set."""
 
     def arguments(self, split: SplitName) -> dict[str, Any]:
-        """How the torchvision class is told the split."""
+        """Return the arguments that select a split in the torchvision class."""
         return {"train": split == "train"}
 
     def place(self, split: SplitName, root: Path) -> Path:
-        """The file or folder in which torchvision looks for it."""
+        """Return the file or folder in which torchvision looks for a split."""
         return root / self.folder
 
     def load(self, split: SplitName, root: Path) -> Split:
-        # Imported here: it takes a second that no other data set should pay.
+        # Imported here because it takes a second, which other data sets need not spend.
         datasets = importlib.import_module("torchvision.datasets")
         name = DATASETS.describe(self)["name"]
         place = self.place(split, root)
         there, absent = False, list[Path]()
         silence = io.StringIO()
         try:
-            # Looked at first, because a failed download leaves empty folders behind.
+            # Checked first, because a failed download leaves empty folders behind.
             absent = [each for each in (place, *place.parents) if not each.exists()]
             there = any(place.iterdir()) if place.is_dir() else place.exists()
             with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
@@ -58,7 +59,7 @@ class TorchvisionSet(Dataset):
                     root=root, download=True, **self.arguments(split)
                 )
             x, y, classes = self.arrays(opened)
-        except Exception as error:  # network, disk and damaged files: all kinds come out of it
+        except Exception as error:  # network, disk and damaged files raise errors of many types
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 160)
             if there:
                 raise UserError(
@@ -127,11 +128,11 @@ class FashionMNIST(TorchvisionSet):
 class CIFAR10(TorchvisionSet):
     """32x32 colour images of ten classes (Krizhevsky, 2009), https://www.cs.toronto.edu/~kriz.
 
-    Mean and std are those of Fast-AT, Rice et al. and AWP.
+    Mean and std are those used by Fast-AT, Rice et al. and AWP.
     """
 
     augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
-    """Random shifts by up to ``pad`` pixels, and mirror images."""
+    """Random shifts by up to ``pad`` pixels (crop), and mirror images (crop-flip)."""
 
     title: ClassVar[str] = "CIFAR10"
     folder: ClassVar[str] = "cifar-10-batches-py"
@@ -140,7 +141,7 @@ class CIFAR10(TorchvisionSet):
     eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5, "L1": 12.0}
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": {"name": "preact-resnet-18"},
-        # Rice et al. (2020): 200 epochs, a tenth of the rate at each half of what is left.
+        # Rice et al. (2020): 200 epochs, the learning rate divided by 10 at 1/2 and at 3/4.
         "train": {"epochs": 200, "lr": 0.1},
     }
 
@@ -165,7 +166,7 @@ class CIFAR100(CIFAR10):
 class SVHN(TorchvisionSet):
     """House numbers, 32x32 (Netzer et al., 2011), http://ufldl.stanford.edu/housenumbers.
 
-    Never mirrored: the literature trains on it without augmentation.
+    Not augmented by default, as in the literature; digits must not be mirrored.
     """
 
     title: ClassVar[str] = "SVHN"
@@ -174,7 +175,7 @@ class SVHN(TorchvisionSet):
     eps: ClassVar[Mapping[str, float]] = {"Linf": 8 / 255, "L2": 0.5, "L1": 12.0}
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": {"name": "preact-resnet-18"},
-        # Rice et al. (2020): 200 epochs, a tenth of the rate at each half of what is left.
+        # Rice et al. (2020): 200 epochs, the learning rate divided by 10 at 1/2 and at 3/4.
         "train": {"epochs": 200, "lr": 0.01},
     }
 
