@@ -1,7 +1,7 @@
-"""What ``advbench plot`` draws: a kind of figure is a frozen dataclass of its parameters.
+"""The figures of ``advbench plot``: each kind is a frozen dataclass of its parameters.
 
-A figure first collects its numbers, from records or by measuring models, then paints them.  torch
-and matplotlib are imported where they are used: what only reads records starts fast.
+A figure first collects its numbers, from records or by measuring models, then draws them.  torch
+and matplotlib are imported where they are used, so that figures of records start fast.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Page
 
 Painter = Callable[[], "Page"]
-"""Paints numbers that are there; needs matplotlib, and nothing that is slow."""
+"""Draws collected numbers; it needs matplotlib and does no slow work."""
 
 
 def _nothing(*_: object) -> None:
@@ -29,34 +29,38 @@ def _nothing(*_: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """How to tell whoever waits for a figure.  The default says nothing."""
+    """Messages for the user while a figure is prepared; by default there are none."""
 
     note: Callable[[str], None] = _nothing
-    """Something worth a line."""
+    """Called with a message of one line."""
     progress: Callable[[str, int, int], None] = _nothing
-    """Under this label so much is done, of so much."""
+    """Called with a label, the amount of work that is done, and the whole amount."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What one command has for a figure."""
+    """The inputs that one ``advbench plot`` command gives to a figure."""
 
     names: tuple[str, ...] = ()
-    """The runs that were named: ids, parts of them, or paths."""
+    """The runs named on the command line: ids, parts of ids, or paths."""
     results: Path = Path("results")
     data_dir: Path = Path("data")
     device: str = "auto"
     numbers: Path
-    """Where numbers that had to be measured are kept."""
+    """File in which measured numbers are kept."""
     told: Told = Told()
 
     def runs(self) -> dict[Path, Run]:
-        """The named runs with their folders."""
+        """Return the named runs by folder.
+
+        Raises:
+            UserError: there is no such run.
+        """
         found = [folders.find_run(name, self.results, "train") for name in self.names]
         return {folder: records.read(folder) for folder in found}
 
     def recorded(self) -> "Recorded":
-        """All records, with those of the named runs that are elsewhere."""
+        """Return all recorded runs, including named ones from other folders."""
         known = comparable(self.results)
         placed = {folder.resolve(): run for folder, run in known.items()}
         named = [placed.get(folder.resolve(), run) for folder, run in self.runs().items()]
@@ -64,10 +68,10 @@ class Material:
         return Recorded([*known.values(), *(run for run in named if run.id not in ids)], named)
 
     def trained(self) -> dict[Path, Run]:
-        """The named training runs with their folders; the latest finished one if none is.
+        """Return the named training runs by folder; the latest finished one if none is named.
 
         Raises:
-            UserError: no such run, or it is an evaluation.
+            UserError: there is no such run, or it is an evaluation.
         """
         runs = self.runs()
         if not runs:
@@ -81,38 +85,42 @@ class Material:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a figure of records has to choose from."""
+    """The recorded runs that a figure can use."""
 
     runs: list[Run]
     named: list[Run]
-    """Those that were named, under the ids they have among all."""
+    """The named ones, with the ids that they have among all."""
 
-    def asked(self, run: Run) -> bool:
-        """Whether an evaluation, or its model, was named; without names: any."""
+    def selects(self, run: Run) -> bool:
+        """Return whether an evaluation or its model was named; True if no run was named."""
         return not self.named or not {run.id, run.parent}.isdisjoint(each.id for each in self.named)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure(ABC):
-    """One kind of figure with its parameters."""
+    """A kind of figure with its parameters."""
 
     @abstractmethod
     def prepared(self, material: Material) -> Painter:
-        """Collect the numbers; what paints them is returned.
+        """Collect the numbers and return the function that draws them.
 
         Raises:
-            UserError: the runs do not hold what the figure shows.
+            UserError: the runs do not hold the numbers that the figure shows.
         """
 
 
-def called(runs: Sequence[Run]) -> list[str]:
-    """What each run is called in a legend: what was trained, or its id where two are alike."""
+def legend_names(runs: Sequence[Run]) -> list[str]:
+    """Return the legend's name of each run: its recipe, or its id where two recipes are equal."""
     subjects = [run.subject for run in runs]
     return [run.id if subjects.count(run.subject) > 1 else run.subject for run in runs]
 
 
 def setting_label(run: Run) -> str:
-    """Data set and threat: ``mnist, Linf 0.3``."""
+    """Return data set and threat of a run in words, as in ``mnist, Linf 0.3``.
+
+    Raises:
+        UserError: the record is damaged.
+    """
     try:
         threat = run.config["threat"]
         limited = limits(threat["norm"], threat["eps"], threat.get("mask", ""))

@@ -1,6 +1,6 @@
-"""The adversarial loss around the weights (Wu et al., 2020), https://arxiv.org/abs/2004.05884.
+"""The adversarial loss at weights around a model's own (Wu et al., 2020).
 
-Along random directions whose filters are as long as the model's own (Li et al., 2018),
+https://arxiv.org/abs/2004.05884.  Along random filter-normalised directions (Li et al., 2018),
 https://arxiv.org/abs/1712.09913.
 """
 
@@ -18,9 +18,9 @@ from robustbench_cli.data import Split
 from robustbench_cli.evaluation.verifier import predict, unchanged_model
 
 _BATCH = 256
-"""Examples attacked at once."""
+"""Number of examples that are attacked at once."""
 PGD10 = Ascent(steps=10, step=0.25)
-"""What makes the adversarial examples: PGD-10, as in the paper."""
+"""The attack that makes the adversarial examples: PGD-10, as in the paper."""
 
 
 def landscape(
@@ -32,14 +32,18 @@ def landscape(
     directions: int,
     done: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> list[list[float]]:
-    """The loss at the weights w + alpha * d, for each direction d one number per alpha.
+    """Return the mean adversarial loss at weights w + alpha d: for each direction d one number per
+    alpha.
 
-    At every point adversarial examples are made anew, for the model with those weights; each
-    example has the same random start everywhere.  The model is given back as it was.
+    Adversarial examples are made anew at every point, for the model with those weights; each
+    example has the same random start everywhere.  The model's weights and buffers are restored.
 
     Args:
-        data: examples on the device of the model.
-        done: is told how many of all points are known.
+        data: the examples, on the device of the model.
+        threat: the ball of the attack.
+        alphas: factors of the direction; 0 is the model itself.
+        directions: number of random directions.
+        done: called with the number of points that are finished and of all points.
     """
     found = []
     for index in range(directions):
@@ -55,7 +59,11 @@ def landscape(
 def adversarial_loss(
     model: nn.Module, data: Split, threat: Threat, seed: int, climb: Ascent = PGD10
 ) -> float:
-    """Mean cross-entropy at the last iterate of the attack on each example."""
+    """Return the mean cross-entropy, in nats, at the last iterate of the attack on each example.
+
+    Args:
+        climb: the attack's steps.
+    """
     total = 0.0
     for rows in torch.split(torch.arange(len(data), device=data.y.device), _BATCH):
         x, y = data.images(rows), data.y[rows]
@@ -66,24 +74,30 @@ def adversarial_loss(
 
 
 def direction(model: nn.Module, seed: int, index: int) -> dict[str, Tensor]:
-    """A Gaussian direction in which every filter has the norm of the model's (Li et al., 2018).
+    """Return a Gaussian direction, by parameter name, whose filters have the norms of the model's
+    own.
 
-    A filter is what makes one output channel or one unit.  Biases and BatchNorm parameters stay.
-    The draw is keyed by the parameter's name: models of one architecture get the same one.
+    Filter normalisation (Li et al., 2018); a filter is the weights of one output channel or unit.
+    Biases and BatchNorm parameters are left out.  The draw is keyed by the parameter's name: models
+    of one architecture get the same direction before normalisation.
     """
     found = {}
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
             filters = torch.arange(len(weight), device=weight.device)
             drawn = Noise(seed, filters, f"direction {index}/{name}").normal(weight.detach())
-            scale = _lengths(weight.detach()) / _lengths(drawn).clamp_min(1e-30)
+            scale = _filter_norms(weight.detach()) / _filter_norms(drawn).clamp_min(1e-30)
             found[name] = drawn * over(scale, weight)
     return found
 
 
 @contextmanager
 def move_along(model: nn.Module, step: Mapping[str, Tensor], alpha: float) -> Iterator[None]:
-    """The weights at w + alpha * step; afterwards they are what they were, bit for bit."""
+    """Set the weights to w + alpha * step while the context is open, then restore them bit for bit.
+
+    Args:
+        step: direction of each parameter, by name.
+    """
     weights = {name: weight for name, weight in model.named_parameters() if name in step}
     kept = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
@@ -97,6 +111,7 @@ def move_along(model: nn.Module, step: Mapping[str, Tensor], alpha: float) -> It
                 weight.copy_(kept[name])
 
 
-def _lengths(weight: Tensor) -> Tensor:
+def _filter_norms(weight: Tensor) -> Tensor:
+    """Return the Euclidean norm of each filter (rows of the first dimension)."""
     norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
     return norms

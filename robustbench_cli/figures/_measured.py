@@ -1,4 +1,7 @@
-"""Figures whose numbers take a model: measured run by run, and kept beside the picture."""
+"""Figures whose numbers are measured on models.
+
+Numbers are measured run by run and kept in a JSON file beside the picture.
+"""
 
 import json
 from abc import abstractmethod
@@ -12,7 +15,7 @@ from robustbench_cli import __version__
 from robustbench_cli.core import atomic_files
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Number, Seed, radius
-from robustbench_cli.figures import FIGURES, Figure, Material, Painter, _style, called
+from robustbench_cli.figures import FIGURES, Figure, Material, Painter, _style, legend_names
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
 
@@ -25,12 +28,12 @@ if TYPE_CHECKING:  # torch comes with these
 
 ResultTable = Mapping[str, Any]
 Done = Callable[[int, int], None]
-"""Is told how much of a model's work is done, and of how much."""
+"""Called with the amount of a model's work that is done, and the whole amount."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredModel:
-    """A model and what it is measured on."""
+    """A model, and the settings that it is measured with."""
 
     model: "Classifier"
     dataset: "Dataset"
@@ -42,46 +45,52 @@ class MeasuredModel:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredFigure(Figure):
-    """Runs side by side: on the same data and under the same threat, else nothing compares."""
+    """Base of figures that compare models on the same data and under the same threat."""
 
     eps: Number | None = None
     """Radius; none: the one that the runs were trained for."""
     seed: Seed = 0
-    """Every random draw follows from it."""
+    """Seed of all random draws."""
 
     @abstractmethod
     def measure(self, subject: MeasuredModel) -> ResultTable:
-        """One run's numbers, as JSON holds them."""
+        """Return the numbers of one run, as values that JSON can hold."""
 
     @abstractmethod
     def paint(
         self, about: ResultTable, found: Sequence[ResultTable], names: Sequence[str]
     ) -> "Page":
-        """Draw the numbers of all runs, in their order.
+        """Return a page with the numbers of all runs, in their order.
 
         Args:
             about: dataset, norm and eps.
+            found: the numbers of each run.
+            names: the legend's name of each run.
         """
 
     def prepared(self, material: Material) -> Painter:
         runs = material.trained()
-        about = self._about(list(runs.values()))
+        about = self._common_setting(list(runs.values()))
         head = {"figure": FIGURES.describe(self), **about, "advbench": __version__}
-        kept = _kept(material.numbers, head)
+        kept = _read_numbers(material.numbers, head)
         found = []
         for folder, run in runs.items():
             weights = run.checkpoint.sha256 if run.checkpoint else ""
             if weights not in kept:
-                subject = self._subject(folder, run, about, material)
+                subject = self._load(folder, run, about, material)
                 names = {"run": run.id, "subject": run.subject, "weights": weights}
                 kept[weights] = {**names, **self.measure(subject)}
-                # After each run, so that an interrupt costs one run only.
-                _keep(material.numbers, {**head, "runs": list(kept.values())})
+                # Written after each run, so that an interrupt loses one run only.
+                _write_numbers(material.numbers, {**head, "runs": list(kept.values())})
             found.append(kept[weights])
-        return partial(self.paint, about, found, called(list(runs.values())))
+        return partial(self.paint, about, found, legend_names(list(runs.values())))
 
-    def _about(self, runs: Sequence[Run]) -> dict[str, Any]:
-        """What all runs have in common; raise ``UserError`` where they do not compare."""
+    def _common_setting(self, runs: Sequence[Run]) -> dict[str, Any]:
+        """Return the data set and threat that all runs share.
+
+        Raises:
+            UserError: they were made with different ones.
+        """
         first, *others = runs
         threat = first.config["threat"]
         norm, eps = threat["norm"], threat["eps"] if self.eps is None else self.eps
@@ -98,9 +107,10 @@ class MeasuredFigure(Figure):
         data = {"dataset": records.data_name(first), "test_sha256": first.dataset["test_sha256"]}
         return {**data, "norm": norm, "eps": eps}
 
-    def _subject(
+    def _load(
         self, folder: Path, run: Run, about: ResultTable, material: Material
     ) -> MeasuredModel:
+        """Load the model of a run onto the device."""
         from robustbench_cli.commands import train_config
         from robustbench_cli.commands.load_model import restore
         from robustbench_cli.config.schema import spec_of, validated
@@ -122,15 +132,16 @@ class MeasuredFigure(Figure):
 
 
 def title(about: ResultTable) -> str:
-    """Data set and threat."""
+    """Return data set and threat in words, for the title of a figure."""
     return f"{_style.one_line(about['dataset'])}, {about['norm']} {radius(about['eps'])}"
 
 
-def _kept(file: Path, head: ResultTable) -> dict[str, ResultTable]:
-    """What an earlier command with the same settings measured, by the weights it was of.
+def _read_numbers(file: Path, head: ResultTable) -> dict[str, ResultTable]:
+    """Return the numbers that an earlier command with the same settings measured, by hash of the
+    weights.
 
     Raises:
-        UserError: the file holds something else, which must not be lost.
+        UserError: the file holds something else, which must not be overwritten.
     """
     if not file.exists():
         return {}
@@ -145,5 +156,6 @@ def _kept(file: Path, head: ResultTable) -> dict[str, ResultTable]:
     return runs if found == records.as_json(head) else {}
 
 
-def _keep(file: Path, numbers: ResultTable) -> None:
+def _write_numbers(file: Path, numbers: ResultTable) -> None:
+    """Write the numbers of all runs to the JSON file."""
     atomic_files.write_bytes_atomically(file, json.dumps(numbers, indent=1).encode() + b"\n")

@@ -1,4 +1,7 @@
-"""Points with error bars, clean against robust accuracy; what belongs together is joined."""
+"""Scatter plot of clean accuracy (x axis) against robust accuracy (y axis), both in percent.
+
+Error bars are standard deviations over seeds; points of one curve are joined by a line.
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-MARK = 4
-"""Half the side of the square that a point takes, in pixels."""
-APART = 1.0
-"""Percentage points that an axis shows at least."""
+MARKER_HALF_SIDE = 4
+"""Half the side, in pixels, of the square that a point occupies."""
+MIN_SPAN = 1.0
+"""Smallest span of an axis, in percentage points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +33,23 @@ class TradeoffCurve:
 
     name: str
     labels: tuple[str, ...]
-    """``beta=6`` for each point; none for a single one."""
+    """Label of each point, such as ``beta=6``; empty for a single configuration."""
     clean: tuple[Cell, ...]
     robust: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffPanel:
-    """Curves that can be compared."""
+    """Curves with the same data and threat, which can be compared."""
 
     title: str
     column: str
-    """What robust accuracy is under."""
+    """The attack, or column of the report, of the robust accuracies."""
     curves: tuple[TradeoffCurve, ...]
 
 
 def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
-    """The panels side by side, with one legend below them."""
+    """Return a page with the panels side by side and one legend below them."""
     drawn = [curve for panel in panels for curve in panel.curves]
     names = list(dict.fromkeys(curve.name for curve in drawn))
     labels = [_style.label(name) for name in names]
@@ -69,10 +72,12 @@ def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
         axes.grid(True)
     bars = "bars: ± standard deviation over seeds" if spread else None
     _style.legend(page, [lines[name] for name in names], labels, size[0], title=bars)
-    page.draw_without_rendering()  # sizes are known from here on
+    page.draw_without_rendering()  # computes the sizes used below
     for axes, panel in zip(page.axes, panels, strict=True):
         taken = [
-            _mark(axes, at) for curve in panel.curves for at in zip(*_means(curve), strict=True)
+            _marker_box(axes, at)
+            for curve in panel.curves
+            for at in zip(*_means(curve), strict=True)
         ]
         for curve in panel.curves:
             if curve.labels:
@@ -81,7 +86,7 @@ def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
 
 
 def _line(axes: "Axes", curve: TradeoffCurve, place: int) -> "Line2D":
-    """A curve with its error bars; what stands for it in the legend."""
+    """Draw a curve with its error bars; return the line that stands for it in the legend."""
     (x, xerr), (y, yerr) = _percent(curve.clean), _percent(curve.robust)
     bars = axes.errorbar(
         x,
@@ -99,20 +104,20 @@ def _line(axes: "Axes", curve: TradeoffCurve, place: int) -> "Line2D":
 
 
 def _label(axes: "Axes", curve: TradeoffCurve, colour: str, taken: "list[Bbox]") -> None:
-    """Write at each point what it is; in a crowd the value alone, or nothing.
+    """Write its label at each point: in full, the value alone, or nothing where there is no room.
 
     Args:
-        taken: where there are points and labels; grows.
+        taken: boxes of points and labels that are drawn; new labels are added.
     """
     x, y = _means(curve)
     rises = (x[-1] - x[0]) * (y[-1] - y[0]) > 0
     frame = axes.bbox
     for *at, label in sorted(zip(x, y, curve.labels, strict=True), reverse=True):
-        # Beside the curve, first on the side that has no frame; then on it.
+        # First beside the curve, on either side; then on the curve itself.
         for words, aside, right in product(
             (label, label.partition("=")[2]), (True, False), (True, False)
         ):
-            text = _beside(axes, words, at, right=right, above=(right != rises) == aside)
+            text = _annotate(axes, words, at, right=right, above=(right != rises) == aside)
             box = text.get_window_extent().padded(-1.5)
             inside = frame.x0 < box.x0 and frame.y0 < box.y0 and box.y1 < frame.y1
             if inside and not box.count_overlaps(taken):
@@ -123,20 +128,24 @@ def _label(axes: "Axes", curve: TradeoffCurve, colour: str, taken: "list[Bbox]")
 
 
 def _means(curve: TradeoffCurve) -> tuple[list[float], list[float]]:
+    """Return the mean clean and robust accuracies of a curve, in percent."""
     return _percent(curve.clean)[0], _percent(curve.robust)[0]
 
 
-def _mark(axes: "Axes", at: Sequence[float]) -> "Bbox":
-    """Where a point is, on the page."""
+def _marker_box(axes: "Axes", at: Sequence[float]) -> "Bbox":
+    """Return the box, in pixels, that a point occupies on the page."""
     from matplotlib.transforms import Bbox
 
     x, y = axes.transData.transform(at)
-    return Bbox.from_extents(x - MARK, y - MARK, x + MARK, y + MARK)
+    return Bbox.from_extents(
+        x - MARKER_HALF_SIDE, y - MARKER_HALF_SIDE, x + MARKER_HALF_SIDE, y + MARKER_HALF_SIDE
+    )
 
 
-def _beside(
+def _annotate(
     axes: "Axes", words: str, at: Sequence[float], *, right: bool, above: bool
 ) -> "Annotation":
+    """Write a label beside a point, on the given side of it."""
     from matplotlib.patheffects import withStroke
 
     return axes.annotate(
@@ -153,19 +162,23 @@ def _beside(
 
 
 def _colour(place: int) -> str:
+    """Return the colour of the curve with this index."""
     return COLOURS[place % len(COLOURS)]
 
 
 def _percent(cells: Sequence[Cell]) -> tuple[list[float], list[float]]:
-    """Means and standard deviations."""
+    """Return means and standard deviations in percent; 0 for a single seed."""
     return [100 * cell.mean for cell in cells], [100 * (cell.std or 0.0) for cell in cells]
 
 
 def _limits(cells: Sequence[Cell]) -> tuple[float, float]:
-    """Room for error bars as far as they are accuracies, and around them for labels."""
+    """Return the limits of an axis, in percent.
+
+    They include error bars, as far as these are within 0 to 100 %, and a margin for labels.
+    """
     ends = [at + side * std for at, std in zip(*_percent(cells), strict=True) for side in (-1, 1)]
     middle = (min(ends) + max(ends)) / 2
-    low = max(0.0, min(*ends, middle - APART / 2))
-    high = min(100.0, max(*ends, middle + APART / 2))
+    low = max(0.0, min(*ends, middle - MIN_SPAN / 2))
+    high = min(100.0, max(*ends, middle + MIN_SPAN / 2))
     room = 0.1 * (high - low)
     return low - room, high + room

@@ -1,4 +1,4 @@
-"""What all pictures have in common: colours, sizes, and how they are written as PNG and SVG."""
+"""Colours, sizes and file formats that all figures share."""
 
 import math
 import re
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-# Told apart by the colour-blind, too (Okabe & Ito), then some more.
+# The palette of Okabe & Ito, which the colour-blind can tell apart, and three more.
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
     *("#7B4F9E", "#8C6D31", "#7F7F7F"),
@@ -22,7 +22,7 @@ COLOURS = (
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH, HEIGHT = 4.6, 3.6
-"""Inches of one panel."""
+"""Size of one panel, in inches."""
 STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -38,11 +38,15 @@ STYLE: Any = {
 }
 # No date and no version: a picture that did not change is the same file.
 IMAGE_FORMATS: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}}
-"""The endings a picture may have, each with what its file says about itself."""
+"""Accepted endings of a picture, each with the metadata of its file."""
 
 
 def needed() -> None:
-    """Raise ``UserError`` where matplotlib is not installed."""
+    """Check that matplotlib is installed.
+
+    Raises:
+        UserError: it is not.
+    """
     try:
         import matplotlib as mpl  # noqa: F401
     except ModuleNotFoundError:
@@ -52,7 +56,7 @@ def needed() -> None:
 
 
 def save_figure(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
-    """Paint once and write every file in the format that its ending says.
+    """Draw once, and write every file in the format of its ending; return the files.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -61,7 +65,7 @@ def save_figure(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
     import matplotlib as mpl
 
     with mpl.rc_context():
-        mpl.rcdefaults()  # a user's own style may hold anything
+        mpl.rcdefaults()  # a user's own style must not change the figure
         mpl.rcParams.update(STYLE)
         figure = paint()
         endings = [file.suffix.lower() for file in files]
@@ -75,7 +79,7 @@ def save_figure(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
 
 
 def blank_page(width: float, height: float) -> "Figure":
-    """An empty page of so many inches, on which nothing overlaps."""
+    """Return an empty page of this size in inches, laid out so that nothing overlaps."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -85,10 +89,17 @@ def blank_page(width: float, height: float) -> "Figure":
 def sheet_for(
     labels: Sequence[str], width: float, height: float, *, titled: bool = False
 ) -> "Figure":
-    """A page with panels of so many inches, and room below them for a legend of these labels."""
-    down = math.ceil(len(labels) / _beside(labels, width))
+    """Return a page with room for panels and, below them, for a legend.
+
+    Args:
+        labels: the legend's labels.
+        width: of all panels together, in inches.
+        height: of all panels together, in inches.
+        titled: whether the legend has a title.
+    """
+    down = math.ceil(len(labels) / _labels_per_line(labels, width))
     longest = max(len(label) for label in labels)
-    # Also the longest name is on the picture.
+    # Wide enough for the longest label.
     return blank_page(max(width, 0.08 * longest + 0.7), height + 0.25 * (down + titled) + 0.2)
 
 
@@ -100,12 +111,16 @@ def legend(
     *,
     title: str | None = None,
 ) -> None:
-    """Below the panels, where it covers no line."""
+    """Draw a legend below the panels.
+
+    Args:
+        width: of all panels together, in inches.
+    """
     figure.legend(
         list(handles),
         list(labels),
         loc="outside lower center",
-        ncols=min(_beside(labels, width), len(labels)),
+        ncols=min(_labels_per_line(labels, width), len(labels)),
         frameon=False,
         handlelength=3,
         title=title,
@@ -113,22 +128,22 @@ def legend(
     )
 
 
-def _beside(labels: Sequence[str], width: float) -> int:
-    """How many labels fit into a line."""
+def _labels_per_line(labels: Sequence[str], width: float) -> int:
+    """Return the number of labels that fit into one line of the legend."""
     return max(1, int(width * 10 / (max(map(len, labels)) + 6)))
 
 
 def one_line(text: str) -> str:
-    """A name in one line: names may hold anything."""
+    """Return a name with unprintable characters and line breaks replaced by spaces."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def label(text: str) -> str:
-    """A name as a legend takes it."""
-    # Of an underscore at the beginning matplotlib makes no label.
+    """Return a name in the form that matplotlib accepts as a legend's label."""
+    # matplotlib leaves labels with a leading underscore out of legends.
     return re.sub(r"^_", " _", one_line(text))
 
 
 def ell(norm: str) -> str:
-    """A norm as papers write it: a small script l, and the sign for infinity."""
+    """Return a norm as papers write it: a small script l, and the infinity sign."""
     return norm.replace("L", "\N{SCRIPT SMALL L}").replace("inf", "∞")

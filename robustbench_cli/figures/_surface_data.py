@@ -1,7 +1,6 @@
-"""The loss around one image: what an attack climbs.
+"""The loss around one image, on the plane spanned by its gradient and a random direction.
 
-On the plane through the image that its gradient and a random direction span (Zhang & Wang, 2019),
-https://arxiv.org/abs/1907.10764, figure 4.
+Zhang & Wang (2019), https://arxiv.org/abs/1907.10764, figure 4.
 """
 
 from collections.abc import Callable
@@ -18,22 +17,22 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.verifier import predict, unchanged_model
 
 POINTS_PER_BATCH = 256
-"""Images judged at once."""
+"""Number of images that go through the model at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """What a model makes of the images of a plane, each tensor (points, points).
+    """The model's outputs on the images of a plane; each tensor is (points, points).
 
-    Rows follow the gradient's direction, columns the random one.
+    The first dimension follows the gradient's direction, the second the random one.
     """
 
     loss: Tensor
-    """Cross-entropy."""
+    """Cross-entropy, in nats."""
     margin: Tensor
     """Largest wrong logit minus the true one: positive where the image is misclassified."""
     distance: Tensor
-    """From the image in the middle, in the norm of the threat."""
+    """Distance from the central image, in the norm of the threat."""
 
 
 def surface(
@@ -47,17 +46,19 @@ def surface(
     clip: bool = False,
     done: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Surface:
-    """The model's loss at x + a * g + b * r for all offsets a and b.
+    """Return the model's loss, margin and distance at x + a g + b r for all offsets a and b.
 
-    g is the unit step of steepest ascent (the sign of the gradient under Linf), r has random signs
+    g is the unit step of steepest ascent (the sign of the gradient under Linf); r has random signs
     (Rademacher) and is scaled to length 1 in the same norm.
 
     Args:
-        x: one image (1, C, H, W) in [0, 1]; y: its label (1).
+        x: one image (1, C, H, W) in [0, 1].
+        y: its label (1).
+        threat: gives the norm; its eps is not used.
         noise: keyed by the example.
-        offsets: where to look along both directions (points), in units of pixels.
+        offsets: positions along both directions (points), in the norm's units of pixels in [0, 1].
         clip: whether images are clipped to [0, 1], which folds the plane.
-        done: is told how many of all images are judged.
+        done: called with the number of images that are finished and of all images.
 
     Raises:
         UserError: the gradient is zero, so that it has no direction.

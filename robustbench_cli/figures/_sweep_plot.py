@@ -1,4 +1,7 @@
-"""Pictures of sweeps: accuracy over the radius or over the number of steps, as PNG and SVG."""
+"""Line plots of sweeps: robust accuracy (y axis, percent) over the radius or the number of steps.
+
+Colours tell models apart and dashes attacks; bands are standard deviations over seeds.
+"""
 
 import math
 from collections import defaultdict
@@ -16,14 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CROWD = 8
-"""Lines in one panel, above which each attack gets a panel of its own."""
+MAX_LINES = 8
+"""Number of lines in one panel above which each attack gets a panel of its own."""
 PANELS_PER_ROW = 3
-"""Panels side by side."""
+"""Largest number of panels side by side."""
 
 
 def draw(panels: Sequence[SweepPanel], path: Path) -> list[Path]:
-    """Write the panels as ``path`` with ``.png`` and with ``.svg``.
+    """Write the panels as ``path`` with the endings ``.png`` and ``.svg``; return the files.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -33,12 +36,12 @@ def draw(panels: Sequence[SweepPanel], path: Path) -> list[Path]:
 
 
 def paint_sweeps(panels: Sequence[SweepPanel]) -> "Figure":
-    """The panels side by side, with one legend below them."""
+    """Return a page with the panels side by side and one legend below them."""
     titled = [(panel.title, panel) for panel in panels]
-    if any(len(panel.curves) > CROWD for panel in panels):
+    if any(len(panel.curves) > MAX_LINES for panel in panels):
         titled = [part for panel in panels for part in _by_attack(panel)]
     panels = [panel for _, panel in titled]
-    looks = _looks([curve for panel in panels for curve in panel.curves])
+    looks = _line_styles([curve for panel in panels for curve in panel.curves])
     across = min(PANELS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     banded = any(point.std for p in panels for curve in p.curves for point in curve.points)
@@ -60,7 +63,7 @@ def paint_sweeps(panels: Sequence[SweepPanel]) -> "Figure":
 
 
 def _by_attack(panel: SweepPanel) -> list[tuple[str, SweepPanel]]:
-    """A panel for each attack, which its title names instead of the legend."""
+    """Return a panel per attack, with the attack in its title instead of the legend."""
     attacks: dict[str, list[SweepCurve]] = defaultdict(list)
     for curve in panel.curves:
         attacks[curve.attack].append(replace(curve, attack=""))
@@ -71,7 +74,9 @@ def _by_attack(panel: SweepPanel) -> list[tuple[str, SweepPanel]]:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _LineStyle:
+    """The style of one line."""
+
     colour: str
     marker: str
     dashes: Any
@@ -79,11 +84,16 @@ class _Look:
 
 
 def _label(curve: SweepCurve) -> str:
+    """Return the legend's label of a curve."""
     return _style.label(", ".join(filter(None, (curve.model, curve.attack))))
 
 
-def _looks(curves: Sequence[SweepCurve]) -> dict[str, _Look]:
-    """Colours tell models apart, dashes attacks; where there is one of these, both tell others."""
+def _line_styles(curves: Sequence[SweepCurve]) -> dict[str, _LineStyle]:
+    """Return the style of each curve by its label.
+
+    Colours tell models apart and dashes attacks; with a single model or attack, colour and marker
+    alone tell the curves apart.
+    """
     models, attacks = (
         list(dict.fromkeys(getattr(curve, key) for curve in curves)) for key in ("model", "attack")
     )
@@ -92,7 +102,7 @@ def _looks(curves: Sequence[SweepCurve]) -> dict[str, _Look]:
         model, attack = models.index(curve.model), attacks.index(curve.attack)
         both = len(models) > 1 and len(attacks) > 1
         hue, shape = (model, attack) if both else (model + attack, model + attack)
-        looks[_label(curve)] = _Look(
+        looks[_label(curve)] = _LineStyle(
             colour=COLOURS[hue % len(COLOURS)],
             marker=MARKERS[shape % len(MARKERS)],
             dashes=DASHES[attack % len(DASHES)] if both else "-",
@@ -101,7 +111,8 @@ def _looks(curves: Sequence[SweepCurve]) -> dict[str, _Look]:
     return looks
 
 
-def _panel(axes: "Axes", panel: SweepPanel, looks: Mapping[str, _Look]) -> None:
+def _panel(axes: "Axes", panel: SweepPanel, looks: Mapping[str, _LineStyle]) -> None:
+    """Draw one panel: its curves, bands, axes and ticks."""
     for curve in panel.curves:
         look = looks[_label(curve)]
         x = [point.at for point in curve.points]
@@ -114,7 +125,7 @@ def _panel(axes: "Axes", panel: SweepPanel, looks: Mapping[str, _Look]) -> None:
             marker=look.marker,
             linestyle=look.dashes,
             markerfacecolor=look.colour if look.filled else "white",
-            clip_on=False,  # a marker at 0 % or 100 % is whole
+            clip_on=False,  # draw markers at 0 % and 100 % in full
             zorder=3,
         )
         spread = [100 * (point.std or 0.0) for point in curve.points]
@@ -134,9 +145,9 @@ def _panel(axes: "Axes", panel: SweepPanel, looks: Mapping[str, _Look]) -> None:
 
 
 def _over_eps(axes: "Axes", values: Sequence[float], norm: str) -> None:
-    """In 1/255 where all radii are such."""
+    """Set up the x axis for radii, in units of 1/255 where all radii are such multiples."""
     levels = [eps * 255 for eps in values if eps]
-    # 0.2 is 51/255, too, but nobody means that.
+    # 0.2 equals 51/255, but is meant as 0.2: decimals of three digits stay decimals.
     meant = all(abs(4 * x - round(4 * x)) < 1e-6 and round(x / 255, 3) != x / 255 for x in levels)
     unit = 255 if norm == "Linf" and levels and meant else 1
     top = max(values) or 1.0
@@ -147,7 +158,7 @@ def _over_eps(axes: "Axes", values: Sequence[float], norm: str) -> None:
 
 
 def _over_steps(axes: "Axes", values: Sequence[float]) -> None:
-    """Logarithmic where they span more than a decade."""
+    """Set up the x axis for steps, logarithmic where they span more than a decade."""
     low, high = min(values), max(values)
     axes.set_xlabel("steps")
 
@@ -163,7 +174,12 @@ def _over_steps(axes: "Axes", values: Sequence[float]) -> None:
 
 
 def _ticks(axes: "Axes", named: Mapping[float, str], place: Callable[[float], float]) -> None:
-    """Measured values at the axis, none so near to another that they overlap."""
+    """Label the measured values on the x axis, leaving out those that would overlap.
+
+    Args:
+        named: the label of each value, in ascending order.
+        place: maps a value to its position on the axis, in [0, 1].
+    """
     gap = 0.03 + 0.022 * max(map(len, named.values()))
     values = list(named)
     kept, last = values[:1], values[-1]

@@ -1,4 +1,5 @@
-"""Robust overfitting: accuracy over the epochs of training (Rice et al., 2020), figure 1.
+"""Accuracy over the epochs of training, which shows robust overfitting (Rice et al., 2020), figure
+1.
 
 https://arxiv.org/abs/2002.11569
 """
@@ -16,7 +17,7 @@ from robustbench_cli.figures import (
     Material,
     Painter,
     _style,
-    called,
+    legend_names,
     setting_label,
 )
 from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
@@ -28,38 +29,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Page
 
 _SPLITS = {"train": "training images", "val": "held-out images", "test": "test images"}
-"""What accuracies are measured on; a run has at most one of the last two."""
+"""Legend of the images that accuracies are measured on; a run has at most one of the last two."""
 PANELS = {"clean": "clean accuracy (%)", "robust": "robust accuracy, PGD-10 (%)"}
-DENSE = 40
-"""Epochs above which points get no marker."""
+MAX_MARKED_EPOCHS = 40
+"""Number of epochs above which points get no marker."""
 _LINE: dict[bool, Any] = {
     True: {"linestyle": (0, (4, 1.5)), "linewidth": 1.4, "clip_on": False},
     False: {"linestyle": "-", "clip_on": False, "zorder": 3},
 }
-"""How curves on training images look, and all others."""
+"""Style of curves on training images (True) and on all others (False)."""
 _STAR: Any = {"marker": "*", "markersize": 13, "markeredgecolor": "white"}
 _KEPT: Any = {**_STAR, "clip_on": False, "zorder": 4}
 _DROP: Any = {"linestyle": ":", "linewidth": 1.2, "zorder": 1}
 
 HistoryLine = Sequence[tuple[int, float]]
-"""Epochs, counted from 1, and shares."""
+"""Pairs of an epoch, counted from 1, and an accuracy in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """One run over its epochs."""
+    """The accuracies of one run over its epochs."""
 
     name: str
     lines: Mapping[tuple[str, str], HistoryLine]
-    """By what was measured (``clean`` or ``robust``) and on which images."""
+    """Accuracies by (``clean`` or ``robust``, split)."""
     kept: int | None
-    """The epoch whose weights the run kept."""
+    """Epoch whose weights the run kept."""
     drops: tuple[int, ...]
-    """Epochs after which the learning rate fell."""
+    """Epochs after which the learning rate dropped."""
 
     @property
     def on(self) -> str:
-        """The images that show what became of the model: not the training ones, if possible."""
+        """The split that shows generalisation: held-out or test images, else training images."""
         return max((split for _, split in self.lines), key=[*_SPLITS].index)
 
 
@@ -68,9 +69,10 @@ class Track:
 class History(Figure):
     """Clean and robust accuracy over epochs, on training and held-out images: robust overfitting.
 
-    Robust accuracy is under PGD-10, in evaluation mode, as training records it.  Held-out images
-    are there where a run was given ``--set train.validation=N``; test images, as in the paper,
-    with ``--set train.select=oracle``.
+    Two panels: clean accuracy and robust accuracy under PGD-10 in evaluation mode, as training
+    records it, both in percent over the epoch; a star marks the epoch that was kept, dotted lines
+    the drops of the learning rate.  Held-out images are there where a run was given ``--set
+    train.validation=N``; test images, as in the paper, with ``--set train.select=oracle``.
     """
 
     def prepared(self, material: Material) -> Painter:
@@ -78,7 +80,7 @@ class History(Figure):
         settings = [setting_label(run) for run in runs]
         same = len(set(settings)) == 1
         tracks = []
-        for run, name, where in zip(runs, called(runs), settings, strict=True):
+        for run, name, where in zip(runs, legend_names(runs), settings, strict=True):
             tracks.append(track(run, name if same else f"{name} ({where})"))
             if tracks[-1].on == "train":
                 material.told.note(
@@ -90,7 +92,7 @@ class History(Figure):
 
 
 def track(run: Run, name: str) -> Track:
-    """What a record says of a run's epochs.
+    """Return the accuracies of a run over its epochs, from its record.
 
     Raises:
         UserError: no accuracy was measured.
@@ -115,9 +117,12 @@ def track(run: Run, name: str) -> Track:
 
 
 def drops(rates: HistoryLine) -> tuple[int, ...]:
-    """The epochs after which the learning rate fell at once, between stretches at one rate.
+    """Return the epochs after which the learning rate dropped between stretches of constant rate.
 
-    A rate that falls all the time, as in a cosine, has none.
+    A schedule that falls all the time, such as cosine, has none.
+
+    Args:
+        rates: pairs of an epoch and its learning rate.
     """
     flat = {epoch for (before, old), (epoch, new) in pairwise(rates) if new == old}
     flat |= {before for (before, old), (_, new) in pairwise(rates) if new == old}
@@ -129,9 +134,10 @@ def drops(rates: HistoryLine) -> tuple[int, ...]:
 
 
 def paint_history(tracks: Sequence[Track], title: str) -> "Page":
-    """Clean accuracy on the left, robust accuracy on the right; a colour for each run."""
+    """Return a page with clean accuracy on the left, robust accuracy on the right; a colour per
+    run."""
     names = [_style.label(track.name) for track in tracks]
-    styles = _styles(tracks)
+    styles = _style_handles(tracks)
     labels = [*names, *styles]
     size = len(PANELS) * WIDTH, HEIGHT
     page = _style.sheet_for(labels, *size)
@@ -140,11 +146,12 @@ def paint_history(tracks: Sequence[Track], title: str) -> "Page":
         axes.set_ylabel(says)
         _panel(axes, tracks, what)
     page.axes[0].set_title(_style.one_line(title), loc="left", pad=10)
-    _style.legend(page, [*_colours(names), *styles.values()], labels, size[0])
+    _style.legend(page, [*_colour_handles(names), *styles.values()], labels, size[0])
     return page
 
 
 def _panel(axes: "Axes", tracks: Sequence[Track], what: str) -> None:
+    """Draw the curves of one kind of accuracy, ``clean`` or ``robust``."""
     from matplotlib.ticker import MaxNLocator
 
     shared = len({track.drops for track in tracks if track.drops}) == 1
@@ -156,7 +163,9 @@ def _panel(axes: "Axes", tracks: Sequence[Track], what: str) -> None:
             line = [(epoch, 100 * share) for epoch, share in track.lines.get((what, split), ())]
             if not line:
                 continue
-            few: Any = {"marker": marker, "markersize": 3.5} if len(line) <= DENSE else {}
+            few: Any = (
+                {"marker": marker, "markersize": 3.5} if len(line) <= MAX_MARKED_EPOCHS else {}
+            )
             axes.plot(*zip(*line, strict=True), color=colour, **_LINE[split == "train"], **few)
             if split == track.on and track.kept in dict(line):
                 axes.plot(track.kept, dict(line)[track.kept], color=colour, **_KEPT)
@@ -172,14 +181,15 @@ def _panel(axes: "Axes", tracks: Sequence[Track], what: str) -> None:
     axes.grid(True)
 
 
-def _colours(names: Sequence[str]) -> "list[Artist]":
+def _colour_handles(names: Sequence[str]) -> "list[Artist]":
+    """Return a legend handle per run, in its colour."""
     from matplotlib.lines import Line2D
 
     return [Line2D([], [], color=COLOURS[at % len(COLOURS)]) for at, _ in enumerate(names)]
 
 
-def _styles(tracks: Sequence[Track]) -> "dict[str, Artist]":
-    """What lines and marks mean, whatever their colour."""
+def _style_handles(tracks: Sequence[Track]) -> "dict[str, Artist]":
+    """Return the legend's handles of line styles and marks, by label, in grey."""
     from matplotlib.lines import Line2D
 
     splits = {split for track in tracks for _, split in track.lines}

@@ -28,20 +28,21 @@ ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 class WeightLandscape(MeasuredFigure):
     """PGD-10 loss of models whose weights are moved along random directions.
 
-    Weights are w + alpha d; d is Gaussian, every filter scaled to the norm of the model's own;
-    biases and BatchNorm stay.  Adversarial examples are made anew at every point.
+    x axis: alpha, where the weights are w + alpha d; y axis: mean cross-entropy in nats on
+    adversarial examples that are made anew at every point.  d is Gaussian, with every filter scaled
+    to the norm of the model's own; biases and BatchNorm are not moved.
     """
 
     n: Annotated[int, Field(ge=1)] = 256
-    """How many examples, from the first."""
+    """Number of examples, the first ones of the split."""
     split: Literal["train", "test"] = "train"
-    """Which examples: the paper's loss is the one on training examples (equation 1)."""
+    """Split of the examples: the paper's loss is on training examples (equation 1)."""
     points: Annotated[int, Field(ge=2)] = 21
-    """Values of alpha; an odd number has alpha = 0, the model itself."""
+    """Number of alphas; an odd number includes alpha = 0, the model itself."""
     reach: Annotated[Number, Field(gt=0)] = 1.0
-    """The largest alpha."""
+    """Largest alpha."""
     directions: Annotated[int, Field(ge=1)] = 1
-    """Random directions; of several, mean and range are drawn."""
+    """Random directions; of several, the mean and the range are drawn."""
 
     def measure(self, subject: MeasuredModel) -> ResultTable:
         from robustbench_cli.figures._landscape_data import landscape

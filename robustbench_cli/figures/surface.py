@@ -22,21 +22,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Page
 
 KEYS = ("loss", "margin", "distance")
-ALONG = {"Linf": "sign of the gradient", "L2": "gradient", "L1": "largest entries of the gradient"}
-"""What the x axis follows, by the norm of the threat."""
+X_LABELS = {
+    "Linf": "sign of the gradient",
+    "L2": "gradient",
+    "L1": "largest entries of the gradient",
+}
+"""Label of the x axis, by the norm of the threat."""
 BOUNDARY: dict[str, Any] = {"color": "#D55E00", "linestyle": "-", "linewidth": 1.8}
 BALL: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.1}
 IMAGE: dict[str, Any] = {"color": "black", "marker": "+", "markersize": 8, "linestyle": ""}
-LINES = {"decision boundary": BOUNDARY, "threat ball": BALL, "the image": IMAGE}
-"""What is drawn over the loss."""
-_ACROSS = 3
-"""Panels side by side."""
-SIDE = 3.3
-"""Inches of one."""
-LETTERS = 40
-"""How many of a run's name fit above one."""
-LEVELS = 20
-"""About so many shades."""
+OVERLAYS = {"decision boundary": BOUNDARY, "threat ball": BALL, "the image": IMAGE}
+"""Legend and style of what is drawn over the loss."""
+_PANELS_PER_ROW = 3
+"""Largest number of panels side by side."""
+PANEL_SIZE = 3.3
+"""Size of one panel, in inches."""
+TITLE_CHARACTERS = 40
+"""Characters of a run's name that fit into one line above a panel."""
+CONTOUR_LEVELS = 20
+"""Approximate number of contour levels."""
 
 
 @FIGURES.register("surface")
@@ -44,18 +48,20 @@ LEVELS = 20
 class LossSurface(MeasuredFigure):
     """Cross-entropy around a test image, along its gradient's direction and a random one.
 
-    The directions are the unit step of steepest ascent (under Linf the gradient's sign, so that
-    eps on its axis is the FGSM image) and random signs (Rademacher), scaled to length 1.
+    x axis: the unit step of steepest ascent (under Linf the gradient's sign, so that eps on this
+    axis is the FGSM image); y axis: random signs (Rademacher), scaled to length 1.  Both in the
+    units of the norm; contours show the loss in nats, lines the decision boundary and the threat
+    ball.
     """
 
     image: Annotated[int, Field(ge=0)] = 0
-    """Which test image, counted from 0."""
+    """Index of the test image, counted from 0."""
     points: Annotated[int, Field(ge=2, le=501)] = 41
-    """Where the loss is measured along each direction; an odd number has one in the middle."""
+    """Number of points along each direction; an odd number includes the image itself."""
     reach: Annotated[Number, Field(gt=0)] = 2.0
-    """How far the plane goes to each side, in eps."""
+    """Largest offset along each direction, in multiples of eps."""
     clip: bool = False
-    """Whether images are clipped to [0, 1], as an attack's are; that folds the plane."""
+    """Clip images to [0, 1], as attacks do; that folds the plane."""
 
     def measure(self, subject: MeasuredModel) -> ResultTable:
         import torch
@@ -88,19 +94,23 @@ class LossSurface(MeasuredFigure):
     def paint(
         self, about: ResultTable, found: Sequence[ResultTable], names: Sequence[str]
     ) -> "Page":
-        """A filled contour for each run, all on one scale; where the prediction turns is a line."""
+        """Return a page: a filled contour plot per run on one scale, with the lines over it."""
         from matplotlib.lines import Line2D
         from matplotlib.ticker import MaxNLocator
 
-        across = min(_ACROSS, len(found))
+        across = min(_PANELS_PER_ROW, len(found))
         down = math.ceil(len(found) / across)
-        page = _style.blank_page(across * (SIDE + 0.55) + 1.2, down * (SIDE + 0.7) + 0.9)
+        page = _style.blank_page(
+            across * (PANEL_SIZE + 0.55) + 1.2, down * (PANEL_SIZE + 0.7) + 0.9
+        )
         highest = max(max(map(max, one["loss"])) for one in found)
-        levels = MaxNLocator(LEVELS, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest or 1.0)
+        levels = MaxNLocator(CONTOUR_LEVELS, steps=[1, 2, 2.5, 5, 10]).tick_values(
+            0, highest or 1.0
+        )
         for place, (one, name) in enumerate(zip(found, names, strict=True), 1):
             axes = page.add_subplot(down, across, place)
             lost = " (wrong everywhere)" if min(map(min, one["margin"])) > 0 else ""
-            named = textwrap.fill(_style.one_line(name) + lost, LETTERS)
+            named = textwrap.fill(_style.one_line(name) + lost, TITLE_CHARACTERS)
             axes.set_title(named, loc="left", fontsize=10)
             filled = _panel(axes, one, about, levels)
         bar = page.colorbar(filled, ax=page.axes, aspect=18 * down, pad=0.02)
@@ -108,7 +118,7 @@ class LossSurface(MeasuredFigure):
         image = f"test image {self.image} (class {_style.one_line(found[0]['class'])})"
         page.suptitle(f"{title(about)}, {image}", fontsize=11)
         page.supylabel(f"random signs ({_unit(about)})", fontsize=10)
-        lines = {text: Line2D([], [], **look) for text, look in LINES.items()}
+        lines = {text: Line2D([], [], **look) for text, look in OVERLAYS.items()}
         _style.legend(page, [*lines.values()], [*lines], page.get_figwidth())
         return page
 
@@ -116,13 +126,14 @@ class LossSurface(MeasuredFigure):
 def _panel(
     axes: "Axes", one: ResultTable, about: ResultTable, levels: Sequence[float]
 ) -> "ContourSet":
+    """Draw one run's contours and lines."""
     from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-    # White around lines, so that they are seen on dark shades, too.
+    # A white border keeps lines visible on dark shades.
     halo: list[AbstractPathEffect] = [withStroke(linewidth=3.5, foreground="white")]
     scale = 255 if _unit(about) == "1/255" else 1
     at = [scale * offset for offset in one["offsets"]]
-    # Rows of the tables follow the gradient, which is to run along the x axis.
+    # Transposed: the first dimension follows the gradient and belongs on the x axis.
     loss, margin, distance = (list(zip(*one[key], strict=True)) for key in KEYS)
     filled = axes.contourf(at, at, loss, levels=levels, cmap="YlGnBu")
     filled.set_edgecolor("face")  # else some viewers show seams
@@ -132,7 +143,7 @@ def _panel(
             axes.contour(at, at, values, levels=[level], **many).set_path_effects(halo)
     axes.plot(0, 0, **IMAGE, path_effects=halo)
     axes.set_aspect("equal")
-    axes.set_xlabel(f"{ALONG[about['norm']]} ({_unit(about)})", fontsize=10)
+    axes.set_xlabel(f"{X_LABELS[about['norm']]} ({_unit(about)})", fontsize=10)
     ticks = [at[-1] * share for share in (-1, -0.5, 0, 0.5, 1)]
     axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
@@ -140,6 +151,7 @@ def _panel(
 
 
 def _unit(about: ResultTable) -> str:
+    """Return the unit of both axes in words."""
     if about["norm"] != "Linf":
         return _style.ell(about["norm"])
     return "1/255" if radius(about["eps"]).endswith("/255") else "pixels in [0, 1]"

@@ -1,4 +1,4 @@
-"""Accuracy over the radius and over the number of steps (Zhang & Wang, 2019), figure 3.
+"""Robust accuracy over the radius and over the number of steps (Zhang & Wang, 2019), figure 3.
 
 https://arxiv.org/abs/1907.10764
 """
@@ -21,14 +21,15 @@ from robustbench_cli.runs.records import Run
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Figure):
-    """Recorded sweeps as curves; without named runs, all of them."""
+    """Base of figures of recorded sweeps; without named runs, of all of them."""
 
     over: ClassVar[str]
+    """The swept quantity: ``eps`` or ``steps``."""
 
     def prepared(self, material: Material) -> Painter:
         recorded = material.recorded()
-        # Training runs stay: they say what an evaluation is called and which seeds belong together.
-        kept = [run for run in recorded.runs if run.kind != "eval" or recorded.asked(run)]
+        # Training runs are kept: they give the names of evaluations and group them by seed.
+        kept = [run for run in recorded.runs if run.kind != "eval" or recorded.selects(run)]
         found = [panel for panel in panels(kept) if panel.over == self.over]
         if not found:
             raise UserError(self._lacking(*recorded.named))
@@ -39,6 +40,7 @@ class Sweep(Figure):
         return partial(paint_sweeps, found)
 
     def _lacking(self, *named: Run) -> str:
+        """Return the message that there is no such sweep, with a command that records one."""
         of = f" of {', '.join(run.id for run in named)}" if named else ""
         run = next(iter(of_kind(named, "train")), None)
         which = f" --run {run.id}" if run else ""
@@ -49,13 +51,13 @@ class Sweep(Figure):
 
     @abstractmethod
     def example(self, run: Run | None) -> str:
-        """Options of an evaluation that records what is missing."""
+        """Return options of an evaluation that records such a sweep."""
 
 
 @FIGURES.register("eps")
 @dataclass(frozen=True, kw_only=True)
 class OverEps(Sweep):
-    """Accuracy over the radius, from recorded sweeps; without named runs, from all."""
+    """Robust accuracy over the radius, from recorded sweeps; without named runs, from all."""
 
     over: ClassVar[str] = "eps"
 
@@ -67,7 +69,8 @@ class OverEps(Sweep):
 @FIGURES.register("steps")
 @dataclass(frozen=True, kw_only=True)
 class OverSteps(Sweep):
-    """Accuracy over the number of attack steps, from recorded sweeps; without named runs, all."""
+    """Robust accuracy over the number of attack steps, from recorded sweeps; without named runs,
+    from all."""
 
     over: ClassVar[str] = "steps"
 

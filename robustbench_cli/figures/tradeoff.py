@@ -1,4 +1,4 @@
-"""What robustness costs: clean against robust accuracy (Zhang et al., 2019), table 4 as a curve.
+"""The trade-off of clean against robust accuracy (Zhang et al., 2019), table 4 as a curve.
 
 https://arxiv.org/abs/1901.08573
 """
@@ -24,12 +24,14 @@ from robustbench_cli.runs.records import Run, same_but_seed
 class TradeOff(Figure):
     """Clean against robust accuracy, from recorded evaluations; without named runs, from all.
 
-    Recipes that differ in one number only, as trades:beta=1 and trades, are joined in its order.
+    x axis: clean accuracy, y axis: robust accuracy, in percent; error bars are standard deviations
+    over seeds.  Recipes that differ in one number only, as trades:beta=1 and trades, are joined in
+    its order.
     """
 
     attack: str = ""
-    """A column of the report, e.g. pgd20; nothing: worst where all rows met the same attacks, else
-    the strongest attack that all of them met."""
+    """Column of the report, e.g. pgd20; empty: worst where all rows met the same attacks, else the
+    strongest attack that all of them met."""
 
     def prepared(self, material: Material) -> Painter:
         found = _rows(material)
@@ -57,11 +59,15 @@ class TradeOff(Figure):
 
 
 def _rows(material: Material) -> list[TableRow]:
-    """Rows of the named runs, or all; raise ``UserError`` where there are none."""
+    """Return the report's rows of the named runs, or of all.
+
+    Raises:
+        UserError: there are none.
+    """
     recorded = material.recorded()
 
     def wanted(run: Run) -> bool:
-        return usual(run) and recorded.asked(run)
+        return usual(run) and recorded.selects(run)
 
     used = {id_ for run in finished(recorded.runs) if wanted(run) for id_ in (run.id, run.parent)}
     lacking = [
@@ -80,21 +86,26 @@ def _rows(material: Material) -> list[TableRow]:
 
 
 def _texts(row: TableRow) -> dict[str, str]:
+    """Return the descriptive columns of a row, by name."""
     return {name: fact.text for name, fact in row.facts.items()}
 
 
 def _measured(row: TableRow) -> dict[str, Cell]:
-    """Accuracies of the weights that training kept, by column."""
+    """Return the accuracies, by column, of the weights that training kept."""
     cells = row.cells.items()
     return {key: c for key, c in cells if isinstance(c, Cell) and not key.endswith(LAST)}
 
 
 def _strongest(found: Sequence[TableRow]) -> str:
-    """worst if it compares, else the lowest column that all rows have; nothing without any."""
+    """Return the column to draw: ``worst`` where it is comparable, else the lowest that all rows
+    have.
+
+    Empty where there is none.
+    """
     measured = [_measured(row) for row in found]
     whole = [{name for name, c in cells.items() if not c.partial} for cells in measured]
     common = set.intersection(*whole)
-    # What each row's own attacks leave is no measure for all rows.
+    # ``worst`` compares only rows that met the same attacks.
     if WORST in common and all(cells.keys() == common for cells in measured):
         return WORST
     attacks = sorted(common - {CLEAN, WORST})
@@ -102,7 +113,7 @@ def _strongest(found: Sequence[TableRow]) -> str:
 
 
 def _notes(found: Sequence[TableRow], shown: Sequence[TableRow], column: str) -> list[str]:
-    """What a panel leaves out, or shows only in part."""
+    """Return messages on the rows that a panel leaves out, or shows without all their seeds."""
     if not column:
         choice = sorted({name for row in found for name in _measured(row)} - {CLEAN, WORST})
         return [f"no attack was tried on all rows; choose one by attack=NAME: {', '.join(choice)}"]
@@ -119,7 +130,11 @@ def _notes(found: Sequence[TableRow], shown: Sequence[TableRow], column: str) ->
 
 
 def curves(found: Sequence[TableRow], column: str) -> tuple[TradeoffCurve, ...]:
-    """Comparable rows, those in one curve that differ in one number; the longest first."""
+    """Return comparable rows as curves, the longest first.
+
+    Rows that differ in one number of the recipe make one curve; each other row makes one of its
+    own.
+    """
     several = len({_texts(row)["model"] for row in found}) > 1
     names = {row.runs: _name(row, several) for row in found}
     alone, groups = list(found), []
@@ -144,7 +159,7 @@ def curves(found: Sequence[TableRow], column: str) -> tuple[TradeoffCurve, ...]:
 
 
 def _families(found: Sequence[TableRow]) -> list[tuple[str, dict[float, TableRow]]]:
-    """For each number of a recipe: the rows that are alike in all else, by its value."""
+    """Return, for each number of a recipe, the rows that are equal in all else, by its value."""
     families: dict[tuple[str, ...], dict[float, TableRow]] = defaultdict(dict)
     for row in found:
         defense = row.config.get("defense", {})
@@ -157,11 +172,12 @@ def _families(found: Sequence[TableRow]) -> list[tuple[str, dict[float, TableRow
 
 
 def _name(row: TableRow, several: bool) -> str:
+    """Return the legend's name of a row; with the model's where there are several models."""
     defense, model = _texts(row)["defense"], _texts(row)["model"]
     return f"{defense} {model}" if several and model not in defense else defense
 
 
 def _without(name: str, key: str) -> str:
-    """``trades:steps=5`` of ``trades:beta=1,steps=5``."""
+    """Remove one parameter of a recipe: ``trades:steps=5`` of ``trades:beta=1,steps=5``."""
     one = rf"{key}=[^,+ ]*"
     return re.sub(rf",{one}|:{one}(?=[+ ]|$)|(?<=:){one},", "", name)
