@@ -25,7 +25,7 @@ from torch import Tensor
 
 from robustbench_cli import __version__
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import devices
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
@@ -247,7 +247,7 @@ def main(
             cw_steps=cw_steps,
             seed=seed,
         )
-        where = train_config.device(device)
+        where = devices.resolve_device(device)
         cases = build(source, size, where)
     except (UserError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -257,7 +257,7 @@ def main(
 
 def describe(source: Source, size: Size, case: Case, where: torch.device) -> dict[str, Any]:
     """Print what is compared on what, and return it for the file."""
-    around = train_config.environment(where)
+    around = devices.run_environment(where)
     right = float((case.predictions(case.x) == case.y).float().mean())
     print(
         f"{around['device_name']}, {around['threads']} threads, torch {around['torch']}\n"

@@ -21,7 +21,7 @@ from case import Source
 from floor import Clock, Floor, Side, floor
 from torch import Tensor
 
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import devices
 from robustbench_cli.config.schema import Training
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
@@ -207,7 +207,7 @@ def main(
     # Theirs is float32 as they run it.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        where = train_config.device(device)
+        where = devices.resolve_device(device)
         source = Source(data=data, root=data_dir, run=None, model=model, width=width, weights=None)
         dataset = source.dataset()
         split = dataset.load("train", data_dir)
@@ -218,12 +218,12 @@ def main(
             data=split.only(slice((steps + 1) * batch_size)),
             batch_size=batch_size,
             inner=inner,
-            precision=train_config.precision(precision, where),  # type: ignore[arg-type]
+            precision=devices.resolve_precision(precision, where),  # type: ignore[arg-type]
             device=where,
         )
     except (UserError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
-    around = train_config.environment(where)
+    around = devices.run_environment(where)
     print(
         f"{around['device_name']}, {around['threads']} threads, torch {around['torch']}\n"
         f"{model}, width {width or 'as usual'}, batches of {batch_size}, {inner} inner steps, "

@@ -18,9 +18,9 @@ from robustbench_cli.api.settings import (
 )
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import check_attacks
-from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import evaluate_shard
-from robustbench_cli.commands.train_config import Place
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.distributed.group import ALONE
@@ -105,10 +105,10 @@ def evaluate(
         data = as_split(images, labels, classes)
         check_attacks(built, config.threat, classes)
         results = out if out is not None else stack.enter_context(tempfile.TemporaryDirectory())
-        request = Request(
+        request = EvalRequest(
             subject=Subject(model=model, name=called, weights=model_digest(model), notes=said),
             config=config,
-            place=Place(out=Path(results), device=str(where)),
+            workspace=Workspace(out=Path(results), device=str(where)),
             command=["evaluate"],
             data=data,
             attacks=built,

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from robustbench_cli.commands.load_model import Choice, find_model
-from robustbench_cli.commands.train_config import Place
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat import Threat
@@ -70,9 +70,9 @@ def load_run(
     Example:
         >>> model = load_run("results/trades-digits-s0").model
     """
-    place = Place(out=Path(results), device="cpu")
-    folder = folders.find_run(None if run is None else str(run), place.out, "train")
-    subject, config = find_model(Choice(run=str(folder), checkpoint=checkpoint), place)
+    workspace = Workspace(out=Path(results), device="cpu")
+    folder = folders.find_run(None if run is None else str(run), workspace.out, "train")
+    subject, config = find_model(Choice(run=str(folder), checkpoint=checkpoint), workspace)
     return TrainedRun(
         model=subject.model.eval(),
         record=records.read(folder),

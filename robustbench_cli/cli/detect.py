@@ -48,12 +48,12 @@ def detect_fit_command(
     from robustbench_cli.cli.display import shown
     from robustbench_cli.commands import detect as detecting
     from robustbench_cli.commands.load_model import Choice
-    from robustbench_cli.commands.train_config import Place
+    from robustbench_cli.commands.workspace import Workspace
 
     asked = detecting.DetectorFitting(
         detector=detector,
         choice=Choice(run=run),
-        place=Place(out=out, data_dir=data_dir, device=device),
+        workspace=Workspace(out=out, data_dir=data_dir, device=device),
         command=sys.argv[1:],
         name=name,
     )

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.cli.options import given
+from robustbench_cli.commands.workspace import Workspace
 
 if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
-    from robustbench_cli.commands.eval_request import Request
+    from robustbench_cli.commands.eval_request import EvalRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +45,22 @@ class EvalOptions:
     changes: list[str]
 
 
-def request(asked: EvalOptions, kind: str) -> "Request":
+def request(asked: EvalOptions, kind: str) -> "EvalRequest":
     """Names resolved, model loaded, configuration validated.
 
     Raises:
         UserError: something that was asked for is unknown, damaged or makes no sense.
     """
-    from robustbench_cli.commands import train_config
+    from robustbench_cli.commands import components
     from robustbench_cli.commands.eval_config import (
         chosen_attacks,
         chosen_certificates,
-        eval_config,
+        resolve_eval_config,
     )
-    from robustbench_cli.commands.eval_request import Request
+    from robustbench_cli.commands.eval_request import EvalRequest
     from robustbench_cli.commands.load_model import Choice, deployed, find_model
 
-    place = train_config.Place(out=asked.out, data_dir=asked.data_dir, device=asked.device)
+    workspace = Workspace(out=asked.out, data_dir=asked.data_dir, device=asked.device)
     options: dict[str, Any] = given(
         restarts=asked.restarts, eot=asked.eot, last_iterate=asked.last_iterate or None
     )
@@ -73,13 +74,15 @@ def request(asked: EvalOptions, kind: str) -> "Request":
         weights=asked.weights,
         dataset=asked.dataset,
     )
-    subject, base = find_model(choice, place)
-    source = find_model(Choice(run=asked.source), place)[0] if asked.source is not None else None
+    subject, base = find_model(choice, workspace)
+    source = (
+        find_model(Choice(run=asked.source), workspace)[0] if asked.source is not None else None
+    )
     dataset = asked.dataset
     typed = given(
         attack=attacks,
         certify=certificates,
-        dataset=train_config.component("dataset", dataset) if dataset is not None else None,
+        dataset=components.component_table("dataset", dataset) if dataset is not None else None,
         threat=given(norm=asked.norm, eps=asked.eps, mask=asked.mask) or None,
         source={"id": source.parent, "weights": source.weights} if source else None,
         sweep=asked.sweep,
@@ -88,12 +91,12 @@ def request(asked: EvalOptions, kind: str) -> "Request":
         batch_size=asked.batch_size,
         seed=asked.seed,
     )
-    config = eval_config(base, typed, asked.changes)
-    return Request(
+    config = resolve_eval_config(base, typed, asked.changes)
+    return EvalRequest(
         subject=deployed(subject, config),
         source=source,
         config=config,
-        place=place,
+        workspace=workspace,
         command=sys.argv[1:],
         name=asked.name,
         kind=kind,  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ def joint_command(
     from robustbench_cli.cli.display import shown
     from robustbench_cli.commands.joint import run_joint as joined
     from robustbench_cli.commands.joint_config import JointOptions
-    from robustbench_cli.commands.train_config import Place
+    from robustbench_cli.commands.workspace import Workspace
     from robustbench_cli.runs import records
 
     asked = JointOptions(
@@ -86,7 +86,7 @@ def joint_command(
             batch_size=batch_size,
             seed=seed,
         ),
-        place=Place(out=out, data_dir=data_dir, device=device),
+        workspace=Workspace(out=out, data_dir=data_dir, device=device),
         command=sys.argv[1:],
         name=name,
     )

@@ -55,13 +55,13 @@ def synth_fit_command(
     """
     from robustbench_cli.cli.display import shown
     from robustbench_cli.commands import synth as making
-    from robustbench_cli.commands.train_config import Place
+    from robustbench_cli.commands.workspace import Workspace
 
     asked = making.GeneratorFitting(
         generator=generator,
         dataset=dataset,
         limit=limit,
-        place=Place(out=out, data_dir=data_dir),
+        workspace=Workspace(out=out, data_dir=data_dir),
         command=sys.argv[1:],
         name=name,
     )
@@ -96,10 +96,10 @@ def synth_sample_command(
     """
     from robustbench_cli.cli.display import shown
     from robustbench_cli.commands import synth as making
-    from robustbench_cli.commands.train_config import Place
+    from robustbench_cli.commands.workspace import Workspace
 
     asked = making.Sampling(
-        run=run, n=n, seed=seed, place=Place(out=out), command=sys.argv[1:], name=name
+        run=run, n=n, seed=seed, workspace=Workspace(out=out), command=sys.argv[1:], name=name
     )
     with shown(quiet) as display, options.interruptible(options.NOTHING):
         path = making.draw_samples(asked, display)

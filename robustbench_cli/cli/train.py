@@ -2,15 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustbench_cli.cli import completion, options
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError
-
-if TYPE_CHECKING:
-    from robustbench_cli.commands.train_config import Place
 
 
 def train_command(
@@ -104,19 +102,19 @@ def train_command(
     advbench train --preset awp-table2-trades-awp --smoke     does it run?
     """
     from robustbench_cli.cli.display import shown
+    from robustbench_cli.commands import components, train_config
     from robustbench_cli.commands import train as command
-    from robustbench_cli.commands import train_config
-    from robustbench_cli.commands.parent_runs import Named
+    from robustbench_cli.commands.parent_runs import ParentNames
 
-    named = Named(init=init, labeller=labeller, teachers=tuple(teacher or ()))
-    place = train_config.Place(out=out, data_dir=data_dir, device=device)
+    named = ParentNames(init=init, labeller=labeller, teachers=tuple(teacher or ()))
+    workspace = Workspace(out=out, data_dir=data_dir, device=device)
     section = options.given(epochs=epochs, batch_size=batch_size, lr=lr)
     threat = options.given(norm=norm, eps=eps, mask=mask)
     typed = options.given(
-        defense=train_config.defense_tables(defense) if defense is not None else None,
-        dataset=train_config.component("dataset", dataset) if dataset is not None else None,
-        model=train_config.component("model", model) if model is not None else None,
-        extra=train_config.component("extra", extra_data) if extra_data is not None else None,
+        defense=components.defense_tables(defense) if defense is not None else None,
+        dataset=components.component_table("dataset", dataset) if dataset is not None else None,
+        model=components.component_table("model", model) if model is not None else None,
+        extra=components.component_table("extra", extra_data) if extra_data is not None else None,
         train=section or None,
         threat=threat or None,
         parents=named.parents(out) or None,
@@ -129,21 +127,23 @@ def train_command(
             raise UserError(
                 "--resume goes on with the settings of the run; other settings cannot be given"
             )
-        with shown(quiet) as display, options.interruptible(_again(resume, place)):
-            folder = command.resume(resume, place, display)
+        with shown(quiet) as display, options.interruptible(_again(resume, workspace)):
+            folder = command.resume(resume, workspace, display)
         options.result(folder)
         return
-    chosen = train_config.train_config(typed, set_ or [], smoke=smoke)
+    chosen = train_config.resolve_train_config(typed, set_ or [], smoke=smoke)
     run_id = name or command.train_run_id(chosen)
     record = out / run_id / "run.json"
-    with shown(quiet) as display, options.interruptible(_again(run_id, place), record):
-        folder = command.run_training(chosen, place, display, command=sys.argv[1:], run_id=run_id)
+    with shown(quiet) as display, options.interruptible(_again(run_id, workspace), record):
+        folder = command.run_training(
+            chosen, workspace, display, command=sys.argv[1:], run_id=run_id
+        )
     options.result(folder)
 
 
-def _again(run: str, place: "Place") -> str:
+def _again(run: str, workspace: Workspace) -> str:
     """How to go on with an interrupted run, with the folders that are not the usual ones."""
     usual = {"out": Path("results"), "data-dir": Path("data")}
-    given = {"out": place.out, "data-dir": place.data_dir}
+    given = {"out": workspace.out, "data-dir": workspace.data_dir}
     more = "".join(f" --{key} {path}" for key, path in given.items() if path != usual[key])
     return f"what is done is kept. Go on with: advbench train --resume {run}{more}"

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from robustbench_cli.commands import adversarial_grid
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_request import Request
-from robustbench_cli.commands.evaluate import CLEAN, Judged, run_evaluation
+from robustbench_cli.commands.eval_request import EvalRequest
+from robustbench_cli.commands.evaluate import CLEAN, FinishedEvaluation, run_evaluation
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.evaluation.stages import Progress
@@ -19,7 +19,7 @@ _SHOWN = 8
 """Examples in the picture."""
 
 
-def run_attack_command(request: Request, display: Display) -> Path:
+def run_attack_command(request: EvalRequest, display: Display) -> Path:
     """Attack the first ``config.n`` test examples; return the folder.
 
     It holds ``adversarial.npz`` (x, x_adv, y, clean, adversarial, norm, step) and
@@ -30,7 +30,7 @@ def run_attack_command(request: Request, display: Display) -> Path:
     """
     images = Images()
 
-    def then(judged: Judged) -> None:
+    def then(judged: FinishedEvaluation) -> None:
         _save(judged, images, request)
 
     return run_evaluation(request, display, keep=images.keep, then=then)
@@ -56,7 +56,7 @@ class Images:
         return x
 
 
-def _save(judged: Judged, images: Images, request: Request) -> None:
+def _save(judged: FinishedEvaluation, images: Images, request: EvalRequest) -> None:
     data = judged.data
     clean, (label, column) = judged.columns.pop(CLEAN), next(iter(judged.columns.items()))
     x, y = data.images(slice(None)).cpu(), data.y.cpu()

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import devices
 from robustbench_cli.commands.attack import Images
+from robustbench_cli.commands.components import component_label
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_request import Request, Subject
-from robustbench_cli.commands.evaluate import CLEAN, Judged, run_evaluation
+from robustbench_cli.commands.eval_request import EvalRequest, Subject
+from robustbench_cli.commands.evaluate import CLEAN, FinishedEvaluation, run_evaluation
 from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.commands.resume import worthless
-from robustbench_cli.commands.train_config import Place, label_of
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
@@ -49,7 +50,7 @@ class DetectorFitting:
 
     detector: str
     choice: Choice
-    place: Place
+    workspace: Workspace
     command: list[str]
     name: str | None = None
 
@@ -62,11 +63,11 @@ def fit_detector(asked: DetectorFitting, display: Display) -> Path:
     Raises:
         UserError: something asked for cannot be had; no folder is left behind.
     """
-    detector, place, began = _built(asked.detector), asked.place, time.perf_counter()
-    where = train_config.device(place.device)
-    subject, base = find_model(asked.choice, place)
-    train = DATASETS.build(spec_of(base["dataset"])).load("train", place.data_dir)
-    data, label = train.to(where), label_of(DETECTORS, detector)
+    detector, workspace, began = _built(asked.detector), asked.workspace, time.perf_counter()
+    where = devices.resolve_device(workspace.device)
+    subject, base = find_model(asked.choice, workspace)
+    train = DATASETS.build(spec_of(base["dataset"])).load("train", workspace.data_dir)
+    data, label = train.to(where), component_label(DETECTORS, detector)
     model = laid_out(subject.model, where)
     check_model(model, data.images(slice(2)), len(data.classes))
     with unchanged_model(model):
@@ -83,12 +84,12 @@ def fit_detector(asked: DetectorFitting, display: Display) -> Path:
         parent=subject.parent,
         subject=subject.name,
         dataset={"name": name, "train": len(train), "train_sha256": train.fingerprint()},
-        environment=train_config.environment(where),
+        environment=devices.run_environment(where),
         weights=subject.weights,
         evaluated=subject.kept,
         n=len(train),
     )
-    folder = folders.new(place.out, fitted.id)
+    folder = folders.new(workspace.out, fitted.id)
     ends = partial(worthless, resumable=False)
     with records.recording(fitted, folder, worthless=ends) as recorder:
         checkpoint.save_tensors(folder / _FITTED, known, {"detector": label})
@@ -97,7 +98,7 @@ def fit_detector(asked: DetectorFitting, display: Display) -> Path:
     return folder
 
 
-def evaluate_detector(request: Request, names: Sequence[str], display: Display) -> Path:
+def evaluate_detector(request: EvalRequest, names: Sequence[str], display: Display) -> Path:
     """Attack a model and score its answers; return the folder.
 
     It holds ``scores.npz``: the classes, and for the clean images and under each attack the
@@ -113,12 +114,12 @@ def evaluate_detector(request: Request, names: Sequence[str], display: Display) 
     """
     if env.world() > 1:
         raise UserError("detect eval keeps all images in one process: run it without torchrun")
-    there = _there(request.subject, request.place.out, display)
+    there = _there(request.subject, request.workspace.out, display)
     chosen = [_chosen(name, there, request.subject) for name in names] or list(there)
     detectors = [_load(*there[label], label) for label in dict.fromkeys(chosen)]
     images = Images()
 
-    def then(judged: Judged) -> None:
+    def then(judged: FinishedEvaluation) -> None:
         _score(judged, request, images, detectors)
 
     return run_evaluation(request, display, keep=images.keep, then=then)
@@ -155,7 +156,7 @@ def _there(subject: Subject, results: Path, display: Display) -> dict[str, tuple
 
 
 def _chosen(text: str, there: Mapping[str, object], subject: Subject) -> str:
-    label = label_of(DETECTORS, _built(text))
+    label = component_label(DETECTORS, _built(text))
     if label not in there:
         raise UserError(
             f"detector {label!r} is not fitted on {subject.parent}, but {', '.join(there)}; fit it "
@@ -170,7 +171,9 @@ def _load(folder: Path, fitted: Run, label: str) -> _Fitted:
     return _Fitted(label, detector, known, fitted.fitted["sha256"])
 
 
-def _score(judged: Judged, request: Request, images: Images, detectors: list[_Fitted]) -> None:
+def _score(
+    judged: FinishedEvaluation, request: EvalRequest, images: Images, detectors: list[_Fitted]
+) -> None:
     """Add to the record how well each detector tells under each attack."""
     data, model = judged.data, request.subject.model
     attacks = [label for label in judged.columns if label != CLEAN]

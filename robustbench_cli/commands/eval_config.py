@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -9,7 +10,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.certificates import CERTIFICATES
-from robustbench_cli.commands.train_config import known, radius_of, tables_of
+from robustbench_cli.commands.components import recipe_tables, with_registered_names
+from robustbench_cli.commands.threat_config import resolve_threat
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import (
     ConfigTable,
@@ -32,7 +34,7 @@ EVALUATION = ("threat", "dataset", "n", "batch_size", "seed", "precision")
 """What ``--set`` may reach in an evaluation: the model is what it is, attacks have --attack."""
 
 
-def eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str]) -> EvalConfig:
+def resolve_eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str]) -> EvalConfig:
     """An evaluation's configuration: the trained run's < flags < ``--set``.
 
     Raises:
@@ -50,8 +52,8 @@ def eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str]) -> Eval
         values["defense"] = _deployed(values.get("defense", {}), measured)
     dataset = DATASETS.build(spec_of(values["dataset"]))
     values["dataset"] = DATASETS.describe(dataset)
-    values["threat"] = radius_of(values.get("threat", {}), dataset)
-    values["sweep"] = _sweep(values.get("sweep", ""), values["threat"])
+    threat = values["threat"] = resolve_threat(values.get("threat", {}), dataset)
+    values["sweep"] = _sweep(values.get("sweep", ""), threat)
     attacks = (ATTACKS.build(spec) for spec in specs_of(values["attack"]))
     values["attack"] = {
         label: ATTACKS.describe(attack)
@@ -61,7 +63,7 @@ def eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str]) -> Eval
         spec.label: CERTIFICATES.describe(CERTIFICATES.build(spec))
         for spec in specs_of(values.get("certify", {}))
     }
-    options = {**values, "mask": values["threat"]["mask"]}
+    options = {**values, "mask": threat.mask}
     for option in ("sweep", "source", "mask"):
         if values["certify"] and options.get(option):
             raise UserError(f"--certify goes without --{option}, which is for attacks")
@@ -79,7 +81,7 @@ def _deployed(defense: ConfigTable, changes: ConfigTable) -> ConfigTable:
                 f"--set defense.{label}.{odd[0]}: an evaluation cannot change how a model was "
                 f"trained{only}"
             )
-    return tables_of(Recipe.build(specs_of(made)))
+    return recipe_tables(Recipe.build(specs_of(made)))
 
 
 SWEPT: Mapping[str, Any] = {
@@ -89,7 +91,7 @@ SWEPT: Mapping[str, Any] = {
 """What ``--sweep`` takes, and which values."""
 
 
-def _sweep(text: str, threat: ConfigTable) -> ConfigTable:
+def _sweep(text: str, threat: Threat) -> ConfigTable:
     """``eps=0,2/255,...,16/255`` as ``{"eps": [...]}``; dots go on with the same difference."""
     name, _, listed = text.partition("=")
     if not text:
@@ -102,8 +104,11 @@ def _sweep(text: str, threat: ConfigTable) -> ConfigTable:
         raise UserError(
             f"--sweep {text!r}: expected numbers, as in eps=0,2/255,...,16/255"
         ) from error
-    for eps in filter(None, swept.get("eps", [])):
-        validated(Threat, {**threat, "eps": eps})
+    try:
+        for eps in filter(None, swept.get("eps", [])):
+            replace(threat, eps=eps)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return swept
 
 
@@ -180,7 +185,7 @@ def _suite(name: str) -> ConfigTable:
             f"suite {name!r} calls an attack {taken[0]!r}: name it, but not {CLEAN!r}, which "
             "stands for the images as they are"
         )
-    attacks: ConfigTable = known(found)["attack"]
+    attacks: ConfigTable = with_registered_names(found)["attack"]
     return attacks
 
 

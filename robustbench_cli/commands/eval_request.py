@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import Attack
-from robustbench_cli.commands.train_config import Place, environment
+from robustbench_cli.commands.devices import run_environment
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, as_recorded
 from robustbench_cli.data import Split
 from robustbench_cli.runs import folders, records
@@ -32,14 +33,14 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class EvalRequest:
     """What one command asks for."""
 
     subject: Subject
     source: Subject | None = None
     """The model that images are crafted on, if it is not the subject."""
     config: EvalConfig
-    place: Place
+    workspace: Workspace
     command: list[str]
     data: Split | None = None
     """Images in memory to evaluate on; None: the test split of ``config.dataset``."""
@@ -52,7 +53,7 @@ class Request:
     """Whether attacks leave an example once it is broken; else they go on to the surest error."""
 
 
-def new_record(request: Request, data: Split, test: Split, where: torch.device) -> Run:
+def new_record(request: EvalRequest, data: Split, test: Split, where: torch.device) -> Run:
     """Return the record of an evaluation that is about to start.
 
     Args:
@@ -76,7 +77,7 @@ def new_record(request: Request, data: Split, test: Split, where: torch.device) 
             "test": len(test),
             "test_sha256": test.fingerprint(),
         },
-        environment=environment(where),
+        environment=run_environment(where),
         weights=subject.weights,
         evaluated=subject.kept,
         n=len(data),

@@ -11,13 +11,13 @@ import torch
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import checks
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import devices
 from robustbench_cli.commands.certify import Certifying
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
-from robustbench_cli.commands.eval_request import Request, new_record
+from robustbench_cli.commands.eval_request import EvalRequest, new_record
 from robustbench_cli.commands.outcomes import arrays_of, fill_unattacked, outcome, robust
-from robustbench_cli.commands.progress import Watched
+from robustbench_cli.commands.progress import AttackProgress
 from robustbench_cli.commands.resume import folder_for, worthless
 from robustbench_cli.commands.sweep import SweepPoint, cut, inherit, points
 from robustbench_cli.config.schema import spec_of
@@ -38,12 +38,12 @@ from robustbench_cli.runs.records import Recorder
 CLEAN = "clean"
 
 
-Keep = Callable[[str, Progress], None]
+ImageCallback = Callable[[str, Progress], None]
 """What to do with the images that the attack of this label finds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class FinishedEvaluation:
     """What an evaluation leaves in memory."""
 
     folder: Path
@@ -53,11 +53,11 @@ class Judged:
 
 
 def run_evaluation(
-    request: Request,
+    request: EvalRequest,
     display: Display,
     *,
-    keep: Keep | None = None,
-    then: Callable[[Judged], None] | None = None,
+    keep: ImageCallback | None = None,
+    then: Callable[[FinishedEvaluation], None] | None = None,
 ) -> Path:
     """Judge every example under every attack; return the evaluation's folder.
 
@@ -69,21 +69,21 @@ def run_evaluation(
             no folder is left behind.  If it does so under attack, what was judged is kept.
         RunError: a verdict is not possible; what was judged is kept.
     """
-    with join_processes(request.place.device) as shard:
+    with join_processes(request.workspace.device) as shard:
         return evaluate_shard(request, shard, display, keep=keep, then=then)
 
 
 def evaluate_shard(
-    request: Request,
+    request: EvalRequest,
     shard: Shard,
     display: Display,
     *,
-    keep: Keep | None = None,
-    then: Callable[[Judged], None] | None = None,
+    keep: ImageCallback | None = None,
+    then: Callable[[FinishedEvaluation], None] | None = None,
 ) -> Path:
     """One process's part of ``run_evaluation``; all of it where the process is alone."""
-    config, place, subject = request.config, request.place, request.subject
-    where = train_config.device(local(place.device))
+    config, workspace, subject = request.config, request.workspace, request.subject
+    where = devices.resolve_device(local(workspace.device))
     test = _test_images(request, shard)
     if config.n > len(test):
         raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
@@ -98,7 +98,7 @@ def evaluate_shard(
     with ExitStack() as stack:
         run_ = new_record(request, data, test, where)
         folder, run_, taken_up = shard.broadcast_from_main(
-            lambda: folder_for(run_, place.out, request.name, display, fresh=keep is not None)
+            lambda: folder_for(run_, workspace.out, request.name, display, fresh=keep is not None)
         )
         if taken_up and shard.is_main:
             display.note(f"going on with {folder.name}")
@@ -115,19 +115,19 @@ def evaluate_shard(
             session.note(note)
         columns = session.run_attacks(todo, keep or (lambda *_: None))
         if then and shard.is_main:
-            then(Judged(folder=folder, data=data, columns=columns, recorder=recorder))
+            then(FinishedEvaluation(folder=folder, data=data, columns=columns, recorder=recorder))
     if shard.is_main:
         session.journal.drop()
     return folder
 
 
-def _test_images(request: Request, shard: Shard) -> Split:
+def _test_images(request: EvalRequest, shard: Shard) -> Split:
     """The images given, or else the test split of the configured data set."""
     if request.data is not None:
         return request.data
     dataset = DATASETS.build(spec_of(request.config.dataset))
     with shard.main_process_first():
-        return dataset.load("test", request.place.data_dir)
+        return dataset.load("test", request.workspace.data_dir)
 
 
 class _Session:
@@ -135,7 +135,7 @@ class _Session:
 
     def __init__(
         self,
-        request: Request,
+        request: EvalRequest,
         data: Split,
         threat: Threat,
         shard: Shard,
@@ -178,7 +178,7 @@ class _Session:
         exact = not (self._verifier.random or self._search.doubt)
         self._prefixes = exact and self._context.early_stop
 
-    def run_attacks(self, todo: list[SweepPoint], keep: Keep) -> dict[str, AttackVerdicts]:
+    def run_attacks(self, todo: list[SweepPoint], keep: ImageCallback) -> dict[str, AttackVerdicts]:
         """Fill every column; the record is written after each."""
         columns = {CLEAN: self._clean()}
         outcomes: dict[str, records.Outcome] = {}
@@ -226,7 +226,11 @@ class _Session:
         return column
 
     def _column(
-        self, point: SweepPoint, stages: list[Stage], columns: dict[str, AttackVerdicts], keep: Keep
+        self,
+        point: SweepPoint,
+        stages: list[Stage],
+        columns: dict[str, AttackVerdicts],
+        keep: ImageCallback,
     ) -> tuple[AttackVerdicts, float]:
         """One attack's verdicts, and the seconds they took."""
         name = str(len(columns))
@@ -245,7 +249,7 @@ class _Session:
         threat = replace(self._context.threat, eps=point.threat.eps)
         context = replace(self._context, threat=threat)
         self.journal.started()
-        watched = Watched(self._display, point, column, clean_, mine, standing, len(stages))
+        watched = AttackProgress(self._display, point, column, clean_, mine, standing, len(stages))
         for progress in run_stages(stages, column, standing, context, self._itself):
             keep(point.label, progress)
             self.journal.moved(name, column, progress.found.rows.numpy())

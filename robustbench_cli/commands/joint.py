@@ -10,11 +10,16 @@ import torch
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import checks
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import devices
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.evaluate import CLEAN
-from robustbench_cli.commands.joint_config import JointConfig, JointOptions, attack_of, resolved
+from robustbench_cli.commands.joint_config import (
+    JointConfig,
+    JointOptions,
+    attack_of,
+    resolve_joint_config,
+)
 from robustbench_cli.commands.resume import folder_for, worthless
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
@@ -56,14 +61,14 @@ def run_joint(asked: JointOptions, display: Display) -> Path:
     """
     if env.world() > 1:
         raise UserError("joint works in one process: run it without torchrun")
-    subjects, config = resolved(asked)
-    attack, where = attack_of(config), train_config.device(asked.place.device)
-    test = DATASETS.build(spec_of(config.dataset)).load("test", asked.place.data_dir)
+    subjects, config = resolve_joint_config(asked)
+    attack, where = attack_of(config), devices.resolve_device(asked.workspace.device)
+    test = DATASETS.build(spec_of(config.dataset)).load("test", asked.workspace.data_dir)
     data = _examples(config, test, where)
     model = _together(subjects, config, data, where, len(test.classes))
     about = _described(asked, subjects, config, test, len(data.y), where)
     with ExitStack() as stack:
-        folder, about, again = folder_for(about, asked.place.out, asked.name, display)
+        folder, about, again = folder_for(about, asked.workspace.out, asked.name, display)
         if again:
             display.note(f"going on with {folder.name}")
         recorder = stack.enter_context(records.recording(about, folder, worthless=worthless))
@@ -142,7 +147,7 @@ def _described(
         seed=config.seed,
         subject=", ".join(each.name for each in subjects),
         dataset={"name": name, "test": len(test), "test_sha256": test.fingerprint()},
-        environment=train_config.environment(where),
+        environment=devices.run_environment(where),
         search="float32",
         n=n,
         notes=notes,

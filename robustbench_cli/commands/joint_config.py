@@ -10,10 +10,10 @@ from pydantic import Field
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.min_max import MinMax
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import threat_config
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.load_model import Choice, find_model
-from robustbench_cli.commands.train_config import Place
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import (
     ConfigTable,
     Positive,
@@ -42,7 +42,7 @@ class JointOptions:
     """More of them."""
     settings: ConfigTable
     """What else there is of a ``JointConfig``."""
-    place: Place
+    workspace: Workspace
     command: list[str]
     name: str | None = None
 
@@ -73,15 +73,15 @@ class JointConfig:
         return [" ".join(names) for names in product(*several)]
 
 
-def resolved(asked: JointOptions) -> tuple[list[Subject], JointConfig]:
+def resolve_joint_config(asked: JointOptions) -> tuple[list[Subject], JointConfig]:
     """The models, and the whole configuration.
 
     Raises:
         UserError: something is unknown, damaged or makes no sense.
     """
-    found = [find_model(Choice(run=each), asked.place) for each in asked.runs]
+    found = [find_model(Choice(run=each), asked.workspace) for each in asked.runs]
     subjects, bases = [subject for subject, _ in found], [base for _, base in found]
-    _same_images(subjects, bases, asked.place)
+    _same_images(subjects, bases, asked.workspace)
     spec = ATTACKS.resolve(Spec.parse(asked.attack))
     attack = ATTACKS.build(Spec(spec.name, {**spec.params, **asked.options}, spec.label))
     transforms: ConfigTable = {}
@@ -97,18 +97,18 @@ def resolved(asked: JointOptions) -> tuple[list[Subject], JointConfig]:
         "transform": transforms,
         "attack": {spec.name: ATTACKS.describe(attack)},
         "dataset": DATASETS.describe(dataset),
-        "threat": train_config.radius_of(values["threat"], dataset),
+        "threat": threat_config.resolve_threat(values["threat"], dataset),
     }
     return subjects, validated(JointConfig, values)
 
 
-def _same_images(subjects: list[Subject], bases: list[ConfigTable], place: Place) -> None:
+def _same_images(subjects: list[Subject], bases: list[ConfigTable], workspace: Workspace) -> None:
     names = [str(each.parent) for each in subjects]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"run {twice[0]!r} is given twice; once is enough")
     tables = [base["dataset"] for base in bases]
-    seen = [DATASETS.build(spec_of(each)).load("test", place.data_dir) for each in tables]
+    seen = [DATASETS.build(spec_of(each)).load("test", workspace.data_dir) for each in tables]
     for name, table, split in zip(names, tables, seen, strict=True):
         if split.fingerprint() != seen[0].fingerprint():
             raise UserError(

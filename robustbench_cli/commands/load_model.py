@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import components
 from robustbench_cli.commands.eval_request import Subject
-from robustbench_cli.commands.train_config import Place
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import ConfigTable, EvalConfig, spec_of, specs_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
@@ -28,7 +28,7 @@ class Choice:
     dataset: str | None = None
 
 
-def find_model(choice: Choice, place: Place) -> tuple[Subject, ConfigTable]:
+def find_model(choice: Choice, workspace: Workspace) -> tuple[Subject, ConfigTable]:
     """The model, and the configuration that an evaluation of it starts from.
 
     Raises:
@@ -37,12 +37,12 @@ def find_model(choice: Choice, place: Place) -> tuple[Subject, ConfigTable]:
     if choice.model is None:
         if choice.weights is not None:
             raise UserError("--weights goes with --model; a run has weights of its own")
-        return _from_run(folders.find_run(choice.run, place.out, "train"), choice.checkpoint)
+        return _from_run(folders.find_run(choice.run, workspace.out, "train"), choice.checkpoint)
     if choice.run is not None:
         raise UserError("--run and --model name two models; give one of them")
     if choice.checkpoint is not None:
         raise UserError("--checkpoint goes with --run; a model has its --weights")
-    return _foreign(choice.model, choice, place)
+    return _foreign(choice.model, choice, workspace)
 
 
 def _from_run(folder: Path, rule: str | None) -> tuple[Subject, ConfigTable]:
@@ -102,7 +102,7 @@ def restore(run: records.Run, folder: Path, kept: records.Checkpoint | None = No
             f"checkpoint {str(path)!r} is damaged or was replaced: its sha256 is not the recorded "
             "one"
         )
-    model = train_config.build_model(run.config, train_config.shape_from(run.dataset["shape"]))
+    model = components.build_model(run.config, components.shape_from_record(run.dataset["shape"]))
     load_weights(model, path)
     Recipe.build(specs_of(run.config["defense"])).deploy(model)
     return model
@@ -118,10 +118,10 @@ def deployed(subject: Subject, config: EvalConfig) -> Subject:
     return replace(subject, notes=(*subject.notes, *said))
 
 
-def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, ConfigTable]:
+def _foreign(text: str, choice: Choice, workspace: Workspace) -> tuple[Subject, ConfigTable]:
     if choice.dataset is None:
         raise UserError("--model needs --dataset: say on which images to attack it")
-    dataset_table = train_config.component("dataset", choice.dataset)
+    dataset_table = components.component_table("dataset", choice.dataset)
     dataset = DATASETS.build(spec_of(dataset_table))
     base: ConfigTable = {"dataset": dataset_table, "defense": {}}
     if ".py:" in text or text.endswith(".py"):
@@ -130,14 +130,14 @@ def _foreign(text: str, choice: Choice, place: Place) -> tuple[Subject, ConfigTa
         source = records.sha256(Path(text.rpartition(":")[0]).expanduser())
         known = f"{digest(model)}+{source}"
         return Subject(model=model, name=text, weights=known), base | {"model": {"name": text}}
-    table = train_config.component("model", text)
+    table = components.component_table("model", text)
     if choice.weights is None:
         if not MODELS.accepts(table["name"], "pretrained"):
             raise UserError(f"--model {text} has no weights of its own: add --weights FILE")
         table |= {"pretrained": True, "new_head": False}
     config = MODELS.build(spec_of(table))
     # Channel statistics are part of a registered model; its weights file holds them, too.
-    shape = shape_of(dataset, dataset.load("train", place.data_dir))
+    shape = shape_of(dataset, dataset.load("train", workspace.data_dir))
     network = config.build(shape)
     if choice.weights is not None:
         config.read(network, choice.weights)

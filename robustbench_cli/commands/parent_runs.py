@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import components
 from robustbench_cli.commands.load_model import restore
 from robustbench_cli.config.schema import ConfigTable, TrainConfig
 from robustbench_cli.core.errors import UserError
@@ -21,7 +21,7 @@ LABELLED_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class ParentNames:
     """What the command line said: run ids or paths."""
 
     init: str | None = None
@@ -49,7 +49,7 @@ def _identity(name: str, out: Path) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Companions:
+class ParentNetworks:
     """The networks of those runs, in evaluation trim and mode, by role."""
 
     by_role: Mapping[str, Classifier]
@@ -88,13 +88,15 @@ class Companions:
         return Split(split.x, torch.cat(answers), classes)
 
 
-def load_parents(parents: ConfigTable, out: Path, shape: Shape, where: torch.device) -> Companions:
+def load_parents(
+    parents: ConfigTable, out: Path, shape: Shape, where: torch.device
+) -> ParentNetworks:
     """The networks that a configuration names.
 
     Raises:
         UserError: a run is gone, its weights are not the recorded ones, or it is for other images.
     """
-    return Companions(
+    return ParentNetworks(
         by_role={role: _network(role, known, out, shape, where) for role, known in parents.items()}
     )
 
@@ -108,7 +110,7 @@ def _network(
         raise UserError(
             f"--{role} {known['run']}: its weights are not the ones this run began with"
         )
-    own = train_config.shape_from(run.dataset["shape"])
+    own = components.shape_from_record(run.dataset["shape"])
     wanted, given = ((s.channels, s.height, s.width, s.classes) for s in (shape, own))
     if wanted[:3] != given[:3] or (wanted != given and role != INIT):
         raise UserError(
@@ -122,7 +124,7 @@ def without_labels(split: Split) -> Split:
     return Split(split.x, torch.full_like(split.y, UNLABELLED), split.classes)
 
 
-def check(recipe: Recipe, config: TrainConfig) -> None:
+def check_parents(recipe: Recipe, config: TrainConfig) -> None:
     """Raise ``UserError`` unless the defense gets the teachers and the labels that it needs."""
     objective = recipe.objective
     count = sum(role.startswith(TEACHER) for role in config.parents)

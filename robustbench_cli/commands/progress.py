@@ -8,7 +8,7 @@ from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 
 
-class Watched:
+class AttackProgress:
     """Tells the display about a column as it fills."""
 
     def __init__(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import components, devices
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.resume import folder_for, worthless
-from robustbench_cli.commands.train_config import Place
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
@@ -34,7 +34,7 @@ class GeneratorFitting:
     generator: str
     dataset: str
     limit: int | None
-    place: Place
+    workspace: Workspace
     command: list[str]
     name: str | None = None
 
@@ -46,7 +46,7 @@ class Sampling:
     run: str
     n: int
     seed: int
-    place: Place
+    workspace: Workspace
     command: list[str]
     name: str | None = None
 
@@ -61,15 +61,15 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
         UserError: something asked for cannot be had; no folder is left behind.
     """
     generator, began = GENERATORS.build(Spec.parse(asked.generator)), time.perf_counter()
-    dataset = DATASETS.build(spec_of(train_config.component("dataset", asked.dataset)))
-    given, test = (dataset.load(split, asked.place.data_dir) for split in ("train", "test"))
+    dataset = DATASETS.build(spec_of(components.component_table("dataset", asked.dataset)))
+    given, test = (dataset.load(split, asked.workspace.data_dir) for split in ("train", "test"))
     given = given.only(slice(asked.limit))
     train = _sampling.unseen(given, test)
     left_out = len(given) - len(train)
     if not len(train):
         raise UserError(f"all {len(given)} training images are in the test split, too")
     known = _sampling.learned(generator, train)
-    name, label = DATASETS.name_of(dataset), train_config.label_of(GENERATORS, generator)
+    name, label = DATASETS.name_of(dataset), components.component_label(GENERATORS, generator)
     run = Run(
         id=asked.name or folders.new_id(f"synth-{GENERATORS.name_of(generator)}", name, 0),
         kind="synth",
@@ -90,11 +90,11 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
             "test_sha256": test.fingerprint(),
             "classes": list(train.classes),
         },
-        environment=train_config.environment(CPU),
+        environment=devices.run_environment(CPU),
         n=len(train),
         notes=[f"{left_out} training images are in the test split, too: left out"] * bool(left_out),
     )
-    folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
+    folder, run, _ = folder_for(run, asked.workspace.out, asked.name, display)
     with records.recording(run, folder, worthless=ENDS) as recorder:
         checkpoint.save_tensors(folder / _FITTED, known, {"generator": label})
         kept = records.filed(folder / _FITTED)
@@ -110,7 +110,7 @@ def draw_samples(asked: Sampling, display: Display) -> Path:
     Raises:
         UserError: there is no such generator, or it is damaged; no folder is left behind.
     """
-    began, source = time.perf_counter(), folders.find_run(asked.run, asked.place.out, "synth")
+    began, source = time.perf_counter(), folders.find_run(asked.run, asked.workspace.out, "synth")
     fitted = records.read(source)
     if not fitted.fitted:
         raise UserError(f"run {fitted.id!r} has no generator; fit one: advbench synth fit gaussian")
@@ -131,11 +131,11 @@ def draw_samples(asked: Sampling, display: Display) -> Path:
         parent=fitted.id,
         subject=label,
         dataset={**fitted.dataset, "extra": asked.n, "extra_sha256": drawn.fingerprint()},
-        environment=train_config.environment(CPU),
+        environment=devices.run_environment(CPU),
         weights=fitted.fitted["sha256"],
         n=asked.n,
     )
-    folder, run, _ = folder_for(run, asked.place.out, asked.name, display)
+    folder, run, _ = folder_for(run, asked.workspace.out, asked.name, display)
     with records.recording(run, folder, worthless=ENDS) as recorder:
         arrays = {"image": images.numpy(), "label": labels.numpy()}
         path = write_arrays(folder / SAMPLES, arrays)

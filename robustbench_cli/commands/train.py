@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from robustbench_cli.commands import parent_runs, train_config
+from robustbench_cli.commands import components, devices, parent_runs
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.parent_runs import Companions
-from robustbench_cli.commands.train_config import Place
+from robustbench_cli.commands.parent_runs import ParentNetworks
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import TrainConfig, as_recorded, spec_of, specs_of, validated
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import stream_generator, stream_key
@@ -31,7 +31,7 @@ from robustbench_cli.training.trainer import Trainer
 
 
 def run_training(
-    config: TrainConfig, place: Place, display: Display, *, command: list[str], run_id: str
+    config: TrainConfig, workspace: Workspace, display: Display, *, command: list[str], run_id: str
 ) -> Path:
     """Train from the beginning; return the run's folder.
 
@@ -39,12 +39,12 @@ def run_training(
         UserError: something asked for cannot be had; no folder is left behind.
         RunError: training failed; what was finished is kept.
     """
-    train_config.deterministic(config.train.deterministic)
-    with join_processes(place.device) as shard:
-        where = train_config.device(local(place.device))
-        config = replace(config, precision=train_config.precision(config.precision, where))
+    devices.use_deterministic_algorithms(config.train.deterministic)
+    with join_processes(workspace.device) as shard:
+        where = devices.resolve_device(local(workspace.device))
+        config = replace(config, precision=devices.resolve_precision(config.precision, where))
         with shard.main_process_first():  # data may have to be downloaded
-            prepared = _prepare(config, place, where, shard)
+            prepared = _prepare(config, workspace, where, shard)
         run = Run(
             id=run_id,
             kind="train",
@@ -52,11 +52,11 @@ def run_training(
             command=command,
             config=as_recorded(config),
             seed=config.seed,
-            subject=train_config.subject(config.defense),
+            subject=components.recipe_label(config.defense),
             dataset=prepared.describe(),
-            environment=train_config.environment(where),
+            environment=devices.run_environment(where),
         )
-        folder = shard.broadcast_from_main(lambda: folders.new(place.out, run_id))
+        folder = shard.broadcast_from_main(lambda: folders.new(workspace.out, run_id))
         return _carry_on(run, folder, prepared, display)
 
 
@@ -65,32 +65,32 @@ def train_run_id(config: TrainConfig) -> str:
     return folders.new_id("+".join(config.defense), config.dataset["name"], config.seed)
 
 
-def resume(name: str, place: Place, display: Display) -> Path:
+def resume(name: str, workspace: Workspace, display: Display) -> Path:
     """Go on with an interrupted run, with the configuration it was started with.
 
     Raises:
         UserError: no such run, it is finished, or its data or state are not what they were.
     """
-    with join_processes(place.device) as shard:
-        return _resumed(name, place, shard, display)
+    with join_processes(workspace.device) as shard:
+        return _resumed(name, workspace, shard, display)
 
 
-def _resumed(name: str, place: Place, shard: Shard, display: Display) -> Path:
-    folder = folders.find_run(name, place.out, "train")
+def _resumed(name: str, workspace: Workspace, shard: Shard, display: Display) -> Path:
+    folder = folders.find_run(name, workspace.out, "train")
     run = shard.broadcast_from_main(lambda: records.read(folder))
     if run.status == "ok":
         raise UserError(f"run {run.id!r} is finished; to train anew, leave --resume out")
     config = validated(TrainConfig, run.config)
-    train_config.deterministic(config.train.deterministic)
-    where = train_config.device(local(place.device))
+    devices.use_deterministic_algorithms(config.train.deterministic)
+    where = devices.resolve_device(local(workspace.device))
     with shard.main_process_first():
-        prepared = _prepare(config, place, where, shard)
+        prepared = _prepare(config, workspace, where, shard)
     if prepared.describe() != run.dataset:
         raise UserError(
             f"run {run.id!r} was started on other data than {run.config['dataset']['name']!r} "
             f"holds now (fingerprints differ)"
         )
-    again = {"from_epoch": len(run.history) + 1, **train_config.environment(where)}
+    again = {"from_epoch": len(run.history) + 1, **devices.run_environment(where)}
     run = replace(run, resumed=[*run.resumed, again])
     return _carry_on(run, folder, prepared, display)
 
@@ -124,16 +124,19 @@ class _Prepared:
 
 
 def _prepare(
-    config: TrainConfig, place: Place, where: torch.device, shard: Shard = ALONE
+    config: TrainConfig, workspace: Workspace, where: torch.device, shard: Shard = ALONE
 ) -> _Prepared:
     dataset = DATASETS.build(spec_of(config.dataset))
-    train, test = dataset.load("train", place.data_dir), dataset.load("test", place.data_dir)
+    train, test = (
+        dataset.load("train", workspace.data_dir),
+        dataset.load("test", workspace.data_dir),
+    )
     if config.train.limit:
         train = train.only(slice(config.train.limit))
     shape = shape_of(dataset, train)
     torch.manual_seed(stream_key(config.seed, "weights"))
-    model = laid_out(train_config.build_model(asdict(config), shape), where)
-    known = parent_runs.load_parents(config.parents, place.out, shape, where)
+    model = laid_out(components.build_model(asdict(config), shape), where)
+    known = parent_runs.load_parents(config.parents, workspace.out, shape, where)
     known.start(model)
     check_model(model, test.images(slice(2)).to(where), shape.classes)
     model.low_precision = config.precision == "bf16"
@@ -141,14 +144,14 @@ def _prepare(
     if len(data) < 2:
         raise UserError(f"training needs at least 2 examples, {len(data)} are left")
     recipe = Recipe.build(specs_of(config.defense))
-    parent_runs.check(recipe, config)
+    parent_runs.check_parents(recipe, config)
     _check_shared(recipe, shard)
     aids = recipe.auxiliaries(
         Setting(
             model=model,
             shape=shape,
             batch_size=config.train.batch_size,
-            fresh=lambda: train_config.build_model(asdict(config), shape),
+            fresh=lambda: components.build_model(asdict(config), shape),
         )
     )
     aids = aids.to(where)
@@ -158,7 +161,7 @@ def _prepare(
     trainer = Trainer(
         model=model,
         recipe=recipe,
-        pool=_pool(config, place, known, train, where),
+        pool=_pool(config, workspace, known, train, where),
         teachers=known.teachers,
         auxiliaries=aids,
         optimizer=optimizer,
@@ -186,7 +189,11 @@ def _check_shared(recipe: Recipe, shard: Shard) -> None:
 
 
 def _pool(
-    config: TrainConfig, place: Place, known: Companions, train: Split, where: torch.device
+    config: TrainConfig,
+    workspace: Workspace,
+    known: ParentNetworks,
+    train: Split,
+    where: torch.device,
 ) -> Pool | None:
     """The extra data, labelled as asked for; None where there is none."""
     labelled = parent_runs.LABELLER in config.parents
@@ -196,7 +203,7 @@ def _pool(
         return None
     if not config.train.extra_share:
         return None
-    found = DATASETS.build(spec_of(config.extra)).pool(place.data_dir)
+    found = DATASETS.build(spec_of(config.extra)).pool(workspace.data_dir)
     if found.x.shape[1:] != train.x.shape[1:]:
         raise UserError(
             f"--extra-data has images of {tuple(found.x.shape[1:])}, the data set of "

@@ -31,12 +31,12 @@ def _filled(run: Run) -> Run:
 
 
 def _training(run: Run) -> Run:
-    from robustbench_cli.commands.train_config import described, tables_of
+    from robustbench_cli.commands.components import recipe_tables, with_all_parameters
     from robustbench_cli.config.schema import TrainConfig, as_recorded, specs_of, validated
     from robustbench_cli.defenses import Recipe
 
-    made = tables_of(Recipe.build(specs_of(run.config["defense"])))
-    config = validated(TrainConfig, {**described(run.config), "defense": made})
+    made = recipe_tables(Recipe.build(specs_of(run.config["defense"])))
+    config = validated(TrainConfig, {**with_all_parameters(run.config), "defense": made})
     return replace(run, config=as_json(as_recorded(config)))
 
 

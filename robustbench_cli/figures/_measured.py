@@ -111,14 +111,14 @@ class MeasuredFigure(Figure):
         self, folder: Path, run: Run, about: ResultTable, material: Material
     ) -> MeasuredModel:
         """Load the model of a run onto the device."""
-        from robustbench_cli.commands import train_config
+        from robustbench_cli.commands import devices
         from robustbench_cli.commands.load_model import restore
         from robustbench_cli.config.schema import spec_of, validated
         from robustbench_cli.core.threat import Threat
         from robustbench_cli.data import DATASETS
         from robustbench_cli.models.layout import laid_out
 
-        where = train_config.device(material.device)
+        where = devices.resolve_device(material.device)
         threat = validated(Threat, {"norm": about["norm"], "eps": about["eps"]})
         model = laid_out(restore(run, folder), where)
         return MeasuredModel(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from robustbench_cli.cli import main
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import components, train_config
 from robustbench_cli.commands.eval_config import chosen_attacks
 from robustbench_cli.config import presets
 from robustbench_cli.runs import folders
@@ -52,23 +52,23 @@ def test_a_flag_beats_the_preset_even_when_it_is_falsy(tmp_path):
         "seed = 7\n[defense.trades]\nbeta = 3\n[defense.awp]\ngamma = 0.02\nwarmup = 0\n"
         "[threat]\neps = '0.1'\n[train]\nepochs = 9\n"
     )
-    chosen = train_config.train_config({"preset": str(preset), "seed": 0}, [])
+    chosen = train_config.resolve_train_config({"preset": str(preset), "seed": 0}, [])
     assert (chosen.seed, chosen.train.epochs, chosen.threat.eps) == (0, 9, 0.1)
     assert chosen.defense["trades"]["beta"] == 3.0
     assert chosen.preset == "p"
     # Naming the recipe decides the parts; what the preset says of them stays.
-    only = train_config.train_config(
-        {"preset": str(preset), "defense": train_config.defense_tables("trades")}, []
+    only = train_config.resolve_train_config(
+        {"preset": str(preset), "defense": components.defense_tables("trades")}, []
     )
     assert list(only.defense) == ["trades"]
     assert only.defense["trades"]["beta"] == 3.0
-    typed = train_config.defense_tables("trades:beta=1+awp")
-    both = train_config.train_config(
+    typed = components.defense_tables("trades:beta=1+awp")
+    both = train_config.resolve_train_config(
         {"preset": str(preset), "defense": typed}, ["defense.awp.gamma=0"]
     )
     assert (both.defense["trades"]["beta"], both.defense["awp"]["gamma"]) == (1.0, 0.0)
-    other = train_config.train_config(
-        {"preset": str(preset), "defense": train_config.defense_tables("mart")}, []
+    other = train_config.resolve_train_config(
+        {"preset": str(preset), "defense": components.defense_tables("mart")}, []
     )
     assert list(other.defense) == ["mart"]
     assert other.defense["mart"]["beta"] == 6.0
@@ -150,7 +150,7 @@ def test_report_has_a_row_per_run(results, capsys):
 def test_every_preset_resolves_and_names_its_source(name, asking):
     text = presets.preset_file(name).read_text()
     assert "https://" in text
-    chosen = train_config.train_config(asking(name), [])
+    chosen = train_config.resolve_train_config(asking(name), [])
     assert chosen.preset == name
     assert presets.preset_summary(name)
 

@@ -392,7 +392,7 @@ def test_ctrl_c_says_how_to_go_on(advbench, tmp_path, monkeypatch):
     assert out.strip() == "results/x"
 
 
-@pytest.mark.parametrize("at", ["commands.train._prepare", "commands.train_config.environment"])
+@pytest.mark.parametrize("at", ["commands.train._prepare", "commands.devices.run_environment"])
 def test_ctrl_c_before_there_is_a_record_leaves_nothing(at, advbench, tmp_path, monkeypatch):
     monkeypatch.setattr(f"robustbench_cli.{at}", interrupt)
     code, _, err = advbench("train", "standard", "--name", "x", *SMALL)

@@ -6,7 +6,7 @@ import pytest
 
 from robustbench_cli.cli import main, program
 from robustbench_cli.cli.bench import taken
-from robustbench_cli.commands import bench, train_config
+from robustbench_cli.commands import bench, components, train_config
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
@@ -107,11 +107,11 @@ def test_every_command_of_a_shipped_bench_is_one(name):
                 continue
             asked = parsed[0]
             typed = {
-                "defense": train_config.defense_tables(asked["defense"]),
-                "dataset": train_config.component("dataset", asked["dataset"]),
+                "defense": components.defense_tables(asked["defense"]),
+                "dataset": components.component_table("dataset", asked["dataset"]),
                 "train": {k: asked[k] for k in ("epochs", "batch_size", "lr") if asked[k]},
             }
-            config = train_config.train_config(typed, asked["set_"] or [])
+            config = train_config.resolve_train_config(typed, asked["set_"] or [])
             assert DATASETS.build(spec_of(config.dataset))
             recipe = Recipe.build(specs_of(config.defense))
             assert recipe.objective.teachers == len(asked["teacher"] or ())

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from robustbench_cli.certificates.smoothing import Smoothing
-from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_config import chosen_attacks, chosen_certificates, eval_config
-from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.eval_config import (
+    chosen_attacks,
+    chosen_certificates,
+    resolve_eval_config,
+)
+from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import run_evaluation
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
@@ -31,15 +35,15 @@ def config(*certificates, attacks=(), options=None, **more):
         "threat": {"eps": 2 / 255},
         "n": 24,
     }
-    return eval_config(BASE, {**typed, **more}, [])
+    return resolve_eval_config(BASE, {**typed, **more}, [])
 
 
 def certified(out, net, chosen, display=None):
     """The record and the arrays."""
-    request = Request(
+    request = EvalRequest(
         subject=Subject(model=net, name="net", weights=digest(net)),
         config=chosen,
-        place=train_config.Place(out=out, device="cpu"),
+        workspace=Workspace(out=out, device="cpu"),
         command=["x"],
     )
     folder = run_evaluation(request, display or Display())

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from robustbench_cli.cli import main
-from robustbench_cli.commands.eval_config import eval_config
+from robustbench_cli.commands.eval_config import resolve_eval_config
 from robustbench_cli.commands.load_model import Choice, deployed, find_model
-from robustbench_cli.commands.train_config import Place
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.report.robustness_table import rows
 from robustbench_cli.runs import folders, records
 
@@ -60,11 +60,11 @@ def test_measurements_at_two_scales_are_two_rows(out):
 
 
 def test_logits_are_the_cosines_times_the_scale_that_was_asked_for(out):
-    place, x = Place(out=out), torch.rand(4, 1, 8, 8)
+    workspace, x = Workspace(out=out), torch.rand(4, 1, 8, 8)
     logits = {}
     for scale in ("0", "1", "3"):
-        subject, base = find_model(Choice(run="net"), place)
-        config = eval_config(base, {"attack": ATTACK}, [f"defense.he.eval_scale={scale}"])
+        subject, base = find_model(Choice(run="net"), workspace)
+        config = resolve_eval_config(base, {"attack": ATTACK}, [f"defense.he.eval_scale={scale}"])
         with torch.no_grad():
             logits[scale] = deployed(subject, config).model.eval()(x)
     assert logits["1"].abs().max() <= 1 + 1e-6

@@ -5,9 +5,10 @@ import os
 import pytest
 import torch
 
+from robustbench_cli.commands import components, train_config
 from robustbench_cli.commands import train as train_command
-from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.runs import records
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -27,12 +28,14 @@ def _as_it_was(monkeypatch):
 def train(out, *, deterministic, name="run", display=None):
     """The weights' sha256."""
     pairs = [*SMALL, f"train.deterministic={deterministic}"]
-    config = train_config.train_config(
-        {"defense": train_config.defense_tables("trades:steps=2+mixup"), "seed": 0}, pairs
+    config = train_config.resolve_train_config(
+        {"defense": components.defense_tables("trades:steps=2+mixup"), "seed": 0}, pairs
     )
-    place = train_config.Place(out=out, device="cpu")
+    workspace = Workspace(out=out, device="cpu")
     return kept(
-        train_command.run_training(config, place, display or Display(), command=["x"], run_id=name)
+        train_command.run_training(
+            config, workspace, display or Display(), command=["x"], run_id=name
+        )
     )
 
 
@@ -66,7 +69,7 @@ def test_a_run_that_goes_on_tells_both_again(tmp_path, monkeypatch, stopping):
         train(tmp_path, deterministic="true", name="cut", display=stopping(1))
     monkeypatch.delenv(CUBLAS)
     torch.use_deterministic_algorithms(False)
-    place = train_config.Place(out=tmp_path, device="cpu")
-    assert kept(train_command.resume("cut", place, Display())) == whole
+    workspace = Workspace(out=tmp_path, device="cpu")
+    assert kept(train_command.resume("cut", workspace, Display())) == whole
     assert os.environ[CUBLAS] == ":4096:8"
     assert torch.are_deterministic_algorithms_enabled()

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from robustbench_cli.attacks import ATTACKS, Iterated
-from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
-from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
+from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import run_evaluation
 from robustbench_cli.commands.sweep import points
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.evaluation import search_model, verifier
@@ -32,7 +32,7 @@ BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
 
 def config(*attacks, **more):
     typed = {"attack": chosen_attacks(list(attacks), None, {}), "threat": {"eps": 0.12}, "n": 40}
-    return eval_config(BASE, {**typed, **more}, [])
+    return resolve_eval_config(BASE, {**typed, **more}, [])
 
 
 def subject(net, name="net"):
@@ -41,11 +41,11 @@ def subject(net, name="net"):
 
 def evaluated(out, net, chosen, source=None):
     """The record and the verdicts."""
-    request = Request(
+    request = EvalRequest(
         subject=subject(net),
         source=source,
         config=chosen,
-        place=train_config.Place(out=out, device="cpu"),
+        workspace=Workspace(out=out, device="cpu"),
         command=["x"],
     )
     folder = run_evaluation(request, Display())
@@ -330,10 +330,10 @@ class Told(Display):
 @pytest.mark.parametrize("random", [False, True])
 def test_the_accuracy_told_meanwhile_ends_as_the_one_recorded(random, tmp_path, net):
     net = Noisy(net, 0.2) if random else net
-    request = Request(
+    request = EvalRequest(
         subject=subject(net),
         config=config("deepfool", "pgd5", "ensemble:apgd-t-3/square30", n=6 if random else 40),
-        place=train_config.Place(out=tmp_path, device="cpu"),
+        workspace=Workspace(out=tmp_path, device="cpu"),
         command=["x"],
     )
     told = Told()

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
-from robustbench_cli.commands.eval_request import Request, Subject
+from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
+from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import run_evaluation
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.models.weights import digest
 from robustbench_cli.runs import records
@@ -27,11 +27,11 @@ def evaluated(out, net, attack, source=None, **more):
         each and Subject(model=each, name=name, weights=digest(each))
         for name, each in (("net", net), ("other", source))
     ]
-    request = Request(
+    request = EvalRequest(
         subject=models[0],
         source=models[1],
-        config=eval_config(BASE, typed, []),
-        place=train_config.Place(out=out, device="cpu"),
+        config=resolve_eval_config(BASE, typed, []),
+        workspace=Workspace(out=out, device="cpu"),
         command=["x"],
     )
     return records.read(run_evaluation(request, Display()))

@@ -41,7 +41,7 @@ def on_four(out):
 
 
 def loaded(out, **parents):
-    named = parent_runs.Named(**parents).parents(out)
+    named = parent_runs.ParentNames(**parents).parents(out)
     return parent_runs.load_parents(
         named, out, Shape(1, 8, 8, 4, (0.2,), (0.7,)), torch.device("cpu")
     )

@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from robustbench_cli.cli import main
+from robustbench_cli.commands import components, train_config
 from robustbench_cli.commands import train as train_command
-from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
 from robustbench_cli.runs import folders, records
@@ -153,17 +154,17 @@ def test_what_needs_labels_refuses_a_pool_without(tmp_path, capsys):
 
 @pytest.mark.parametrize("stop", [(2,), (1, 2), (0, 3)])
 def test_free_at_goes_on_with_the_perturbation_it_had(stop, stopping, tmp_path):
-    typed = {"defense": train_config.defense_tables("free-at:replays=3"), "seed": 0}
-    config = train_config.train_config(typed, [*SMALL, "train.epochs=3"])
-    place = train_config.Place(out=tmp_path, device="cpu")
+    typed = {"defense": components.defense_tables("free-at:replays=3"), "seed": 0}
+    config = train_config.resolve_train_config(typed, [*SMALL, "train.epochs=3"])
+    workspace = Workspace(out=tmp_path, device="cpu")
 
     def begin(name, display):
-        return train_command.run_training(config, place, display, command=["x"], run_id=name)
+        return train_command.run_training(config, workspace, display, command=["x"], run_id=name)
 
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
         begin("cut", stopping(*stop))
-    cut = train_command.resume("cut", place, Display())
+    cut = train_command.resume("cut", workspace, Display())
     assert records.sha256(cut / "model.safetensors") == records.sha256(whole / "model.safetensors")
     (left, _), (right, _) = (checkpoint.load_tensors(folder / AIDS) for folder in (cut, whole))
     delta = right["FreeAT.delta"]

@@ -3,10 +3,11 @@
 import pytest
 
 from robustbench_cli.cli import main
+from robustbench_cli.commands import components, train_config
 from robustbench_cli.commands import train as train_command
-from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.load_model import restore
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.runs import folders, records
 
 SMALL = ["train.limit=300", "train.probe=100", "train.batch_size=50", "train.lr=0.005"]
@@ -88,16 +89,16 @@ class Stop(Display):
 )
 def test_an_interrupted_run_resumes_to_the_same_weights(defense, optimizer, tmp_path):
     """Both of cot's momenta are kept; the random directions are drawn again as they were."""
-    typed = {"defense": train_config.defense_tables(defense), "seed": 0}
+    typed = {"defense": components.defense_tables(defense), "seed": 0}
     changes = ["train.limit=150", "train.epochs=2", f"optimizer.name={optimizer}"]
-    config = train_config.train_config(typed, [*SMALL, *changes])
-    place = train_config.Place(out=tmp_path, device="cpu")
+    config = train_config.resolve_train_config(typed, [*SMALL, *changes])
+    workspace = Workspace(out=tmp_path, device="cpu")
 
     def begin(name, display):
-        return train_command.run_training(config, place, display, command=["x"], run_id=name)
+        return train_command.run_training(config, workspace, display, command=["x"], run_id=name)
 
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
         begin("cut", Stop(4))
-    cut = train_command.resume("cut", place, Display())
+    cut = train_command.resume("cut", workspace, Display())
     assert records.sha256(cut / "model.safetensors") == records.sha256(whole / "model.safetensors")

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from robustbench_cli.commands import components, devices, train_config
 from robustbench_cli.commands import evaluate as eval_command
 from robustbench_cli.commands import train as train_command
-from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
-from robustbench_cli.commands.eval_request import Request
+from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
+from robustbench_cli.commands.eval_request import EvalRequest
 from robustbench_cli.commands.load_model import Choice, find_model
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.evaluation import journal
 from robustbench_cli.evaluation.journal import read_arrays
@@ -30,24 +31,24 @@ SMALL = ["train.epochs=3", "train.limit=200", "train.probe=50", "model.width=4"]
 
 
 def config(defense="pgd-at:steps=2", *settings, seed=0):
-    return train_config.train_config(
-        {"defense": train_config.defense_tables(defense), "seed": seed}, [*SMALL, *settings]
+    return train_config.resolve_train_config(
+        {"defense": components.defense_tables(defense), "seed": seed}, [*SMALL, *settings]
     )
 
 
 def train(out, chosen, name="run", display=None):
-    place = train_config.Place(out=out, device="cpu")
+    workspace = Workspace(out=out, device="cpu")
     return train_command.run_training(
-        chosen, place, display or Display(), command=["x"], run_id=name
+        chosen, workspace, display or Display(), command=["x"], run_id=name
     )
 
 
 def evaluate(out, run, attacks, n=60, batch_size=20, display=None, **more):
-    place = train_config.Place(out=out, device="cpu")
-    subject, base = find_model(Choice(run=run), place)
+    workspace = Workspace(out=out, device="cpu")
+    subject, base = find_model(Choice(run=run), workspace)
     typed = {"attack": chosen_attacks(attacks, None, {})}
-    chosen = eval_config(base, {**typed, "n": n, "batch_size": batch_size, **more}, [])
-    request = Request(subject=subject, config=chosen, place=place, command=["x"])
+    chosen = resolve_eval_config(base, {**typed, "n": n, "batch_size": batch_size, **more}, [])
+    request = EvalRequest(subject=subject, config=chosen, workspace=workspace, command=["x"])
     return eval_command.run_evaluation(request, display or Display())
 
 
@@ -115,8 +116,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(stop, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, chosen, "cut", stop)
     assert records.read(tmp_path / "cut").status == "interrupted"
-    place = train_config.Place(out=tmp_path, device="cpu")
-    cut = train_command.resume("cut", place, Display())
+    workspace = Workspace(out=tmp_path, device="cpu")
+    cut = train_command.resume("cut", workspace, Display())
     assert weights(cut) == weights(whole)
     a, b = (records.read(f) for f in (cut, whole))
     timing = {"seconds", "train_seconds"}
@@ -126,7 +127,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(stop, tmp_path):
         }
     assert a.checkpoint == b.checkpoint
     with pytest.raises(UserError, match="is finished"):
-        train_command.resume("cut", place, Display())
+        train_command.resume("cut", workspace, Display())
 
 
 def test_best_keeps_the_epoch_with_the_best_held_out_robustness(tmp_path):
@@ -147,11 +148,11 @@ def test_a_fixed_epoch_and_the_oracle_say_so(tmp_path):
 
 
 def test_the_held_out_split_is_disjoint_and_the_same_for_every_seed(tmp_path):
-    place = train_config.Place(out=tmp_path, device="cpu")
+    workspace = Workspace(out=tmp_path, device="cpu")
     held = []
     for seed in (0, 1):
         chosen = config("standard", "train.validation=50", seed=seed)
-        trainer = train_command._prepare(chosen, place, torch.device("cpu")).trainer
+        trainer = train_command._prepare(chosen, workspace, torch.device("cpu")).trainer
         assert len(trainer.data) == 150
         assert len(trainer.held_out) == 50
         held.append(trainer.held_out.fingerprint())
@@ -196,20 +197,22 @@ def test_verdicts_are_recorded_per_example_and_add_up(trained):
 
 
 def test_a_named_evaluation_goes_on_under_its_name(trained, tmp_path):
-    place = train_config.Place(out=tmp_path, device="cpu")
-    subject, base = find_model(Choice(run=str(trained)), place)
+    workspace = Workspace(out=tmp_path, device="cpu")
+    subject, base = find_model(Choice(run=str(trained)), workspace)
     typed = {"attack": chosen_attacks(["pgd4"], None, {}), "batch_size": 20, "n": 60}
-    chosen = eval_config(base, typed, [])
+    chosen = resolve_eval_config(base, typed, [])
 
     def judge(display):
-        request = Request(subject=subject, config=chosen, place=place, command=[], name="mine")
+        request = EvalRequest(
+            subject=subject, config=chosen, workspace=workspace, command=[], name="mine"
+        )
         return eval_command.run_evaluation(request, display)
 
     with pytest.raises(KeyboardInterrupt):
         judge(Stop(batches=4))
     done = records.read(judge(Display()))
     assert done.status == "ok"
-    assert done.resumed == [train_config.environment(train_config.device("cpu"))]
+    assert done.resumed == [devices.run_environment(devices.resolve_device("cpu"))]
     with pytest.raises(UserError, match="choose another --name"):
         judge(Display())
 
@@ -257,9 +260,9 @@ def test_a_killed_process_loses_no_finished_epoch(tmp_path):
     process.wait()
     if records.read(tmp_path / "cut").status == "ok":
         pytest.skip("the run finished before it could be killed")
-    place = train_config.Place(out=tmp_path, device="cpu")
+    workspace = Workspace(out=tmp_path, device="cpu")
     torch.set_num_threads(1)
-    cut = train_command.resume("cut", place, Display())
+    cut = train_command.resume("cut", workspace, Display())
     whole = train(tmp_path, config("pgd-at:steps=2", "train.epochs=4"), "whole")
     assert weights(cut) == weights(whole)
 
@@ -281,12 +284,12 @@ def test_a_damaged_or_swapped_checkpoint_is_named(trained, tmp_path):
     shutil.copytree(trained, copy)
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
-    place = train_config.Place(out=tmp_path, device="cpu")
+    workspace = Workspace(out=tmp_path, device="cpu")
     with pytest.raises(UserError, match=r"model\.safetensors' is damaged or was replaced"):
-        find_model(Choice(run=str(copy)), place)
+        find_model(Choice(run=str(copy)), workspace)
     path.unlink()
     with pytest.raises(UserError, match="is missing"):
-        find_model(Choice(run=str(copy)), place)
+        find_model(Choice(run=str(copy)), workspace)
 
 
 def test_a_damaged_record_is_named(tmp_path, trained):

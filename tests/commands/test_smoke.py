@@ -29,7 +29,8 @@ def test_a_preset_trains_on_a_few_digits(name, tmp_path):
     run = records.read(tmp_path / "run")
     assert (run.status, run.config["preset"], run.dataset["name"]) == ("ok", name, "digits")
     assert (
-        run.config["defense"] == train_config.train_config({"preset": name}, [], smoke=True).defense
+        run.config["defense"]
+        == train_config.resolve_train_config({"preset": name}, [], smoke=True).defense
     )
     assert [row["epoch"] for row in run.history] == [1, 2]
     assert all(math.isfinite(row["loss"]) for row in run.history)

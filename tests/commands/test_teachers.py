@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from robustbench_cli.cli import main
-from robustbench_cli.commands import parent_runs, train_config
+from robustbench_cli.commands import components, parent_runs, train_config
 from robustbench_cli.commands import train as train_command
 from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
 from robustbench_cli.models import MODELS, Shape
@@ -134,18 +135,18 @@ def test_the_natural_net_is_kept_and_knows_the_labels(out):
 def test_an_interrupted_run_ends_with_the_same_nets(
     defense, teachers, stop, stopping, out, tmp_path
 ):
-    parents = parent_runs.Named(teachers=tuple(str(out / name) for name in teachers))
-    typed = {"defense": train_config.defense_tables(defense), "parents": parents.parents(tmp_path)}
-    config = train_config.train_config(typed, [*SMALL, "train.epochs=2"])
-    place = train_config.Place(out=tmp_path, device="cpu")
+    parents = parent_runs.ParentNames(teachers=tuple(str(out / name) for name in teachers))
+    typed = {"defense": components.defense_tables(defense), "parents": parents.parents(tmp_path)}
+    config = train_config.resolve_train_config(typed, [*SMALL, "train.epochs=2"])
+    workspace = Workspace(out=tmp_path, device="cpu")
 
     def begin(name, display):
-        return train_command.run_training(config, place, display, command=["x"], run_id=name)
+        return train_command.run_training(config, workspace, display, command=["x"], run_id=name)
 
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
         begin("cut", stopping(*stop))
-    cut = train_command.resume("cut", place, Display())
+    cut = train_command.resume("cut", workspace, Display())
     assert (cut / MODEL).read_bytes() == (whole / MODEL).read_bytes()
     assert (cut / AIDS).is_file() == (whole / AIDS).is_file() == (not teachers)
     if not teachers:
@@ -184,12 +185,12 @@ def test_a_natural_net_that_is_none_is_one_line(refused):
 
 def test_going_on_with_a_teacher_that_changed_is_one_line(tmp_path, stopping, capsys):
     assert train(tmp_path, "standard", name="teacher", epochs=1) == 0
-    parents = parent_runs.Named(teachers=("teacher",)).parents(tmp_path)
-    typed = {"defense": train_config.defense_tables("ard:steps=1"), "parents": parents}
-    config = train_config.train_config(typed, [*SMALL, "train.epochs=2"])
-    place = train_config.Place(out=tmp_path, device="cpu")
+    parents = parent_runs.ParentNames(teachers=("teacher",)).parents(tmp_path)
+    typed = {"defense": components.defense_tables("ard:steps=1"), "parents": parents}
+    config = train_config.resolve_train_config(typed, [*SMALL, "train.epochs=2"])
+    workspace = Workspace(out=tmp_path, device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        train_command.run_training(config, place, stopping(1), command=["x"], run_id="cut")
+        train_command.run_training(config, workspace, stopping(1), command=["x"], run_id="cut")
     path = tmp_path / "teacher" / "run.json"
     changed = json.loads(path.read_text())
     changed["checkpoint"]["sha256"] = "0" * 64

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import components, train_config
 from robustbench_cli.config import presets
 from robustbench_cli.core.errors import UserError
 
@@ -23,22 +23,22 @@ def test_a_preset_needs_what_it_says(name):
 def test_a_preset_without_what_it_needs_is_refused_in_one_line(name, smoke):
     (option,) = presets.needs(name)
     with pytest.raises(UserError, match=f"^preset '{name}' needs --{option} [^ ]*$"):
-        train_config.train_config({"preset": name}, [], smoke=smoke)
+        train_config.resolve_train_config({"preset": name}, [], smoke=smoke)
 
 
 def test_who_learns_without_a_teacher_needs_none():
     typed = {
         "preset": "rslad-table-rslad-cifar10",
-        "defense": train_config.defense_tables("trades"),
+        "defense": components.defense_tables("trades"),
     }
-    assert train_config.train_config(typed, []).defense.keys() == {"trades"}
+    assert train_config.resolve_train_config(typed, []).defense.keys() == {"trades"}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "extra-data" in presets.needs(name)])
 def test_a_batch_without_a_share_for_extra_data_needs_none(name):
-    assert train_config.train_config({"preset": name}, ["train.extra_share=0"]).extra == {}
+    assert train_config.resolve_train_config({"preset": name}, ["train.extra_share=0"]).extra == {}
     with pytest.raises(UserError, match="needs --extra-data"):
-        train_config.train_config({"preset": name}, ["train.extra_share=0.1"])
+        train_config.resolve_train_config({"preset": name}, ["train.extra_share=0.1"])
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_a_batch_without_a_share_for_extra_data_needs_none(name):
 )
 def test_what_another_defense_still_uses_is_asked_for(name, option):
     with pytest.raises(UserError, match=f"needs --{option}"):
-        train_config.train_config(
-            {"preset": name, "defense": train_config.defense_tables("trades")}, []
+        train_config.resolve_train_config(
+            {"preset": name, "defense": components.defense_tables("trades")}, []
         )
 
 
@@ -60,4 +60,4 @@ def test_needs_pass_to_what_is_based_on_a_preset(tmp_path):
         assert presets.needs(str(mine)) == needed
     mine.write_text('needs = ["extradata"]\n[defense.trades]\n')
     with pytest.raises(UserError, match="needs 'extradata'; did you mean 'extra-data'"):
-        train_config.train_config({"preset": str(mine)}, [])
+        train_config.resolve_train_config({"preset": str(mine)}, [])

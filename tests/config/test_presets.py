@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import components, train_config
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
@@ -30,7 +30,7 @@ def running(config, shape):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_resolves_and_builds(name, asking):
-    config = train_config.train_config(asking(name), [])
+    config = train_config.resolve_train_config(asking(name), [])
     assert config.preset == name
     channels, side, classes = SHAPES.get(config.dataset["name"], (3, 32, 10))
     shape = Shape(channels, side, side, classes, (0.5,) * channels, (0.5,) * channels)
@@ -39,7 +39,7 @@ def test_a_preset_resolves_and_builds(name, asking):
     small = MODELS.build(spec_of({"name": "strided-cnn"})).build(shape)
     assert recipe.prepare(small)(torch.rand(2, channels, side, side)).shape == (2, classes)
     assert list(config.defense) == list(
-        train_config.defense_tables(train_config.subject(config.defense))
+        components.defense_tables(components.recipe_label(config.defense))
     )
     optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
     schedule = SCHEDULES.build(spec_of(config.schedule))
@@ -62,7 +62,7 @@ def test_a_preset_says_what_it_is_and_where_from(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_scale_changes_sizes_and_nothing_else(name, asking):
     full, small = (
-        train_config.train_config(asking(name), [], smoke=smoke) for smoke in (False, True)
+        train_config.resolve_train_config(asking(name), [], smoke=smoke) for smoke in (False, True)
     )
     assert small.dataset == DATASETS.describe(DATASETS.build(spec_of({"name": "digits"})))
     if length := full.defense.get("cutout", {}).get("length"):  # of the images' own size
@@ -88,11 +88,11 @@ def test_smoke_scale_changes_sizes_and_nothing_else(name, asking):
     ],
 )
 def test_papers_that_use_another_radius_keep_it(name, eps):
-    assert train_config.train_config({"preset": name}, []).threat.eps == eps
+    assert train_config.resolve_train_config({"preset": name}, []).threat.eps == eps
 
 
 def test_lbgat_s_rate_begins_low_and_falls_twice():
-    config = train_config.train_config({"preset": "lbgat-readme-lbgat0-cifar100"}, [])
+    config = train_config.resolve_train_config({"preset": "lbgat-readme-lbgat0-cifar100"}, [])
     schedule = SCHEDULES.build(spec_of(config.schedule))
     rates = [config.train.lr * schedule(i / config.train.epochs) for i in range(100)]
     assert rates == pytest.approx([0.02] + 74 * [0.1] + 15 * [0.01] + 10 * [0.001])
@@ -101,7 +101,7 @@ def test_lbgat_s_rate_begins_low_and_falls_twice():
 @pytest.mark.parametrize("name", ["rslad-table-iad-cifar10", "rslad-table-iad-cifar100"])
 def test_iad_trusts_its_teacher_wholly_at_first_in_a_smoke_run_too(name, asking):
     full, small = (
-        train_config.train_config(asking(name), [], smoke=smoke) for smoke in (False, True)
+        train_config.resolve_train_config(asking(name), [], smoke=smoke) for smoke in (False, True)
     )
     assert (full.defense["iad"]["begin"], full.train.epochs) == (60, 200)
     assert 0 < small.defense["iad"]["begin"] < small.train.epochs
@@ -111,8 +111,8 @@ def test_a_base_is_refined_not_replaced(tmp_path):
     (tmp_path / "mine.toml").write_text(
         'base = "awp-table2-trades-awp"\n[defense.trades]\nbeta = 1.0\n[train]\nlr = 0.05\n'
     )
-    mine = train_config.train_config({"preset": str(tmp_path / "mine.toml")}, [])
-    base = train_config.train_config({"preset": "awp-table2-trades-awp"}, [])
+    mine = train_config.resolve_train_config({"preset": str(tmp_path / "mine.toml")}, [])
+    base = train_config.resolve_train_config({"preset": "awp-table2-trades-awp"}, [])
     assert mine.preset == "mine"
     assert list(mine.defense) == ["trades"]
     assert mine.defense["trades"] == base.defense["trades"] | {"beta": 1.0}

@@ -2,15 +2,15 @@
 
 import pytest
 
-from robustbench_cli.commands import train_config
-from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
+from robustbench_cli.commands import components, train_config
+from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
 from robustbench_cli.config.schema import merged, read_preset, refined, settings
 from robustbench_cli.core.errors import UserError
 
 
 def train(*pairs, **typed):
-    return train_config.train_config(
-        {"defense": train_config.defense_tables("standard"), **typed}, list(pairs)
+    return train_config.resolve_train_config(
+        {"defense": components.defense_tables("standard"), **typed}, list(pairs)
     )
 
 
@@ -79,12 +79,12 @@ def test_presets_of_the_wrong_shape_are_named(text, message, tmp_path):
 def test_an_evaluation_cannot_change_the_model():
     base = {"dataset": {"name": "digits"}, "model": {"name": "x"}, "threat": {"eps": 0.1}}
     typed = {"attack": chosen_attacks(["pgd2"], None, {})}
-    assert eval_config(base, typed, ["threat.eps=0.2"]).threat.eps == 0.2
+    assert resolve_eval_config(base, typed, ["threat.eps=0.2"]).threat.eps == 0.2
     for pair in ("model.width=99", "attack.pgd2.steps=3"):
         with pytest.raises(UserError, match="an evaluation cannot change that"):
-            eval_config(base, typed, [pair])
+            resolve_eval_config(base, typed, [pair])
     with pytest.raises(UserError, match=r"--set defense\.he: no such part"):  # a user's own model
-        eval_config(base, typed, ["defense.he.eval_scale=1"])
+        resolve_eval_config(base, typed, ["defense.he.eval_scale=1"])
 
 
 def test_a_suite_holds_attacks_and_no_more(tmp_path):
@@ -105,14 +105,14 @@ def test_a_name_and_a_parameter_that_disagree_are_refused():
 @pytest.mark.parametrize("text", ["pgd-at:step=2/255", "trades:step=0.007"])
 def test_a_step_in_pixels_is_refused_in_training_too(text):
     with pytest.raises(UserError, match="fraction of eps"):
-        train_config.train_config({"defense": train_config.defense_tables(text)}, [])
+        train_config.resolve_train_config({"defense": components.defense_tables(text)}, [])
 
 
 def test_the_margin_belongs_inside_the_smoothed_criterion():
     with pytest.raises(UserError, match="write he after label-smoothing"):
-        train_config.train_config(
-            {"defense": train_config.defense_tables("trades+he+label-smoothing")}, []
+        train_config.resolve_train_config(
+            {"defense": components.defense_tables("trades+he+label-smoothing")}, []
         )
-    assert train_config.train_config(
-        {"defense": train_config.defense_tables("trades+label-smoothing+he")}, []
+    assert train_config.resolve_train_config(
+        {"defense": components.defense_tables("trades+label-smoothing+he")}, []
     )

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustbench_cli.commands import components, train_config
 from robustbench_cli.commands import train as train_command
-from robustbench_cli.commands import train_config
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.load_model import Choice, find_model
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.registry import Spec
+from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.defenses.ema import Average
 from robustbench_cli.runs import records
@@ -20,13 +22,13 @@ SMALL = ["train.epochs=3", "train.limit=200", "train.probe=50", "model.width=4"]
 
 
 def train(out, name, *settings, display=None):
-    chosen = train_config.train_config(
-        {"defense": train_config.defense_tables("pgd-at:steps=2+ema:decay=0.9")},
+    chosen = train_config.resolve_train_config(
+        {"defense": components.defense_tables("pgd-at:steps=2+ema:decay=0.9")},
         [*SMALL, *settings],
     )
-    place = train_config.Place(out=out, device="cpu")
+    workspace = Workspace(out=out, device="cpu")
     return train_command.run_training(
-        chosen, place, display or Display(), command=["x"], run_id=name
+        chosen, workspace, display or Display(), command=["x"], run_id=name
     )
 
 
@@ -93,7 +95,7 @@ def folders(tmp_path_factory):
     whole = train(out, "whole")
     with pytest.raises(KeyboardInterrupt):
         train(out, "cut", display=Looking(1))
-    cut = train_command.resume("cut", train_config.Place(out=out, device="cpu"), Display())
+    cut = train_command.resume("cut", Workspace(out=out, device="cpu"), Display())
     with pytest.raises(KeyboardInterrupt):
         train(out, "open", display=Looking(2))
     return whole, cut, out / "open"
@@ -111,8 +113,8 @@ def test_what_is_saved_is_the_average_and_training_goes_on_without_it(folders):
 def test_what_is_measured_is_the_average(folders):
     """The history's accuracy on training images is that of the saved weights."""
     run = records.read(folders[0])
-    subject, _ = find_model(Choice(run=str(folders[0])), train_config.Place(out=folders[0].parent))
-    data = train_config.DATASETS.build(Spec("digits")).load("train", Path()).only(slice(50))
+    subject, _ = find_model(Choice(run=str(folders[0])), Workspace(out=folders[0].parent))
+    data = DATASETS.build(Spec("digits")).load("train", Path()).only(slice(50))
     with torch.no_grad():
         right = subject.model.eval()(data.images(slice(50))).argmax(1) == data.y
     assert run.history[-1]["train_clean"] == pytest.approx(right.double().mean().item())

@@ -12,7 +12,7 @@ from robustbench_cli import papers
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.certificates import CERTIFICATES
 from robustbench_cli.cli import app
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import components, train_config
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.papers.howto import Known, commands, lacking, training_command
 from robustbench_cli.papers.paper import defense_specs
@@ -53,11 +53,13 @@ def test_training_asks_for_the_paper_s_setting(paper):
         seen.add(line)
         params = typed(line)
         given = {
-            "defense": train_config.defense_tables(params["defense"]),
+            "defense": components.defense_tables(params["defense"]),
             "dataset": {"name": params["dataset"]} if params["dataset"] else None,
-            "model": train_config.component("model", params["model"]) if params["model"] else None,
+            "model": components.component_table("model", params["model"])
+            if params["model"]
+            else None,
             "preset": params["preset"],
-            "extra": train_config.component("extra", params["extra_data"])
+            "extra": components.component_table("extra", params["extra_data"])
             if params["extra_data"]
             else None,
             "parents": {role: {"run": "RUN"} for role in ("init", "teacher") if params[role]}
@@ -66,7 +68,7 @@ def test_training_asks_for_the_paper_s_setting(paper):
             "threat": {key: params[key] for key in ("norm", "eps") if params[key]} or None,
         }
         asked = {key: value for key, value in given.items() if value is not None}
-        config = train_config.train_config(asked, params["set_"] or [])
+        config = train_config.resolve_train_config(asked, params["set_"] or [])
         assert config.dataset["name"] == meaning.dataset.name
         assert config.train.epochs == (meaning.epochs or config.train.epochs)
         assert cell.norm in ("", config.threat.norm)

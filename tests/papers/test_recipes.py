@@ -26,17 +26,19 @@ def updates(config):
     ],
 )
 def test_a_run_is_as_long_as_that_of_the_paper_s_code(name, theirs, asking):
-    assert updates(train_config.train_config(asking(name), [])) == pytest.approx(theirs, rel=0.01)
+    assert updates(train_config.resolve_train_config(asking(name), [])) == pytest.approx(
+        theirs, rel=0.01
+    )
 
 
 def test_vat_s_radius_goes_with_its_augmentation():
-    config = train_config.train_config({"preset": "vat-cifar10-preact-resnet-18"}, [])
+    config = train_config.resolve_train_config({"preset": "vat-cifar10-preact-resnet-18"}, [])
     assert (config.defense["vat"]["radius"], config.dataset["augment"]) == (8.0, "crop-flip")
 
 
 def test_mmc_minimises_what_its_code_does():
     """||z - center||^2, to which Keras' l2(1e-4) adds 1e-4 ||w||^2: its gradient is 2e-4 w."""
-    config = train_config.train_config({"preset": "mmc-cifar10-at-resnet-110"}, [])
+    config = train_config.resolve_train_config({"preset": "mmc-cifar10-at-resnet-110"}, [])
     params = {key: value for key, value in config.defense["mmc-at"].items() if key != "name"}
     mmc = DEFENSES.build(Spec("mmc-at", params))
     logits = -torch.tensor([[4.0, 9.0], [1.0, 25.0]])

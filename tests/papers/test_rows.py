@@ -49,7 +49,7 @@ def test_every_preset_is_of_a_row_or_said_to_be_of_none():
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained, asking):
-    config = as_recorded(train_config.train_config(asking(name), []))
+    config = as_recorded(train_config.resolve_train_config(asking(name), []))
     run = trained(data=config["dataset"]["name"], **config)
     fits = [
         differences.method(meaning.defense, run) == []

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from robustbench_cli.commands import components, parent_runs, train_config
 from robustbench_cli.commands import evaluate as eval_command
-from robustbench_cli.commands import parent_runs, train_config
 from robustbench_cli.commands import train as train_command
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_config import chosen_attacks, eval_config
-from robustbench_cli.commands.eval_request import Request
+from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
+from robustbench_cli.commands.eval_request import EvalRequest
 from robustbench_cli.commands.load_model import Choice, find_model
+from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.runs import records
 from robustbench_cli.training import checkpoint
@@ -33,24 +34,27 @@ class Listening(Display):
 
 
 def train(out, defense, *settings, name="run", init=None, display=None):
-    parents = parent_runs.Named(init=init).parents(out)
+    parents = parent_runs.ParentNames(init=init).parents(out)
     typed = {
-        "defense": train_config.defense_tables(defense),
+        "defense": components.defense_tables(defense),
         **({"parents": parents} if parents else {}),
     }
-    chosen = train_config.train_config(typed, [*SMALL, *settings])
-    place = train_config.Place(out=out, device="cpu")
+    chosen = train_config.resolve_train_config(typed, [*SMALL, *settings])
+    workspace = Workspace(out=out, device="cpu")
     return train_command.run_training(
-        chosen, place, display or Display(), command=["x"], run_id=name
+        chosen, workspace, display or Display(), command=["x"], run_id=name
     )
 
 
 def evaluate(out, which=None, display=None, run="run"):
-    place = train_config.Place(out=out, device="cpu")
-    subject, base = find_model(Choice(run=run, checkpoint=which), place)
+    workspace = Workspace(out=out, device="cpu")
+    subject, base = find_model(Choice(run=run, checkpoint=which), workspace)
     typed = {"attack": chosen_attacks(["fgsm"], None, {}), "n": 50}
-    request = Request(
-        subject=subject, config=eval_config(base, typed, []), place=place, command=["x"]
+    request = EvalRequest(
+        subject=subject,
+        config=resolve_eval_config(base, typed, []),
+        workspace=workspace,
+        command=["x"],
     )
     return records.read(eval_command.run_evaluation(request, display or Display()))
 
@@ -137,8 +141,8 @@ def test_a_collapse_does_not_reach_the_weights_after_the_last_epoch(robust):
 )
 def test_what_the_guard_cannot_do_is_said_before_training(settings, message):
     with pytest.raises(UserError, match=message):
-        train_config.train_config(
-            {"defense": train_config.defense_tables("fast-at")},
+        train_config.resolve_train_config(
+            {"defense": components.defense_tables("fast-at")},
             ["train.on_collapse=stop", *settings],
         )
 
@@ -185,7 +189,7 @@ def test_either_can_be_evaluated_and_the_record_says_which(chosen):
 )
 def test_weights_that_are_not_there_are_named(chosen, choice, message):
     with pytest.raises(UserError, match=message):
-        find_model(choice, train_config.Place(out=chosen))
+        find_model(choice, Workspace(out=chosen))
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_epoch_for_evaluation(tmp_path):

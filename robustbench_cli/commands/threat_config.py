@@ -1,0 +1,32 @@
+"""The threat of a run, from its table of settings: validated here and nowhere else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from robustbench_cli import masks
+from robustbench_cli.config.schema import validated
+from robustbench_cli.core.threat import Norm, Threat
+from robustbench_cli.data import Dataset
+
+
+@dataclass(frozen=True)
+class _OnlyNorm:
+    norm: Norm
+
+
+def resolve_threat(table: Mapping[str, Any], dataset: Dataset) -> Threat:
+    """Return the threat that a ``[threat]`` table describes.
+
+    Where no radius is given it is the usual one of the data set in this norm; the mask is written
+    out with all its parameters.
+
+    Args:
+        table: ``norm``, ``eps`` and ``mask``, as typed or as a preset has them; each may be absent.
+
+    Raises:
+        UserError: a value that makes no sense, e.g. a radius written for pixels in [0, 255].
+    """
+    norm = validated(_OnlyNorm, {"norm": table.get("norm", "Linf")}).norm
+    threat = validated(Threat, {"eps": dataset.eps[norm], **table, "norm": norm})
+    return replace(threat, mask=masks.canonical(threat.mask))
