@@ -121,6 +121,6 @@ def evaluate(
 
 def _on_screen() -> AbstractContextManager[Display]:
     """Return the display of the command line: live bars on a terminal, plain lines elsewhere."""
-    from robustbench_cli.cli.display import shown  # takes time to import
+    from robustbench_cli.cli.progress import progress_display  # takes time to import
 
-    return shown(quiet=False)
+    return progress_display(quiet=False)

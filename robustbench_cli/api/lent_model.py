@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.commands.train_config import device as find_device
+from robustbench_cli.commands.devices import resolve_device
 from robustbench_cli.evaluation.verifier import check_model, device_of, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.models.weights import digest
@@ -32,7 +32,7 @@ def lent(model: nn.Module, device: str | torch.device | None) -> Iterator[torch.
     Raises:
         UserError: there is no such device.
     """
-    where = find_device(str(device_of(model) if device is None else device))
+    where = resolve_device(str(device_of(model) if device is None else device))
     state = _State(model)
     try:
         # The caller may be inside no_grad or inference_mode, under which attacks cannot work.

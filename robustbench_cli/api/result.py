@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from robustbench_cli.commands.outcomes import within_radius
+from robustbench_cli.commands.attack_summary import within_radius
 from robustbench_cli.evaluation.journal import read_arrays
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
@@ -54,10 +54,10 @@ class EvaluationResult:
         """Return the table that ``advbench eval`` prints."""
         from rich.console import Console
 
-        from robustbench_cli.cli.display import outcomes_table
+        from robustbench_cli.cli.eval_summary import evaluation_table
 
         plain = Console(file=io.StringIO(), width=10_000, color_system=None, highlight=False)
-        return outcomes_table(self.record, plain)
+        return evaluation_table(self.record, plain)
 
     def __repr__(self) -> str:
         return self.table().rstrip()

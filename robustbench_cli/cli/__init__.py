@@ -16,10 +16,11 @@ from robustbench_cli.cli.bench import bench_command
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import eval_command
 from robustbench_cli.cli.joint import joint_command
-from robustbench_cli.cli.listing import list_command, show_command
+from robustbench_cli.cli.listing import list_command
 from robustbench_cli.cli.paper import paper
 from robustbench_cli.cli.plot import plot_command
 from robustbench_cli.cli.report import report_command
+from robustbench_cli.cli.show import show_command
 from robustbench_cli.cli.synth import synth
 from robustbench_cli.cli.train import train_command
 from robustbench_cli.core.errors import RunError, UserError

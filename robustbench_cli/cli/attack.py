@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.evaluating import EvalOptions, request
+from robustbench_cli.cli.eval_options import EvalOptions, request
 
 
 def attack_command(
@@ -49,7 +49,8 @@ def attack_command(
     advbench attack pgd20                   the latest run
     advbench attack cw100 --run trades --eps 4/255 --n 256
     """
-    from robustbench_cli.cli.display import print_outcomes, shown
+    from robustbench_cli.cli.eval_summary import print_evaluation
+    from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.attack import run_attack_command as craft
 
     asked = EvalOptions(
@@ -74,6 +75,6 @@ def attack_command(
         name=name,
         changes=set_ or [],
     )
-    with shown(quiet) as display, options.interruptible(options.NOTHING):
+    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
         folder = craft(request(asked, "attack"), display)
-    print_outcomes(folder)
+    print_evaluation(folder)

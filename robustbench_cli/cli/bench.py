@@ -59,7 +59,7 @@ def bench_command(
     advbench bench at-family --dataset mnist --data-dir ~/data
     advbench bench at-family --only trades,mart --dry-run
     """
-    from robustbench_cli.cli.display import counted
+    from robustbench_cli.cli.progress import job_progress
     from robustbench_cli.cli.report import report_command
     from robustbench_cli.commands import bench as command
     from robustbench_cli.report import joint_table
@@ -78,7 +78,7 @@ def bench_command(
             for each in job.commands:
                 typer.echo(f"advbench {shlex.join(each.words)}")
         return
-    with counted(len(todo), quiet) as told, options.interruptible(options.AGAIN):
+    with job_progress(len(todo), quiet) as told, options.interruptible(options.AGAIN):
         command.carry_out(todo, folder, jobs or os.cpu_count() or 1, told)
     report_command(results=folder)
     if joint_table.done([*folders.distinct(folder).values()]):

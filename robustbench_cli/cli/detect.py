@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.evaluating import EvalOptions, request
+from robustbench_cli.cli.eval_options import EvalOptions, request
 
 detect = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -45,7 +45,7 @@ def detect_fit_command(
     advbench detect fit gaussian                the latest run
     advbench detect fit knn:k=20 --run tla
     """
-    from robustbench_cli.cli.display import shown
+    from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands import detect as detecting
     from robustbench_cli.commands.load_model import Choice
     from robustbench_cli.commands.workspace import Workspace
@@ -57,7 +57,7 @@ def detect_fit_command(
         command=sys.argv[1:],
         name=name,
     )
-    with shown(quiet) as display, options.interruptible(options.NOTHING):
+    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
         folder = detecting.fit_detector(asked, display)
     typer.echo(folder)
 
@@ -100,7 +100,7 @@ def detect_eval_command(
     advbench detect eval --attack pgd20
     advbench detect eval --attack pgd20 --run tla --eps 0.25 --n 200 --detector gaussian
     """
-    from robustbench_cli.cli.display import shown
+    from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands import detect as detecting
 
     asked = EvalOptions(
@@ -119,7 +119,7 @@ def detect_eval_command(
         name=name,
         changes=set_ or [],
     )
-    with shown(quiet) as display, options.interruptible(options.NOTHING):
+    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
         wanted = replace(request(asked, "detect"), early_stop=False)
         folder = detecting.evaluate_detector(wanted, detector or [], display)
     print_detections(folder)
@@ -130,8 +130,8 @@ def print_detections(folder: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from robustbench_cli.cli.display import print_outcomes
-    from robustbench_cli.cli.listing import drawn, screen
+    from robustbench_cli.cli.console import rendered, table_console
+    from robustbench_cli.cli.eval_summary import print_evaluation
     from robustbench_cli.runs import records
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -142,5 +142,5 @@ def print_detections(folder: Path) -> None:
         share = "" if each.auroc is None else f"{each.auroc:.2%}"
         counts = (share, str(each.wrong), str(each.right))
         table.add_row(escape(each.attack), escape(each.detector), each.population, *counts)
-    typer.echo(drawn(screen(), [table, ""]), nl=False)
-    print_outcomes(folder)
+    typer.echo(rendered(table_console(), [table, ""]), nl=False)
+    print_evaluation(folder)

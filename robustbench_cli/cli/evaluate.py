@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.evaluating import EvalOptions, request
+from robustbench_cli.cli.eval_options import EvalOptions, request
 from robustbench_cli.distributed.env import is_main_process
 
 
@@ -91,7 +91,8 @@ def eval_command(
     advbench eval --certify smoothing --sigma 0.25 --n 500
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
     """
-    from robustbench_cli.cli.display import print_outcomes, shown
+    from robustbench_cli.cli.eval_summary import print_evaluation
+    from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.evaluate import run_evaluation as evaluation
 
     asked = EvalOptions(
@@ -123,7 +124,7 @@ def eval_command(
         name=name,
         changes=set_ or [],
     )
-    with shown(quiet) as display, options.interruptible(options.AGAIN):
+    with progress_display(quiet) as display, options.interruptible(options.AGAIN):
         folder = evaluation(request(asked, "eval"), display)
     if is_main_process():
-        print_outcomes(folder)
+        print_evaluation(folder)

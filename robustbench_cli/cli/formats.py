@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from robustbench_cli.cli.listing import drawn, fits, screen
+from robustbench_cli.cli.console import fits_console, rendered, table_console
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,25 @@ class Page:
 def _terminal(page: Page) -> str:
     from rich.text import Text
 
-    console = screen()
+    console = table_console()
     parts: list[Any] = [*map(Text, page.head), *[""] * bool(page.head)]
     for grid in page.grids:
         head, blocks = "", [list(grid.columns)]
-        if not grid.prose and not fits(console, _drawing(grid, grid.columns)):
+        if not grid.prose and not fits_console(console, _drawing(grid, grid.columns)):
             # Said once: what all rows share.  In several blocks: the numbers.
             head = ", ".join(f"{name} {fact}" for name, fact in grid.shared.items())
             names = [c for c in grid.columns if c in grid.facts and c not in grid.shared]
             blocks = [names]
             for column in (c for c in grid.columns if c not in (*grid.shared, *names)):
                 wider = [*blocks[-1], column]
-                if blocks[-1] != names and not fits(console, _drawing(grid, wider)):
+                if blocks[-1] != names and not fits_console(console, _drawing(grid, wider)):
                     blocks.append(names)
                 blocks[-1] = [*blocks[-1], column]
         parts += [Text(text) for text in (grid.title, head) if text]
         parts += [part for block in blocks for part in (_drawing(grid, block), "")]
     # A command that is folded cannot be copied.
     listing = "".join(f"{line}\n" for line in ("", *page.listing)) if page.listing else ""
-    return drawn(console, [*parts, *map(Text, page.notes)]) + listing
+    return rendered(console, [*parts, *map(Text, page.notes)]) + listing
 
 
 def _drawing(grid: Grid, columns: Sequence[str]) -> Any:

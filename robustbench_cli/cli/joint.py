@@ -68,7 +68,7 @@ def joint_command(
     advbench joint --run pgd-at --images 5               one perturbation for five images
     advbench joint --run pgd-at --transform identity --transform flip --weights avg
     """
-    from robustbench_cli.cli.display import shown
+    from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.joint import run_joint as joined
     from robustbench_cli.commands.joint_config import JointOptions
     from robustbench_cli.commands.workspace import Workspace
@@ -90,7 +90,7 @@ def joint_command(
         command=sys.argv[1:],
         name=name,
     )
-    with shown(quiet) as display, options.interruptible(options.AGAIN):
+    with progress_display(quiet) as display, options.interruptible(options.AGAIN):
         folder = joined(asked, display)
     print_domains(records.read(folder), folder)
 
@@ -101,7 +101,7 @@ def print_domains(run: "Run", folder: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from robustbench_cli.cli.listing import drawn, screen
+    from robustbench_cli.cli.console import rendered, table_console
     from robustbench_cli.core.registry import radius
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -121,5 +121,5 @@ def print_domains(run: "Run", folder: Path) -> None:
         f"wrong in all domains: {fooled / n:.2%} ({counts})",
     ]
     notes = [Text(f"note: {note}") for note in run.notes]
-    typer.echo(drawn(screen(), [*map(Text, lines), table, *notes]), nl=False)
+    typer.echo(rendered(table_console(), [*map(Text, lines), table, *notes]), nl=False)
     typer.echo(folder)

@@ -45,6 +45,9 @@ DataDirOption = Annotated[
     Path, typer.Option(help="Where data sets are, and are downloaded to.", envvar="ADVBENCH_DATA")
 ]
 OutOption = Annotated[Path, typer.Option(help="Where run folders go.", envvar="ADVBENCH_RESULTS")]
+ResultsOption = Annotated[
+    Path, typer.Option(help="Where run folders are.", envvar="ADVBENCH_RESULTS")
+]
 NameOption = Annotated[
     str | None, typer.Option(help="Name of the run's folder (default: made up).")
 ]

@@ -40,9 +40,7 @@ def plot_command(
     out: Annotated[
         Path | None, typer.Option(help="FILE.png or FILE.svg (default: KIND.png).")
     ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Where run folders are.", envvar="ADVBENCH_RESULTS")
-    ] = Path("results"),
+    results: options.ResultsOption = Path("results"),
     data_dir: options.DataDirOption = Path("data"),
     device: options.DeviceOption = "auto",
     quiet: options.QuietOption = False,

@@ -53,7 +53,7 @@ def synth_fit_command(
     advbench synth fit gaussian
     advbench synth fit kde:bandwidth=0.2 --dataset mnist --limit 200
     """
-    from robustbench_cli.cli.display import shown
+    from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands import synth as making
     from robustbench_cli.commands.workspace import Workspace
 
@@ -65,7 +65,7 @@ def synth_fit_command(
         command=sys.argv[1:],
         name=name,
     )
-    with shown(quiet) as display, options.interruptible(options.NOTHING):
+    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
         folder = making.fit_generator(asked, display)
     typer.echo(folder)
 
@@ -94,13 +94,13 @@ def synth_sample_command(
     advbench synth sample synth-gaussian --n 5000 --name proxy
     advbench train pgd-at --extra-data npz:results/proxy/samples.npz
     """
-    from robustbench_cli.cli.display import shown
+    from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands import synth as making
     from robustbench_cli.commands.workspace import Workspace
 
     asked = making.Sampling(
         run=run, n=n, seed=seed, workspace=Workspace(out=out), command=sys.argv[1:], name=name
     )
-    with shown(quiet) as display, options.interruptible(options.NOTHING):
+    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
         path = making.draw_samples(asked, display)
     typer.echo(path)

@@ -101,7 +101,7 @@ def train_command(
     advbench train --preset trades-table5-mnist --data-dir ~/data
     advbench train --preset awp-table2-trades-awp --smoke     does it run?
     """
-    from robustbench_cli.cli.display import shown
+    from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands import components, train_config
     from robustbench_cli.commands import train as command
     from robustbench_cli.commands.parent_runs import ParentNames
@@ -127,14 +127,17 @@ def train_command(
             raise UserError(
                 "--resume goes on with the settings of the run; other settings cannot be given"
             )
-        with shown(quiet) as display, options.interruptible(_again(resume, workspace)):
+        with progress_display(quiet) as display, options.interruptible(_again(resume, workspace)):
             folder = command.resume(resume, workspace, display)
         options.result(folder)
         return
     chosen = train_config.resolve_train_config(typed, set_ or [], smoke=smoke)
     run_id = name or command.train_run_id(chosen)
     record = out / run_id / "run.json"
-    with shown(quiet) as display, options.interruptible(_again(run_id, workspace), record):
+    with (
+        progress_display(quiet) as display,
+        options.interruptible(_again(run_id, workspace), record),
+    ):
         folder = command.run_training(
             chosen, workspace, display, command=sys.argv[1:], run_id=run_id
         )

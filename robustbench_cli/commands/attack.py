@@ -28,7 +28,7 @@ def run_attack_command(request: EvalRequest, display: Display) -> Path:
     Raises:
         UserError: something asked for cannot be had; no folder is left behind.
     """
-    images = Images()
+    images = AdversarialImages()
 
     def then(judged: FinishedEvaluation) -> None:
         _save(judged, images, request)
@@ -36,7 +36,7 @@ def run_attack_command(request: EvalRequest, display: Display) -> Path:
     return run_evaluation(request, display, keep=images.keep, then=then)
 
 
-class Images:
+class AdversarialImages:
     """The images that attacks find, in memory."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Images:
         return x
 
 
-def _save(judged: FinishedEvaluation, images: Images, request: EvalRequest) -> None:
+def _save(judged: FinishedEvaluation, images: AdversarialImages, request: EvalRequest) -> None:
     data = judged.data
     clean, (label, column) = judged.columns.pop(CLEAN), next(iter(judged.columns.items()))
     x, y = data.images(slice(None)).cpu(), data.y.cpu()

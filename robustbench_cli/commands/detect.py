@@ -10,13 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from robustbench_cli.commands import devices
-from robustbench_cli.commands.attack import Images
+from robustbench_cli.commands.attack import AdversarialImages
 from robustbench_cli.commands.components import component_label
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import CLEAN, FinishedEvaluation, run_evaluation
 from robustbench_cli.commands.load_model import Choice, find_model
-from robustbench_cli.commands.resume import worthless
+from robustbench_cli.commands.run_folder import leaves_nothing
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
@@ -90,7 +90,7 @@ def fit_detector(asked: DetectorFitting, display: Display) -> Path:
         n=len(train),
     )
     folder = folders.new(workspace.out, fitted.id)
-    ends = partial(worthless, resumable=False)
+    ends = partial(leaves_nothing, resumable=False)
     with records.recording(fitted, folder, worthless=ends) as recorder:
         checkpoint.save_tensors(folder / _FITTED, known, {"detector": label})
         recorder.update(fitted=records.filed(folder / _FITTED), seconds=time.perf_counter() - began)
@@ -117,7 +117,7 @@ def evaluate_detector(request: EvalRequest, names: Sequence[str], display: Displ
     there = _there(request.subject, request.workspace.out, display)
     chosen = [_chosen(name, there, request.subject) for name in names] or list(there)
     detectors = [_load(*there[label], label) for label in dict.fromkeys(chosen)]
-    images = Images()
+    images = AdversarialImages()
 
     def then(judged: FinishedEvaluation) -> None:
         _score(judged, request, images, detectors)
@@ -172,7 +172,10 @@ def _load(folder: Path, fitted: Run, label: str) -> _Fitted:
 
 
 def _score(
-    judged: FinishedEvaluation, request: EvalRequest, images: Images, detectors: list[_Fitted]
+    judged: FinishedEvaluation,
+    request: EvalRequest,
+    images: AdversarialImages,
+    detectors: list[_Fitted],
 ) -> None:
     """Add to the record how well each detector tells under each attack."""
     data, model = judged.data, request.subject.model

@@ -12,13 +12,18 @@ import torch
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import checks
 from robustbench_cli.commands import devices
+from robustbench_cli.commands.attack_progress import AttackProgress
+from robustbench_cli.commands.attack_summary import (
+    example_arrays,
+    fill_unattacked,
+    robust_share,
+    summarize_attack,
+)
 from robustbench_cli.commands.certify import Certifying
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, new_record
-from robustbench_cli.commands.outcomes import arrays_of, fill_unattacked, outcome, robust
-from robustbench_cli.commands.progress import AttackProgress
-from robustbench_cli.commands.resume import folder_for, worthless
+from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.commands.sweep import SweepPoint, cut, inherit, points
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
@@ -98,12 +103,14 @@ def evaluate_shard(
     with ExitStack() as stack:
         run_ = new_record(request, data, test, where)
         folder, run_, taken_up = shard.broadcast_from_main(
-            lambda: folder_for(run_, workspace.out, request.name, display, fresh=keep is not None)
+            lambda: open_run_folder(
+                run_, workspace.out, request.name, display, fresh=keep is not None
+            )
         )
         if taken_up and shard.is_main:
             display.note(f"going on with {folder.name}")
         silent = not shard.is_main
-        ends = partial(worthless, resumable=keep is None)
+        ends = partial(leaves_nothing, resumable=keep is None)
         recorder = stack.enter_context(
             records.recording(run_, folder, silent=silent, worthless=ends)
         )
@@ -186,7 +193,7 @@ class _Session:
             stages = point.attack.stages(point.threat, len(self.data.classes))
             column, seconds = self._column(point, stages, columns, keep)
             columns[point.label] = column
-            outcomes[point.label] = outcome(point, stages, column, columns[CLEAN], seconds)
+            outcomes[point.label] = summarize_attack(point, stages, column, columns[CLEAN], seconds)
             for note in checks.after(stages, column, len(self.data)):
                 self.note(f"{point.label}: {note}")
             self._recorder.update(attacks=dict(outcomes), search=self._search.about)
@@ -268,11 +275,11 @@ class _Session:
         clean_ = columns[CLEAN]
         standing = clean_.arrays["share"]
         for point in todo:
-            standing = np.minimum(standing, robust(point, columns[point.label], clean_))
+            standing = np.minimum(standing, robust_share(point, columns[point.label], clean_))
         run_ = self._recorder.run
         changes: dict[str, object] = {"worst_case_accuracy": float(standing.mean(dtype=float))}
         if self.shard.is_main:
-            arrays = arrays_of(columns, self._labels) | proven
+            arrays = example_arrays(columns, self._labels) | proven
             changes["examples"] = self.journal.close(arrays)
         spent = [each.seconds for each in run_.attacks.values()]
         spent += [each.seconds for each in run_.certificates.values()]

@@ -20,7 +20,7 @@ from robustbench_cli.commands.joint_config import (
     attack_of,
     resolve_joint_config,
 )
-from robustbench_cli.commands.resume import folder_for, worthless
+from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
@@ -68,10 +68,10 @@ def run_joint(asked: JointOptions, display: Display) -> Path:
     model = _together(subjects, config, data, where, len(test.classes))
     about = _described(asked, subjects, config, test, len(data.y), where)
     with ExitStack() as stack:
-        folder, about, again = folder_for(about, asked.workspace.out, asked.name, display)
+        folder, about, again = open_run_folder(about, asked.workspace.out, asked.name, display)
         if again:
             display.note(f"going on with {folder.name}")
-        recorder = stack.enter_context(records.recording(about, folder, worthless=worthless))
+        recorder = stack.enter_context(records.recording(about, folder, worthless=leaves_nothing))
         stack.enter_context(unchanged_model(model))
         journal = Journal(folder, len(data.y))
         ball = (JointThreat if config.images > 1 else Threat)(config.threat.norm, config.threat.eps)

@@ -9,7 +9,7 @@ import torch
 
 from robustbench_cli.commands import components, devices
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.resume import folder_for, worthless
+from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
@@ -24,7 +24,7 @@ from robustbench_cli.training import checkpoint
 _FITTED = "generator.safetensors"
 SAMPLES = "samples.npz"
 CPU = torch.device("cpu")
-ENDS = partial(worthless, resumable=False)
+ENDS = partial(leaves_nothing, resumable=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
         n=len(train),
         notes=[f"{left_out} training images are in the test split, too: left out"] * bool(left_out),
     )
-    folder, run, _ = folder_for(run, asked.workspace.out, asked.name, display)
+    folder, run, _ = open_run_folder(run, asked.workspace.out, asked.name, display)
     with records.recording(run, folder, worthless=ENDS) as recorder:
         checkpoint.save_tensors(folder / _FITTED, known, {"generator": label})
         kept = records.filed(folder / _FITTED)
@@ -135,7 +135,7 @@ def draw_samples(asked: Sampling, display: Display) -> Path:
         weights=fitted.fitted["sha256"],
         n=asked.n,
     )
-    folder, run, _ = folder_for(run, asked.workspace.out, asked.name, display)
+    folder, run, _ = open_run_folder(run, asked.workspace.out, asked.name, display)
     with records.recording(run, folder, worthless=ENDS) as recorder:
         arrays = {"image": images.numpy(), "label": labels.numpy()}
         path = write_arrays(folder / SAMPLES, arrays)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustbench_cli.cli.evaluating import EvalOptions, request
+from robustbench_cli.cli.eval_options import EvalOptions, request
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.evaluate import run_evaluation
 from robustbench_cli.evaluation import journal

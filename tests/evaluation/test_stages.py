@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import ATTACKS, ExternalAttack, IterativeAttack
-from robustbench_cli.commands.outcomes import fill_unattacked
+from robustbench_cli.commands.attack_summary import fill_unattacked
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec

@@ -9,7 +9,7 @@ from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.records import Run
 
 
-def folder_for(
+def open_run_folder(
     run: Run, results: Path, name: str | None, display: Display, *, fresh: bool = False
 ) -> tuple[Path, Run, bool]:
     """A folder, the record to go on with, and whether an unfinished evaluation is taken up.
@@ -25,7 +25,7 @@ def folder_for(
     return folders.new(results, run.id), run, False
 
 
-def worthless(run: Run, error: BaseException, *, resumable: bool = True) -> bool:
+def leaves_nothing(run: Run, error: BaseException, *, resumable: bool = True) -> bool:
     """Whether a run that ends with this error leaves nothing (see ``records.recording``).
 
     A model that cannot be judged on clean images is the user's mistake: no folder stays.

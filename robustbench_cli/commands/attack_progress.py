@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from robustbench_cli.commands.attack_summary import robust_share
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.outcomes import robust
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 
@@ -37,6 +37,6 @@ class AttackProgress:
             self._display.judging(f"{self._point.label}{several}", self._todo)
         self._done += len(progress.found.rows)
         known = self._column.broken | (self._column.arrays["stages"] > 0)
-        share = robust(self._point, self._column, self._clean)
+        share = robust_share(self._point, self._column, self._clean)
         share = np.where(known, share, self._clean.arrays["share"])
         self._display.judged(self._done, float(share[self._mine].mean(dtype=float)))

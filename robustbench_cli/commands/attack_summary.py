@@ -32,7 +32,7 @@ def within_radius(norm: np.ndarray, eps: float) -> np.ndarray:
     return np.asarray(norm <= eps * (1 + 1e-6))
 
 
-def robust(point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts) -> np.ndarray:
+def robust_share(point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts) -> np.ndarray:
     """How often each example is right, clean and under the attack (N); mostly 0 or 1."""
     right = clean.arrays["share"]
     if point.attack.minimal:
@@ -42,7 +42,7 @@ def robust(point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts) -> 
     return np.asarray(np.minimum(right, column.arrays["share"]))
 
 
-def outcome(
+def summarize_attack(
     point: SweepPoint,
     stages: list[Stage],
     column: AttackVerdicts,
@@ -50,7 +50,7 @@ def outcome(
     seconds: float,
 ) -> Outcome:
     """The figures of one attack."""
-    share = robust(point, column, clean)
+    share = robust_share(point, column, clean)
     a, n = column.arrays, len(share)
     tried = clean.arrays["share"] > 0
     members = [stage.member for stage in stages]
@@ -78,7 +78,7 @@ def outcome(
     )
 
 
-def arrays_of(columns: dict[str, AttackVerdicts], labels: np.ndarray) -> dict[str, np.ndarray]:
+def example_arrays(columns: dict[str, AttackVerdicts], labels: np.ndarray) -> dict[str, np.ndarray]:
     """What ``examples.npz`` holds."""
     arrays = {"index": np.arange(len(labels), dtype=np.int32), "label": labels.astype(np.int32)}
     for label, column in columns.items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from robustbench_cli.cli.display import print_outcomes
+from robustbench_cli.cli.eval_summary import print_evaluation
 
 PGD20 = {"name": "pgd", "steps": 20}
 
@@ -15,7 +15,7 @@ def shown(tmp_path, trained, evaluated, kept, capsys):
         parent = trained("[bold]x")
         record = evaluated(parent, attacks, id="e", **changes)
         kept(tmp_path, record)
-        print_outcomes(tmp_path / "e")
+        print_evaluation(tmp_path / "e")
         *lines, last = capsys.readouterr().out.splitlines()
         assert last == str(tmp_path / "e")
         return lines

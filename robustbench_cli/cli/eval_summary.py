@@ -1,0 +1,81 @@
+"""The summary that an evaluation ends with: accuracies, notes, and the folder of its verdicts."""
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from robustbench_cli.cli.console import rendered, table_console
+from robustbench_cli.core.registry import radius
+from robustbench_cli.report.columns import ball_label, source, swept
+from robustbench_cli.report.robustness_table import count
+from robustbench_cli.runs import records
+
+
+def print_evaluation(folder: Path) -> None:
+    """Print the accuracies of an evaluation, its notes, and the folder of its files."""
+    typer.echo(evaluation_table(records.read(folder), table_console()), nl=False)
+    typer.echo(folder)
+
+
+def evaluation_table(run: records.Run, console: Console) -> str:
+    """Return the accuracies of an evaluation as a table, with its heading and its notes.
+
+    Args:
+        console: whose width and colours the table is made for.
+    """
+    n = run.n or 0
+    several = len(run.attacks) > 1 and not swept(run)  # the points of a sweep are one attack
+    shares: list[tuple[str, float, dict[str, str]]] = [("clean", run.clean_accuracy or 0.0, {})]
+    shares += [(label, each.robust_accuracy, _about(each)) for label, each in run.attacks.items()]
+    shares += [("all of them", run.worst_case_accuracy or 0.0, {})] * several
+    for label, proof in run.certificates.items():
+        shares.append((label, proof.accuracy, {"seconds": f"{proof.seconds:.1f}"}))
+        shares += [(f"  certified@{ball_label(each)}", each.accuracy, {}) for each in proof.within]
+    known = {title for _, _, about in shares for title in about}
+    titles = [title for title in ("distance", "5-95 %", "seconds", "broken by") if title in known]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("attack", "accuracy", "right", "of", *titles):
+        table.add_column(title, justify="left" if title in ("attack", "broken by") else "right")
+    for label, share, about in shares:
+        rest = (about.get(title, "") for title in titles)
+        right = f"{round(count(share, n), 1):g}"
+        table.add_row(escape(label), f"{share:.2%}", right, str(n), *map(escape, rest))
+    searched = bool(run.search and run.attacks)
+    notes = [Text(f"searched in {run.search}, judged in float32")] * searched
+    notes += [Text(f"{label}: {_extent(each)}") for label, each in run.certificates.items()]
+    notes += [Text(f"note: {note}") for note in run.notes]
+    return rendered(console, [Text(_heading(run)), table, *notes])
+
+
+def _heading(run: records.Run) -> str:
+    threat, made_on = run.config["threat"], source(run).get("id")
+    eps = "" if swept(run) == "eps" else f" eps {radius(threat['eps'])}"
+    mask = f", mask {threat['mask']}" if "mask" in threat else ""
+    crafted = f", images crafted on {made_on}" if made_on else ""
+    kept = run.evaluated
+    which = f" ({kept.rule}, epoch {kept.epoch})" if kept else ""
+    return f"{run.subject}{which} on {records.data_name(run)}, {threat['norm']}{eps}{mask}{crafted}"
+
+
+def _extent(proof: records.Proof) -> str:
+    """How far a certificate goes on the average, and how often it says nothing."""
+    return (
+        f"average certified radius {proof.norm} {proof.mean_radius:.4f}; "
+        f"no prediction for {proof.abstained:.2%}, nothing certified for {proof.uncertified:.2%}"
+    )
+
+
+def _about(outcome: records.Outcome) -> dict[str, str]:
+    """What else is known of an attack, under the title of its column."""
+    broken = ", ".join(f"{member} {broke}" for member, broke in outcome.broken_by.items())
+    distance, spread = outcome.median_norm, outcome.spread
+    return {
+        **({"distance": "∞" if distance is None else f"{distance:.4f}"} if outcome.minimal else {}),
+        **({"5-95 %": " to ".join(f"{100 * end:.2f}" for end in spread)} if spread else {}),
+        "seconds": f"{outcome.seconds:.1f}",
+        **({"broken by": broken} if broken else {}),
+    }
