@@ -10,7 +10,7 @@ from torch import nn
 
 from robustbench_cli.attacks import ATTACKS, Iterated
 from robustbench_cli.attacks.pgd import PGD
-from robustbench_cli.commands.eval_config import eval_config
+from robustbench_cli.commands.eval_config import resolve_eval_config
 from robustbench_cli.commands.sweep import cut, points
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.gradient_ascent import projected_step
@@ -59,7 +59,7 @@ def swept(attack, *steps):
         "n": 30,
         "sweep": f"steps={','.join(map(str, steps))}",
     }
-    return points({"x": attack}, eval_config(BASE, typed, []))
+    return points({"x": attack}, resolve_eval_config(BASE, typed, []))
 
 
 def verdicts(attack, threat):
