@@ -58,7 +58,7 @@ class Layout:
     height: int
     width: int
     resize: bool
-    """Whether images of another size are resized; else they are an error."""
+    """Resize images of another size; else they are an error."""
 
 
 def layout(name: str, images: Iterable[Encoded], size: int | None) -> Layout:

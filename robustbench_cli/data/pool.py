@@ -34,7 +34,7 @@ class Pool:
 
     @property
     def alone(self) -> bool:
-        """Whether the pool replaces the labelled set, whose images are then not used."""
+        """True if the pool replaces the labelled set, whose images are then not used."""
         return self.share == 1
 
     def room(self, batch_size: int) -> int:

@@ -22,7 +22,7 @@ class Distilled(Objective):
 
     @property
     def uses_criterion(self) -> bool:
-        """Whether the loss uses the criterion on labels, which other parts may change."""
+        """True if the loss scores labels with the criterion, which modifiers may change."""
         return False
 
     def check(self, recipe: Recipe, epochs: int) -> None:

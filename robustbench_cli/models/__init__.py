@@ -97,8 +97,8 @@ class ModelConfig(ABC):
     """Hyper-parameters of an architecture."""
 
     normalize: bool | Literal["signed"] = True
-    """Whether images are normalised inside the model by the data set's channel mean and std;
-    signed: to 2 x - 1 instead."""
+    """Normalise images inside the model by the data set's channel mean and std; signed: to 2 x - 1
+    instead."""
 
     @abstractmethod
     def build(self, shape: Shape) -> Classifier:

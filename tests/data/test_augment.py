@@ -1,4 +1,4 @@
-"""Shifts and mirror images that belong to an example."""
+"""Random shifts, mirror images and rotations, keyed by example."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def noise(count: int = 12, seed: int = 0) -> Noise:
 
 
 def one_by_one(x: Tensor, source: Noise, pad: int, flip: bool) -> Tensor:
-    """The same in the plainest way: an image and a pixel at a time."""
+    """Augment one image and one pixel at a time."""
     out = torch.zeros_like(x)
     _, channels, height, width = x.shape
     for i in range(len(x)):
@@ -47,7 +47,7 @@ def test_it_equals_the_plain_loop(pad: int, flip: bool) -> None:
 
 
 @pytest.mark.parametrize("pad", [1, 2, 5])
-def test_reflection_is_torch_s(pad: int) -> None:
+def test_reflection_equals_torch(pad: int) -> None:
     """The crop that a key asks for, out of the image that PyTorch has padded."""
     x = images()
     out = augment(x, noise(), pad=pad, flip=False, padding="reflect")
@@ -69,7 +69,7 @@ def test_reflection_goes_on_beyond_the_other_side() -> None:
     }
 
 
-def test_images_are_turned_as_torchvision_turns_them() -> None:
+def test_rotation_equals_torchvision() -> None:
     x = images()
     angles = torch.linspace(-15, 15, 12)
     out = rotated(x, angles)
@@ -78,7 +78,7 @@ def test_images_are_turned_as_torchvision_turns_them() -> None:
     assert torch.equal(rotated(x, torch.zeros(12)), x)
 
 
-def test_an_example_is_turned_alike_in_any_batch_and_no_further_than_asked() -> None:
+def test_rotation_is_keyed_by_example_and_bounded() -> None:
     x, source = images(), noise()
     whole = turned(x, source, 15)
     order = torch.tensor([7, 0, 11, 3])
@@ -89,7 +89,7 @@ def test_an_example_is_turned_alike_in_any_batch_and_no_further_than_asked() -> 
     assert draw.max() > 0.7  # both ways
 
 
-def test_nothing_asked_is_nothing_done() -> None:
+def test_without_augmentation_images_are_unchanged() -> None:
     x = images()
     before = x.clone()
     assert torch.equal(augment(x, noise(), pad=0, flip=False), x)
@@ -126,7 +126,7 @@ def test_every_shift_and_side_comes_up_evenly() -> None:
     assert abs((half < one).float().mean().item() - 0.5) < 0.03
 
 
-def test_the_field_decides() -> None:
+def test_the_field_augment_decides() -> None:
     x = images(height=8, width=8)
     for kind, expected in (
         ("none", x),

@@ -1,4 +1,4 @@
-"""Training images drawn by class."""
+"""Random training images by class."""
 
 import torch
 
@@ -14,7 +14,7 @@ def bank():
     return Bank(Split(x, Y, ("a", "b", "c", "none")))
 
 
-def test_same_and_other_are_what_they_say_and_reach_everybody():
+def test_same_and_other_have_the_right_classes_and_reach_every_image():
     known = bank()
     y = torch.tensor([0, 1, 2]).repeat(200)
     noise = Noise(0, torch.arange(600))
@@ -27,7 +27,7 @@ def test_same_and_other_are_what_they_say_and_reach_everybody():
     assert torch.equal(known.images(same)[:, 0, 0, 0], same / 255)
 
 
-def test_draws_belong_to_examples():
+def test_draws_are_keyed_by_example():
     known, ids = bank(), torch.tensor([7, 3, 11])
     y = torch.tensor([0, 1, 2])
     whole = known.other(y, Noise(5, ids))

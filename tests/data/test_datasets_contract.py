@@ -1,4 +1,4 @@
-"""What every registered data set promises, whatever it is called."""
+"""The contract of every registered data set."""
 
 import ast
 import dataclasses

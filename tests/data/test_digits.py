@@ -1,4 +1,4 @@
-"""The digits that come with scikit-learn, and what a split is in general."""
+"""scikit-learn's digits, and the properties of splits in general."""
 
 import subprocess
 import sys

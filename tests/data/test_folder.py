@@ -1,4 +1,4 @@
-"""Images in folders."""
+"""Data sets in folders of images."""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Picture = Callable[..., bytes]
 
 
 def load(text: str, split: str = "train") -> Split:
-    """The split with its fixed shuffle undone: the order of the sorted files."""
+    """Return the split with its fixed shuffle undone, in the order of the sorted files."""
     found = DATASETS.build(Spec.parse(text)).load(split, Path("/nonexistent"))
     order = torch.randperm(len(found), generator=stream_generator("folder", split))
     return found.only(order.argsort())
@@ -39,7 +39,7 @@ def test_the_first_examples_are_of_all_classes(tmp_path: Path, picture: Picture)
 
 @pytest.fixture
 def top(tmp_path: Path, picture: Picture) -> Path:
-    """Three classes, two training images and one test image of each."""
+    """Return a folder with three classes, two training images and one test image of each."""
     for split, count in (("train", 2), ("test", 1)):
         for label, name in enumerate(("zebra", "ant", "cat")):
             folder = tmp_path / split / name

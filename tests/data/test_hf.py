@@ -1,4 +1,4 @@
-"""Parquet files as Hugging Face lays them out, and names on its hub."""
+"""Parquet files in Hugging Face's layout, and names on its hub."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def pair(content: bytes | None, path: str | None = None) -> dict[str, object]:
 
 
 def table(images: Sequence[bytes], labels: Sequence[int], **named: str) -> Any:
-    """A table with the columns img and label, or as ``named`` renames them."""
+    """Return a table with the columns img and label, or as ``named`` renames them."""
     return pa.table(
         {
             named.get("image", "img"): pa.array([pair(b) for b in images], HF_IMAGE),
@@ -45,7 +45,7 @@ def table(images: Sequence[bytes], labels: Sequence[int], **named: str) -> Any:
 
 @pytest.fixture
 def top(tmp_path: Path, picture: Picture) -> Path:
-    """Five training images in two files and two test images, of two classes."""
+    """Return a folder: five training images in two files, two test images, two classes."""
     pq.write_table(
         table([picture(0), picture(1), picture(2)], [0, 1, 0]),
         tmp_path / "train-00000-of-00002.parquet",
@@ -108,7 +108,7 @@ def test_layouts(top: Path, pattern: str) -> None:
     assert load(f"hf:{top}").fingerprint() == before
 
 
-def test_a_file_means_its_folder(top: Path) -> None:
+def test_a_file_stands_for_its_folder(top: Path) -> None:
     (top / "train-00001-of-00002.parquet").unlink()
     (top / "train-00000-of-00002.parquet").rename(top / "train.parquet")
     assert len(load(f"hf:{top / 'train.parquet'}")) == 3
@@ -236,7 +236,7 @@ def rewrite(top: Path, content: dict[str, object]) -> None:
         pq.write_table(pa.table(content), file)
 
 
-def test_columns_that_cannot_be_told(top: Path, picture: Picture) -> None:
+def test_ambiguous_columns_are_refused(top: Path, picture: Picture) -> None:
     image = pa.array([picture(0), picture(1)], pa.binary())
     number = pa.array([0, 1], pa.int64())
     rewrite(top, {"left": image, "right": image, "label": number})
@@ -382,7 +382,7 @@ def test_folders_that_are_no_data_set(top: Path, tmp_path: Path) -> None:
     refuse(f"hf:{top}/two", ": no split 'train'; it has test-00000")
 
 
-def test_packages_that_are_not_there(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "datasets", None)
     extra = r"needs the extra: pip install '\.\[hf\]' where advbench is cloned"
@@ -391,7 +391,7 @@ def test_packages_that_are_not_there(top: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 class Rows:
-    """As much of ``datasets.Dataset`` as is used."""
+    """The part of ``datasets.Dataset`` that is used."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows

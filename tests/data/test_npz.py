@@ -1,4 +1,4 @@
-"""Files of arrays: what is read, in which layout, and what is refused in one line."""
+"""Files of arrays: accepted names and layouts, and the messages about others."""
 
 import io
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_images_without_labels_are_extra_data_and_no_data_set(tmp_path, arrays, 
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_known_of_the_labels_is_kept(tmp_path):
+def test_partial_labels_are_kept(tmp_path):
     np.savez(tmp_path / "set.npz", x=PIXELS, y=np.array([2, -1, 0, 1, -1, 2]))
     found = pool(tmp_path / "set.npz")
     assert found.y.tolist() == [2, -100, 0, 1, -100, 2]
@@ -121,7 +121,7 @@ def test_extra_data_may_be_of_one_class_and_must_have_an_image(tmp_path):
 
 
 class Trap:
-    """Leaves a mark where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark):
         self._mark = mark

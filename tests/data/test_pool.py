@@ -1,4 +1,4 @@
-"""The second set: how much of a batch it fills, and which labels it has."""
+"""The extra pool: its share of a batch, and the numbers of its classes."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ ANIMALS = ("ant", "bee", "cat")
 
 
 def named(*classes):
-    """An image of each class."""
+    """Return a split with one image of each class."""
     return Split(torch.zeros(len(classes), 1, 2, 2), torch.arange(len(classes)), classes)
 
 
@@ -19,7 +19,7 @@ def named(*classes):
     ("share", "size", "room"),
     [(0.5, 128, 64), (0.25, 10, 8), (0.9, 7, 1), (0.07, 8, 7), (1.0, 8, 0)],
 )
-def test_a_batch_has_room_for_the_rest(share, size, room):
+def test_the_labelled_examples_fill_the_rest_of_a_batch(share, size, room):
     assert Pool(data=named(*ANIMALS), share=share, first=0).room(size) == room
 
 

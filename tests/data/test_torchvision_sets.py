@@ -1,4 +1,4 @@
-"""torchvision's data sets: real ones where there are any, small ones, and broken ones."""
+"""torchvision's data sets: real ones where present, small fakes, and damaged ones."""
 
 import struct
 from pathlib import Path
@@ -21,7 +21,7 @@ def load(name: str, split: Any, root: Path) -> Split:
 
 
 def idx(values: np.ndarray) -> bytes:
-    """The format of MNIST's files."""
+    """Return an array in the format of MNIST's files."""
     header = struct.pack(">I", 0x800 + values.ndim) + struct.pack(f">{values.ndim}I", *values.shape)
     return header + values.astype(np.uint8).tobytes()
 

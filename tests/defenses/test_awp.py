@@ -1,4 +1,5 @@
-"""AWP: zero is the base, the loss rises, the restore is exact, decay acts at the moved weights."""
+"""AWP: gamma 0 is the base method, the loss rises, weights are restored, decay acts at the moved
+weights."""
 
 import copy
 from contextlib import ExitStack

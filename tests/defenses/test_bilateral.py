@@ -1,4 +1,4 @@
-"""Bilateral training: the moved image, and the label that moves with it."""
+"""Bilateral training: the moved image and the soft label."""
 
 import math
 
@@ -27,7 +27,7 @@ def labels_of(logits, y, **params):
 
 
 def label_by_hand(logits, y, beta=9.0, gamma=0.01):
-    """One example's label, with numbers and loops."""
+    """Return one example's soft label, computed with plain numbers and loops."""
     total = sum(math.exp(z) for z in logits)
     unlikely = [-math.log(math.exp(z) / total + 1e-8) for z in logits]
     others = [k for k in range(len(logits)) if k != y]
@@ -42,7 +42,7 @@ def label_by_hand(logits, y, beta=9.0, gamma=0.01):
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 @pytest.mark.parametrize(("beta", "gamma"), [(9.0, 0.01), (2.0, 0.5)])
-def test_labels_are_the_formula_s(scale, beta, gamma):
+def test_labels_equal_the_formula(scale, beta, gamma):
     logits, y = scale * torch.randn(40, 10).double(), torch.arange(40) % 10
     labels = labels_of(logits, y, beta=beta, gamma=gamma)
     by_hand = [
@@ -59,7 +59,7 @@ def test_labels_are_the_formula_s(scale, beta, gamma):
 
 
 @pytest.mark.parametrize(("classes", "true"), [(10, 0.5), (4, 0.75), (2, 0.9)])
-def test_where_all_are_equally_likely_it_is_label_smoothing(classes, true):
+def test_with_equally_likely_classes_it_is_label_smoothing(classes, true):
     """1 - 1 / (1 + beta / (C - 1)): Feature Scattering's 0.5 with ten classes."""
     (label,) = labels_of(torch.zeros(1, classes).double(), torch.tensor([1]))
     expected = [(1 - true) / (classes - 1)] * classes
@@ -74,7 +74,7 @@ def test_a_large_ratio_leaves_the_hard_label():
 
 
 def by_hand(model, x, y, beta):
-    """The image, the loss: one step towards the most confusing class, and the soft criterion."""
+    """Return image and loss: one step towards the most confusing class, and the soft criterion."""
     clean = model(x).detach()
     target = torch.tensor(
         [
@@ -108,7 +108,7 @@ def test_loss_and_every_weight_gradient(model, batch):
     )
 
 
-def test_labels_of_its_own_leave_no_room_for_others():
+def test_it_cannot_be_combined_with_label_smoothing():
     for other in ("label-smoothing", "mixup"):
         with pytest.raises(UserError, match=r"bilateral (makes soft labels|needs one label)"):
             Recipe.build(parse(f"bilateral+{other}")).check(10)

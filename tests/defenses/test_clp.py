@@ -18,7 +18,7 @@ def step_of(model, batch, ids=None):
 
 
 def losses(text, model, batch):
-    """The loss of each example, and the noisy images that it was taken at."""
+    """Return the loss of each example and the noisy images that it was computed on."""
     objective = Recipe.build(parse(text)).objective
     step = step_of(model, batch)
     crafted = objective.crafted(step)
@@ -59,12 +59,12 @@ def test_the_gradient_of_the_pairing_is_twice_the_gap_over_all_entries():
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6])
-def test_identical_logits_have_nothing_to_pull(count):
+def test_identical_logits_have_no_penalty(count):
     same = torch.randn(1, 4).expand(count, 4)
     assert not DEFENSES.build(Spec("clp")).logit_penalty(same).any()
 
 
-def test_in_an_odd_batch_every_example_has_another_for_a_partner():
+def test_in_an_odd_batch_no_example_is_paired_with_itself():
     logits = torch.eye(5).double()  # any two rows are 2 apart, a row from itself 0
     torch.testing.assert_close(
         DEFENSES.build(Spec("clp")).logit_penalty(logits), torch.full((5,), 2 / 5).double()
@@ -96,7 +96,7 @@ def test_noise_is_gaussian_clipped_and_follows_the_example(model):
     assert torch.equal(alone["noisy"], noisy[[7, 300, 11]])
 
 
-def test_with_he_logits_are_pulled_as_cosines(model, batch):
+def test_with_he_cosines_are_paired(model, batch):
     recipe = Recipe.build(parse("clp:weight=2+he:scale=15"))
     net = recipe.prepare(model).eval()
     step = step_of(net, batch)

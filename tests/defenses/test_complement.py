@@ -1,4 +1,4 @@
-"""GCE and COT: hand-computed values, limits and gradients, and COT's two optimisers in one."""
+"""GCE and COT: hand-computed values, limits and gradients, and COT's two optimisers."""
 
 import copy
 import math
@@ -59,7 +59,7 @@ def test_the_complement_entropy_by_hand(variant, expected):
 
 
 def in_probabilities(logits, y, alpha):
-    """The paper's formula as written, without logarithms of shares."""
+    """Return the loss by the paper's formula, in probabilities instead of logarithms."""
     total = []
     for row, label in zip(torch.softmax(logits, 1), y.tolist(), strict=True):
         rest = [row[k] / (1 - row[label]) for k in range(len(row)) if k != label]
@@ -87,7 +87,7 @@ def test_the_gradient_at_the_true_class_s_logit():
     torch.testing.assert_close(slope[range(8), y], expected)
 
 
-def test_where_the_slope_vanishes_and_that_large_logits_stay_finite():
+def test_the_gradient_vanishes_at_p_0_and_1_and_large_logits_stay_finite():
     for true in (-1e4, -60.0, 60.0, 1e4):
         logits = torch.tensor([[true, 0.3, 0.1, -0.2]], requires_grad=True)
         value = gce().score(logits, torch.tensor([0]))
@@ -100,7 +100,7 @@ def test_where_the_slope_vanishes_and_that_large_logits_stay_finite():
     assert torch.isfinite(slope).all()
 
 
-def test_even_wrong_shares_are_the_least_loss_and_the_true_logit_does_not_count():
+def test_a_uniform_complement_minimises_the_loss_whatever_the_true_logit():
     even = torch.tensor([[1.5, 0.0, 0.0, 0.0]]).double()
     p = torch.softmax(even, 1)[0, 0].item()
     assert gce().score(even, torch.tensor([0])).item() == pytest.approx(-(p ** (1 / 3)))
@@ -110,7 +110,7 @@ def test_even_wrong_shares_are_the_least_loss_and_the_true_logit_does_not_count(
 
 
 def test_gce_at_climbs_its_own_loss(model, batch):
-    """Loss and every weight gradient of a batch, with no abstraction at all."""
+    """Loss and every weight gradient of a batch, written out in plain torch."""
     x, y = batch
     net, twin = copy.deepcopy(model).train(), copy.deepcopy(model).eval()
     step = step_of(net, batch)
@@ -133,7 +133,7 @@ def test_gce_at_climbs_its_own_loss(model, batch):
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_cot_is_two_optimisers_in_turn(kind, decay, model, batch):
-    """Against the official loop's: one on cross-entropy, one on the complement."""
+    """Compared with the official loop's two: one on cross-entropy, one on the complement."""
     x, y = batch
     net, twin = copy.deepcopy(model).train(), copy.deepcopy(model).train()
     recipe = Recipe.build(parse("cot"))
@@ -174,7 +174,7 @@ def test_cot_is_two_optimisers_in_turn(kind, decay, model, batch):
 
 
 @pytest.mark.parametrize("name", ["gce", "gce-at", "cot"])
-def test_two_classes_have_no_complement_to_spread(name, model):
+def test_two_classes_are_refused(name, model):
     shape = Shape(1, 8, 8, 2, (0.2,), (0.7,))
     setting = Setting(model=model, shape=shape, batch_size=6, fresh=lambda: model)
     with pytest.raises(UserError, match=f"{name} spreads the wrong classes' shares"):

@@ -1,4 +1,4 @@
-"""The contract of every registered defense, alone and composed."""
+"""The contract of every registered defense, alone and composed with others."""
 
 import copy
 from contextlib import ExitStack
@@ -79,7 +79,7 @@ def step_of(model, batch, norm="Linf", epoch=1000):
 
 
 def frozen(model):
-    """A teacher that agrees with the net as it is."""
+    """Return a teacher with the network's current weights."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 

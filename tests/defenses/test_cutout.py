@@ -1,4 +1,4 @@
-"""Cutout: one black square in each image, inside it, where the example's key puts it."""
+"""Cutout: one black square inside each image, at a position keyed by the example."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def cut(x, ids, length=None):
 
 
 @pytest.mark.parametrize(("height", "width", "length"), [(32, 32, 14), (9, 12, 4), (5, 7, 5)])
-def test_one_square_is_black_in_every_channel_and_the_rest_is_as_it_was(height, width, length):
+def test_one_square_is_black_in_every_channel_and_the_rest_is_unchanged(height, width, length):
     x = torch.rand(300, 3, height, width) + 1  # nothing is black
     out = cut(x, torch.arange(300), length)
     black = out == 0
@@ -41,14 +41,14 @@ def test_one_square_is_black_in_every_channel_and_the_rest_is_as_it_was(height, 
         assert {*first.tolist()} == {*range(side - length + 1)}  # every place comes up
 
 
-def test_the_default_is_fourteen_pixels_of_cifar_s():
+def test_the_default_is_14_pixels_on_cifar():
     sizes = {32: 14, 28: 12, 8: 3}
     for side, length in sizes.items():
         out = cut(torch.ones(1, 1, side, side), torch.arange(1))
         assert int((out == 0).sum()) == length**2
 
 
-def test_the_square_belongs_to_the_example():
+def test_the_square_is_keyed_by_the_example():
     x = torch.rand(10, 1, 16, 16) + 1
     ids = torch.arange(10)
     order = torch.randperm(10)

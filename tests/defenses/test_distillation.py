@@ -1,4 +1,4 @@
-"""Frozen teachers, and a natural net that is trained beside the robust one."""
+"""Distillation from frozen teachers, and from a natural network that is trained alongside."""
 
 import copy
 from contextlib import ExitStack
@@ -43,7 +43,7 @@ def step_of(model, batch, recipe, epoch=0):
 
 
 def learned(text, model, batch, epoch=0, **changes):
-    """The gradient that one batch leaves in a copy of the model."""
+    """Return the gradient that one batch leaves in a copy of the model."""
     recipe, student = Recipe.build(parse(text)), copy.deepcopy(model).train()
     step = replace(step_of(student, batch, recipe, epoch), **changes)
     if recipe.objective.teachers == 1:
@@ -54,7 +54,7 @@ def learned(text, model, batch, epoch=0, **changes):
 
 
 @pytest.mark.parametrize("text", TAUGHT)
-def test_a_teacher_stays_as_it_is_and_decides_what_is_learned(text, model, batch):
+def test_the_teacher_is_unchanged_and_determines_the_gradient(text, model, batch):
     recipe = Recipe.build(parse(text))
     step = step_of(model.train(), batch, recipe)
     before = copy.deepcopy([teacher.state_dict() for teacher in step.teachers])
@@ -68,7 +68,7 @@ def test_a_teacher_stays_as_it_is_and_decides_what_is_learned(text, model, batch
 
 
 @pytest.mark.parametrize("text", TAUGHT)
-def test_what_a_teacher_said_carries_no_gradient(text, model, batch):
+def test_teacher_logits_carry_no_gradient(text, model, batch):
     recipe = Recipe.build(parse(text))
     step = step_of(model, batch, recipe)
     known = recipe.objective.crafted(replace(step, teachers=step.teachers[-2:]))
@@ -76,7 +76,7 @@ def test_what_a_teacher_said_carries_no_gradient(text, model, batch):
 
 
 @pytest.mark.parametrize("text", ["ard", "bgat", "rslad"])
-def test_labels_are_not_scored(text, model, batch):
+def test_labels_do_not_enter_the_loss(text, model, batch):
     """ARD with alpha 1, RSLAD and BGAT learn from the teacher alone, on given images."""
     recipe = Recipe.build(parse(text))
     step = step_of(model, batch, recipe)
@@ -92,8 +92,8 @@ def test_rslad_needs_no_labels_at_all(model, batch):
     torch.testing.assert_close(learned("rslad", model, batch), bare, rtol=0, atol=0)
 
 
-def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(model, batch):
-    """From the clean image itself, that is why its attack may not begin there."""
+def test_a_student_that_agrees_with_its_teacher_has_a_zero_gradient(model, batch):
+    """At the clean image the gradient is zero, so that RSLAD's attack must not start there."""
     model.eval()
     teacher = copy.deepcopy(model).requires_grad_(False)
     taught = teacher(batch[0])
@@ -123,7 +123,7 @@ def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(model, batc
         ("lbgat-trades:beta=0", "lbgat0"),
     ],
 )
-def test_at_its_limits_a_method_is_one_that_was_there(text, same, model, batch):
+def test_at_its_limits_a_method_equals_a_simpler_one(text, same, model, batch):
     torch.testing.assert_close(
         learned(text, model, batch), learned(same, model, batch), rtol=1e-9, atol=1e-12
     )
@@ -160,7 +160,7 @@ def test_combinations_that_make_no_sense_are_refused(text, message):
 
 
 @pytest.mark.parametrize("text", ["ard:alpha=0.9+ls", "akd2+ls", "lbgat+he+awp", "rslad+mixup"])
-def test_others_are_not(text):
+def test_other_combinations_are_allowed(text):
     Recipe.build(parse(text)).check(epochs=10)
 
 
@@ -170,7 +170,7 @@ def test_weights_of_more_than_one_are_refused():
 
 
 @pytest.mark.parametrize("text", GUIDED)
-def test_both_nets_learn_and_the_distance_pulls_at_both(text, model, batch):
+def test_both_nets_are_trained_and_the_distance_reaches_both(text, model, batch):
     recipe = Recipe.build(parse(text))
     step = step_of(model.train(), batch, recipe)
     (natural,) = step.auxiliaries.values()
@@ -189,7 +189,7 @@ def test_both_nets_learn_and_the_distance_pulls_at_both(text, model, batch):
     assert any(not torch.allclose(a, b) for a, b in zip(pulled, labelled, strict=True))
 
 
-def test_the_robust_net_s_gradient_does_not_know_whether_the_natural_one_learns(model, batch):
+def test_the_robust_net_s_gradient_is_the_same_with_a_frozen_natural_net(model, batch):
     recipe = Recipe.build(parse("lbgat"))
     step = step_of(model.train(), batch, recipe)
     (natural,) = step.auxiliaries.values()

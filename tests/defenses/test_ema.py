@@ -1,4 +1,4 @@
-"""Averaged weights: the recursion, whose weights are trained, and what is measured and saved."""
+"""Averaged weights: the recursion, and training, evaluation and saving with two sets of weights."""
 
 import copy
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_the_model_gets_its_own_weights_back(model):
 
 
 class Looking(Display):
-    """Stops a run after an epoch, so that its state stays behind."""
+    """Interrupts a run after an epoch, so that its training state is kept."""
 
     def __init__(self, after):
         self._after = after
@@ -90,7 +90,7 @@ class Looking(Display):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A whole run; one that was interrupted and resumed; and one that still has its state."""
+    """Return a whole run, one that was interrupted and resumed, and one with its state."""
     out = tmp_path_factory.mktemp("results")
     whole = train(out, "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Feature scattering: what is climbed, how examples are paired, which labels are learned."""
+"""Feature scattering: the objective of the attack, the pairing of examples, the smoothed labels."""
 
 import copy
 from contextlib import ExitStack
@@ -41,7 +41,7 @@ def cosines(a, b):
 
 
 def official_plan(cost, regularizer):
-    """The official solver once more, in the form that divides by sums."""
+    """Return the official solver's plan, in the equivalent form that divides by sums."""
     n = len(cost)
     kernel = torch.exp(-cost / regularizer)
     a, b = torch.ones(n).double(), torch.ones(n).double()
@@ -63,7 +63,7 @@ def test_legacy_is_the_official_solver_constants_and_all(least):
 
 
 def by_hand(model, x, y, eps, start, matching):
-    """One batch with no abstraction at all: the gradient of every weight."""
+    """Return the gradient of every weight for one batch, written out in plain torch."""
     twin = copy.deepcopy(model).eval()
     clean = twin(x).detach()
     x_adv = start.clone().requires_grad_()
@@ -106,7 +106,7 @@ def test_the_batch_goes_further_from_the_clean_one(matching, model, batch):
 
 
 @pytest.mark.parametrize("matching", MATCHINGS)
-def test_the_order_of_the_batch_is_the_order_of_what_is_made_of_it(matching, model, batch):
+def test_permuting_the_batch_permutes_the_result(matching, model, batch):
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     step = step_of(model.eval(), batch)
     shuffled = replace(step, x=step.x[order], y=step.y[order], noise=step.noise.only(order))
@@ -132,7 +132,7 @@ def test_identity_is_the_mean_cosine_distance_and_uniform_that_of_all_pairs(mode
     )
 
 
-def test_without_room_it_is_standard_training_on_smoothed_labels(model, batch):
+def test_with_a_tiny_eps_it_is_standard_training_on_smoothed_labels(model, batch):
     step = step_of(model, batch, eps=1e-300)
     ours = trained("feature-scatter", model, step)
     standard = trained("standard+ls:amount=0.5,over=others", model, step)

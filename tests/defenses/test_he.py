@@ -1,4 +1,4 @@
-"""Hypersphere embedding: cosines, a margin for training only, scales."""
+"""Hypersphere embedding: cosine logits, a margin for training only, and the scales."""
 
 import copy
 
@@ -14,7 +14,7 @@ from robustbench_cli.defenses._step import Passes, Step
 from robustbench_cli.defenses.he import HE, CosineHead
 
 
-def test_outputs_are_cosines_whatever_the_lengths():
+def test_outputs_are_cosines_whatever_the_norms():
     linear = torch.nn.Linear(16, 5).double()
     head, z = CosineHead(linear, 1.0), torch.randn(7, 16).double()
     out = head(z)
@@ -89,7 +89,7 @@ def test_evaluation_uses_the_training_scale_unless_the_paper_s_is_asked_for(mode
         assert net.head.scale == expected
 
 
-def test_a_last_layer_of_zeros_gets_a_direction():
+def test_a_last_layer_of_zeros_is_initialised_anew():
     linear = torch.nn.Linear(8, 3)
     torch.nn.init.zeros_(linear.weight)
     assert CosineHead(linear, 1.0)(torch.randn(4, 8)).abs().max() > 0

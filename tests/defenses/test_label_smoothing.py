@@ -10,13 +10,13 @@ from robustbench_cli.defenses.label_smoothing import LabelSmoothing
 LOGITS, Y = torch.randn(8, 10).double(), torch.arange(8)
 
 
-def test_over_all_classes_is_torch_s():
+def test_over_all_classes_equals_torch():
     ours = LabelSmoothing(amount=0.1).criterion(cross_entropy)(LOGITS, Y)
     theirs = F.cross_entropy(LOGITS, Y, label_smoothing=0.1, reduction="none")
     torch.testing.assert_close(ours, theirs)
 
 
-def test_over_the_others_leaves_the_label_exactly_its_share():
+def test_over_the_others_the_label_keeps_one_minus_amount():
     ours = LabelSmoothing(amount=0.5, over="others").criterion(cross_entropy)(LOGITS, Y)
     target = torch.full((8, 10), 0.5 / 9).double()
     target[range(8), Y] = 0.5

@@ -1,4 +1,4 @@
-"""Training under a mask: every inner attack keeps to it, and ``localized`` has its own."""
+"""Training under a mask: every inner attack respects it; ``localized`` has a mask of its own."""
 
 import copy
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ ATTACKING = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Ad
 
 @pytest.fixture
 def step(model, batch):
-    """A step under a threat that frees the middle sixteen pixels only."""
+    """Return a step under a threat that may change the middle sixteen pixels only."""
     x, y = batch
     teachers = tuple(copy.deepcopy(model).eval().requires_grad_(False) for _ in range(2))
     return Step(
@@ -42,14 +42,14 @@ def step(model, batch):
 
 
 def middle(x):
-    """The images with their middles cut out."""
+    """Return the images with their middle pixels set to zero."""
     x = x.clone()
     x[:, :, 2:6, 2:6] = 0
     return x
 
 
 def one_step(text, step):
-    """The loss and the gradients of one update."""
+    """Return the loss and the gradients of one update."""
     recipe = Recipe.build(parse(text))
     net = recipe.prepare(copy.deepcopy(step.model)).train()
     shape = Shape(1, 8, 8, 4, (0.2,), (0.7,))

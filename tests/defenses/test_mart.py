@@ -1,4 +1,4 @@
-"""MART's algebra: what becomes of its loss when its weight and its boosted term are replaced."""
+"""MART's loss and its limits: with weight or boosted term replaced it equals known losses."""
 
 import math
 
@@ -15,7 +15,7 @@ CLASSES = 4
 
 
 def scored(name, beta, clean, adversarial, y):
-    """One loss per example, of logits as they are."""
+    """Return one loss per example for given logits."""
     logits = {"clean": clean, "adv": adversarial}
     x = torch.zeros(len(y), 1, 2, 2).double()
     step = Step(
@@ -30,7 +30,7 @@ def scored(name, beta, clean, adversarial, y):
 
 
 def probabilities(logits):
-    """The softmax of one row, as plain numbers."""
+    """Return the softmax of one row, as plain numbers."""
     powers = [math.exp(value) for value in logits.tolist()]
     return [power / sum(powers) for power in powers]
 

@@ -1,4 +1,4 @@
-"""mixup: one share for a batch, labels mixed as the images are, and the attack sees the mixture."""
+"""mixup: one share per batch for images and labels, and an attack on the mixture."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def step(model, batch):
 
 
 def parts(mixed):
-    """The share and each image's partner, read from the labels: here no two are alike."""
+    """Return the share and each image's partner, read from the labels, which are all different."""
     share = float(mixed.y.diagonal().min())  # one that is its own partner has all of it
     other = (mixed.y - share * torch.eye(4)).argmax(1)
     return share, other
@@ -86,7 +86,7 @@ def test_shares_are_beta_distributed(alpha, step):
     assert shares.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.08)
 
 
-def test_a_mixture_belongs_to_seed_epoch_and_batch(step):
+def test_a_mixture_is_keyed_by_seed_epoch_and_batch(step):
     def made(**changes):
         torch.manual_seed(len(changes))  # torch's own generators have no say
         return mixup().inputs(replace(step, **changes))
@@ -115,12 +115,12 @@ def test_a_mixture_stays_in_the_box(step):
         ("trades+mixup+awp:warmup=0", "awp's code refuses mixed labels"),
     ],
 )
-def test_what_does_not_go_with_it_is_refused(text, message):
+def test_incompatible_parts_are_refused(text, message):
     with pytest.raises(UserError, match=message):
         Recipe.build(parse(text)).check(100)
 
 
-def test_smoothing_and_margins_see_shares(step):
+def test_smoothing_and_margins_work_on_mixed_labels(step):
     mixed = mixup().inputs(replace(step, batch=3))
     logits = torch.randn(4, 4).double()
     smooth = DEFENSES.build(Spec("ls", {"amount": 0.1})).criterion(cross_entropy)

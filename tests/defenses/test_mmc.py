@@ -1,4 +1,4 @@
-"""Max-Mahalanobis centers: geometry, loss and gradient, and what the inner attack climbs."""
+"""Max-Mahalanobis centers: geometry, loss, gradient, and the objective of the inner attack."""
 
 import copy
 from contextlib import ExitStack
@@ -78,7 +78,7 @@ def test_answers_do_not_change_when_z_and_centers_are_scaled_together():
 
 
 def by_hand(net, x, y, share):
-    """Clean and moved squared distances to the centers, with no abstraction at all."""
+    """Return clean and adversarial squared distances to the centers, written out in plain torch."""
     known, dense = net.head.centers, net.head.dense
 
     def away(images):

@@ -1,4 +1,4 @@
-"""Margin-based triplets: by hand, where the images stop, and what cross-entropy sees."""
+"""Margin-based triplets: hand-computed loss, stopping of the attack, inputs of the criterion."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ ADV = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
 
 @pytest.fixture
 def step(model, batch):
-    """A step of a net in evaluation mode, with other images to draw from."""
+    """Return a step of a network in evaluation mode, with a bank of other images."""
     x, y = batch
     bank = Bank(Split((torch.rand(8, 1, 8, 8) * 255).byte(), torch.arange(8) % 4, tuple("abcd")))
     noise = Noise(0, torch.arange(len(x)))
@@ -88,7 +88,7 @@ def test_on_a_linear_embedding_no_cosine_grows_worse(steps, step):
     assert 0 < reach <= steps / 50 * step.threat.eps + 1e-12
 
 
-def test_an_image_that_is_near_enough_rests(step):
+def test_an_image_that_is_near_enough_stops(step):
     far = MTER(near=0).crafted(step)
     x, target, _ = far["triplets"].chunk(3)
     near = distance(step.model, x, target)

@@ -1,4 +1,4 @@
-"""Which training pass BatchNorm sees last: the order of the passes is part of a method."""
+"""The order of a method's training passes, read from BatchNorm's running statistics."""
 
 import copy
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ def step_of(model, batch):
 
 
 def remembered(model, *passes):
-    """The running statistics of every layer after these forward passes in training mode."""
+    """Return the running statistics of every layer after these forward passes in train mode."""
     net = copy.deepcopy(model).train()
     with torch.no_grad():
         for images in passes:

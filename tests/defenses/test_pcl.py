@@ -1,4 +1,4 @@
-"""Prototype conformity: by hand, how prototypes move, the mixed batch, and how it overflows."""
+"""Prototype conformity: hand-computed loss, the prototypes' updates, mixed batches, divergence."""
 
 import copy
 from contextlib import ExitStack
@@ -45,7 +45,7 @@ def test_the_own_term_vanishes_on_the_prototype_only():
 
 
 def trained(text, model, batch, lr=0.0, steps=1):
-    """The net and its prototypes before and after some steps."""
+    """Return the network and its prototypes before and after some steps."""
     recipe = Recipe.build(parse(text))
     net = recipe.prepare(copy.deepcopy(model)).train()
     x, y = batch
@@ -71,7 +71,7 @@ def trained(text, model, batch, lr=0.0, steps=1):
     return net, before, auxiliaries["PCL"], result
 
 
-def test_each_layer_has_prototypes_and_they_make_plain_steps(model, batch):
+def test_each_layer_has_prototypes_trained_by_plain_sgd(model, batch):
     """P moves by half of its gradient, Q by 1e-4 of the gradient of its mean distance."""
     net, before, after, result = trained("pcl:dim=5", model, batch)
     assert isinstance(after, Prototypes)
@@ -120,7 +120,7 @@ def test_the_paper_s_form_moves_one_set_only(model, batch):
 
 
 @pytest.mark.parametrize(("kind", "most"), [("fgsm", 51 / 32), ("pgd", 51 / 32)])
-def test_half_of_the_batch_is_moved_by_a_radius_of_its_own(kind, most, model, batch):
+def test_the_adversarial_half_has_a_random_radius_per_batch(kind, most, model, batch):
     recipe = Recipe.build(parse(f"pcl:adversarial={kind}"))
     x, y = batch
     x = 0.4 + 0.2 * x  # away from the box

@@ -1,4 +1,4 @@
-"""PGD-AT's inner problem where its answer is known."""
+"""PGD-AT's inner problem on models whose exact maximiser is known."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ STARTS = ["clean", "uniform", "gauss"]
 
 
 class Plane(torch.nn.Module):
-    """Two classes on the sides of a plane: the sign of the gradient is the same everywhere."""
+    """A linear model of two classes: the sign of the gradient is the same everywhere."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def step_of(model, x, y):
 
 
 def images():
-    """Some with pixels at the border of the box, where a whole step cannot be taken."""
+    """Return images, some with pixels at the border of the box, where a full step is clipped."""
     x = (1.2 * torch.rand(40, 1, 8, 8).double() - 0.1).clamp(0, 1)
     return x, torch.arange(40) % 2
 
@@ -51,7 +51,7 @@ def test_one_step_of_two_radii_reaches_the_maximiser_from_everywhere(start, step
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_the_loss_there_is_the_worst_that_there_is(start):
+def test_the_loss_there_is_the_exact_maximum(start):
     """log(1 + exp(-2 m)), m being the margin less what the ball takes away, pixel by pixel."""
     model, (x, y) = Plane(), images()
     step = step_of(model, x, y)
@@ -65,7 +65,7 @@ def test_the_loss_there_is_the_worst_that_there_is(start):
     torch.testing.assert_close(loss.detach(), (-2 * margin).exp().log1p())
 
 
-def test_of_a_net_it_is_the_signed_gradient_at_the_clean_images(model, batch):
+def test_one_step_on_a_network_is_the_signed_gradient_at_the_clean_images(model, batch):
     x, y = batch
     objective = Recipe.build(parse("pgd-at:steps=1,step=2,start=clean,attack_mode=eval")).objective
     with borrowed(model, "eval"):

@@ -1,4 +1,4 @@
-"""Robust self-training with an attack or with noise, with and without labels for the pool."""
+"""Robust self-training with an attack or with noise, with a labelled or an unlabelled pool."""
 
 import copy
 from contextlib import ExitStack
@@ -30,7 +30,7 @@ def step_of(model, x, y):
 
 
 def backward(text, model, x, y):
-    """The loss, the gradients, and the net afterwards."""
+    """Return the loss, the gradients, and the network after them."""
     recipe = Recipe.build(parse(text))
     net = recipe.prepare(copy.deepcopy(model)).train()
     with ExitStack() as release:
@@ -39,13 +39,13 @@ def backward(text, model, x, y):
 
 
 def moved_by(text, model, x, y):
-    """The images that a recipe compares the clean ones with, made in evaluation mode."""
+    """Return the perturbed images of a recipe, made in evaluation mode."""
     net = copy.deepcopy(model).eval()
     return Recipe.build(parse(text)).objective.crafted(step_of(net, x, y))[NAMES[text]]
 
 
 def by_hand(net, x, moved, y, beta):
-    """Cross-entropy over the labelled, divergence over all; moved images first."""
+    """Return the loss: cross-entropy of the labelled, KL of all; perturbed images first."""
     q, p = F.softmax(net(moved), 1), F.softmax(net(x), 1)
     natural = [-torch.log(p[i, label]) for i, label in enumerate(y.tolist()) if label >= 0]
     drift = (p * (torch.log(p) - torch.log(q))).sum()
@@ -98,7 +98,7 @@ def test_with_labels_rst_is_trades_but_for_the_order_of_the_passes(model, batch)
     assert gap.abs().max() > 1e-6
 
 
-def test_noise_of_no_size_leaves_nothing_to_compare(model, batch):
+def test_with_sigma_zero_the_kl_is_zero(model, batch):
     x, y = batch
     loss, gradients, _ = backward("rst-stab:sigma=0", model, x, y)
     standard, wanted, _ = backward("standard", model, x, y)
@@ -117,7 +117,7 @@ def test_training_noise_stays_in_the_box(model):
 
 @pytest.mark.parametrize("text", BOTH)
 @pytest.mark.parametrize("modifier", ["label-smoothing", "he:margin=0.2"])
-def test_a_changed_criterion_does_not_score_what_has_no_label(text, modifier, model, batch):
+def test_a_changed_criterion_ignores_unlabelled_examples(text, modifier, model, batch):
     x, y = batch
     recipe = Recipe.build(parse(f"{text}+{modifier}"))
     net = recipe.prepare(model).eval()

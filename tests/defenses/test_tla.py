@@ -1,4 +1,4 @@
-"""Triplets around adversarial images: by hand, whom they are made with, and the limit of PGD."""
+"""Triplets around adversarial images: hand-computed loss, positives and negatives, limits."""
 
 import copy
 from contextlib import ExitStack
@@ -26,7 +26,7 @@ N = torch.tensor([[-1.0, 0.5], [3.0, 1.0]], dtype=torch.float64)
 
 @pytest.fixture
 def step(model, batch):
-    """A step with forty other images to draw from."""
+    """Return a step with a bank of forty other images."""
     x, y = batch
     bank = Bank(Split((torch.rand(40, 1, 8, 8) * 255).byte(), torch.arange(40) % 4, tuple("abcd")))
     noise = Noise(0, torch.arange(len(x)))
@@ -53,7 +53,7 @@ def test_whether_the_first_weight_multiplies_the_norm(variant, expected):
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_the_hinge_does_not_depend_on_lengths(which):
+def test_the_hinge_does_not_depend_on_norms(which):
     features = [A, P, N]
     features[which] = 7 * features[which]
     found = TLA(norm=0).triplet(*features)
@@ -86,7 +86,7 @@ def test_positives_are_of_the_class_and_the_own_one_is_in_the_ball(step):
     assert not torch.equal(inputs["own"], step.x)
 
 
-def test_the_mined_image_is_the_most_alike_of_another_class(step):
+def test_the_mined_image_is_the_most_similar_of_another_class(step):
     """Against a search over the whole bank, one by one."""
     rows = most_similar_other_class(step, step.x, size=40)
     assert (step.bank.labels(rows) != step.y).all()

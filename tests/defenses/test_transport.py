@@ -17,7 +17,8 @@ SOLVERS = {
 
 
 def clustered(n: int = 30, moved: int = 5) -> Tensor:
-    """Five clusters that cost 1 apart; some examples changed theirs, so mass must cross."""
+    """Return costs of five clusters that are 1 apart; some examples changed cluster, so mass must
+    cross."""
     torch.manual_seed(n)
     rows = torch.arange(n) % 5
     columns = torch.cat([(rows[:moved] + 1) % 5, rows[moved:]])
@@ -26,7 +27,8 @@ def clustered(n: int = 30, moved: int = 5) -> Tensor:
 
 
 def far_clusters() -> Tensor:
-    """Ten clusters as far apart as can be, a sixth of the examples in another than before."""
+    """Return costs of ten clusters at the largest distance; a sixth of the examples changed
+    cluster."""
     torch.manual_seed(0)
     rows = torch.randint(10, (60,))
     columns = torch.cat([torch.randint(10, (9,)), rows[9:]])
@@ -60,7 +62,7 @@ def test_two_by_two_in_closed_form(regularizer):
         assert plan[0, 0].item() == pytest.approx(0.36553, abs=5e-6)
 
 
-def test_the_plan_is_where_a_thousand_plain_rounds_go():
+def test_the_plan_is_the_limit_of_sinkhorn_s_updates():
     """Sinkhorn's own updates from zero, and the gradient unrolled through them."""
     cost = torch.rand(6, 6).double().requires_grad_()
     u, v = torch.zeros(6).double(), torch.zeros(6).double()

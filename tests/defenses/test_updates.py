@@ -1,4 +1,4 @@
-"""Processes that share every batch make the updates of a single one."""
+"""Training by several processes that share every batch gives the updates of a single one."""
 
 import os
 import runpy
@@ -22,14 +22,14 @@ ALONE = [name for name, cls in MEMBERS.items() if cls.alone]
 
 
 def quick(name):
-    """The objective with two inner steps, or AWP from the first epoch."""
+    """Return the objective with two inner steps, or AWP from the first epoch."""
     known = {"steps": "2", "step": "0.5", "warmup": "0"}
     params = {key: known[key] for key in known if key in MEMBERS[name].__dataclass_fields__}
     return ":".join([name, ",".join(f"{k}={v}" for k, v in params.items())]).rstrip(":")
 
 
 def recipes():
-    """Every objective, every modifier, and one recipe with several."""
+    """Return every objective, every modifier, and one recipe with several parts."""
     rest = [name for name in MEMBERS if name not in ALONE]
     objectives = [quick(name) for name in rest if issubclass(MEMBERS[name], Objective)]
     modifiers = [quick(name) for name in rest if issubclass(MEMBERS[name], Modifier)]
@@ -38,7 +38,7 @@ def recipes():
 
 @pytest.fixture(scope="module")
 def updated(tmp_path_factory):
-    """What two processes leave behind, by recipe."""
+    """Return the results of two processes, by recipe."""
     folder = tmp_path_factory.mktemp("updates")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, str(SCRIPT), str(folder), *recipes()]
@@ -50,7 +50,7 @@ def updated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone():
-    """The same script's updates by a single process: this one."""
+    """Return the results of the same script in this single process."""
     return runpy.run_path(str(SCRIPT))["updated"]
 
 

@@ -1,4 +1,4 @@
-"""Virtual adversarial training: the direction, the length, and who is looked at."""
+"""Virtual adversarial training: direction and norm of the perturbation, labelled and extra data."""
 
 import copy
 from contextlib import ExitStack
@@ -24,7 +24,7 @@ def step_of(model, batch, norm="L2", eps=0.5, extra=None):
 
 
 def backward(text, model, batch, extra=None):
-    """The loss, the gradients, and the net afterwards."""
+    """Return the loss, the gradients, and the network after them."""
     net = copy.deepcopy(model).train()
     with ExitStack() as release:
         trained = Recipe.build(parse(text)).backward(step_of(net, batch, extra=extra), release)
@@ -32,14 +32,14 @@ def backward(text, model, batch, extra=None):
 
 
 def linear():
-    """A linear softmax: there the KL's Hessian is known."""
+    """Return a linear softmax model, whose KL has a known Hessian."""
     head = torch.nn.Linear(64, 4).double()
     head.weight.data = torch.randn(4, 64).double()
     return Classifier(torch.nn.Identity(), torch.nn.Flatten(), head)
 
 
 def hessians(model, x):
-    """W^T (diag(p) - p p^T) W for each image."""
+    """Return W^T (diag(p) - p p^T) W for each image."""
     weight = model.head.weight
     for p in model(x).softmax(1).detach():
         yield (weight.T @ (torch.diag(p) - torch.outer(p, p)) @ weight).detach()
@@ -79,14 +79,16 @@ def test_many_iterations_find_the_direction_of_fastest_change(batch):
         ({"radius": 3.0}, "L2", 0.5, 3.0),
     ],
 )
-def test_the_move_has_its_length_and_may_leave_the_box(params, norm, eps, length, model, batch):
+def test_the_perturbation_has_its_norm_and_may_leave_the_box(
+    params, norm, eps, length, model, batch
+):
     found = moves(params, model.eval(), batch[0], norm=norm, eps=eps)
     lengths = found.flatten(1).norm(dim=1)
     torch.testing.assert_close(lengths, torch.full((6,), length).double())
     assert ((batch[0] + found) < 0).any()
 
 
-def test_a_gradient_that_vanishes_moves_nothing():
+def test_a_zero_gradient_gives_no_perturbation():
     model = linear()
     model.head.weight.data.zero_()
     assert not moves({}, model, torch.rand(3, 1, 8, 8).double()).any()
@@ -132,7 +134,7 @@ def test_loss_and_every_weight_gradient(model, batch):
     torch.testing.assert_close(dict(net.named_buffers()), buffers)
 
 
-def test_at_alpha_zero_and_at_no_length_it_is_standard_training(model, batch):
+def test_with_alpha_zero_or_a_tiny_radius_it_is_standard_training(model, batch):
     standard, wanted, reference = backward("standard", model, batch)
     for text in ("vat:alpha=0", "vat:radius=1e-9"):
         loss, gradients, net = backward(text, model, batch)
@@ -142,7 +144,7 @@ def test_at_alpha_zero_and_at_no_length_it_is_standard_training(model, batch):
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_pool_is_the_unlabelled_batch_and_its_labels_are_not_looked_at(own, model, batch):
+def test_a_pool_is_the_unlabelled_batch_and_its_labels_are_not_used(own, model, batch):
     x, y = batch
     extra = torch.tensor([False, True, False, True, True, True])
     y = y if own else torch.where(extra, -100, y)

@@ -1,4 +1,4 @@
-"""L1 and L2: which weights they see, their gradients, and what the optimiser's decay is to them."""
+"""L1 and L2 penalties: their weights and gradients, and L2 beside the optimiser's decay."""
 
 import copy
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from robustbench_cli.optim import OPTIMIZERS
 
 
 def trained(text, model, batch, optimizer, steps=1):
-    """The net after some updates, and the loss of the last."""
+    """Return the network after some updates, and the loss of the last."""
     net, recipe = copy.deepcopy(model).train(), Recipe.build(parse(text))
     optimizer = optimizer.build(net, 0.1)
     x, y = batch

@@ -1,4 +1,4 @@
-"""AMP, SAM and the random control: how far weights go, where the gradient is, that they return."""
+"""AMP, SAM and RWP: the perturbation, the gradient at the moved weights, restored weights."""
 
 import copy
 from contextlib import ExitStack
@@ -34,7 +34,7 @@ def step_of(net, batch):
 
 
 def trained(text, model, batch, lr=0.1, weight_decay=0.0):
-    """A copy of the model after one step."""
+    """Return a copy of the model after one step."""
     net = copy.deepcopy(model).train()
     optimizer = torch.optim.SGD(net.parameters(), lr, weight_decay=weight_decay)
     with ExitStack() as release:
@@ -44,7 +44,7 @@ def trained(text, model, batch, lr=0.1, weight_decay=0.0):
 
 
 class Numbers(nn.Module):
-    """Weights without a net around them."""
+    """A model that consists of weights alone."""
 
     def __init__(self, *values):
         super().__init__()
@@ -53,7 +53,7 @@ class Numbers(nn.Module):
 
 @dataclass(frozen=True)
 class Quadratic(Objective):
-    """Half the curvature times the squared length of all weights."""
+    """The loss: half the curvature times the squared norm of all weights."""
 
     curvature: float = 1.0
 
@@ -63,7 +63,7 @@ class Quadratic(Objective):
 
 
 def moves(modifier, *values):
-    """Where a modifier takes these weights, on the quadratic."""
+    """Return the perturbation that a modifier makes of these weights, on the quadratic."""
     net, batch = Numbers(*values), (torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.long))
     step = step_of(net, batch)
     params = modifier.perturbed_weights(net)
@@ -80,7 +80,7 @@ def moves(modifier, *values):
         (SAM(rho=1.3), [(0.3, 0.4), (1.2,)]),
     ],
 )
-def test_moves_by_hand(modifier, expected):
+def test_perturbations_by_hand(modifier, expected):
     """At (3, 4) and (12), whose length is 13, the gradient is the weight itself."""
     for ours, theirs in zip(moves(modifier, (3.0, 4.0), (12.0,)), expected, strict=True):
         assert ours.tolist() == pytest.approx(theirs, abs=1e-6)
@@ -142,7 +142,7 @@ def test_all_weights_as_one_vector_go_as_far_as_the_radius(modifier, size, model
 
 
 def by_hand(net, x, y, kind, size):
-    """The gradient after a move of ``size`` along the gradient, with no abstraction at all."""
+    """Return the gradient after a move of ``size`` along the gradient, in plain torch."""
     twin = copy.deepcopy(net).train()
     F.cross_entropy(twin(x), y).backward()
     grads = [p.grad for p in twin.parameters()]
@@ -177,7 +177,7 @@ def test_loss_and_every_weight_gradient(text, kind, size, model, batch):
     ("text", "passes"),
     [("amp", 1), ("amp:variant=code", 2), ("amp:variant=code,climbs=3", 4), ("sam", 1), ("rwp", 1)],
 )
-def test_which_passes_batchnorm_remembers(text, passes, model, batch):
+def test_passes_that_update_batchnorm(text, passes, model, batch):
     net = trained(f"standard+{text}", model, batch)
     before, after = dict(model.named_buffers()), dict(net.named_buffers())
     seen = after["body.bn1.num_batches_tracked"] - before["body.bn1.num_batches_tracked"]
@@ -192,7 +192,7 @@ def test_under_sam_batchnorm_s_statistics_are_those_of_the_unmoved_weights(model
     assert not torch.equal(mean("standard+amp"), mean("standard"))
 
 
-def test_the_random_direction_belongs_to_the_seed_the_epoch_the_batch_and_the_turn(model, batch):
+def test_the_random_direction_is_keyed_by_seed_epoch_batch_and_update(model, batch):
     step = step_of(model, batch)
     params = RWP().perturbed_weights(model)
 
@@ -215,6 +215,6 @@ def test_the_random_direction_belongs_to_the_seed_the_epoch_the_batch_and_the_tu
 
 
 @pytest.mark.parametrize("pair", ["awp+amp", "sam+awp", "amp+rwp"])
-def test_two_that_move_the_weights_are_refused(pair):
+def test_two_weight_perturbations_are_refused(pair):
     with pytest.raises(UserError, match="both move the weights"):
         Recipe.build(parse(f"pgd-at+{pair}")).check(100)

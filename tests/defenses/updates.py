@@ -28,14 +28,14 @@ SHAPE = Shape(1, 8, 8, 10, (0.3,), (0.4,))
 
 
 class Exact(Classifier):
-    """Images come in float32; everything else here is float64, where rounding cannot grow."""
+    """A data set with float32 images for a float64 run, in which rounding cannot grow."""
 
     def features(self, x):
         return super().features(x.double())
 
 
 def pooled(recipe):
-    """Whether it is trained with extra, unlabelled images."""
+    """Return True for recipes that are trained with extra, unlabelled images."""
     return all(part.unlabelled for part in recipe.parts)
 
 
@@ -49,7 +49,7 @@ def net(recipe, seed):
 
 
 def updated(text, shard):
-    """The weights after an epoch, and its row of the history."""
+    """Return the weights after an epoch, and its row of the history."""
     recipe = Recipe.build(parse(text))
     model = net(recipe, shard.rank)  # each begins elsewhere: agreeing is the trainer's business
     digits = DATASETS.build(Spec("digits"))

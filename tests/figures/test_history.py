@@ -1,4 +1,4 @@
-"""Curves over epochs, from records alone."""
+"""Accuracies over the epochs of training, drawn from records."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ LINF = {"norm": "Linf", "eps": 8 / 255}
 
 
 def epochs(rates, **shares):
-    """One row per epoch; ``shares``: column -> values."""
+    """Return one row per epoch; ``shares`` gives the values of each column."""
     rows = zip(*shares.values(), strict=True)
     return [
         {"epoch": at, "lr": rate, **dict(zip(shares, row, strict=True))}
@@ -24,7 +24,8 @@ def epochs(rates, **shares):
 
 @pytest.fixture
 def overfitted(trained):
-    """Held-out robust accuracy falls after the learning rate does; epoch 3 was kept."""
+    """Return a run whose held-out robust accuracy falls after the learning rate drops; epoch 3 is
+    kept."""
 
     def make(subject="pgd-at", *, held="val", **changes):
         history = epochs(

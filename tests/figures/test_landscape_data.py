@@ -27,7 +27,7 @@ def data():
 
 @pytest.fixture
 def net(model):
-    """In float32, as images are; left in training mode, as a caller may have it."""
+    """Return a float32 network, left in train mode."""
     return model.float().train()
 
 

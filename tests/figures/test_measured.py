@@ -23,7 +23,7 @@ LANDSCAPE = "landscape:points=3,n=8,split=test"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Two runs of an epoch, and one whose record says that it was for another radius."""
+    """Return two runs of an epoch, and one whose record says another radius."""
     pytest.importorskip("matplotlib")
     folder = tmp_path_factory.mktemp("trained")
     for seed, name in enumerate(("one", "two")):
@@ -38,7 +38,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture
 def plot(results, tmp_path, capsys):
-    """Run the command; return the exit code and what it said."""
+    """Run the command; return the exit code and its output."""
 
     def run(*args, out="a.png"):
         capsys.readouterr()

@@ -18,7 +18,7 @@ FOURTH = Noise(0, torch.tensor([3]), "surface")
 
 @pytest.fixture
 def one(model):
-    """A model in float64 and one image that no step of eps takes out of the box."""
+    """Return a float64 model and an image that no step of eps takes out of the box."""
     model.eval()
     return model, 0.3 + 0.4 * torch.rand(1, 1, 8, 8).double(), torch.tensor([2])
 
@@ -63,7 +63,7 @@ def test_clipped_images_are_those_of_the_attack(one):
 
 
 class Seen(torch.nn.Module):
-    """A model that remembers what it was shown."""
+    """A model that records its inputs."""
 
     def __init__(self, model):
         super().__init__()

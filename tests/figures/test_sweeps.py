@@ -11,7 +11,7 @@ LINF = {"norm": "Linf", "eps": 8 / 255}
 
 @pytest.fixture
 def curves(tmp_path):
-    """The models that a figure would draw."""
+    """Return the models that a figure would draw."""
 
     def read(kind, *names):
         notes = []
@@ -25,7 +25,7 @@ def curves(tmp_path):
 
 @pytest.fixture(autouse=True)
 def records(trained, evaluated, kept, tmp_path):
-    """Two runs with a sweep over radii, one of them with one over steps, too; one without."""
+    """Return two runs with a sweep over radii, one of them also over steps, and one run without."""
     one, two, bare = (trained(name, id=name, threat=LINF) for name in ("trades", "mart", "alp"))
     radii = {"pgd20@eps=0.1": (PGD, 50, {"eps": 0.1})}
     steps = {f"pgd@steps={k}": (PGD | {"steps": k}, 60) for k in (1, 10)}

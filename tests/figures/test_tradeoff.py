@@ -1,4 +1,4 @@
-"""Clean against robust accuracy: which points are one curve, and where they lie."""
+"""Clean against robust accuracy: points, curves, labels and notes."""
 
 import json
 import math
@@ -20,7 +20,7 @@ PGD, CW, FGSM = ({"name": name} for name in ("pgd", "cw", "fgsm"))
 
 @pytest.fixture
 def recipe(trained):
-    """A maker of training records of TRADES; ``beta`` and ``steps`` as the record has them."""
+    """Return a maker of TRADES training records; ``beta`` and ``steps`` as the record has them."""
 
     def make(subject, seed=0, *, beta=6.0, steps=10, **changes):
         part = {"name": "trades", "beta": beta, "steps": steps, "start": "gauss"}
@@ -44,7 +44,7 @@ def draw(kept, tmp_path):
 
 
 def called(panels):
-    """The names and labels of every curve of the only panel."""
+    """Return the names and labels of every curve of the only panel."""
     (panel,) = panels
     return [(curve.name, curve.labels) for curve in panel.curves]
 
@@ -174,7 +174,7 @@ def test_models_are_told_apart(recipe, evaluated, draw):
 
 @pytest.fixture
 def pair(recipe, evaluated):
-    """Two recipes that are no curve, and what was measured of each, by attack."""
+    """Return two recipes that make no curve, with the accuracies measured of each, by attack."""
 
     def make(first, second):
         made = [recipe("trades", id="one"), recipe("mart", steps=7, beta=1.0, id="two")]
@@ -186,7 +186,7 @@ def pair(recipe, evaluated):
 
 
 def columns(panels):
-    """What is on the axis of the only panel, and its values."""
+    """Return the column on the axis of the only panel, and its values."""
     (panel,) = panels
     return panel.column, [round(100 * cell.mean) for c in panel.curves for cell in c.robust]
 
@@ -238,7 +238,7 @@ def test_the_last_epoch_s_weights_are_not_mixed_in(recipe, evaluated, draw):
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """Run the command; return the line that it fails with."""
+    """Run the command; return the line of its error."""
     pytest.importorskip("matplotlib")
 
     def run(*args):
@@ -281,7 +281,7 @@ def test_named_runs_only(pair, recipe, draw):
 
 @pytest.fixture
 def page(recipe, evaluated, draw):
-    """A laid-out page with one curve over beta, of these clean and robust accuracies."""
+    """Return a laid-out page with one curve over beta, of these clean and robust accuracies."""
     mpl = pytest.importorskip("matplotlib")
 
     def make(betas, clean, robust):

@@ -1,4 +1,4 @@
-"""The networks are the published ones: their tensors, their counts, their first weights."""
+"""The networks are the published ones: tensors, parameter counts and initialisation."""
 
 import math
 
@@ -158,7 +158,7 @@ def test_average_pooling_is_the_published_one() -> None:
     torch.testing.assert_close(features, nn.functional.avg_pool2d(maps[0], 8).flatten(1))
 
 
-def test_small_cnn_starts_undecided() -> None:
+def test_small_cnn_starts_with_uniform_predictions() -> None:
     model = build("small-cnn", MNIST).eval()
     assert not model(torch.rand(3, 1, 28, 28)).any()
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -194,7 +194,7 @@ def test_small_cnn_takes_any_size(side: int) -> None:
 @pytest.mark.parametrize(
     "text", ["digits-cnn:width=4", "resnet-18:width=4", "preact-resnet-18:width=4", "wrn-10-1"]
 )
-def test_others_take_any_size(text: str, side: int) -> None:
+def test_other_networks_take_any_size(text: str, side: int) -> None:
     shape = Shape(1, side, side, 5, (0.0,), (1.0,))
     assert build(text, shape)(torch.rand(2, 1, side, side)).shape == (2, 5)
 

@@ -1,4 +1,4 @@
-"""BPDA: exact forward, the surrogate's gradient backward, and a quantiser that no longer hides."""
+"""BPDA: exact forward pass, the surrogate's gradient backward, and an attack on a quantiser."""
 
 import pytest
 import torch
@@ -14,12 +14,12 @@ from robustbench_cli.models.bpda import bpda
 
 
 def rounded(x):
-    """Eight grey levels; its gradient is zero everywhere."""
+    """Round to eight grey levels; the gradient is zero everywhere."""
     return (7 * x).round() / 7
 
 
 class Blocks(nn.Module):
-    """What JPEG does, without the file: coarse steps in a rotated basis of 2x2 blocks."""
+    """JPEG's quantisation without files: coarse steps in a rotated basis of 2x2 blocks."""
 
     def forward(self, x):
         basis = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
@@ -86,7 +86,7 @@ def test_a_traced_model_keeps_the_gradient():
 
 
 @pytest.mark.parametrize("exact", [rounded, Blocks()])
-def test_pgd_breaks_what_the_quantiser_hid(exact, digits_model):
+def test_pgd_through_the_surrogate_breaks_the_quantised_model(exact, digits_model):
     net, x, y = digits_model
 
     class Plain(nn.Module):

@@ -1,4 +1,4 @@
-"""Layouts change how fast a network is, and nothing else."""
+"""Memory layouts change the speed of a network and none of its results."""
 
 import copy
 import ctypes.util
@@ -53,13 +53,14 @@ def strided(channels, *, kernel=1, stride=2, groups=1, kind=nn.Conv2d):
 
 
 def runs_contiguously(conv):
-    """Whether a convolution laid out for a CPU answers channels_last images in the other layout."""
+    """Return True if a convolution laid out for a CPU gives contiguous outputs for channels_last
+    images."""
     image = torch.rand(2, conv.in_channels, 8, 8).contiguous(memory_format=torch.channels_last)
     return laid_out(conv, CPU)(image).stride() == torch.empty(2, conv.out_channels, 4, 4).stride()
 
 
 class Scaled(nn.Conv2d):
-    """A convolution class of a user's own."""
+    """A user's own convolution class."""
 
     def forward(self, x, factor=2.0):
         return factor * super().forward(x)
@@ -103,7 +104,7 @@ def test_strides_of_a_single_channel_are_those_of_a_contiguous_image():
 
 
 def crashed(environment):
-    """Architectures whose narrowest network a child process did not survive training."""
+    """Return the architectures whose narrowest network crashed its child process in training."""
     # Since glibc 2.34 malloc's checks live in a library of their own.
     preload = "libc_malloc_debug.so.0" if ctypes.util.find_library("c_malloc_debug") else ""
     checks = {"MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165", "LD_PRELOAD": preload}

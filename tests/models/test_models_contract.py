@@ -1,4 +1,4 @@
-"""What every registered architecture promises, whatever it is called."""
+"""The contract of every registered architecture."""
 
 import ast
 import dataclasses
@@ -40,7 +40,7 @@ def x() -> Tensor:
 
 
 def wake(model: Classifier) -> Classifier:
-    """Give a head that starts at zero some weights, so that it tells images apart."""
+    """Give a head that starts at zero random weights, so that logits depend on the image."""
     torch.manual_seed(1)
     for weight in model.head.parameters():
         nn.init.normal_(weight)

@@ -1,4 +1,4 @@
-"""Features by name, of our models and of the user's own."""
+"""Features by name, of registered models and of a user's own."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.models.taps import EMBEDDING, last_layer, tapped
 
 
-def test_every_pass_leaves_what_was_asked_for(model, batch):
+def test_every_pass_records_the_named_features(model, batch):
     x, _ = batch
     with tapped(model.eval(), [EMBEDDING, "body.conv2"]) as found:
         logits = model(x)
@@ -30,7 +30,7 @@ def test_a_user_s_net_has_an_embedding_too():
     torch.testing.assert_close(found[EMBEDDING], found["1"].relu())
 
 
-def test_what_is_not_there_is_named(model):
+def test_an_absent_module_is_named(model):
     wrong = pytest.raises(UserError, match=r"no part 'body\.conv4'.*did you mean 'body\.conv")
     with wrong, tapped(model, ["body.conv4"]):
         pass

@@ -1,4 +1,4 @@
-"""The thin convolution is nn.Conv2d, but for what its image gradient costs."""
+"""ThinConv2d equals nn.Conv2d, gradients included."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ CASES = {
 
 @pytest.fixture(params=CASES.values(), ids=CASES)
 def case(request):
-    """The convolution, the same of torch's own class, and an image."""
+    """Return the convolution, torch's own with the same weights, and an image."""
     channels, options = request.param
     torch.manual_seed(0)
     thin = ThinConv2d(channels, 4, dtype=torch.float64, **options)

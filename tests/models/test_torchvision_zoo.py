@@ -1,4 +1,4 @@
-"""torchvision's networks with the head taken off; no test touches the network."""
+"""torchvision's networks with the head split off; no test downloads anything."""
 
 import urllib.error
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_auxiliary_classifiers_are_left_out() -> None:
 
 @pytest.fixture
 def downloaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-    """Weights as though they had come from the internet."""
+    """Return weights as if they had been downloaded."""
     from torchvision import models as zoo
     from torchvision.models._api import WeightsEnum
 

@@ -1,4 +1,4 @@
-"""Weights from disk: whole, fitting, and never as code."""
+"""Loading of weight files: complete, matching, and without running code."""
 
 import pickle
 from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_a_truncated_file(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Unpickling it would make a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

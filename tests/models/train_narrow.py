@@ -29,7 +29,7 @@ NEEDED = {
 
 
 def narrowest(name: str) -> list[ModelConfig]:
-    """The smallest networks of an architecture: every width from 1 to 3 that it takes."""
+    """Return the smallest networks of an architecture: every width from 1 to 3 that it takes."""
     needed = NEEDED.get(name, {})
     if not MODELS.accepts(name, "width") or "width" in needed:
         return [MODELS.build(Spec(name, needed))]
@@ -41,7 +41,7 @@ def narrowest(name: str) -> list[ModelConfig]:
 
 
 def train(config: ModelConfig) -> None:
-    """A few updates as ``advbench train`` makes them on a CPU."""
+    """Train for a few updates as ``advbench train`` does on a CPU."""
     shape = Shape(3, 32, 32, 10, mean=(0.5,) * 3, std=(0.25,) * 3)
     model = laid_out(config.build(shape), torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
@@ -56,7 +56,7 @@ def train(config: ModelConfig) -> None:
 
 
 def survives(config: ModelConfig) -> bool:
-    """Whether a child that trains this network ends well."""
+    """Return True if a child process that trains this network ends normally."""
     pid = os.fork()
     if not pid:
         with suppress(BaseException):
