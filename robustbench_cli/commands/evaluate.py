@@ -182,7 +182,7 @@ class _Session:
             note=self.note,
         )
         # Where luck, a second look or another model decides, a walk's beginning is no verdict.
-        exact = not (self._verifier.random or self._search.doubt)
+        exact = not (self._verifier.random or self._search.uncertain_margin)
         self._prefixes = exact and self._context.early_stop
 
     def run_attacks(self, todo: list[SweepPoint], keep: ImageCallback) -> dict[str, AttackVerdicts]:

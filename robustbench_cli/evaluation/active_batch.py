@@ -1,4 +1,4 @@
-"""The slots of the engine, and what leaves them."""
+"""The examples under attack, one row each, and the results of those that have left."""
 
 from dataclasses import dataclass
 
@@ -11,32 +11,42 @@ from robustbench_cli.evaluation.verifier import Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage found for examples that are done with it; each tensor (B), on the CPU."""
+    """The results of a stage for examples that are done with it; tensors (B), on the CPU."""
 
     rows: Tensor
-    """Which examples of the data these are."""
+    """The examples' positions in the data (B, int64)."""
     broken: Tensor
-    """Whether the judge confirmed a success."""
+    """Whether the verifier confirmed a success (bool)."""
     x: Tensor
-    """(B, C, H, W): the adversarial image, else the one that came closest to being wrong."""
+    """Images (B, C, H, W) in [0, 1]: the adversarial one, else the one with the highest score."""
     prediction: Tensor
+    """The class that the verifier predicts at ``x``."""
     share: Tensor
+    """How often the prediction is right: 0 or 1, except for a randomised model."""
     margin: Tensor
-    """Largest wrong logit minus the true one at ``x``; of minimal attacks, minus the norm."""
+    """Largest wrong logit minus the true one at ``x``; of a minimal attack, minus the norm."""
     norm: Tensor
-    """How far ``x`` is from the clean image; infinite where a minimal attack found nothing."""
+    """The distance of ``x`` from the clean image; infinite where a minimal attack found nothing."""
     step: Tensor
-    """Looks before the first success (gradient steps taken); -1: never."""
+    """The number of steps before the first success (0: the start); -1: there was none."""
     forwards: Tensor
+    """Forward passes that the example cost, the verifier's included."""
     backwards: Tensor
+    """Backward passes that the example cost."""
     zero_gradient_at_start: Tensor
-    """Whether the attack found nothing to climb where it began."""
+    """Whether the attack says that its loss had no gradient where it began (bool)."""
     diagnostics: Tensor
-    """(B, T): what the attack has to tell at its end; of most, nothing."""
+    """What the attack reports of each example at its end, (B, T); of most attacks T is 0."""
 
     @classmethod
     def judged(cls, rows: Tensor, x: Tensor, norm: Tensor, verdict: Verdict) -> "StageResult":
-        """What is known of images (B, C, H, W) that no search has looked at, only the judge."""
+        """Return the result for images that only the verifier has seen, no attack.
+
+        Args:
+            rows: positions in the data (B).
+            x: the images (B, C, H, W).
+            norm: their distances from the clean images (B).
+        """
         none = torch.zeros_like(rows).cpu()
         return cls(
             rows=rows.cpu(),
@@ -56,34 +66,39 @@ class StageResult:
 
 @dataclass(frozen=True)
 class ActiveBatch:
-    """The slots: one row per example under attack."""
+    """The slots of the attack loop: one row per example under attack; tensors (B)."""
 
     task: Task
     state: State
     rows: Tensor
+    """The examples' positions in the data."""
     step_index: Tensor
-    """Looks so far."""
+    """The number of passes that each row has had."""
     alive: Tensor
-    """False once a row has had its last look."""
-    here: Tensor
-    """False once a row has been reported and only fills the batch."""
+    """False once a row has had its last pass."""
+    unreported: Tensor
+    """False once a row's result was reported, so that it only fills the batch."""
     best_score: Tensor
-    """How good the best image so far is (see ``_score``)."""
+    """The score of the best image so far, minus infinity before the first one."""
     best_x: Tensor
+    """The best image so far (B, C, H, W)."""
     best_step: Tensor
-    tried: Tensor
-    """How good the best image was that the judge has refused."""
+    """The ``step_index`` of the success that is claimed; -1: there is none."""
+    refused_score: Tensor
+    """The score of the best image that a randomised model's verifier has refused, else 0."""
     forwards: Tensor
+    """Forward passes so far."""
     backwards: Tensor
+    """Backward passes so far."""
 
     def only(self, rows: Tensor) -> "ActiveBatch":
-        """Some of the rows."""
+        """Return some of the rows, given by position or as a mask."""
         rest = {name: getattr(self, name)[rows] for name in _COLUMNS}
         state = {name: values[rows] for name, values in self.state.items()}
         return ActiveBatch(self.task.only(rows), state, **rest)
 
     def joined(self, other: "ActiveBatch") -> "ActiveBatch":
-        """These rows, then those."""
+        """Return these rows, followed by those of ``other``."""
         rest = {n: torch.cat([getattr(self, n), getattr(other, n)]) for n in _COLUMNS}
         state = {n: torch.cat([values, other.state[n]]) for n, values in self.state.items()}
         return ActiveBatch(self.task.joined(other.task), state, **rest)
@@ -93,11 +108,12 @@ _COLUMNS = (
     "rows",
     "step_index",
     "alive",
-    "here",
+    "unreported",
     "best_score",
     "best_x",
     "best_step",
-    "tried",
+    "refused_score",
     "forwards",
     "backwards",
 )
+"""The fields of an ``ActiveBatch`` that are plain tensors."""

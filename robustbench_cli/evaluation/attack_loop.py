@@ -1,8 +1,9 @@
-"""The one loop that drives every attack: slots that are refilled as examples are done with.
+"""The one loop that drives every attack, over a batch whose slots are refilled.
 
-A fixed number of examples is under attack at a time.  One that is broken, or has had its last
-look, makes room for the next, so that the model always sees full batches.  What an example goes
-through depends on nothing but itself: its noise is keyed, its loss is summed, its verdict alone.
+A fixed number of examples is under attack at a time.  An example that is broken, or has had its
+last pass, leaves its slot to the next one, so that the model is always shown full batches.  The
+result of an example depends on nothing but itself: its random numbers are keyed by its position in
+the data, its loss is summed and not averaged, and it is judged by itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.attacks import (
-    Attack,
     Examples,
     ExternalAttack,
     IterativeAttack,
@@ -27,17 +27,18 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Masked, Threat, over
 from robustbench_cli.evaluation.active_batch import ActiveBatch, StageResult
+from robustbench_cli.evaluation.final_verdicts import judge_best_images
 from robustbench_cli.evaluation.out_of_memory import halving
 from robustbench_cli.evaluation.search_model import Meter, SearchModel
 from robustbench_cli.evaluation.verifier import Verifier
 
 REFILL = 8
-"""Slots are refilled when one in so many is free: beginning an attack has a price of its own."""
+"""Slots are refilled once one in so many is free: starting an attack costs passes of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalContext:
-    """Everything a stage works on."""
+    """Everything that the stages of an evaluation work with."""
 
     data: Examples
     threat: Threat
@@ -45,262 +46,250 @@ class EvalContext:
     verifier: Verifier
     """The model that decides."""
     search_model: SearchModel
-    """The model the search looks through."""
+    """The model that attacks work on."""
     noise: Noise
-    """For all examples: ``noise.ids`` counts them."""
+    """Keyed by example, for all of ``data``."""
     slots: int = 256
+    """The number of images that the search model is shown at a time."""
     early_stop: bool = True
-    """Whether an example is done when it is broken; False: go on for the highest margin, as an
-    attack that will be tried on another model must."""
+    """Whether an example is done once it is broken.  False: the attack goes on and keeps the image
+    with the highest margin, as it should when images are to be tried on another model."""
     target: Verifier | None = None
-    """Who decides about the images in the end, if they are crafted on another model."""
+    """The model that decides about images in the end, where they are crafted on another one."""
     note: Callable[[str], None] = lambda _text: None
+    """Called with what the user should know."""
 
 
 def run_stage(stage: Stage, rows: Tensor, context: EvalContext) -> Iterator[StageResult]:
-    """Attack the examples ``rows``; yield what became of them, in whatever order they are done.
+    """Attack the examples at the positions ``rows`` (B); yield results in the order they are done.
 
-    When memory runs out the slots are halved and the examples in them begin again.
+    When memory runs out, the slots are halved and the examples in them begin again.
 
     Raises:
-        UserError: logits that are not finite.
-        RunError: an attack that breaks its contract.
+        UserError: the model's logits are not finite.
+        RunError: the attack made pixels that are NaN or not allowed.
     """
 
-    def stream(left: Tensor, slots: int) -> Iterator[StageResult]:
-        return _stream(stage, left, replace(context, slots=slots))
+    def run(waiting: Tensor, slots: int) -> Iterator[StageResult]:
+        if isinstance(stage.attack, ExternalAttack):
+            return _run_external(stage.attack, stage, waiting, replace(context, slots=slots))
+        assert isinstance(stage.attack, IterativeAttack), stage.attack
+        return _run_iterative(stage.attack, stage, waiting, replace(context, slots=slots))
 
-    return halving(stream, rows, context.slots, context.note)
+    return halving(run, rows, context.slots, context.note)
 
 
-def _stream(stage: Stage, rows: Tensor, context: EvalContext) -> Iterator[StageResult]:
-    attack = stage.attack
-    if isinstance(attack, ExternalAttack):
-        for part in torch.split(rows, context.slots):
-            yield _at_once(attack, part, _task(stage, part, context), context)
-        return
-    assert isinstance(attack, IterativeAttack), attack
-    room = max(1, context.slots // (1 + attack.probes))
-    batch = _begin(attack, rows[:room], _task(stage, rows[:room], context))
-    queue, turn = rows[room:], 0
+def _run_iterative(
+    attack: IterativeAttack, stage: Stage, rows: Tensor, context: EvalContext
+) -> Iterator[StageResult]:
+    search_model = context.search_model
+    slots = max(1, context.slots // (1 + attack.probes))
+    batch = _start(attack, stage, rows[:slots], context)
+    waiting, passes = rows[slots:], 0
     while True:
-        batch, turn = _looked(attack, batch, context), turn + 1
-        if turn % context.search_model.patience or _quiet(batch, context.verifier):
+        batch, passes = _advance(attack, batch, context), passes + 1
+        if passes % search_model.check_every or _all_go_on(batch, context.verifier):
             continue
-        batch, found = _leaving(attack, batch, context)
-        if found is not None:
-            yield found
-        left = batch.alive.nonzero().squeeze(1)
-        alive = len(left)
-        if not alive and not len(queue):
+        batch, result = _report_finished(attack, batch, context)
+        if result is not None:
+            yield result
+        alive = batch.alive.nonzero().squeeze(1)
+        if not len(alive) and not len(waiting):
             return
-        free = room - alive
-        refill = len(queue) > 0 and (free >= max(1, room // REFILL) or not alive)
-        # Dead rows keep the batch's shape where that matters, until there is something to save.
-        if alive < len(batch.alive) and (
-            refill or alive <= context.search_model.compact * len(batch.alive)
-        ):
-            batch = batch.only(left)
+        free = slots - len(alive)
+        refill = len(waiting) > 0 and (free >= max(1, slots // REFILL) or not len(alive))
+        # Finished rows stay in the batch where a constant shape is fast, until enough are free.
+        few = len(alive) <= search_model.shrink_below * len(batch.alive)
+        if len(alive) < len(batch.alive) and (refill or few):
+            batch = batch.only(alive)
         if refill:
-            fresh = _begin(attack, queue[:free], _task(stage, queue[:free], context))
-            batch, queue = (batch.joined(fresh) if alive else fresh), queue[free:]
+            started = _start(attack, stage, waiting[:free], context)
+            batch = batch.joined(started) if len(alive) else started
+            waiting = waiting[free:]
 
 
-def _quiet(batch: ActiveBatch, verifier: Verifier) -> bool:
-    """Whether all go on: no row had its last look, a success, or logits that are no numbers."""
-    return not verifier.random and bool((batch.alive & ~batch.best_score.isnan()).all())
+def _run_external(
+    attack: ExternalAttack, stage: Stage, rows: Tensor, context: EvalContext
+) -> Iterator[StageResult]:
+    """Run another library's attack batch by batch, each to its end, and judge its images."""
+    for part in torch.split(rows, context.slots):
+        task = _make_task(stage, part, context)
+        meter = Meter(context.verifier.model)
+        x_adv = attack.craft(meter, task).detach().to(task.x)
+        usable = torch.ones_like(part, dtype=torch.bool)
+        result = judge_best_images(attack, x_adv, usable, part, task, context.verifier)
+        # The batch's cost in passes, divided evenly and rounded up.
+        forwards, backwards = (-(-n // len(part)) for n in (meter.forwards, meter.backwards))
+        result = replace(result, forwards=result.forwards + forwards)
+        yield replace(result, backwards=result.backwards + backwards)
 
 
-def _task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
+def _make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
     x, y = context.data.images(rows), context.data.y[rows]
-    source = context.noise.only(rows).fork(stage.key).fork(f"restart {stage.restart_or_target}")
+    noise = context.noise.only(rows).fork(stage.key).fork(f"restart {stage.restart_or_target}")
     return Task(
         x=x,
         y=y,
         clean=context.verifier.logits(x),
         threat=context.threat.only(rows),
-        noise=source,
+        noise=noise,
         restart_or_target=stage.restart_or_target,
         data=context.data,
     )
 
 
-def _begin(attack: IterativeAttack, rows: Tensor, task: Task) -> ActiveBatch:
-    none = torch.zeros_like(rows)
-    low = torch.full_like(rows, -torch.inf, dtype=task.clean.dtype)
+def _start(
+    attack: IterativeAttack, stage: Stage, rows: Tensor, context: EvalContext
+) -> ActiveBatch:
+    """The batch of these examples before the first pass over their starting points."""
+    task = _make_task(stage, rows, context)
+    zeros = torch.zeros_like(rows)
+    lowest = torch.full_like(rows, -torch.inf, dtype=task.clean.dtype)
     return ActiveBatch(
         task=task,
-        state=_kept_to(attack, attack.begin(task), task, none),
+        state=_with_mask(attack, attack.begin(task), task, zeros),
         rows=rows,
-        step_index=none,
-        alive=torch.ones_like(none, dtype=torch.bool),
-        here=torch.ones_like(none, dtype=torch.bool),
-        best_score=low,
+        step_index=zeros,
+        alive=torch.ones_like(zeros, dtype=torch.bool),
+        unreported=torch.ones_like(zeros, dtype=torch.bool),
+        best_score=lowest,
         best_x=task.x,
-        best_step=none - 1,
-        tried=torch.zeros_like(low),
-        forwards=none + 1,  # the clean logits
-        backwards=none,
+        best_step=zeros - 1,
+        refused_score=torch.zeros_like(lowest),
+        forwards=zeros + 1,  # the clean logits
+        backwards=zeros,
     )
 
 
-def _looked(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) -> ActiveBatch:
-    """One pass of the model over all slots, what is to be remembered of it, and the next step."""
+def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) -> ActiveBatch:
+    """One pass over all slots: observe, remember the best image, and take the attack's step."""
     task, state, step_index = batch.task, batch.state, batch.step_index
     observation, forwards, backwards = context.search_model.observe(attack, state, task, step_index)
     x = state["x"]
-    score, wrong = _score(
-        attack, observation, x, task, final=context.early_stop and not context.verifier.random
-    )
-    # Logits that are not finite must stop the run at the next check, whoever is shown them: the
-    # difference is zero for all others.
+    wrong_is_final = context.early_stop and not context.verifier.random
+    score, wrong = _score(attack, observation, x, task, wrong_is_final=wrong_is_final)
+    # Logits that are not finite make the score NaN, which stops the run at the next check; for
+    # all others the difference is zero.
     score = score + (observation.logits - observation.logits).flatten(1).sum(1)
     better = batch.alive & attack.counts(state, step_index) & ~(score <= batch.best_score)
+    success = better & wrong if attack.minimal else better & wrong & (batch.best_step < 0)
     last = attack.over(state, step_index)
-    first = better & wrong if attack.minimal else better & wrong & (batch.best_step < 0)
     return replace(
         batch,
-        state=_kept_to(attack, attack.move(state, observation, task), task, step_index + 1),
+        state=_with_mask(attack, attack.move(state, observation, task), task, step_index + 1),
         step_index=step_index + 1,
         alive=batch.alive & ~(last | (better & (score == torch.inf))),
         best_score=torch.where(better, score, batch.best_score),
         best_x=torch.where(over(better, x), x, batch.best_x),
-        best_step=torch.where(first, step_index, batch.best_step),
+        best_step=torch.where(success, step_index, batch.best_step),
         forwards=batch.forwards.add(batch.alive, alpha=forwards),
         backwards=batch.backwards.add(batch.alive, alpha=backwards),
     )
 
 
-def _kept_to(attack: IterativeAttack, state: State, task: Task, step_index: Tensor) -> State:
-    """The state with clean pixels where nothing may change, in probes and in images that count.
-
-    What does not count is the attack's own business: it may be an image of something else.
-    """
-    if not isinstance(task.threat, Masked):
-        return state
-    x = task.threat.restored(state["x"], task.x)
-    kept = {"x": torch.where(over(attack.counts(state, step_index), x), x, state["x"])}
-    if attack.probes:
-        kept["probes"] = task.threat.restored(state["probes"], task.x)
-    return {**state, **kept}
-
-
 def _score(
-    attack: IterativeAttack, observation: Observation, x: Tensor, task: Task, *, final: bool
+    attack: IterativeAttack,
+    observation: Observation,
+    x: Tensor,
+    task: Task,
+    *,
+    wrong_is_final: bool,
 ) -> tuple[Tensor, Tensor]:
-    """How good an image is, the higher the better; with ``final``, infinite where it is wrong."""
+    """Score the images that were observed, the higher the better.
+
+    Returns:
+        The score (B): the margin, infinite for a misclassified image where ``wrong_is_final``; of a
+        minimal attack minus the distance of a misclassified image.  And whether each image is a
+        success (B, bool).
+    """
     logits, y = least_wrong(observation.logits, task.y)
     wrong = logits.argmax(1) != y
     if attack.minimal:
         return torch.where(wrong, -task.threat.distance(x, task.x).to(logits), -torch.inf), wrong
-    gap = observation.loss if attack.access == "logits" else margin(logits, y)
+    score = observation.loss if attack.access == "logits" else margin(logits, y)
     if attack.leaves_ball:
         inside = task.threat.inside(x, task.x)
-        gap, wrong = torch.where(inside, gap, -torch.inf), wrong & inside
-    return (torch.where(wrong, torch.inf, gap) if final else gap), wrong
+        score, wrong = torch.where(inside, score, -torch.inf), wrong & inside
+    return (torch.where(wrong, torch.inf, score) if wrong_is_final else score), wrong
 
 
-def _leaving(
+def _with_mask(attack: IterativeAttack, state: State, task: Task, step_index: Tensor) -> State:
+    """The state with the clean image's pixels where the mask forbids a change.
+
+    It restores the probes, and ``x`` where a success would count.  An image that does not count is
+    the attack's own business: feaatt's first one is the target image.
+    """
+    if not isinstance(task.threat, Masked):
+        return state
+    x = task.threat.restored(state["x"], task.x)
+    masked = {"x": torch.where(over(attack.counts(state, step_index), x), x, state["x"])}
+    if attack.probes:
+        masked["probes"] = task.threat.restored(state["probes"], task.x)
+    return {**state, **masked}
+
+
+def _all_go_on(batch: ActiveBatch, verifier: Verifier) -> bool:
+    """Whether no row had its last pass, a success, or logits that are not finite."""
+    return not verifier.random and bool((batch.alive & ~batch.best_score.isnan()).all())
+
+
+def _report_finished(
     attack: IterativeAttack, batch: ActiveBatch, context: EvalContext
 ) -> tuple[ActiveBatch, StageResult | None]:
-    """Take the finished rows out, after the judge has looked at what they claim."""
-    lost = batch.best_score.isnan()
-    if bool(lost.any()):
-        if bool(batch.best_x[lost].isnan().any()):  # no wonder, and not the model's fault
+    """Let the verifier check claims; return the batch and the results of rows that finished."""
+    not_finite = batch.best_score.isnan()
+    if bool(not_finite.any()):
+        if bool(batch.best_x[not_finite].isnan().any()):  # so the logits are not the model's fault
             raise RunError("the attack made NaN pixels")
         raise UserError("the model returned NaN or infinite logits; no verdict is possible")
-    batch = _confirmed(attack, batch, context)
-    rows = (batch.here & ~batch.alive).nonzero().squeeze(1)
-    if not len(rows):
+    if not attack.minimal and context.early_stop:
+        batch = _confirm_claims(attack, batch, context)
+    finished = (batch.unreported & ~batch.alive).nonzero().squeeze(1)
+    if not len(finished):
         return batch, None
-    gone = batch.only(rows)
-    found = _verdicts(attack, gone, context)
-    return replace(batch, here=batch.here & batch.alive), found
+    result = _final_result(attack, batch.only(finished), context)
+    return replace(batch, unreported=batch.unreported & batch.alive), result
 
 
-def _confirmed(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) -> ActiveBatch:
-    """Rows whose success the judge denies go on; those of a randomised model that it grants end."""
-    if attack.minimal or not context.early_stop:
-        return batch
-    claims = (batch.here & (batch.best_score > batch.tried)).nonzero().squeeze(1)
+def _confirm_claims(
+    attack: IterativeAttack, batch: ActiveBatch, context: EvalContext
+) -> ActiveBatch:
+    """Ask the verifier about rows that claim a success; a row whose claim it refuses goes on.
+
+    With a randomised model a row ends only once its claim is confirmed.
+    """
+    claims = (batch.unreported & (batch.best_score > batch.refused_score)).nonzero().squeeze(1)
     if not len(claims):
         return batch
-    task = batch.task
+    task, verifier = batch.task, context.verifier
     stored = task.threat.only(claims).stored(batch.best_x[claims], task.x[claims])
-    granted = context.verifier.broken(stored, task.y[claims])
-    batch.forwards[claims] += context.verifier.passes
-    denied = claims[~granted]
-    if context.verifier.random:
-        batch.alive[claims[granted]] = False
-        batch.tried[denied] = batch.best_score[denied]
+    confirmed = verifier.broken(stored, task.y[claims])
+    batch.forwards[claims] += verifier.passes
+    refused = claims[~confirmed]
+    if verifier.random:
+        batch.alive[claims[confirmed]] = False
+        batch.refused_score[refused] = batch.best_score[refused]
     else:
-        # On the boundary, as far as anyone can tell; ``over`` ends it if its time has come.
-        batch.best_score[denied] = 0
-        batch.best_step[denied] = -1
-        batch.alive[denied] = ~attack.over(batch.state, batch.step_index - 1)[denied]
+        # The verifier finds the image right, the search model wrong: it lies on the boundary, so
+        # its margin counts as zero.  The row goes on unless it had its last pass.
+        batch.best_score[refused] = 0
+        batch.best_step[refused] = -1
+        batch.alive[refused] = ~attack.over(batch.state, batch.step_index - 1)[refused]
     return batch
 
 
-def _verdicts(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) -> StageResult:
-    found = _judged(
-        attack, batch.best_x, batch.best_score > -torch.inf, batch.rows, batch.task, context
+def _final_result(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) -> StageResult:
+    """The results of rows that have finished."""
+    usable = batch.best_score > -torch.inf
+    result = judge_best_images(
+        attack, batch.best_x, usable, batch.rows, batch.task, context.verifier
     )
     return replace(
-        found,
+        result,
         margin=batch.best_score.float().cpu(),
         zero_gradient_at_start=attack.zero_gradient_at_start(batch.state).cpu(),
         diagnostics=attack.diagnostics(batch.state).cpu(),
-        step=torch.where(found.broken, batch.best_step.cpu(), -1),
-        forwards=found.forwards + batch.forwards.cpu(),
+        step=torch.where(result.broken, batch.best_step.cpu(), -1),
+        forwards=result.forwards + batch.forwards.cpu(),
         backwards=batch.backwards.cpu(),
     )
-
-
-def _at_once(attack: ExternalAttack, rows: Tensor, task: Task, context: EvalContext) -> StageResult:
-    """A foreign attack runs its batch to the end; only the judge is ours."""
-    meter = Meter(context.verifier.model)
-    crafted = attack.craft(meter, task).detach().to(task.x)
-    found = _judged(attack, crafted, torch.ones_like(rows, dtype=torch.bool), rows, task, context)
-    # The batch's price, shared out evenly.
-    spent, back = (-(-images // len(rows)) for images in (meter.forwards, meter.backwards))
-    return replace(found, forwards=found.forwards + spent, backwards=found.backwards + back)
-
-
-def _judged(
-    attack: Attack, x: Tensor, hit: Tensor, rows: Tensor, task: Task, context: EvalContext
-) -> StageResult:
-    """The verdict on the best images, ``hit`` (B) of which an attack claims to be of any use."""
-    verifier, threat = context.verifier, task.threat
-    if not attack.minimal:
-        x = threat.stored(x, task.x)
-        verdict = verifier.verdict(x, task.x, task.y, threat)
-        return StageResult.judged(rows, x, task.threat.distance(x, task.x), verdict)
-    x, passes = _nudged(x, task, hit, verifier)
-    verdict = verifier.verdict(x, task.x, task.y, threat, bounded=False)
-    broken = verdict.broken & hit
-    norm = torch.where(broken, task.threat.distance(x, task.x), torch.inf)
-    found = StageResult.judged(rows, x, norm, verdict._replace(broken=broken, margin=-norm))
-    return replace(found, forwards=found.forwards + passes.cpu())
-
-
-def _nudged(x: Tensor, task: Task, hit: Tensor, verifier: Verifier) -> tuple[Tensor, Tensor]:
-    """Move images that rounding keeps from being wrong a hair further out; say at what price.
-
-    The nearest adversarial image lies on the boundary; another batch size may round it back.
-
-    Args:
-        hit: which of the images there is anything to say of (B).
-
-    Returns:
-        The images, and how often the model was asked about each (B).
-    """
-    x, passes = x.clone(), torch.zeros_like(task.y)
-    left = hit.nonzero().squeeze(1)
-    for share in (1e-6, 1e-5, 1e-4, 1e-3):
-        if not len(left):
-            break
-        passes[left] += 1
-        left = left[verifier.logits(x[left]).argmax(1) == task.y[left]]
-        further = task.x[left] + (1 + share) * (x[left] - task.x[left])
-        x[left] = further.clamp(0, 1)
-    return x, passes

@@ -1,8 +1,8 @@
-"""What a search looks through: the model itself, or a faster one that answers almost the same.
+"""The model that attacks work on: the evaluated one, or a faster one that answers almost the same.
 
-A search proposes only, so its model may be rounded (bfloat16) or rewritten (BatchNorm folded into
-the convolutions before it); the judge has the last word, and what was close is tried again with
-the model itself.
+An attack only proposes images, so the model that it works on may be rounded (bfloat16) or rewritten
+(BatchNorm folded into the convolutions before it).  The verifier decides with the model as it is,
+and examples that stood by a small margin are attacked again on the model as it is.
 """
 
 import copy
@@ -26,77 +26,85 @@ SearchPrecision = Literal["exact", "auto"]
 COMPARED_IMAGES = 64
 """Images on which a faster model is compared with the original."""
 GRADIENT_TOLERANCE = 1e-2
-"""How far its gradients may be off: max-pooling may pick another of two equal pixels."""
+"""The largest relative L2 error of a folded model's gradients.  It is not smaller because
+max-pooling may pick another of two equal pixels."""
 LOGIT_TOLERANCE = 1e-3
-"""How far a folded model's logits may be off, relative to their own spread."""
+"""The largest error of a folded model's logits, as a fraction of their standard deviation."""
 MAX_BF16_SHIFT = 0.2
-"""How far bfloat16 may move a logit.  The softmax works in units of one: on a net so sure of itself
-that rounding shows there, searches part ways, and end too far apart for a second look to help."""
+"""The largest change of a logit by bfloat16.  The softmax works in units of one: on a net with
+logits so large that rounding shows there, attacks take other paths and end too far from those on
+the original for a second attempt to correct them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchModel:
-    """A model as a search sees it."""
+    """A model to attack, and how the attack loop should use it."""
 
     model: Callable[[Tensor], Tensor]
-    patience: int = 1
-    """Looks between two checks of who is done: a check makes a GPU wait."""
-    compact: float = 1.0
-    """The batch is cut down when no more than this share of it is still under attack."""
-    doubt: float = 0.0
-    """Logit margins below this are too small to trust: float32 must look again."""
+    """Images (B, C, H, W) in [0, 1] to logits (B, K)."""
+    check_every: int = 1
+    """Passes between two checks for finished rows: on a GPU, a check waits for the device."""
+    shrink_below: float = 1.0
+    """The batch is cut down once no more than this fraction of its rows is still under attack."""
+    uncertain_margin: float = 0.0
+    """Examples that stand by a logit margin smaller than this are attacked again in float32."""
     about: str = "float32"
-    """What it runs in, for the record."""
+    """The precision, for the record."""
 
     def observe(
         self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
     ) -> tuple[Observation, int, int]:
-        """One look at every row, averaged over ``attack.draws`` passes, and its price.
+        """Observe the model at ``state["x"]``, averaged over ``attack.draws`` passes.
+
+        Args:
+            step_index: the number of passes that each example has had before (B, int64).
 
         Returns:
-            What was seen, and the forward and backward passes that it took per example.
+            The observation, and the forward and backward passes that it took per example.
         """
-        observations = [self._once(attack, state, task, step_index) for _ in range(attack.draws)]
+        observations = [
+            self._observe_once(attack, state, task, step_index) for _ in range(attack.draws)
+        ]
         backwards = int(attack.access == "gradient")
         if attack.access == "jacobian":
             backwards = observations[0].grad.shape[1]
-        price = attack.draws * (1 + attack.probes), attack.draws * backwards
+        cost = attack.draws * (1 + attack.probes), attack.draws * backwards
         observation = observations[0] if len(observations) == 1 else _mean(observations)
         if attack.access == "logits":
-            return observation._replace(loss=margin(observation.logits, task.y)), *price
-        # No attack need know of masks: in directions that are closed the loss looks flat.
-        return observation._replace(grad=task.threat.allowed(observation.grad)), *price
+            return observation._replace(loss=margin(observation.logits, task.y)), *cost
+        # So that no attack need know of masks: the gradient is zero where nothing may change.
+        return observation._replace(grad=task.threat.allowed(observation.grad)), *cost
 
-    def _once(
+    def _observe_once(
         self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
     ) -> Observation:
         x = state["x"].detach()
         none = x.new_full((len(x),), torch.nan)
-        seen = self._classified(state["probes"]) if attack.probes else none
+        probes = self._classify(state["probes"]) if attack.probes else none
         if attack.access == "logits":
             with torch.no_grad():
-                return Observation(wide(self.model(x)), none, none, seen, none, step_index)
+                return Observation(wide(self.model(x)), none, none, probes, none, step_index)
         x.requires_grad_()
         with torch.enable_grad():
             out = self._output(attack.seen(x, state, task, step_index), attack.taps)
             logits = wide(out.logits)
             features = none if out.features is None else out.features.detach()
             if attack.access == "jacobian":
-                each = logits.gather(1, attack.wanted(task)).sum(0)
-                last = len(each) - 1
+                sums = logits.gather(1, attack.wanted(task)).sum(0)
+                last = len(sums) - 1
                 rows = [
                     torch.autograd.grad(one, x, retain_graph=k < last)[0]
-                    for k, one in enumerate(each)
+                    for k, one in enumerate(sums)
                 ]
-                return Observation(
-                    logits.detach(), none, torch.stack(rows, 1), seen, features, step_index
-                )
+                jacobian = torch.stack(rows, 1)
+                return Observation(logits.detach(), none, jacobian, probes, features, step_index)
             loss = attack.loss(Output(logits, out.features), state, task, step_index)
             # The sum, never the mean: a mean divides small gradients towards zero.
             (grad,) = torch.autograd.grad(loss.sum(), x)
-        return Observation(logits.detach(), loss.detach(), grad, seen, features, step_index)
+        return Observation(logits.detach(), loss.detach(), grad, probes, features, step_index)
 
-    def _classified(self, probes: Tensor) -> Tensor:
+    def _classify(self, probes: Tensor) -> Tensor:
+        """Logits (B, Q, K) of probes (B, Q, C, H, W)."""
         with torch.no_grad():
             logits = wide(self.model(probes.flatten(0, 1)))
         return logits.view(*probes.shape[:2], -1)
@@ -110,12 +118,12 @@ class SearchModel:
 
 
 def _mean(observations: list[Observation]) -> Observation:
-    *seen, step_index = zip(*observations, strict=True)
-    return Observation._make([*(torch.stack(part).mean(0) for part in seen), step_index[0]])
+    *averaged, step_index = zip(*observations, strict=True)
+    return Observation._make([*(torch.stack(part).mean(0) for part in averaged), step_index[0]])
 
 
 class Meter:
-    """A model that counts the images pushed through it, forward and backward."""
+    """A model that counts the images that pass through it, forward and backward."""
 
     def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
         self.forwards = 0
@@ -134,43 +142,48 @@ class Meter:
 
 
 def exact_search_model(model: nn.Module) -> SearchModel:
-    """The model itself, in float32."""
-    return _on(device_of(model), model=model)
+    """Return the model itself, in float32, as a search model."""
+    return _for_device(device_of(model), model=model)
 
 
 def fastest_search_model(
     model: nn.Module, x: Tensor, *, random: bool = False
 ) -> tuple[SearchModel, list[str]]:
-    """The fastest model that can be vouched for, and notes on what was given up.
+    """Return the fastest model whose answers are close to the original's.
 
     Args:
-        x: images (B, C, H, W) on which the fast model is compared with the original.
+        x: images (B, C, H, W) in [0, 1] on which the two are compared.
         random: whether the model is randomised: no two of its answers can be compared, so it is
-            vouched for as it is only.
+            used as it is.
+
+    Returns:
+        The search model, and notes on what could not be made faster and why.
     """
-    where, answers = device_of(model), _shown(model, x)
+    device, answers = device_of(model), _answers(model, x)
     fast, notes = _folded(model, x, answers, random)
-    apart = 0.0 if fast is model else _apart(answers, fast, x)
+    shift = 0.0 if fast is model else _largest_shift(answers, fast, x)
     kind, folded = "float32", ", BatchNorm folded" * (fast is not model)
-    if _has_bf16(where) and not random:
-        narrow = _in_bf16(fast, where)
-        moved = _apart(answers, narrow, x)
-        if moved <= MAX_BF16_SHIFT:
-            fast, apart, kind = narrow, moved, "bfloat16"
+    if _has_bf16(device) and not random:
+        narrow = _in_bf16(fast, device)
+        bf16_shift = _largest_shift(answers, narrow, x)
+        if bf16_shift <= MAX_BF16_SHIFT:
+            fast, shift, kind = narrow, bf16_shift, "bfloat16"
         else:
-            notes = [*notes, f"bfloat16 was not used: it moves logits by up to {moved:.2g}"]
-    return _on(where, model=fast, doubt=10 * apart, about=kind + folded), notes
+            notes = [*notes, f"bfloat16 was not used: it moves logits by up to {bf16_shift:.2g}"]
+    about = kind + folded
+    return _for_device(device, model=fast, uncertain_margin=10 * shift, about=about), notes
 
 
-def _on(where: torch.device, **rest: Any) -> SearchModel:
-    if where.type == "cuda":
-        return SearchModel(patience=4, compact=0.5, **rest)
+def _for_device(device: torch.device, **rest: Any) -> SearchModel:
+    """A search model with the settings that are fast on the device."""
+    if device.type == "cuda":
+        return SearchModel(check_every=4, shrink_below=0.5, **rest)
     return SearchModel(**rest)
 
 
-def _has_bf16(where: torch.device) -> bool:
-    """Whether bfloat16 is fast here, not merely possible."""
-    if where.type == "cuda":
+def _has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast on the device, not merely possible."""
+    if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch has no public name for it, and older ones none at all.
     known: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -180,25 +193,32 @@ def _has_bf16(where: torch.device) -> bool:
 class _Narrow(nn.Module):
     """A model whose forward pass runs in bfloat16."""
 
-    def __init__(self, model: nn.Module, where: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.model = model
-        self.where = where
+        self.device = device
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.where.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             logits: Tensor = self.model(x)
         return logits.float()
 
 
-def _in_bf16(model: nn.Module, where: torch.device) -> nn.Module:
-    return _Narrow(model, where).eval()
+def _in_bf16(model: nn.Module, device: torch.device) -> nn.Module:
+    return _Narrow(model, device).eval()
 
 
 def _folded(
     model: nn.Module, x: Tensor, answers: Tensor, random: bool
 ) -> tuple[nn.Module, list[str]]:
-    """The model with every BatchNorm that directly follows a convolution folded into it."""
+    """The model with every BatchNorm that directly follows a convolution folded into it.
+
+    Args:
+        answers: the original's logits, as ``_answers`` returns them.
+
+    Returns:
+        The folded model, or the model itself with a note that says why.
+    """
     folded: nn.Module = model
     if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
         why = "the model has forward hooks"
@@ -210,46 +230,47 @@ def _folded(
         try:
             folded = optimization.fuse(restore_classes(copy.deepcopy(model)).eval())
             folded = laid_out(folded, device_of(model)).requires_grad_(False)
-            why = _unlike(model, folded, x, answers)
+            why = _difference(model, folded, x, answers)
         except Exception as error:  # this runs the user's code: anything can come out of it
             why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return (model, [f"BatchNorm was not folded: {why}"]) if why else (folded, [])
 
 
-def _unlike(model: nn.Module, folded: nn.Module, x: Tensor, answers: Tensor) -> str:
-    """What speaks against a folded model; nothing, if nothing does."""
-    near = _apart(answers, folded, x) <= LOGIT_TOLERANCE * float(answers.std())
+def _difference(model: nn.Module, folded: nn.Module, x: Tensor, answers: Tensor) -> str:
+    """The reason not to use a folded model; empty if there is none."""
+    near = _largest_shift(answers, folded, x) <= LOGIT_TOLERANCE * float(answers.std())
     if not isinstance(folded, fx.GraphModule) or not near:
         return "the folded model answers differently"
-    mine, theirs = (_slope(each, x) for each in (model, folded))
-    if not float((mine - theirs).norm()) <= GRADIENT_TOLERANCE * float(mine.norm()):
+    original, other = (_top_logit_gradient(each, x) for each in (model, folded))
+    if not float((original - other).norm()) <= GRADIENT_TOLERANCE * float(original.norm()):
         # A backward pass of the user's own (a straight-through estimator) is lost in tracing.
         return "the folded model has other gradients"
     return ""
 
 
-def _slope(model: nn.Module, x: Tensor) -> Tensor:
-    """The gradient of the images' largest logits."""
+def _top_logit_gradient(model: nn.Module, x: Tensor) -> Tensor:
+    """The gradient (B, C, H, W) of each image's largest logit."""
 
-    def of(part: Tensor) -> Tensor:
+    def part_gradient(part: Tensor) -> Tensor:
         leaf = part.clone().requires_grad_()
         with torch.enable_grad():
             top = model(leaf).amax(1).sum()
             (grad,) = torch.autograd.grad(top, leaf, allow_unused=True)
         return torch.zeros_like(part) if grad is None else grad
 
-    return in_parts(of, x)
+    return in_parts(part_gradient, x)
 
 
-def _apart(answers: Tensor, other: nn.Module, x: Tensor) -> float:
-    """How much another model's logits differ from the original's at most."""
-    return float((answers - _shown(other, x)).abs().max())
+def _largest_shift(answers: Tensor, other: nn.Module, x: Tensor) -> float:
+    """The largest difference between another model's logits and the original's ``answers``."""
+    return float((answers - _answers(other, x)).abs().max())
 
 
-def _shown(model: nn.Module, x: Tensor) -> Tensor:
-    """Logits on the images, their negatives and blends of them.
+def _answers(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (3 B, K) on the images, their negatives and blends of two of them.
 
-    A difference that hides on clean images would mislead the search exactly where it goes.
+    Clean images alone would not do: attacks go where images are not clean, and a difference that
+    shows only there would mislead them.
     """
     with torch.no_grad():
         return in_parts(model, torch.cat([x, 1 - x, x.roll(1, 0) / 2 + x / 2]))

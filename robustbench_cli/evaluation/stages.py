@@ -1,4 +1,4 @@
-"""A model under an attack, stage by stage: what is still standing goes on to the next stage."""
+"""A model under an attack, stage by stage: examples that still stand go on to the next stage."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -35,66 +35,80 @@ VERDICT_COLUMNS: dict[str, tuple[type[np.generic], float]] = {
     "forwards": (np.int64, 0),
     "backwards": (np.int64, 0),
 }
-"""What is kept per example, and what it is before anything is known."""
+"""The arrays of the verdicts on an attack: dtype, and the value before anything is known."""
 
 
 @dataclass(frozen=True)
 class AttackVerdicts:
-    """The verdicts of one attack, one entry per example.
+    """The verdicts of one attack on N examples.
 
-    ``prediction`` and ``norm`` are of the adversarial image, else of the one that came closest to
-    being wrong; ``by`` is the stage that broke the example (-1: none), ``stages`` how many it has
-    been through, ``flat`` whether one of them found nothing to climb where it began, ``share`` how
-    often the prediction is right (0 or 1 unless the model is random).
+    An example that the verifier found broken by one stage is not attacked by the later ones, unless
+    the attack is minimal.
     """
 
     arrays: dict[str, np.ndarray]
+    """By name, each (N): ``prediction``, ``margin`` and ``norm`` are of the adversarial image, else
+    of the image with the highest margin; ``share`` is how often the prediction is right (0 or 1,
+    unless the model is randomised); ``step`` is the number of steps before the success, ``by`` the
+    stage that broke the example (-1: none); ``stages`` counts the stages that it has been through;
+    ``flat`` is whether one of them had no gradient where it began; ``forwards`` and ``backwards``
+    are the passes that it cost."""
 
     @classmethod
     def empty(cls, n: int) -> "AttackVerdicts":
-        """Nothing is known yet of ``n`` examples."""
+        """Return the verdicts on ``n`` examples of which nothing is known yet."""
         return cls({name: np.full(n, void, kind) for name, (kind, void) in VERDICT_COLUMNS.items()})
 
     @property
     def broken(self) -> np.ndarray:
-        """Which examples a stage has broken."""
+        """The examples that a stage has broken, a mask (N)."""
         return np.asarray(self.arrays["by"] >= 0)
 
     def waiting(self, stage: int, minimal: bool) -> np.ndarray:
-        """Which examples are for this stage; the nearest image is wanted of all of them."""
+        """Return a mask (N) of the examples that this stage is to attack.
+
+        A minimal attack goes on with broken examples: another stage may find a nearer image.
+        """
         return (~self.broken | minimal) & (self.arrays["stages"] <= stage)
 
-    def put(self, stage: int, found: StageResult, minimal: bool) -> np.ndarray:
-        """Take in what a stage found; say which of its images are the ones to keep."""
-        rows, a = found.rows.numpy(), self.arrays
-        # The image that counts is the broken one, else the one with the highest margin.
-        better = found.margin.numpy() >= a["margin"][rows]
-        better = better if minimal else better | found.broken.numpy()
+    def put(self, stage: int, result: StageResult, minimal: bool) -> np.ndarray:
+        """Take in the results of a stage; return a mask of those whose image is the best so far.
+
+        The image that counts is the broken one, else the one with the highest margin.
+        """
+        rows, arrays = result.rows.numpy(), self.arrays
+        better = result.margin.numpy() >= arrays["margin"][rows]
+        better = better if minimal else better | result.broken.numpy()
         for name in ("prediction", "share", "margin", "norm", "step"):
-            a[name][rows[better]] = getattr(found, name).numpy()[better]
-        a["by"][rows[found.broken.numpy() & better]] = stage
-        a["stages"][rows] = stage + 1
-        a["flat"][rows] |= found.zero_gradient_at_start.numpy()
-        a["forwards"][rows] += found.forwards.numpy()
-        a["backwards"][rows] += found.backwards.numpy()
+            arrays[name][rows[better]] = getattr(result, name).numpy()[better]
+        arrays["by"][rows[result.broken.numpy() & better]] = stage
+        arrays["stages"][rows] = stage + 1
+        arrays["flat"][rows] |= result.zero_gradient_at_start.numpy()
+        arrays["forwards"][rows] += result.forwards.numpy()
+        arrays["backwards"][rows] += result.backwards.numpy()
         return np.asarray(better)
 
 
 class Progress(NamedTuple):
-    """A stage of an attack, and some examples that are through with it."""
+    """A stage of an attack, and the results of some examples that are done with it."""
 
     number: int
+    """The stage's position in the attack, from 0."""
     stage: Stage
     found: StageResult
     kept: np.ndarray
-    """Which of its images are the best so far."""
+    """Which of the images are the best so far of their example (B, bool)."""
 
 
 def clean(context: EvalContext, rows: Tensor) -> Iterator[StageResult]:
-    """The verdicts on the images as they are, batch by batch."""
+    """Yield the verdicts on the clean images at the positions ``rows`` (B), batch by batch.
 
-    def batches(left: Tensor, size: int) -> Iterator[StageResult]:
-        for part in torch.split(left, size):
+    Raises:
+        UserError: the model's logits are not finite.
+    """
+
+    def batches(waiting: Tensor, size: int) -> Iterator[StageResult]:
+        for part in torch.split(waiting, size):
             x, y = context.data.images(part), context.data.y[part]
             verdict = context.verifier.verdict(x, x, y, context.threat.only(part))
             yield StageResult.judged(part, x, torch.zeros_like(part), verdict)
@@ -107,107 +121,118 @@ def run_stages(
     column: AttackVerdicts,
     standing: np.ndarray,
     context: EvalContext,
-    itself: SearchModel,
+    exact: SearchModel,
 ) -> Iterator[Progress]:
-    """Run every stage on what the ones before it left; yield what is found, and keep it.
+    """Run every stage on the examples that the ones before it left; yield results as they come.
 
     Args:
-        column: what is known already; it is filled in as the stages go.
-        standing: which examples are to be attacked at all (N): those that are right when clean.
-        field: what the stages work on.
-        itself: the model as it is, for minimal attacks and for whatever was too close to call.
+        column: the verdicts so far (of an evaluation that is resumed); they are filled in.
+        standing: the examples to attack, a mask (N): those that are right on the clean image.
+        context: its search model is used wherever a faster model will do.
+        exact: the model as it is, for the rest.
     """
-    for index, stage in enumerate(stages):
-        waiting = torch.from_numpy(
-            (standing & column.waiting(index, stage.attack.minimal)).nonzero()[0]
-        )
-        rows = waiting.to(context.data.y.device)
-        # A nearest adversarial image lies on the boundary, and differences between probes are
-        # small: for both only the model itself will do.
-        fine = (
-            stage.attack.minimal
-            or stage.attack.probes > 0
-            or isinstance(stage.attack, ExternalAttack)
-        )
-        search_model = itself if fine else context.search_model
-        # What a randomised model's noise leaves in doubt another look would not settle.
-        doubt = 0.0 if context.verifier.random else search_model.doubt
-        unsure: list[tuple[Tensor, ...]] = []  # rows and what they cost, not their images
-        for found in run_stage(stage, rows, replace(context, search_model=search_model)):
-            close = ~found.broken & (found.margin > -doubt) & bool(doubt)
-            if close.any():
-                unsure.append((found.rows[close], found.forwards[close], found.backwards[close]))
-                found = _part(found, ~close)
-            yield from _kept(column, index, stage, found, context)
-        if unsure:
-            again, forwards, backwards = map(torch.cat, zip(*unsure, strict=True))
-            column.arrays["forwards"][again.numpy()] += forwards.numpy()
-            column.arrays["backwards"][again.numpy()] += backwards.numpy()
-            for found in run_stage(
-                stage, again.to(rows.device), replace(context, search_model=itself)
-            ):
-                yield from _kept(column, index, stage, found, context)
+    for number, stage in enumerate(stages):
+        attacked = standing & column.waiting(number, stage.attack.minimal)
+        rows = torch.from_numpy(attacked.nonzero()[0]).to(context.data.y.device)
+        for result in _run_and_repeat(stage, rows, column, context, exact):
+            if not len(result.rows):
+                continue
+            if context.target:
+                result = _judged_by_target(result, context, stage.attack.minimal)
+            kept = column.put(number, result, stage.attack.minimal)
+            yield Progress(number, stage, result, kept)
 
 
-def _kept(
-    column: AttackVerdicts, index: int, stage: Stage, found: StageResult, context: EvalContext
-) -> Iterator[Progress]:
-    if len(found.rows):
-        found = _handed(found, context, stage.attack.minimal) if context.target else found
-        kept = column.put(index, found, stage.attack.minimal)
-        yield Progress(index, stage, found, kept)
+def _run_and_repeat(
+    stage: Stage,
+    rows: Tensor,
+    column: AttackVerdicts,
+    context: EvalContext,
+    exact: SearchModel,
+) -> Iterator[StageResult]:
+    """Run a stage on the search model; repeat it exactly for examples that stood by a little.
+
+    The first attempt's passes are added to the costs of those examples.
+    """
+    # A nearest adversarial image lies on the boundary, and differences between probes are small:
+    # for both, rounded logits will not do.
+    needs_exact = (
+        stage.attack.minimal or stage.attack.probes > 0 or isinstance(stage.attack, ExternalAttack)
+    )
+    search_model = exact if needs_exact else context.search_model
+    # With a randomised model, a second attempt would not settle what its noise leaves open.
+    uncertain = 0.0 if context.verifier.random else search_model.uncertain_margin
+    repeated: list[tuple[Tensor, ...]] = []  # positions and costs; no images, which take memory
+    for result in run_stage(stage, rows, replace(context, search_model=search_model)):
+        close = ~result.broken & (result.margin > -uncertain) & bool(uncertain)
+        if close.any():
+            repeated.append((result.rows[close], result.forwards[close], result.backwards[close]))
+            result = _rows_of(result, ~close)
+        yield result
+    if repeated:
+        again, forwards, backwards = map(torch.cat, zip(*repeated, strict=True))
+        column.arrays["forwards"][again.numpy()] += forwards.numpy()
+        column.arrays["backwards"][again.numpy()] += backwards.numpy()
+        yield from run_stage(stage, again.to(rows.device), replace(context, search_model=exact))
 
 
-def _handed(found: StageResult, context: EvalContext, minimal: bool) -> StageResult:
-    """The target's verdict on images that were crafted on another model."""
+def _judged_by_target(result: StageResult, context: EvalContext, minimal: bool) -> StageResult:
+    """The results with the target model's verdicts on images that were crafted on another model."""
     assert context.target is not None
-    rows = found.rows.to(context.data.y.device)
+    rows = result.rows.to(context.data.y.device)
     x, y = context.data.images(rows), context.data.y[rows]
-    threat, x_adv = context.threat.only(rows), found.x.to(x)
+    threat, x_adv = context.threat.only(rows), result.x.to(x)
     verdict = context.target.verdict(x_adv, x, y, threat, bounded=not minimal)
-    seen = StageResult.judged(rows, x_adv, threat.distance(x_adv, x), verdict)
+    judged = StageResult.judged(rows, x_adv, threat.distance(x_adv, x), verdict)
     if minimal:
-        # Nearest is what the target gets wrong, whatever the source says of it.
-        norm = torch.where(seen.broken, seen.norm, torch.inf)
-        found = replace(found, norm=norm, margin=-norm)
+        # The nearest image that the target gets wrong counts, not the nearest that the source does.
+        norm = torch.where(judged.broken, judged.norm, torch.inf)
+        result = replace(result, norm=norm, margin=-norm)
     return replace(
-        found,
-        broken=seen.broken,
-        prediction=seen.prediction,
-        share=seen.share,
-        step=seen.step,
-        forwards=found.forwards + seen.forwards,
+        result,
+        broken=judged.broken,
+        prediction=judged.prediction,
+        share=judged.share,
+        step=judged.step,
+        forwards=result.forwards + judged.forwards,
     )
 
 
-def _part(found: StageResult, which: Tensor) -> StageResult:
-    return StageResult(**{f.name: getattr(found, f.name)[which] for f in fields(found)})
+def _rows_of(result: StageResult, rows: Tensor) -> StageResult:
+    return StageResult(**{f.name: getattr(result, f.name)[rows] for f in fields(result)})
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """Images and labels as attacks want them."""
+    """Images in memory as ``Examples``."""
 
     x: Tensor
+    """(N, C, H, W) in [0, 1]."""
     y: Tensor
+    """Labels (N)."""
 
     def images(self, rows: Tensor | slice) -> Tensor:
-        """The images of these rows."""
+        """Return the images of these rows."""
         return self.x[rows]
 
 
 class Attacked(NamedTuple):
-    """What an attack made of a batch, row by row."""
+    """The result of an attack on a batch in memory; tensors (B) on the CPU, except ``x``."""
 
     x: Tensor
-    """(B, C, H, W): broken, else what came closest."""
+    """Images (B, C, H, W) in [0, 1]: adversarial, else those with the highest margin."""
     broken: Tensor
+    """Whether the verifier confirmed a success (bool)."""
     norm: Tensor
+    """Distances from the clean images, in the threat's norm."""
     step: Tensor
+    """The number of steps before the success; -1: there was none."""
     by: Tensor
-    """The stage that broke it; -1: none."""
+    """The stage that broke the example; -1: none."""
     forwards: Tensor
+    """Forward passes that each example cost."""
     backwards: Tensor
+    """Backward passes that each example cost."""
 
 
 def attack_batch(
@@ -230,21 +255,26 @@ def attack_batch(
         y: labels (B).
         threat: with a mask, bound to these images.
         noise: keyed by example, B of them.
-        stop: whether an example is done once it is broken (see ``Field.stop``).
-        precision: "auto" searches with the fastest model that can be vouched for.
+        slots: the number of images that the model is shown at a time.
+        early_stop: whether an example is done once it is broken (see ``EvalContext``).
+        precision: "auto" attacks the fastest model whose answers are close to the original's.
         random: whether the model is randomised, so that one pass decides nothing.
+
+    Raises:
+        UserError: the model's logits are not finite.
+        RunError: the attack made images that are not allowed, or the model changed itself.
     """
-    column, kept = AttackVerdicts.empty(len(y)), x.clone()
+    column, best_x = AttackVerdicts.empty(len(y)), x.clone()
     with unchanged_model(model):
-        itself = exact_search_model(model)
-        few = x[:COMPARED_IMAGES]
+        exact = exact_search_model(model)
+        search_model = exact
+        if precision == "auto" and len(x):
+            search_model, _ = fastest_search_model(model, x[:COMPARED_IMAGES], random=random)
         context = EvalContext(
             data=Tensors(x, y),
             threat=threat,
             verifier=Verifier(model, random),
-            search_model=itself
-            if precision == "exact" or not len(x)
-            else fastest_search_model(model, few, random=random)[0],
+            search_model=search_model,
             noise=noise,
             slots=slots,
             early_stop=early_stop,
@@ -252,15 +282,16 @@ def attack_batch(
         with torch.no_grad():
             classes = model(x[:1]).shape[1] if len(x) else 2
         stages = attack.stages(threat, classes)
-        for _, _, found, best in run_stages(stages, column, np.ones(len(y), bool), context, itself):
-            kept[found.rows[best].to(x.device)] = found.x[best].to(kept)
+        everything = np.ones(len(y), bool)
+        for _, _, result, kept in run_stages(stages, column, everything, context, exact):
+            best_x[result.rows[kept].to(x.device)] = result.x[kept].to(best_x)
     arrays = {name: torch.from_numpy(values) for name, values in column.arrays.items()}
     return Attacked(
-        kept,
-        arrays["by"] >= 0,
-        arrays["norm"],
-        arrays["step"],
-        arrays["by"],
-        arrays["forwards"],
-        arrays["backwards"],
+        x=best_x,
+        broken=arrays["by"] >= 0,
+        norm=arrays["norm"],
+        step=arrays["step"],
+        by=arrays["by"],
+        forwards=arrays["forwards"],
+        backwards=arrays["backwards"],
     )

@@ -1,6 +1,6 @@
-"""Who decides: a float32 forward pass of the model as it is, on the image as it is stored.
+"""The verifier decides: a float32 pass of the model as it is, on the image as it is stored.
 
-Attacks and the fast models they search with only propose.
+Attacks only propose images, and may work on a faster copy of the model.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,23 +27,26 @@ MAX_NAMED = 3
 
 @contextmanager
 def unchanged_model(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, weights frozen, float32 throughout, and nothing changed afterwards.
+    """Put the model in evaluation mode, its weights frozen, with float32 computed as float32.
+
+    Afterwards the model is as it was before.
 
     Raises:
         RunError: the model changed its own parameters or buffers (running statistics that follow
             attacks).
     """
-    wanted = [p.requires_grad for p in model.parameters()]
-    # A copy, and not versions: running statistics and ``.data`` are written without one.
-    before = {name: value.clone() for name, value in _values(model)}
+    required_grad = [p.requires_grad for p in model.parameters()]
+    # Copies, because torch's version counters miss writes to running statistics and ``.data``.
+    before = {name: value.clone() for name, value in _parameters_and_buffers(model)}
     with evaluating(model), torch.autocast(device_of(model).type, enabled=False), float32():
         model.requires_grad_(False)
         try:
             yield
         finally:
-            for p, flag in zip(model.parameters(), wanted, strict=True):
+            for p, flag in zip(model.parameters(), required_grad, strict=True):
                 p.requires_grad_(flag)
-    changed = [name for name, now in _values(model) if not _same(before.get(name, now), now)]
+    after = _parameters_and_buffers(model)
+    changed = [name for name, now in after if not _same(before.get(name, now), now)]
     if changed:
         more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         raise RunError(
@@ -52,14 +55,14 @@ def unchanged_model(model: nn.Module) -> Iterator[None]:
         )
 
 
-def _values(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """All that a model computes with, whether or not its state dict holds it."""
+def _parameters_and_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All parameters and buffers by name, also buffers that the state dict leaves out."""
     yield from ((f"parameter {name!r}", p.detach()) for name, p in model.named_parameters())
     yield from ((f"buffer {name!r}", b) for name, b in model.named_buffers())
 
 
 def _same(was: Tensor, now: Tensor) -> bool:
-    """Whether two tensors hold the same; NaN is NaN."""
+    """Whether two tensors are equal in every respect; NaN equals NaN."""
     alike = (was.shape, was.dtype, was.device) == (now.shape, now.dtype, now.device)
     if not alike or torch.equal(was, now):
         return alike
@@ -67,17 +70,21 @@ def _same(was: Tensor, now: Tensor) -> bool:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are; the CPU if it has none."""
+    """Return the device of a model's weights; the CPU if it has none."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the model") -> None:
-    """Refuse a model that cannot be judged; raise ``UserError`` with what it returned.
+    """Refuse a model that cannot be judged or attacked.
 
     Args:
         x: a few images (B, C, H, W) in [0, 1].
-        classes: how many classes the data set has.
-        called: what the message calls it, where there are several.
+        classes: the number of classes of the data set.
+        called: the name of the model in the message.
+
+    Raises:
+        UserError: it cannot take the images, or does not return finite logits (B, classes) with a
+            gradient.
     """
     with unchanged_model(model):
         try:
@@ -103,7 +110,11 @@ def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the mo
 
 
 def predict(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Logits (B, K); raise ``UserError`` if they are not finite."""
+    """Return the model's logits (B, K) on images (B, C, H, W) in [0, 1], without a gradient.
+
+    Raises:
+        UserError: they are not finite.
+    """
     with torch.no_grad():
         logits = model(x)
     # argmax of NaN is an index like any other and would count as a success.
@@ -113,30 +124,38 @@ def predict(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class Verdict(NamedTuple):
-    """What the judge saw of some images, each tensor (B)."""
+    """The decision about some images; tensors (B)."""
 
     prediction: Tensor
-    """The predicted class; a randomised model's most frequent one."""
+    """The predicted class; of a randomised model the most frequent one."""
     share: Tensor
-    """How often the prediction is right: 0 or 1, but for a randomised model."""
+    """How often the prediction is right: 0 or 1, except for a randomised model."""
     broken: Tensor
-    """Whether the example is done with: wrong, and at every draw if there are several."""
+    """Whether the example counts as broken (bool): misclassified, and at every draw if there are
+    several."""
     margin: Tensor
     """Largest wrong logit minus the true one, at the first draw."""
     forwards: int
-    """Passes per image."""
+    """Forward passes per image."""
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """The deciding model.  It is told the threat with the images that it judges."""
+    """The model that decides whether an image is misclassified.
+
+    It is given the threat with the images that it judges, so there is one threat per evaluation.
+    """
 
     model: nn.Module
     random: bool = False
     """Whether the model is randomised, so that one pass decides nothing."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """One float32 pass, (B, K)."""
+        """Return the logits (B, K) of one float32 pass over images (B, C, H, W) in [0, 1].
+
+        Raises:
+            UserError: they are not finite.
+        """
         return predict(self.model, x)
 
     def verdict(
@@ -153,7 +172,7 @@ class Verifier:
 
         Raises:
             UserError: the model's logits are not finite.
-            RunError: images are not where they must be.
+            RunError: an image is not allowed (see ``check_admissible``).
         """
         check_admissible(x_adv, x, threat, bounded=bounded)
         logits = self.logits(x_adv)
@@ -166,13 +185,13 @@ class Verifier:
         for _ in range(VOTING_DRAWS):
             votes[every, self.logits(x_adv).argmax(1)] += 1
         share = votes[every, y].float() / VOTING_DRAWS
-        # Never "any draw was wrong": that would count luck as an attack.
-        return Verdict(
-            votes.argmax(1), share, share < 1 / VOTING_DRAWS, margin(logits, y), VOTING_DRAWS + 1
-        )
+        # Broken is "wrong at every draw", never "at any draw", which would count luck as an attack.
+        never_right = share < 1 / VOTING_DRAWS
+        forwards = VOTING_DRAWS + 1
+        return Verdict(votes.argmax(1), share, never_right, margin(logits, y), forwards)
 
     def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
-        """Whether a success is one for good: wrong, at every one of ``passes`` fresh draws."""
+        """Return whether images (B, C, H, W) are misclassified at each of ``passes`` draws (B)."""
         wrong = torch.ones_like(y, dtype=torch.bool)
         for _ in range(self.passes):
             wrong &= self.logits(x_adv).argmax(1) != y
@@ -180,7 +199,7 @@ class Verifier:
 
     @property
     def passes(self) -> int:
-        """Forward passes per decision about a success."""
+        """The forward passes that ``broken`` takes per image."""
         return CONFIRMATION_DRAWS if self.random else 1
 
 

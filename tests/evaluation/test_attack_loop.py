@@ -180,8 +180,8 @@ class Still(IterativeAttack):
 def test_an_attack_whose_claims_are_all_denied_ends_when_it_is_over(half):
     net, _, y = half
     (stage,) = Still().stages(THREAT, 4)
-    for patience in (1, 4):
-        search_model = SearchModel(model=lambda x: -net(x), patience=patience)
+    for check_every in (1, 4):
+        search_model = SearchModel(model=lambda x: -net(x), check_every=check_every)
         found = ran(stage, field_of(half, search_model=search_model))
         assert not found["broken"].any()
         assert (found["step"] == -1).all()
@@ -210,7 +210,7 @@ def test_what_was_close_is_looked_at_again_by_the_model_itself(half):
 
     exact = flags(itself)
     trusting = flags(SearchModel(model=coarse))
-    doubting = flags(SearchModel(model=coarse, doubt=0.5))
+    doubting = flags(SearchModel(model=coarse, uncertain_margin=0.5))
     assert 0 < exact.broken.sum() < n
     assert (exact.broken & ~trusting.broken).any()  # the coarse model alone would miss some
     assert not (exact.broken & ~doubting.broken).any()
@@ -224,18 +224,18 @@ def test_what_was_close_is_looked_at_again_by_the_model_itself(half):
     "text",
     ["pgd:steps=9,step=0.2", "apgd-ce-12", "square-30", "fab:steps=6", "mim7"],
 )
-@pytest.mark.parametrize(("patience", "compact"), [(4, 0.5), (3, 0.0), (100, 0.5)])
-def test_constant_shapes_give_the_same_verdicts(text, patience, compact, half):
+@pytest.mark.parametrize(("check_every", "shrink_below"), [(4, 0.5), (3, 0.0), (100, 0.5)])
+def test_constant_shapes_give_the_same_verdicts(text, check_every, shrink_below, half):
     expected = ran(text, field_of(half))
     seen = Recorder(half[0])
-    search_model = SearchModel(model=seen, patience=patience, compact=compact)
+    search_model = SearchModel(model=seen, check_every=check_every, shrink_below=shrink_below)
     found = ran(text, field_of(half, search_model=search_model))
     for key, values in expected.items():
         torch.testing.assert_close(found[key], values, rtol=0, atol=1e-9, msg=key)
     last = max(i for i, size in enumerate(seen.sizes) if size == 16)
     assert set(seen.sizes[: last + 1]) == {16}
-    # Then what the last refill left, and with ``compact`` what halving leaves of that.
-    assert len(set(seen.sizes)) <= 2 + 4 * (compact > 0)
+    # Then what the last refill left, and with ``shrink_below`` what halving leaves of that.
+    assert len(set(seen.sizes)) <= 2 + 4 * (shrink_below > 0)
 
 
 def test_no_examples_are_no_work(half):

@@ -99,7 +99,9 @@ def test_checks_and_fast_models_fit_where_five_images_do(narrow, digits_model, m
         if not narrow
         else search_model.fastest_search_model(nn.Sequential(small.net), x)[0]
     )
-    assert abs(fast.doubt - unfolded.doubt) < (0.05 if narrow else 1e-6) * spread
+    assert (
+        abs(fast.uncertain_margin - unfolded.uncertain_margin) < (0.05 if narrow else 1e-6) * spread
+    )
 
 
 def test_checks_show_a_model_the_same_parts_whatever_it_has_room_for(digits_model):

@@ -68,7 +68,7 @@ def test_a_norm_behind_a_convolution_is_folded_into_it(name, left):
     z = torch.rand(20, 3, 8, 8)
     spread = net(z).std()
     torch.testing.assert_close(fast.model(z), net(z), rtol=0, atol=1e-3 * float(spread))
-    assert 0 <= fast.doubt < 1e-2 * spread
+    assert 0 <= fast.uncertain_margin < 1e-2 * spread
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 
@@ -92,7 +92,7 @@ def test_without_batchnorm_there_is_nothing_to_fold_or_to_say():
     fast, notes = fastest_search_model(net, torch.rand(4, 3, 8, 8))
     assert fast.model is net
     assert not notes
-    assert fast.doubt == 0
+    assert fast.uncertain_margin == 0
     assert fast.about == "float32"
 
 
@@ -225,7 +225,7 @@ def test_a_fold_that_answers_differently_is_given_up(monkeypatch):
 
 def test_a_deterministic_model_in_its_own_precision_is_in_no_doubt(digits_model):
     net, *_ = digits_model
-    assert exact_search_model(net).doubt == 0
+    assert exact_search_model(net).uncertain_margin == 0
     assert exact_search_model(net).model is net
 
 
@@ -269,7 +269,7 @@ def test_a_fast_search_is_never_weaker(text, narrow, digits_model, monkeypatch):
     assert not notes
     assert fast.about == ("bfloat16" if narrow else "float32") + ", BatchNorm folded"
     assert fast.model is not net
-    assert fast.doubt > 0
+    assert fast.uncertain_margin > 0
     slow = flags(net, x, y, text, exact_search_model(net))
     found = flags(net, x, y, text, fast)
     assert 3 < slow.sum() < 22
@@ -324,7 +324,7 @@ def test_a_randomised_model_is_not_searched_twice(digits_model):
             data=Tensors(x, y),
             threat=threat,
             verifier=Verifier(noisy, random=True),
-            search_model=replace(fast, doubt=5.0),
+            search_model=replace(fast, uncertain_margin=5.0),
             noise=Noise(0, torch.arange(n)),
         )
         stages = ATTACKS.build(Spec.parse("pgd:steps=3")).stages(threat, 10)
@@ -351,7 +351,7 @@ def test_a_foreign_code_is_run_once_whatever_the_search_model(digits_model):
         data=Tensors(x, y),
         threat=threat,
         verifier=Verifier(net),
-        search_model=replace(exact_search_model(net), doubt=1e3),
+        search_model=replace(exact_search_model(net), uncertain_margin=1e3),
         noise=Noise(0, torch.arange(n)),
     )
     column = AttackVerdicts.empty(n)

@@ -225,7 +225,7 @@ def test_what_is_too_close_to_call_is_not_kept_in_memory_as_images(model):
             return model(x)
 
         # Every example withstands, and all of them are looked at again.
-        search_model = SearchModel(model=doubted, doubt=1e6)
+        search_model = SearchModel(model=doubted, uncertain_margin=1e6)
         found = verdicts(
             model, data, ATTACKS.build(Spec("fgsm")), Threat("Linf", 1e-6), 8, 0, None, search_model
         )
