@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 DEMO := results/demo
 DEFENSES := standard pgd-at trades
 
-.PHONY: demo test lint format types clean help
+.PHONY: demo test lint format docs clean help
 
 help:
 	@echo "make demo   install, train and attack three models on the digits, print the table"
 	@echo "make test   install what the tests need and run them"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   write the parts of the pages that come from records, commands and imports"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -55,6 +56,9 @@ lint: $(VENV)/.tools
 format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/make_pages.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -1,6 +1,7 @@
-"""Adding an attack or a defense takes one new file and no other edit."""
+"""An attack or a defense is one new file: those that the documentation shows run as they are."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,71 +10,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-ATTACK = '''"""Signs at random (Nobody, 2026), https://example.org/signs."""
-
-from dataclasses import dataclass
-from typing import ClassVar
-
-from robustbench_cli.attacks import ATTACKS, IterativeAttack
+PAGES = ("adding-an-attack.md", "adding-a-defense.md")
+BLOCK = re.compile(r"(?:In `(robustbench_cli/\w+/\w+\.py)`:\n\n)?```python\n(.*?)```", re.DOTALL)
+SHOWN = {
+    path: code for page in PAGES for path, code in BLOCK.findall((ROOT / "docs" / page).read_text())
+}
 
 
-@ATTACKS.register("random-signs", pattern=r"random-signs-?(?P<tries>\\d+)")
-@dataclass(frozen=True, kw_only=True)
-class RandomSigns(IterativeAttack):
-    """Corners of the ball, one after the other."""
-
-    tries: int = 3
-    """How many corners."""
-
-    access: ClassVar = "logits"
-
-    def corner(self, task, step_index):
-        signs = (task.noise.at(step_index).uniform(task.x) - 0.5).sign()
-        return {"x": task.threat.project(task.x + task.threat.eps * signs, task.x)}
-
-    def begin(self, task):
-        return self.corner(task, 0 * task.y)
-
-    def move(self, state, observation, task):
-        return self.corner(task, observation.step_index + 1)
-
-    def over(self, state, step_index):
-        return step_index >= self.tries - 1
-'''
-
-DEFENSE = '''"""Training on noise (Nobody, 2026), https://example.org/noise."""
-
-from dataclasses import dataclass
-
-from robustbench_cli.defenses import DEFENSES, Objective
-
-
-@DEFENSES.register("noise-training")
-@dataclass(frozen=True, kw_only=True)
-class NoiseTraining(Objective):
-    """The criterion on uniform noise in the ball."""
-
-    def perturb(self, step):
-        return step.threat.random_start(step.x, step.noise)
-
-    def loss(self, step, logits):
-        return step.criterion(logits["adv"], step.y)
-'''
-
-
-@pytest.fixture
-def checkout(tmp_path):
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkout")
     for name in ("robustbench_cli", "presets"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "robustbench_cli/attacks/random_signs.py").write_text(ATTACK)
-    (tmp_path / "robustbench_cli/defenses/noise_training.py").write_text(DEFENSE)
-    return tmp_path
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path, code in SHOWN.items():
+        assert not (folder / path).exists(), f"{path} is there already: show another example"
+        (folder / path).write_text(code)
+    return folder
 
 
-def advbench(folder, *args):
+def called(folder, *words):
     done = subprocess.run(
-        [sys.executable, "-m", "robustbench_cli", *args],
+        [sys.executable, "-m", *words],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -84,22 +41,83 @@ def advbench(folder, *args):
     return done.stdout
 
 
-def test_one_new_file_each_is_listed_explained_trained_and_run(checkout):
+def advbench(folder, *args):
+    return called(folder, "robustbench_cli", *args)
+
+
+def record(folder, name):
+    return json.loads((folder / "results" / name / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(checkout):
+    limit = ["--epochs", "2", "--set", "train.limit=300"]
+    advbench(checkout, "train", "noise-training+focal+awp", *limit, "--name", "noise")
+    return checkout
+
+
+def test_every_block_of_code_is_a_file_of_one_method():
+    assert all(SHOWN)  # a block without a path would not be run
+    kinds = [path.split("/")[1] for path in SHOWN]
+    assert kinds.count("attacks") == kinds.count("defenses") == 3
+    for path, code in SHOWN.items():
+        assert code.startswith('"""'), path
+        assert "https://" in code, path
+        assert len(code.splitlines()) <= 60, path
+        assert f'"{Path(path).stem.replace("_", "-")}"' in code, path
+
+
+def test_one_new_file_each_is_listed_and_explained(checkout):
     listed = advbench(checkout, "list")
-    assert "noise-training" in listed
-    assert "random-signs" in listed
+    for path in SHOWN:
+        assert Path(path).stem.replace("_", "-") in listed
     assert "tries" in advbench(checkout, "show", "random-signs")
-    trained = advbench(
-        checkout, "train", "noise-training+awp", "--epochs", "2", "--set", "train.limit=300"
-    )
-    folder = Path(trained.strip().splitlines()[-1])
-    assert (checkout / folder / "model.safetensors").is_file()
-    assert len(ATTACK.splitlines()) < 40
-    out = advbench(checkout, "eval", "--attack", "random-signs7", "--n", "50")
-    assert "random-signs7" in out
-    (record,) = (checkout / "results").glob("eval-*/run.json")
-    outcome = json.loads(record.read_text())["attacks"]["random-signs7"]
+    assert "focusing" in advbench(checkout, "show", "focal")
+
+
+def test_new_attacks_are_run_and_counted(trained):
+    names = ["random-signs7", "ce-then-margin6", "halving6"]
+    asked = [word for name in names for word in ("--attack", name)]
+    out = advbench(trained, "eval", *asked, "--run", "noise", "--n", "50", "--name", "judged")
+    assert all(name in out for name in names)
+    run = record(trained, "judged")
+    outcome = run["attacks"]["random-signs7"]
     # Seven corners at most, the clean image, a confirmation and the verdict; no gradient.
     assert 50 < outcome["forwards"] <= 50 * 10
     assert outcome["backwards"] == 0
-    assert "noise-training+awp" in advbench(checkout, "report")
+    for name in names[1:]:
+        assert run["attacks"][name]["robust_accuracy"] < run["clean_accuracy"]
+    assert "noise-training+focal+awp" in advbench(trained, "report")
+
+
+def test_new_attacks_may_be_swept(trained):
+    """One is read off its longest run and one is not: both end as a run by itself does."""
+    names = ["halving", "ce-then-margin"]
+    asked = [word for name in names for word in ("--attack", name)]
+    common = ["--run", "noise", "--n", "50", "--precision", "exact"]
+    advbench(trained, "eval", *asked, *common, "--sweep", "steps=2,4", "--name", "swept")
+    alone = [f"--attack={name}{steps}" for name in names for steps in (2, 4)]
+    advbench(trained, "eval", *alone, *common, "--name", "alone")
+    swept, single = (
+        {
+            (each["params"]["name"], each["params"]["steps"]): (each["correct"], each["forwards"])
+            for each in record(trained, name)["attacks"].values()
+        }
+        for name in ("swept", "alone")
+    )
+    assert len(swept) == 4
+    assert swept == single
+
+
+@pytest.mark.slow
+def test_a_mean_over_the_batch_is_the_same_in_two_processes(trained):
+    limit = ["--epochs", "1", "--batch-size", "64", "--set", "train.limit=64"]
+    plain = ["--set", "optimizer.name=sgd", "--set", "train.probe=0", "--lr", "0.05"]
+    # From trained weights: inner attacks succeed after a step or two, or not at all.
+    words = ["train", "gairat:steps=3", *limit, *plain, "--init", "noise", "--device", "cpu"]
+    advbench(trained, *words, "--name", "one")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    called(trained, *launcher, "-m", "robustbench_cli", "--", *words, "--name", "two")
+    one, two = (record(trained, name) for name in ("one", "two"))
+    assert two["environment"]["processes"] == 2
+    assert one["history"][0]["loss"] == pytest.approx(two["history"][0]["loss"], rel=1e-5)

@@ -1,4 +1,4 @@
-"""What a newcomer pastes from the front door must be understood, and there must be such data."""
+"""What a newcomer pastes from the README or the documentation must be understood."""
 
 import re
 import shlex
@@ -9,11 +9,15 @@ import pytest
 from robustbench_cli.cli import program
 from robustbench_cli.data.digits import Digits
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-LINES = [
-    line for line in "\n".join(BLOCKS).splitlines() if line.startswith(("advbench ", "torchrun "))
-]
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINES = {
+    (path.name, line)
+    for path in PAGES
+    for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith(("advbench ", "torchrun "))
+}
 
 
 def words(line: str) -> list[str]:
@@ -22,21 +26,25 @@ def words(line: str) -> list[str]:
     return given[given.index("--") + 1 :] if given[0] == "torchrun" else given[1:]
 
 
-def test_the_tour_is_read_at_all():
-    assert len(LINES) > 40
-    assert any(line.startswith("torchrun") for line in LINES)
+def test_the_tours_are_read_at_all():
+    of = [name for name, _ in LINES]
+    assert of.count("README.md") >= 10
+    assert of.count("tour.md") > 40
+    assert of.count("commands.md") > 20
+    assert any(line.startswith("torchrun") for _, line in LINES)
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_a_command_of_the_readme_has_the_options_that_it_is_given(line):
+@pytest.mark.parametrize("line", sorted({line for _, line in LINES}))
+def test_a_command_that_is_shown_has_the_options_that_it_is_given(line):
     command, name, given = program(), "advbench", words(line)
     while hasattr(command, "commands"):
         name, command, given = command.resolve_command(command.make_context(name, [*given]), given)
     command.make_context(name, given)  # complains of what it does not know
 
 
-def test_the_readme_asks_for_no_more_images_than_the_digits_have(tmp_path):
-    own = [line for line in LINES if not {"--dataset", "--data-dir"} & {*words(line)}]
+def test_a_tour_asks_for_no_more_images_than_the_digits_have(tmp_path):
+    tours = {line for name, line in LINES if name in ("README.md", "tour.md")}
+    own = [line for line in tours if not {"--dataset", "--data-dir"} & {*words(line)}]
     asked = [
         int(given[given.index("--n") + 1])
         for given in map(words, own)

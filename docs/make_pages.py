@@ -1,0 +1,47 @@
+"""Write the parts of README.md and docs/ that come from records, from the app and from imports.
+
+    python docs/make_pages.py
+
+A part stands between the comments ``begin NAME`` and ``end NAME``; everything else on a page is
+written by hand.  tests/docs/test_pages.py fails where a page differs from what this would write.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from command_reference import reference
+from marked_parts import filled, part_names
+from package_graph import drawing, packages
+from results_tables import TABLES
+
+ROOT = Path(__file__).parents[1]
+PARTS: dict[str, Callable[[], str]] = {
+    **TABLES,
+    "commands": reference,
+    "drawing": drawing,
+    "packages": packages,
+}
+
+
+def pages() -> list[Path]:
+    """Return README.md and every page below docs."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def rewritten(page: Path) -> str:
+    """Return the text of a page with its parts as they are now."""
+    text = page.read_text()
+    return filled(text, {name: PARTS[name]() for name in part_names(text)})
+
+
+def main() -> None:
+    """Write every page whose parts have changed."""
+    for page in pages():
+        text = rewritten(page)
+        if text != page.read_text():
+            page.write_text(text)
+            print(f"wrote {page.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

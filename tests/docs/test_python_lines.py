@@ -1,0 +1,31 @@
+"""The lines of Python that the README shows do what it says, on a model trained in a second."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from robustbench_cli.cli import main
+from robustbench_cli.data.digits import Digits
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_python_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = ["--epochs", "3", "--set", "train.limit=300", "--set", "train.probe=0", "--quiet"]
+    assert main(["train", "trades:steps=2", *few, "--out", "results/demo", "--name", "trades"]) == 0
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(lines.strip().splitlines()) <= 8
+    digits = Digits().load("test", tmp_path)
+    known = {"x": digits.images(slice(8)), "y": digits.y[:8]}
+    capsys.readouterr()
+    exec(compile(lines, "README.md", "exec"), known)
+    clean, robust = map(float, capsys.readouterr().out.split())
+    assert 0 <= robust <= clean <= 1
+    result = known["result"]
+    assert [*result.robust_accuracy] == ["pgd20", "autoattack"]
+    standing = result.clean_correct & ~known["broken"]
+    assert standing.mean() == pytest.approx(result.robust_accuracy["autoattack"])
+    assert (known["x_adv"] - known["x"]).abs().max() <= 8 / 255 + 1e-6
