@@ -15,8 +15,19 @@ SHARED = ("-q", "--quiet", "--debug")
 
 
 def reference() -> str:
-    """Return a section for each command, in the order of ``advbench --help``."""
-    return "\n\n".join(section(name, command) for name, command in commands(program(), "advbench"))
+    """Return a table of all commands and a section for each, as ``advbench --help`` has them."""
+    found = [*commands(program(), "advbench")]
+    rows = [
+        [f"[{name}](#{name.replace(' ', '-')})", escaped(first_sentence(command))]
+        for name, command in found
+    ]
+    contents = table(["command", "does"], rows, left=2)
+    return "\n\n".join([contents, *(section(name, command) for name, command in found)])
+
+
+def first_sentence(command: Any) -> str:
+    """Return what a command does, in one line."""
+    return " ".join((command.help or "").partition("\n\n")[0].split())
 
 
 def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:

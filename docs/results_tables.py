@@ -126,7 +126,7 @@ def overfitting() -> str:
     for name, called in (("pgd-at", "`pgd-at`"), ("awp", "`pgd-at+awp`")):
         trained = [record("overfitting-digits", f"{name}-s{seed}") for seed in range(3)]
         held = [[float(line["val_robust"] or 0) for line in run.history] for run in trained]
-        own = [[float(line["batch_adv"] or 0) for line in run.history] for run in trained]
+        own = [[float(line["train_robust"] or 0) for line in run.history] for run in trained]
         lines.append(
             [
                 called,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from robustbench_cli import __version__
+from robustbench_cli.config.catalogue import scan
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -83,6 +84,23 @@ def test_files_that_pages_name_are_there():
             stands_for_any = re.search(r"[A-Z]{2,}", path)  # presets/PAPER/NAME.toml
             found = there or stands_for_any or list(package.glob(f"*/{path}"))
             assert found, f"{name}: {path}"
+
+
+def test_the_walk_through_the_loop_names_its_functions():
+    _, _, walk = PAGES["docs/evaluation.md"].partition("## PGD, walked through the loop")
+    names = re.findall(r"`(_?[a-z]+_[a-z_]+|_[a-z]+)`", walk.partition("\n## ")[0])
+    loop = (ROOT / "robustbench_cli/evaluation/attack_loop.py").read_text()
+    assert len(names) > 5
+    assert [name for name in names if not re.search(rf"\b{name}\b", loop)] == []
+
+
+def test_names_that_the_readme_lists_are_registered():
+    """``defenses`` are spelt as they are registered; attacks go by the names of their papers."""
+    _, _, listed = PAGES["README.md"].partition("- **Objectives:**")
+    names = re.findall(r"`([\w-]+)`", listed.partition("- **Attacks**")[0])
+    known = {name for item in scan("defenses") for name in (item.name, *item.aliases)}
+    assert len(names) > 30
+    assert {*names} <= known
 
 
 def test_the_readme_is_short():
