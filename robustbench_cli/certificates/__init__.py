@@ -1,8 +1,8 @@
-"""Certificates: one file each, found by name.
+"""Robustness certificates by votes of a model on noisy copies of an example, one file each.
 
-A certificate is a frozen dataclass of parameters for a model that is asked about many noisy copies
-of an example.  It says how the copies are made and what the votes on them prove.  Which copies
-share a batch, in what precision the model runs and what is resumed belongs to ``engine``.
+A certificate is a frozen dataclass of parameters.  It defines how the copies are made and what the
+votes on them prove.  Batching, the model's precision and resuming are the business of
+``evaluation.certify``.
 """
 
 from abc import ABC, abstractmethod
@@ -17,18 +17,18 @@ from robustbench_cli.core.registry import Registry
 from robustbench_cli.core.threat import Norm
 
 ABSTAINS = -1
-"""Stands for the class where a certificate gives none."""
+"""The class where a certificate gives none."""
 
 
 class Certified(NamedTuple):
-    """What is known of some examples, each array (B)."""
+    """The result for some examples, each array (B)."""
 
     prediction: np.ndarray
-    """The class that is predicted; ``ABSTAINS`` where the votes do not decide it."""
+    """The predicted class; ``ABSTAINS`` where the votes do not decide it."""
     certified: np.ndarray
-    """The class that is proven to hold within the radius; ``ABSTAINS`` where none is."""
+    """The class that is proven within the radius; ``ABSTAINS`` where none is."""
     radius: np.ndarray
-    """How far, in the certificate's norm; 0 where no class is proven."""
+    """The certified radius in the certificate's norm; 0 where no class is proven."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +36,37 @@ class Certificate(ABC):
     """Parameters of a certificate by votes."""
 
     norm: ClassVar[Norm] = "L2"
-    """What the radius is measured in."""
+    """The norm of the radius."""
 
     @property
     @abstractmethod
     def polls(self) -> tuple[int, ...]:
-        """How many copies of an example vote in each of its polls, which are independent."""
+        """The number of noisy copies per example in each of the independent polls."""
 
     @property
     @abstractmethod
     def furthest(self) -> float:
-        """The radius that unanimous votes prove: no other is larger."""
+        """The largest radius that can be certified, by unanimous votes."""
 
     @abstractmethod
     def copies(self, x: Tensor, noise: Noise) -> Tensor:
-        """Noisy images for images ``x`` (B, C, H, W), each row a draw of its own in ``noise``."""
+        """Return a noisy copy of each image.
+
+        Args:
+            x: images (B, C, H, W) in [0, 1].
+            noise: one independent draw per row.
+
+        Returns:
+            Copies (B, C, H, W), not necessarily in [0, 1].
+        """
 
     @abstractmethod
     def certify(self, votes: np.ndarray) -> Certified:
-        """What votes (B, polls, classes) prove."""
+        """Return what the votes prove.
+
+        Args:
+            votes: counts of predictions (B, polls, K) over K classes.
+        """
 
 
 CERTIFICATES: Registry[Certificate] = Registry("certificate", __name__)

@@ -16,27 +16,27 @@ from robustbench_cli.core.registry import Number
 @CERTIFICATES.register("smoothing")
 @dataclass(frozen=True, kw_only=True)
 class Smoothing(Certificate):
-    """The class that a model gives most often under Gaussian noise, and how far that holds in L2.
+    """The class predicted most often under Gaussian noise, and its certified L2 radius.
 
     CERTIFY and PREDICT of the paper (section 3.2).  The first n0 votes choose a class, n others
     bound its probability from below by p (Clopper & Pearson, 1934, one-sided); the radius is
-    sigma Phi^-1(p), and nothing is certified where p < 1/2.  PREDICT compares the first two classes
-    of the same n votes in a two-sided binomial test.  Either statement on an example is wrong with
-    a probability of at most alpha.
+    sigma Phi^-1(p), and nothing is certified where p < 1/2.  PREDICT compares the two most frequent
+    classes of the same n votes in a two-sided binomial test.  For each example, either statement
+    is wrong with a probability of at most alpha.
 
-    The noise is not clamped to [0, 1], which the proof would not allow, and the model votes in
-    float32.  Defaults are those of Carmon et al. (2019, arXiv:1905.13736); Cohen et al. take
-    n = 100000.
+    The noisy images are not clipped to [0, 1], which the proof would not allow, and the model
+    predicts in float32.  Defaults are those of Carmon et al. (2019, arXiv:1905.13736); Cohen et al.
+    use n = 100000.
     """
 
     sigma: Annotated[Number, Field(gt=0)] = 0.25
     """Standard deviation of the noise, for images in [0, 1]."""
     n0: Annotated[int, Field(ge=1)] = 100
-    """Votes that choose the class."""
+    """Number of votes that choose the class."""
     n: Annotated[int, Field(ge=1)] = 10_000
-    """Votes that bound its probability; how many images are certified is --n."""
+    """Number of votes that bound its probability (the number of images is --n)."""
     alpha: Annotated[Number, Field(gt=0, lt=1)] = 1e-3
-    """Probability at most of a wrong statement on an example."""
+    """Largest probability of a wrong statement about an example."""
 
     @property
     def polls(self) -> tuple[int, ...]:
@@ -60,15 +60,21 @@ class Smoothing(Certificate):
         )
 
     def lowest(self, count: np.ndarray) -> np.ndarray:
-        """What the probability of a class with so many of the n votes is at least."""
+        """Return the lower confidence bound on a class's probability, given its votes.
+
+        Args:
+            count: votes for the class, out of n (B).
+        """
         bound = stats.beta.ppf(self.alpha, np.maximum(count, 1), self.n - count + 1)
         return np.where(count > 0, bound, 0.0)
 
     def _radius(self, count: np.ndarray) -> np.ndarray:
+        """Return the certified radii (B), 0 where the bound is below 1/2."""
         return np.asarray(self.sigma * stats.norm.ppf(np.maximum(self.lowest(count), 0.5)))
 
     def _predicted(self, votes: np.ndarray) -> np.ndarray:
+        """Return the predictions (B) by n votes (B, K), or ``ABSTAINS``."""
         second, first = np.sort(votes, 1)[:, -2:].T
-        # Two-sided: with equal chances the larger of two counts is as large in 2 P(X >= first).
+        # Two-sided p-value: under equal probabilities P(larger count >= first) = 2 P(X >= first).
         p = 2 * stats.binom.sf(first - 1, first + second, 0.5)
         return np.where(p <= self.alpha, votes.argmax(1), ABSTAINS)

@@ -1,1 +1,1 @@
-"""What everything else is built on: threats, losses, random numbers, registry, errors, files."""
+"""The ground floor: threats, losses, gradient ascent, random numbers, registry, errors, files."""

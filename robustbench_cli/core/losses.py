@@ -1,6 +1,8 @@
-"""Per-example losses: logits (B, C) in, one number per example (B) out, always in float32 or up.
+"""Per-example losses: from logits (B, K) of K classes to one number per example (B).
 
-Low-precision logits are widened first: a cross-entropy in bfloat16 has steps of 1/128.
+All of them compute in float32, or in float64 if the logits are float64.  Logits of lower precision
+are converted first: a cross-entropy in bfloat16 has a resolution of 1/128.  Labels ``y`` are
+classes (B, int64) unless a function says otherwise.
 """
 
 from collections.abc import Callable
@@ -10,64 +12,81 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
-"""(logits, labels) to one loss per example; labels are classes (B) or shares (B, C)."""
+"""From logits (B, K) and labels to losses (B); labels are classes (B) or probabilities (B, K)."""
 
 KAPPA = 50.0
-"""How far past the boundary the papers' "CW-k" still climbs."""
+"""The confidence margin of the C&W loss in PGD ("CW-k"), in logits (Madry et al., 2018, code)."""
 
 
 def wide(logits: Tensor) -> Tensor:
-    """At least float32; float64 stays as it is, so that oracles can be exact."""
+    """Return ``logits`` in float32; float64 is kept, so that tests can compare exactly."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def soft(y: Tensor, logits: Tensor) -> Tensor:
-    """Labels as shares (B, C), of the type and on the device of ``logits``."""
+    """Return labels as probabilities (B, K) in the dtype and on the device of ``logits`` (B, K).
+
+    Args:
+        y: classes (B), which become one-hot, or probabilities (B, K).
+    """
     return y.to(logits) if y.ndim == 2 else F.one_hot(y, logits.shape[1]).to(logits)
 
 
 def hard(y: Tensor) -> Tensor:
-    """Labels as classes (B): the largest share of mixed ones."""
+    """Return labels as classes (B): the argmax of probabilities (B, K)."""
     return y.argmax(1) if y.ndim == 2 else y
 
 
 def hits(logits: Tensor, y: Tensor) -> Tensor:
-    """How much of each label (B) the prediction gets: nothing or all, or a share of a mixed one."""
+    """Return the label's probability of the predicted class (B).
+
+    For labels that are classes (B) it is a bool: whether the prediction is correct.
+    """
     answer = logits.argmax(1)
     return y.gather(1, answer[:, None]).squeeze(1) if y.ndim == 2 else answer == y
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """-log softmax(logits)[y], or its mean under shares (B, C); 0 where there is no label."""
+    """Return -log softmax(logits)[y] (B), or its mean under probabilities ``y`` (B, K).
+
+    It is 0 where there is no label (-100, torch's ``ignore_index``).
+    """
     return F.cross_entropy(wide(logits), y, reduction="none")
 
 
 def kl(logits: Tensor, target: Tensor) -> Tensor:
-    """KL(softmax(target) || softmax(logits)), summed over the classes."""
+    """Return KL(softmax(target) || softmax(logits)) (B), summed over the classes.
+
+    Args:
+        target: logits (B, K) of the reference distribution.
+    """
     p, q = F.log_softmax(wide(target), 1), F.log_softmax(wide(logits), 1)
     return F.kl_div(q, p, reduction="none", log_target=True).sum(1)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Largest wrong logit minus the true one: positive when misclassified."""
+    """Return max_wrong z - z_y (B), which is positive when the example is misclassified."""
     logits = wide(logits)
-    # -inf, not -1000 or -1e4 as in several codes: those are wrong for large logits.
-    other = logits.scatter(1, y[:, None], float("-inf")).amax(1)
-    return other - picked(logits, y)
+    # -inf, where several published codes have -1000 or -1e4, which fail for large logits.
+    wrong = logits.scatter(1, y[:, None], float("-inf")).amax(1)
+    return wrong - picked(logits, y)
 
 
 def cw_margin(logits: Tensor, y: Tensor) -> Tensor:
-    """-max(z_y - max_wrong z + kappa, 0): climbing stops only 50 logits past the boundary.
+    """Return min(max_wrong z - z_y, kappa) (B) with kappa = 50.
 
-    Carlini & Wagner (2017), https://arxiv.org/abs/1608.04644, equation f6.
+    Its gradient vanishes only 50 logits past the decision boundary.  Up to the constant kappa it is
+    -max(z_y - max_wrong z + kappa, 0), the objective f6 of Carlini & Wagner (2017),
+    https://arxiv.org/abs/1608.04644, as Madry et al. (2018) use it in PGD.
     """
     return margin(logits, y).clamp(max=KAPPA)
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Difference of logits ratio, -(z_y - max_wrong z) / (z_(1) - z_(3)); three classes at least.
+    """Return the difference of logits ratio, -(z_y - max_wrong z) / (z_(1) - z_(3)) (B).
 
-    Croce & Hein (2020), https://arxiv.org/abs/2003.01690, equation 6.
+    Croce & Hein (2020), https://arxiv.org/abs/2003.01690, equation 6.  It is invariant to shifting
+    and scaling the logits, and needs at least three classes.
     """
     logits = wide(logits)
     top = logits.topk(3, dim=1).values
@@ -75,18 +94,29 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2); needs four classes (equation 7 there)."""
+    """Return the targeted DLR loss, -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2) (B).
+
+    Croce & Hein (2020), https://arxiv.org/abs/2003.01690, equation 7.  It needs at least four
+    classes.
+
+    Args:
+        target: target classes t (B).
+    """
     logits = wide(logits)
     top = logits.topk(4, dim=1).values
     return lead(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
 def lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """z_t - z_y: how far one wrong class is ahead of the true one."""
+    """Return z_t - z_y (B), the logit of a target class minus that of the true one.
+
+    Args:
+        target: target classes t (B).
+    """
     logits = wide(logits)
     return picked(logits, target) - picked(logits, y)
 
 
 def picked(logits: Tensor, classes: Tensor) -> Tensor:
-    """The logit of one class per example."""
+    """Return the logit (B) of one class per example, ``classes`` (B)."""
     return logits.gather(1, classes[:, None]).squeeze(1)

@@ -1,7 +1,7 @@
-"""Borrow a model in another mode and give it back as it was.
+"""Context managers that put a model into another mode and restore the old one afterwards.
 
-The literature attacks a network in training in three ways (they differ in which BatchNorm
-statistics are used, and in whether the running ones remember the adversarial batch).
+While training, papers attack the network in three ways, which differ in the BatchNorm statistics
+that are used and in whether the running statistics are updated with the adversarial batch.
 """
 
 from collections.abc import Iterator
@@ -11,43 +11,47 @@ from typing import Literal
 from torch import nn
 
 Mode = Literal["eval", "train", "frozen"]
-"""BatchNorm uses running statistics, batch ones, or batch ones without remembering them."""
+"""BatchNorm uses running statistics (eval), batch statistics and updates the running ones (train),
+or batch statistics without updating the running ones (frozen)."""
 
 
 @contextmanager
 def train_mode(model: nn.Module, mode: bool) -> Iterator[None]:
-    """The whole tree in training or evaluation mode; each module's own flag is restored."""
-    was = {module: module.training for module in model.modules()}
+    """Put all modules in training or evaluation mode; restore each one's flag at the end."""
+    flags = {module: module.training for module in model.modules()}
     model.train(mode)
     try:
         yield
     finally:
-        for module, flag in was.items():
+        for module, flag in flags.items():
             module.training = flag
 
 
 def evaluating(model: nn.Module) -> AbstractContextManager[None]:
-    """Running statistics, no dropout: how every model is attacked and judged."""
+    """Put the model in evaluation mode, in which every evaluation attacks and classifies.
+
+    BatchNorm uses its running statistics, and dropout is off.
+    """
     return train_mode(model, False)
 
 
 @contextmanager
 def frozen_batchnorm(model: nn.Module) -> Iterator[None]:
-    """Training mode, normalising by batch statistics, but the running ones are left alone."""
+    """Put the model in training mode, but leave BatchNorm's running statistics unchanged."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    was = [norm.track_running_stats for norm in norms]
+    flags = [norm.track_running_stats for norm in norms]
     with train_mode(model, True):
         for norm in norms:
             norm.track_running_stats = False
         try:
             yield
         finally:
-            for norm, tracked in zip(norms, was, strict=True):
+            for norm, tracked in zip(norms, flags, strict=True):
                 norm.track_running_stats = tracked
 
 
 def borrowed(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
-    """A model being trained, lent to an attack."""
+    """Put a model that is being trained in ``mode``, for an attack on it."""
     return {
         "eval": lambda: train_mode(model, False),
         "train": lambda: train_mode(model, True),

@@ -1,7 +1,7 @@
-"""Names to components: one class shared by attacks, defenses, models, data sets and the rest.
+"""Registries from names to components, such as attacks, defenses, models and data sets.
 
-A component is a frozen dataclass of hyper-parameters.  Writing ``@ATTACKS.register("name")``
-above one is all it takes: the package is imported on first use and every file in it is found.
+A component is a frozen dataclass of hyper-parameters.  The decorator ``@ATTACKS.register("name")``
+is all that is needed to add one: on first use the registry imports every module of its package.
 """
 
 import importlib
@@ -22,41 +22,42 @@ C = TypeVar("C", bound=type)
 
 
 def _number(value: object) -> object:
+    """Turn a text such as ``8/255`` into a float; return anything else unchanged."""
     if not isinstance(value, str):
         return value
     try:
         return float(Fraction(value.replace(" ", "")))
     except (ValueError, ZeroDivisionError, OverflowError):
-        return value  # let the validator say what is wrong with it
+        return value  # the validator reports it
 
 
 Number = Annotated[float, BeforeValidator(_number), AllowInfNan(False)]
-"""A float that may be written as a fraction: ``8/255``.  JSON has no infinity to record."""
+"""A finite float that may be written as a fraction, ``8/255``; JSON could not record infinity."""
 Seed = Annotated[int, Field(ge=0)]
+"""A random seed."""
 
 
 def radius(eps: float) -> str:
-    """``8/255`` where that is what was meant, else the number: 0.031, 0.2 and 1 stay."""
+    """Return ``eps`` as text: ``8/255`` for multiples of 1/255, else the number (0.031, 0.2, 1)."""
     levels = eps * 255
     fraction = abs(levels - round(levels)) < 1e-6 and round(eps, 3) != eps
     return f"{round(levels)}/255" if fraction else f"{eps:g}"
 
 
 def limits(norm: str, eps: float, mask: str = "") -> str:
-    """A threat in words: ``Linf 8/255``, or ``L2 1, mask box:share=0.5``."""
+    """Return a threat as text, e.g. ``Linf 8/255`` or ``L2 1, mask box:share=0.5``."""
     return f"{norm} {radius(eps)}" + (f", mask {mask}" if mask else "")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A component by name with the parameters that were given, e.g. ``pgd:steps=50``.
-
-    ``label`` is how the user wrote it: it tells two uses of one component apart.
-    """
+    """A component's name and the parameters that were given, e.g. ``pgd:steps=50``."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    """Values by parameter, not validated yet; the key "" holds a positional value."""
     label: str = ""
+    """The text as the user wrote it, which tells two uses of one component apart."""
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -64,7 +65,11 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> "Spec":
-        """Read ``name:key=value,key=value`` or, for parts that take one, ``name:value``."""
+        """Parse ``name:key=value,key=value`` or ``name:value`` (a positional parameter).
+
+        Raises:
+            UserError: no name, or a part that is not ``key=value``.
+        """
         name, _, tail = text.strip().partition(":")
         if not name:
             raise UserError(f"{text!r}: expected a name, as in 'pgd:steps=50'")
@@ -74,7 +79,7 @@ class Spec:
             if eq and re.fullmatch(r"[a-z_][a-z0-9_]*", key.strip()):
                 params[key.strip()] = value.strip()
             elif not params:
-                params[""] = pair  # the component's own positional argument
+                params[""] = pair  # the component's positional parameter
             else:
                 raise UserError(f"{text!r}: expected key=value, got {pair!r}")
         return cls(name.lower(), params, text.strip())
@@ -82,7 +87,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered component and the other ways to write its name."""
+    """One registered component and the other ways to write its name (see ``register``)."""
 
     cls: type
     aliases: tuple[str, ...] = ()
@@ -94,6 +99,12 @@ class Registry(Generic[_T]):
     """Components of one kind, found by importing every module of ``package``."""
 
     def __init__(self, kind: str, package: str) -> None:
+        """Create an empty registry; nothing is imported yet.
+
+        Args:
+            kind: what a component is called in messages, e.g. "attack".
+            package: the dotted name of the package with the components.
+        """
         self.kind = kind
         self.package = package
         self._entries: dict[str, Entry] = {}
@@ -107,13 +118,16 @@ class Registry(Generic[_T]):
         pattern: str | None = None,
         positional: str | None = None,
     ) -> Callable[[C], C]:
-        """Add the decorated dataclass under ``name``.
+        """Return a decorator that adds a dataclass under ``name``.
 
         Args:
             aliases: other names for it, e.g. ``("aa",)``.
             pattern: a regular expression whose named groups become parameters, so that
                 ``pgd100`` can mean ``pgd:steps=100``.
             positional: the parameter that ``name:value`` sets, e.g. ``"path"``.
+
+        Raises:
+            ValueError: when the decorator is applied and one of the names is taken.
         """
 
         def add(cls: C) -> C:
@@ -128,20 +142,29 @@ class Registry(Generic[_T]):
         return add
 
     def names(self) -> list[str]:
-        """Every registered name, without aliases."""
+        """Return all registered names in alphabetical order, without aliases."""
         self._load()
         return sorted(self._entries)
 
     def entry(self, name: str) -> Entry:
-        """What ``name`` stands for; raise ``UserError`` with the nearest match if nothing."""
+        """Return the entry that ``name``, an alias or a pattern stands for.
+
+        Raises:
+            UserError: an unknown name; the message suggests the nearest one.
+        """
         return self._find(name)[1]
 
     def accepts(self, name: str, parameter: str) -> bool:
-        """Whether the component called ``name`` has this parameter."""
+        """Return True if the component called ``name`` has this parameter."""
         return parameter in [f.name for f in fields(self.entry(name).cls)]
 
     def resolve(self, spec: Spec) -> Spec:
-        """The same component under its registered name, with pattern and position read out."""
+        """Return the spec under its registered name, with pattern and position as parameters.
+
+        Raises:
+            UserError: an unknown name, a positional value that the component does not take, or a
+                parameter that is given twice.
+        """
         name, entry, read = self._find(spec.name)
         given = dict(spec.params)
         if "" in given:
@@ -159,21 +182,25 @@ class Registry(Generic[_T]):
         return Spec(name, {**read, **given}, spec.label)
 
     def build(self, spec: Spec) -> _T:
-        """The component with its parameters checked; raise ``UserError`` naming any mistake."""
+        """Return the component with validated parameters.
+
+        Raises:
+            UserError: an unknown name or parameter, or a value that is not allowed.
+        """
         spec = self.resolve(spec)
         cls = self._entries[spec.name].cls
         try:
-            return cast("_T", _checker(cls).validate_python(dict(spec.params)))
+            return cast("_T", _validator(cls).validate_python(dict(spec.params)))
         except ValidationError as error:
             raise UserError(_explain(self.kind, spec.name, cls, error)) from None
 
     def name_of(self, component: Any) -> str:
-        """The name that a component's class is registered under, else the class's own."""
+        """Return the registered name of a component's class, else the class's own name."""
         names = (n for n, entry in self._entries.items() if entry.cls is type(component))
         return next(names, type(component).__name__)
 
     def describe(self, component: Any) -> dict[str, Any]:
-        """The name and every parameter, defaults included: what a record stores."""
+        """Return the name and all parameters with their values, as records store them."""
         return {"name": self.name_of(component), **asdict(component)}
 
     def _find(self, name: str) -> tuple[str, Entry, dict[str, str]]:
@@ -186,28 +213,29 @@ class Registry(Generic[_T]):
             match = entry.pattern and re.fullmatch(entry.pattern, name)
             if match:
                 return known, entry, {k: v for k, v in match.groupdict().items() if v is not None}
-        everything = [n for known, e in self._entries.items() for n in (known, *e.aliases)]
-        # Steps belong to a pattern, not to the name: pdg20 is meant to be pgd.
+        every_name = [n for known, e in self._entries.items() for n in (known, *e.aliases)]
+        # Compare without trailing digits, which are a pattern's steps: pdg20 is meant to be pgd.
         plain = name.rstrip("0123456789-")
-        near = hint(plain or name, everything, f"advbench list {self.kind}s")
+        near = hint(plain or name, every_name, f"advbench list {self.kind}s")
         raise UserError(f"unknown {self.kind} {name!r}{near}")
 
     def _load(self) -> None:
         if not self._loaded:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(getattr(package, "__path__", []), ""):
-                if not module.name.startswith("_"):  # shared code of members, none itself
+                if not module.name.startswith("_"):  # code that members share
                     importlib.import_module(f"{self.package}.{module.name}")
             self._loaded = True
 
 
 @cache
-def _checker(cls: type[_T]) -> TypeAdapter[_T]:
-    """What checks the values of a dataclass; making it takes much longer than using it."""
+def _validator(cls: type[_T]) -> TypeAdapter[_T]:
+    """Return the validator of a dataclass; cached, as building it takes longer than using it."""
     return TypeAdapter(cls)
 
 
 def _explain(kind: str, name: str, cls: type, error: ValidationError) -> str:
+    """Return the first of a validator's errors as one line in the words of the command line."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "unexpected_keyword_argument":

@@ -1,8 +1,8 @@
-"""Detectors: one file each, found by name.  They say which answers of a model not to trust.
+"""Detectors: scores for how likely a model's prediction is to be wrong, one file each.
 
-A detector is a frozen dataclass of parameters.  It learns tensors from training images, once, and
-then gives a number to each answer.  Which images it sees and how it is scored belongs to
-``engine``.
+A detector is a frozen dataclass of parameters.  ``fit`` estimates tensors from training images, and
+``suspicion`` scores predictions.  The choice of images and the detector's evaluation (AUROC) are
+the business of ``evaluation.detect``.
 """
 
 from abc import ABC, abstractmethod
@@ -16,12 +16,12 @@ from robustbench_cli.core.registry import Registry
 
 
 class Seen(NamedTuple):
-    """What a model makes of some images."""
+    """A model's outputs for some images."""
 
     features: Tensor
-    """(B, F), what its last layer reads."""
+    """Penultimate features (B, F), the input of the last layer."""
     logits: Tensor
-    """(B, classes)."""
+    """Logits (B, K)."""
 
     @property
     def answer(self) -> Tensor:
@@ -34,15 +34,15 @@ class Detector(ABC):
     """Parameters of a detector."""
 
     def fit(self, seen: Seen, y: Tensor) -> dict[str, Tensor]:
-        """What is learned from training images and their classes ``y`` (B); nothing by default."""
+        """Return tensors estimated from training images with classes ``y`` (B); none by default."""
         return {}
 
     @abstractmethod
     def suspicion(self, seen: Seen, known: Mapping[str, Tensor]) -> Tensor:
-        """How likely each answer is to be wrong (B): only the order counts.
+        """Return scores (B), higher for predictions more likely to be wrong; only ranks matter.
 
         Args:
-            known: what ``fit`` returned.
+            known: the result of ``fit``.
         """
 
 

@@ -1,4 +1,4 @@
-"""Class-conditional Gaussians with one covariance (Lee et al., 2018),
+"""Class-conditional Gaussians with a shared covariance (Lee et al., 2018),
 https://arxiv.org/abs/1807.03888."""
 
 import math
@@ -17,17 +17,18 @@ from robustbench_cli.detectors import DETECTORS, Detector, Seen
 @DETECTORS.register("gaussian")
 @dataclass(frozen=True, kw_only=True)
 class GaussianDetector(Detector):
-    """Suspect features that no class makes likely, each class a Gaussian around its mean.
+    """Flag features that are unlikely under all classes, each a Gaussian around its class mean.
 
-    With equal class shares the density is Lee et al.'s Mahalanobis score on the last layer, without
-    their noise on inputs and without other layers.  What Mao et al. (2019, arXiv:1909.00900) score
-    TLA with is not in their code; this is what they describe.
+    The density score ranks as the Mahalanobis score of Lee et al. on the last layer, without their
+    input preprocessing and without other layers.  The detector with which Mao et al. (2019,
+    arXiv:1909.00900) evaluate TLA is not in their code; this is the one that they describe.
     """
 
     score: Literal["density", "posterior"] = "density"
-    """The density under the likeliest class, or that class's share of all."""
+    """The density under the most likely class, or that class's posterior probability."""
     ridge: Annotated[Number, Field(gt=0)] = 1e-3
-    """What is added to each variance, as a share of their mean: some features never vary."""
+    """Added to each feature's variance, as a share of the mean variance: some features are
+    constant."""
 
     def fit(self, seen: Seen, y: Tensor) -> dict[str, Tensor]:
         features, classes = seen.features.double(), seen.logits.shape[1]
@@ -53,7 +54,13 @@ class GaussianDetector(Detector):
 
 
 def log_density(x: Tensor, means: Tensor, factor: Tensor) -> Tensor:
-    """Log-densities (B, classes) of points (B, F) under N(mean, factor factor^T) for each mean."""
+    """Return the log-densities (B, K) of points under K Gaussians with a shared covariance.
+
+    Args:
+        x: points (B, F).
+        means: class means (K, F).
+        factor: Cholesky factor L (F, F) of the covariance L L^T.
+    """
     white, centers = (
         torch.linalg.solve_triangular(factor, each.T, upper=False).T for each in (x, means)
     )

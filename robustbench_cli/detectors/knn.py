@@ -11,21 +11,22 @@ from torch import Tensor
 
 from robustbench_cli.detectors import DETECTORS, Detector, Seen
 
-_AT_ONCE = 512
-"""Images that are compared with all training images at a time."""
+_CHUNK = 512
+"""Images compared with all training images at a time, to bound the memory."""
 
 
 @DETECTORS.register("knn", pattern=r"knn-?(?P<k>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class KNN(Detector):
-    """Suspect answers that few of the nearest training images share, by the cosine of features.
+    """Flag predictions that few of the nearest training images share, by cosine similarity.
 
-    The paper looks at every layer and calibrates on held-out images; this looks at the last layer
-    alone.  There are only k + 1 numbers, so many answers look alike: such pairs count half.
+    The score is the share of the k nearest training images, in the features of the last layer, with
+    another class than the prediction.  The paper uses all layers and calibrates on held-out images.
+    The score has only k + 1 values, so ties are common; tied pairs count half in the AUROC.
     """
 
     k: PositiveInt = 50
-    """How many neighbours are asked."""
+    """Number of neighbours."""
 
     def fit(self, seen: Seen, y: Tensor) -> dict[str, Tensor]:
         return {"directions": F.normalize(seen.features), "classes": y}
@@ -34,7 +35,7 @@ class KNN(Detector):
         count = min(self.k, len(known["classes"]))
         nearest = [
             (part @ known["directions"].T).topk(count, dim=1).indices
-            for part in torch.split(F.normalize(seen.features), _AT_ONCE)
+            for part in torch.split(F.normalize(seen.features), _CHUNK)
         ]
-        theirs = known["classes"][torch.cat(nearest)]
-        return (theirs != seen.answer[:, None]).double().mean(1)
+        classes = known["classes"][torch.cat(nearest)]
+        return (classes != seen.answer[:, None]).double().mean(1)

@@ -11,14 +11,15 @@ from robustbench_cli.detectors import DETECTORS, Detector, Seen
 @DETECTORS.register("softmax", aliases=("msp",))
 @dataclass(frozen=True, kw_only=True)
 class Softmax(Detector):
-    """Suspect small shares of the predicted class; there is nothing to learn.
+    """Flag predictions with a low maximum softmax probability; nothing is fitted.
 
-    An attack that goes on after the prediction has changed makes it sure of the wrong class.
+    It fails against attacks that continue after the prediction has changed, which make the model
+    confident in the wrong class.
     """
 
     def suspicion(self, seen: Seen, known: Mapping[str, Tensor]) -> Tensor:
         logits = seen.logits.double()
         top, answer = logits.max(1)
         others = logits.scatter(1, answer[:, None], float("-inf")).logsumexp(1)
-        # The logarithm of (1 - p) / p: where p rounds to one it still has an order.
+        # log((1 - p) / p) ranks as 1 - p does, and still where p rounds to one.
         return others - top

@@ -1,8 +1,8 @@
-"""Generators: one file each, found by name.  They make images that stand for a data set.
+"""Generators: class-conditional models of a data set that draw new images, one file each.
 
-A generator is a frozen dataclass of parameters.  It learns tensors from training images, once, and
-then draws an image of a wanted class for each example.  Which images it sees, which classes are
-drawn and where the images go belongs to ``engine`` and ``run``.
+A generator is a frozen dataclass of parameters.  ``fit`` estimates tensors from training images,
+and ``draw`` samples an image for each requested class.  The choice of training images and classes
+and the output file are the business of ``_sampling`` and of the command.
 """
 
 from abc import ABC, abstractmethod
@@ -22,15 +22,19 @@ class Generator(ABC):
 
     @abstractmethod
     def fit(self, train: Split) -> dict[str, Tensor]:
-        """What is learned from training images; a class may have none."""
+        """Return tensors estimated from training images; a class may have no image."""
 
     @abstractmethod
     def draw(self, known: Mapping[str, Tensor], y: Tensor, noise: Noise) -> Tensor:
-        """An image (B, C, H, W) of each class ``y`` (B, int64); [0, 1] is enforced afterwards.
+        """Sample one image for each class.
 
         Args:
-            known: what ``fit`` returned.
-            noise: of the images to be drawn, one id each.
+            known: the result of ``fit``.
+            y: classes (B, int64).
+            noise: random numbers keyed by the new images' ids (B).
+
+        Returns:
+            Images (B, C, H, W); they are clipped to [0, 1] afterwards.
         """
 
 

@@ -15,13 +15,13 @@ from robustbench_cli.generators import GENERATORS, Generator
 @GENERATORS.register("gaussian", aliases=("pca",))
 @dataclass(frozen=True, kw_only=True)
 class GaussianGenerator(Generator):
-    """Each class a Gaussian with its mean and the directions in which it varies most.
+    """A Gaussian per class with the class mean and its leading principal components.
 
-    The directions that are left out do not vary at all, where probabilistic PCA puts noise.
+    Other directions have no variance, where probabilistic PCA has isotropic noise.
     """
 
     components: PositiveInt = 40
-    """How many directions a class keeps; a class of n images has n - 1 at most."""
+    """Principal components per class; a class of n images has at most n - 1."""
 
     def fit(self, train: Split) -> dict[str, Tensor]:
         image = train.x.shape[1:]
@@ -31,12 +31,12 @@ class GaussianGenerator(Generator):
         for label in {*train.y.tolist()}:
             x = train.images(train.y == label).double().flatten(1)
             means[label] = x.mean(0)
-            _, spread, directions = torch.linalg.svd(x - means[label], full_matrices=False)
-            found = spread[:rank, None] * directions[:rank] / max(1, len(x) - 1) ** 0.5
-            axes[label, : len(found)] = found
+            _, singular, directions = torch.linalg.svd(x - means[label], full_matrices=False)
+            scaled = singular[:rank, None] * directions[:rank] / max(1, len(x) - 1) ** 0.5
+            axes[label, : len(scaled)] = scaled
         return {"means": means.view(-1, *image), "axes": axes.view(-1, rank, *image)}
 
     def draw(self, known: Mapping[str, Tensor], y: Tensor, noise: Noise) -> Tensor:
         axes = known["axes"][y]
-        along = noise.normal(axes.new_empty(axes.shape[:2]))
-        return known["means"][y] + torch.einsum("br,brchw->bchw", along, axes)
+        coefficients = noise.normal(axes.new_empty(axes.shape[:2]))
+        return known["means"][y] + torch.einsum("br,brchw->bchw", coefficients, axes)

@@ -18,9 +18,9 @@ from robustbench_cli.generators import GENERATORS, Generator
 @GENERATORS.register("kde", aliases=("parzen",))
 @dataclass(frozen=True, kw_only=True)
 class KDE(Generator):
-    """A training image of the class with Gaussian noise on every pixel.
+    """A random training image of the class plus Gaussian noise on every pixel.
 
-    What it has learned is the training images themselves: hand the file on only where they may go.
+    Its file contains the training images themselves: share it only where they may be shared.
     """
 
     bandwidth: Annotated[Number, Field(gt=0)] = 0.1

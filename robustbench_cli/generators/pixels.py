@@ -1,4 +1,5 @@
-"""A control for proxy distributions (Sehwag et al., 2022), https://arxiv.org/abs/2104.09425."""
+"""A negative control for proxy distributions (Sehwag et al., 2022),
+https://arxiv.org/abs/2104.09425."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from robustbench_cli.generators import GENERATORS, Generator
 @GENERATORS.register("pixels")
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Generator):
-    """Independent Gaussian pixels with the means and spreads of the class: bad on purpose.
+    """Independent Gaussian pixels with the class's means and standard deviations: a control.
 
-    A gain from a proxy should not come with this one, too: it knows nothing of shapes beyond the
-    mean image.  The control is not the paper's.
+    It models no shape beyond the mean image, so a gain in robustness that a real proxy gives should
+    not occur with it.  The paper has no such control.
     """
 
     def fit(self, train: Split) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
-"""Attack masks: one file each, found by name.  They say which pixels an adversary may change.
+"""Attack masks: rules for the pixels that an adversary may change, one file each.
 
-A mask is a rule; which pixels it frees may depend on the clean image, its label, its place in the
-data, or the model.  It belongs to the threat, so that any attack and any training takes it:
-Rothberg et al. (2019), https://arxiv.org/abs/1909.04779, attack the background only.
+The pixels may depend on the clean image, its label, its index in the data, or the model.  A mask is
+part of the threat, so every attack and every defense can use it.  Rothberg et al. (2019),
+https://arxiv.org/abs/1909.04779, attack the background only.
 """
 
 from abc import ABC, abstractmethod
@@ -17,31 +17,36 @@ from robustbench_cli.core.threat import Threat
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What a mask may look at."""
+    """The inputs from which a mask is computed."""
 
     model: nn.Module
     """The model that is attacked."""
     x: Tensor
     """Clean images (B, C, H, W) in [0, 1]."""
     y: Tensor
-    """Labels (B), or (B, classes) once labels were mixed."""
+    """Labels as classes (B), or as probabilities (B, K) where a defense mixes labels."""
     ids: Tensor | None = None
-    """The images' places in the data (B); None in training, where images are shuffled and moved."""
+    """The images' indices in the data (B); None in training, where images are shuffled and
+    augmented."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mask(ABC):
-    """A rule that says which pixels may change."""
+    """A rule for the pixels that may change."""
 
     inverse: bool = False
-    """Swap the pixels that may change and those that must stay."""
+    """Exchange the pixels that may change and those that must not."""
 
     @abstractmethod
     def open(self, sight: Sight) -> Tensor:
-        """Which pixels the rule frees, bool (B, 1 or C, H, W)."""
+        """Return True for the pixels that the rule frees, before ``inverse``.
+
+        Returns:
+            bool (B, 1 or C, H, W); an image's mask must not depend on the rest of the batch.
+        """
 
     def free(self, sight: Sight) -> Tensor:
-        """Which pixels may change, bool (B, 1 or C, H, W); each image by itself."""
+        """Return True for the pixels that may change, bool (B, 1 or C, H, W)."""
         found = self.open(sight)
         return ~found if self.inverse else found
 
@@ -50,7 +55,10 @@ MASKS: Registry[Mask] = Registry("mask", __name__)
 
 
 def canonical(text: str) -> str:
-    """A mask as records keep it, with all parameters but flags that are off.
+    """Return a mask's text with all its parameters but flags that are off, as records keep it.
+
+    Args:
+        text: a mask as ``--mask`` takes it, e.g. ``box:0.5``; empty for no mask.
 
     Raises:
         UserError: an unknown mask, or a mistake in its parameters.
@@ -63,14 +71,19 @@ def canonical(text: str) -> str:
 
 
 def bind_to_images(threat: Threat, sight: Sight) -> Threat:
-    """The threat to these images, with the pixels that its mask frees; as it is without a mask."""
+    """Return the threat bound to the images of ``sight`` and the pixels that its mask frees.
+
+    A threat without a mask is returned unchanged.
+    """
     return threat.bound(_built(threat.mask).free(sight)) if threat.mask else threat
 
 
 @lru_cache(maxsize=8)
 def _built(text: str) -> Mask:
+    """Return the mask that ``text`` names; cached, as a mask may read a file."""
     return MASKS.build(Spec.parse(text))
 
 
 def _typed(value: object) -> str:
+    """Return a parameter's value as a user types it."""
     return "true" if value is True else str(value)

@@ -1,4 +1,4 @@
-"""A frame along the edges of the image."""
+"""A mask that frees a frame along the edges of the image."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,10 +13,10 @@ from robustbench_cli.masks import MASKS, Mask, Sight
 @MASKS.register("border", positional="width")
 @dataclass(frozen=True, kw_only=True)
 class Border(Mask):
-    """Pixels near an edge may change, the same ones in every image."""
+    """Only pixels in a frame along the edges may change, the same ones in every image."""
 
     width: Annotated[int, Field(ge=0)] = 1
-    """Of the frame, in pixels; 0: none, and nothing may change."""
+    """Width of the frame in pixels; 0: nothing may change."""
 
     def open(self, sight: Sight) -> Tensor:
         height, width = sight.x.shape[2:]
@@ -26,6 +26,6 @@ class Border(Mask):
 
 
 def _to_edge(side: int, device: torch.device) -> Tensor:
-    """How many pixels lie between each pixel of a line and its nearer end."""
-    place = torch.arange(side, device=device)
-    return torch.minimum(place, side - 1 - place)
+    """Return each pixel's distance to the nearer end of a row of ``side`` pixels (int64)."""
+    index = torch.arange(side, device=device)
+    return torch.minimum(index, side - 1 - index)

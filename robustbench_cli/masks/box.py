@@ -1,4 +1,4 @@
-"""A box in the middle of the image."""
+"""A mask that frees a box in the centre of the image."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,13 +13,13 @@ from robustbench_cli.masks import MASKS, Mask, Sight
 @MASKS.register("box", positional="share")
 @dataclass(frozen=True, kw_only=True)
 class Box(Mask):
-    """Pixels in a central box may change, the same ones in every image: a patch.
+    """Only pixels in a central box (a patch) may change, the same ones in every image.
 
-    ``inverse=true`` protects the middle instead, a crude background where objects are centred.
+    ``inverse=true`` protects the centre instead, a rough background mask for centred objects.
     """
 
     share: Annotated[Number, Field(gt=0, le=1)] = 0.5
-    """Its sides as a share of the image's, in whole pixels and at least one."""
+    """The box's sides as a share of the image's, rounded to whole pixels, at least one."""
 
     def open(self, sight: Sight) -> Tensor:
         height, width = sight.x.shape[2:]
@@ -30,7 +30,7 @@ class Box(Mask):
 
 
 def _middle(side: int, share: float) -> slice:
-    """The middle pixels of a line; where they cannot be centred, one more is left after them."""
+    """Return the central pixels of a row; if they cannot be centred, one more is left after."""
     length = max(1, round(share * side))
     first = (side - length) // 2
     return slice(first, first + length)

@@ -1,4 +1,4 @@
-"""What the model looks at (Simonyan et al., 2014), https://arxiv.org/abs/1312.6034, section 3."""
+"""Gradient saliency (Simonyan et al., 2014), https://arxiv.org/abs/1312.6034, section 3."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,15 +17,16 @@ from robustbench_cli.masks import MASKS, Mask, Sight
 @MASKS.register("saliency", positional="top")
 @dataclass(frozen=True, kw_only=True)
 class Saliency(Mask):
-    """Pixels may change but for those with the largest gradient of the clean image's loss.
+    """All pixels may change but those with the largest gradients of the loss at the clean image.
 
-    The loss is the cross-entropy of the label, a pixel's gradient the largest magnitude over its
-    channels; the model is in evaluation mode.  Saliency is the model's own view and says little
-    about where the object is: two models get different masks, so their numbers do not compare.
+    The loss is the cross-entropy of the label (the paper takes the class score), a pixel's gradient
+    the largest magnitude over its channels; the model is in evaluation mode.  Saliency depends on
+    the model and says little about where the object is: two models get different masks, so their
+    robust accuracies cannot be compared.
     """
 
     top: Annotated[Number, Field(ge=0, le=1)] = 0.2
-    """The share of the pixels that must stay; of equal ones the first."""
+    """Share of the pixels that must not change; ties go to the first pixel."""
 
     def open(self, sight: Sight) -> Tensor:
         with evaluating(sight.model):
@@ -38,5 +39,6 @@ class Saliency(Mask):
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    # In float64: where a model is sure, float32 rounds the label's own part of the gradient away.
+    # In float64, because in float32 a confident prediction rounds the gradient by the label's
+    # own logit, p - 1, to zero.
     return cross_entropy(logits.double(), y.double() if y.is_floating_point() else y)

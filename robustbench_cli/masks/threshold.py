@@ -1,7 +1,7 @@
-"""The background of white-on-black images (Rothberg et al., 2019).
+"""A background mask for white-on-black images, after Rothberg et al. (2019),
+https://arxiv.org/abs/1909.04779.
 
-https://arxiv.org/abs/1909.04779 attacks the background; how it tells it from the object is not
-known.
+The paper attacks the background; how it separates background and object is not published.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from robustbench_cli.masks import MASKS, Mask, Sight
 @MASKS.register("threshold", aliases=("background",), positional="above")
 @dataclass(frozen=True, kw_only=True)
 class Threshold(Mask):
-    """Dark pixels may change: those no channel of which is above a value.
+    """Only dark pixels may change: those with no channel above a threshold.
 
-    Made for digits on black (digits, MNIST).  On natural images it is meaningless: darkness is no
-    background there; give the object's mask with ``file`` instead.
+    It is meant for digits on black (digits, MNIST).  On natural images dark pixels are not the
+    background; give the background as a mask with ``file`` instead.
     """
 
     above: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    """Pixels brighter than this are the object and must stay."""
+    """Pixels brighter than this (in [0, 1]) are the object and must not change."""
 
     def open(self, sight: Sight) -> Tensor:
         return sight.x.amax(1, keepdim=True) <= self.above

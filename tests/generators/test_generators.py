@@ -10,7 +10,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.generators import GENERATORS
-from robustbench_cli.generators._sampling import DRAWN_TOGETHER, learned, sampled, unseen
+from robustbench_cli.generators._sampling import BATCH_SIZE, learned, sampled, unseen
 
 CLASSES = ("a", "b", "c")
 
@@ -38,13 +38,13 @@ def drawn(generator, known, label, count):
 
 def test_an_image_depends_on_its_number_and_the_seed_alone(generator, digits):
     known = learned(generator, digits["train"].only(slice(150)))
-    images, labels = sampled(generator, known, 2 * DRAWN_TOGETHER + 17, seed=3)
-    for n in (1, DRAWN_TOGETHER, DRAWN_TOGETHER + 5):
+    images, labels = sampled(generator, known, 2 * BATCH_SIZE + 17, seed=3)
+    for n in (1, BATCH_SIZE, BATCH_SIZE + 5):
         fewer, theirs = sampled(generator, known, n, seed=3)
         assert torch.equal(fewer, images[:n])
         assert torch.equal(theirs, labels[:n])
     assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
-    assert images.shape == (2 * DRAWN_TOGETHER + 17, 1, 8, 8)
+    assert images.shape == (2 * BATCH_SIZE + 17, 1, 8, 8)
     other, _ = sampled(generator, known, 50, seed=4)
     assert not torch.equal(other, images[:50])
     assert len(images.flatten(1).unique(dim=0)) == len(images)
