@@ -114,7 +114,7 @@ def evaluate_shard(
         recorder = stack.enter_context(
             records.recording(run_, folder, silent=silent, worthless=ends)
         )
-        stack.enter_context(shard.as_one())
+        stack.enter_context(shard.share_failure())
         for each in filter(None, (subject, request.source)):
             stack.enter_context(unchanged_model(each.model))
         session = _Session(request, data, threat, shard, recorder, display)

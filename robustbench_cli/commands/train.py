@@ -241,7 +241,7 @@ def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split
 def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> Path:
     trainer, config = prepared.trainer, prepared.config
     silent = not trainer.shard.is_main
-    with records.recording(run, folder, silent=silent) as recorder, trainer.shard.as_one():
+    with records.recording(run, folder, silent=silent) as recorder, trainer.shard.share_failure():
         keeper = Keeper(recorder=recorder, trainer=trainer, config=config)
         keeper.restore()
         trainer.agree()

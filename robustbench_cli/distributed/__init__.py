@@ -1,1 +1,1 @@
-"""Several processes that share one run under ``torchrun``."""
+"""Data parallelism: several processes that share one run under ``torchrun``."""

@@ -1,4 +1,4 @@
-"""What ``torchrun`` tells a process about itself.  No torch in here."""
+"""The environment variables that ``torchrun`` sets for a process; imports no torch."""
 
 import os
 import sys
@@ -8,33 +8,36 @@ from typing import NoReturn
 
 
 def world() -> int:
-    """How many processes share this command."""
+    """Return the number of processes that share this command (WORLD_SIZE)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that prints."""
+    """Return True in the process with rank 0, which prints and writes the record."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def linger(seconds: float = 10.0) -> None:
-    """Let the process that speaks end first: the launcher ends all of them as soon as one does."""
-    with suppress(KeyboardInterrupt):  # which is how the launcher does it
+    """Wait, so that the main process can finish printing an error before this process ends.
+
+    The launcher ends all processes as soon as one of them fails.
+    """
+    with suppress(KeyboardInterrupt):  # the signal with which the launcher ends a process
         time.sleep(seconds)
 
 
 def local_rank() -> int | None:
-    """Which of this machine's processes it is; None: it was not launched with others."""
-    place = os.environ.get("LOCAL_RANK")
-    return None if place is None else int(place)
+    """Return this process's rank on its machine (LOCAL_RANK); None without a launcher."""
+    rank = os.environ.get("LOCAL_RANK")
+    return None if rank is None else int(rank)
 
 
 def end_process(code: int) -> NoReturn:
     """End this process with an exit code.
 
-    One of several processes ends without the interpreter's own clean-up: in one of fifty busy runs
-    a thread of torch's process group was still there and aborted the process after its work was
-    done and on the disk ("terminate called without an active exception", torch 2.14).
+    One of several processes ends without the interpreter's clean-up.  With it, in one of fifty runs
+    on a busy machine, a thread of torch's process group was still running and aborted the process
+    after its results had been written ("terminate called without an active exception", torch 2.14).
     """
     if world() > 1:
         sys.stdout.flush()

@@ -1,8 +1,8 @@
 """Several processes that share one run: ``torchrun --nproc-per-node N -m robustbench_cli``.
 
-Every process does rows of its own.  In an evaluation a verdict depends on its example alone, so
-how they are dealt out does not matter; in training all processes make the same update, from the
-gradients of everyone's rows (see ``whole``).  The first one writes the record.
+Each process computes its own rows.  In an evaluation a verdict depends on its example alone, so
+the distribution of the examples does not matter; in training all processes make the same update
+from the summed gradients of all rows (see ``sync_layers``).  The main process writes the record.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,37 +22,38 @@ from robustbench_cli.distributed import env
 
 _T = TypeVar("_T")
 
-PATIENCE = timedelta(days=7)
-"""How long a process may wait for the others: attacks take as long as they take."""
-FAILURE = "failure"
-"""Where the first process that fails says why."""
+_TIMEOUT = timedelta(days=7)
+"""The time that a process waits for the others; attacks may differ in duration by hours."""
+_FAILURE = "failure"
+"""The key of the store under which the first process that fails writes its error."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of the processes this is."""
+    """This process's part of a run, and the collective operations on all processes."""
 
     rank: int = 0
     world: int = 1
+    """The number of processes."""
     store: Store | None = None
-    """What all processes can read and write without waiting for each other."""
+    """A key-value store that all processes can access without waiting for each other."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the record and speaks to the user."""
+        """True in the process that writes the record and prints."""
         return self.rank == 0
 
     @property
     def rows(self) -> slice:
-        """Which rows of a batch, or of a set, are this process's."""
+        """The rows of a batch, or of a data set, that are this process's: every world-th one."""
         return slice(self.rank, None, self.world)
 
     def mine(self, n: int) -> np.ndarray:
-        """Which of ``n`` examples are this process's (n)."""
+        """Return a bool mask (n) of the examples that are this process's."""
         return np.asarray(np.arange(n) % self.world == self.rank)
 
     def all_gather(self, value: _T) -> list[_T]:
-        """Everyone's value, in order, for everyone."""
+        """Return every process's value, ordered by rank, in every process."""
         if self.world == 1:
             return [value]
         values: list[_T | None] = [None] * self.world
@@ -60,22 +61,29 @@ class Shard:
         return values  # type: ignore[return-value]
 
     def merge_rows(self, arrays: dict[str, np.ndarray], n: int, seconds: float = 0.0) -> float:
-        """Put everyone's examples together, ``n`` in all; the time is that of the slowest."""
+        """Fill ``arrays`` (n, ...), in place, with the rows of all processes.
+
+        Args:
+            seconds: the time that this process took for its rows.
+
+        Returns:
+            The largest time of all processes.
+        """
         mine = self.mine(n).nonzero()[0]
         part = {key: values[mine] for key, values in arrays.items()}
-        everyone = self.all_gather((mine, part, seconds))
-        for rows, theirs, _ in everyone:
+        parts = self.all_gather((mine, part, seconds))
+        for rows, theirs, _ in parts:
             for key, values in theirs.items():
                 arrays[key][rows] = values
-        return max(spent for _, _, spent in everyone)
+        return max(spent for _, _, spent in parts)
 
     def broadcast_from_main(self, make: Callable[[], _T]) -> _T:
-        """What the first process makes, for everyone."""
+        """Call ``make`` in the main process only and return its value in every process."""
         return self.all_gather(make() if self.is_main else None)[0]  # type: ignore[return-value]
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """The first process goes first, where it leaves something for the others on the disk."""
+        """Run the block in the main process first, e.g. to write a file that the others read."""
         if self.world > 1 and not self.is_main:
             distributed.barrier()
         yield
@@ -83,16 +91,17 @@ class Shard:
             distributed.barrier()
 
     def all_reduce_sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Put the sum over all processes into each tensor, in place and in one message."""
-        self._as_one(tensors, distributed.all_reduce)
+        """Replace each tensor by its sum over all processes, in place and in one message."""
+        self._flattened(tensors, distributed.all_reduce)
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
-        """Put the first process's values into each tensor, in place."""
+        """Replace each tensor by the main process's, in place and in one message per dtype."""
         for kind in sorted({t.dtype for t in tensors}, key=str):
             same = [t for t in tensors if t.dtype == kind]
-            self._as_one(same, lambda flat: distributed.broadcast(flat, 0))
+            self._flattened(same, lambda flat: distributed.broadcast(flat, 0))
 
-    def _as_one(self, tensors: Sequence[Tensor], send: Callable[[Tensor], object]) -> None:
+    def _flattened(self, tensors: Sequence[Tensor], send: Callable[[Tensor], object]) -> None:
+        """Apply ``send`` in place to the concatenation of the tensors; do nothing if alone."""
         if self.world == 1 or not tensors:
             return
         flat = torch.cat([t.detach().reshape(-1) for t in tensors])
@@ -102,11 +111,14 @@ class Shard:
             own.detach().copy_(part.view_as(own))
 
     @contextmanager
-    def as_one(self) -> Iterator[None]:
-        """One process's failure is everyone's, for the same reason.
+    def share_failure(self) -> Iterator[None]:
+        """Raise the error of the first process that fails in every process.
 
-        Whoever waits for a process that is gone finds its connection closed, or is ended by the
-        launcher; what it raises instead is what went wrong over there.
+        A process that waits for one that has failed gets a closed connection, or is ended by the
+        launcher; instead of that it raises the error that ended the other one.
+
+        Raises:
+            RunError: another process ended without an error of its own, or with an unknown one.
         """
         try:
             yield
@@ -114,38 +126,38 @@ class Shard:
             lost = isinstance(error, distributed.DistError) or "/gloo/" in str(error)
             mine = RunError("another process of this run is gone") if lost else error
             own = f"{type(mine).__name__}\n{mine}"
-            told = self.store.compare_set(FAILURE, "", own).decode() if self.store else own
-            if told == own and not lost:
+            first = self.store.compare_set(_FAILURE, "", own).decode() if self.store else own
+            if first == own and not lost:
                 raise
-            kind, _, text = told.partition("\n")
+            kind, _, text = first.partition("\n")
             known = {each.__name__: each for each in (KeyboardInterrupt, UserError, RunError)}
             raise (known[kind](text) if kind in known else RunError(f"{kind}: {text}")) from None
 
 
 ALONE = Shard()
-"""One process, which has everything."""
+"""The shard of a single process, which has all rows."""
 
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Shard]:
-    """This process's part, as the launcher's environment says; alone without one.
+    """Join the launcher's process group and yield this process's shard; ``ALONE`` without one.
 
     Args:
-        device: what ``--device`` says: it decides what processes talk through.
+        device: the value of ``--device``, which decides the backend: nccl on GPUs, else gloo.
     """
     if env.world() == 1:
         yield ALONE
         return
-    store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+    store, rank, world = next(rendezvous("env://", timeout=_TIMEOUT))
     shard = Shard(rank, world, store)
-    # Twice: whoever fails must have said why before its connections are closed.
-    with shard.as_one(), _grouped(shard, store, device), shard.as_one():
+    # Inside, too: a process must have written its error before the group closes its connections.
+    with shard.share_failure(), _process_group(shard, store, device), shard.share_failure():
         yield shard
 
 
 @contextmanager
-def _grouped(shard: Shard, store: Store, device: str) -> Iterator[None]:
-    """While open, all processes can talk."""
+def _process_group(shard: Shard, store: Store, device: str) -> Iterator[None]:
+    """Keep torch's process group open for the block."""
     gpu = torch.cuda.is_available() and device.startswith(("auto", "cuda"))
     if gpu:
         torch.cuda.set_device(local(device))
@@ -154,7 +166,7 @@ def _grouped(shard: Shard, store: Store, device: str) -> Iterator[None]:
         store=PrefixStore("group", store),
         rank=shard.rank,
         world_size=shard.world,
-        timeout=PATIENCE,
+        timeout=_TIMEOUT,
     )
     try:
         yield
@@ -163,7 +175,7 @@ def _grouped(shard: Shard, store: Store, device: str) -> Iterator[None]:
 
 
 def local(device: str) -> str:
-    """The GPU of this process, where ``device`` says no more than that it is one."""
-    seat = env.local_rank()
+    """Return ``device``, with this process's GPU where it is ``cuda``, or ``auto`` with GPUs."""
+    rank = env.local_rank()
     automatic = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return f"cuda:{seat}" if seat is not None and automatic else device
+    return f"cuda:{rank}" if rank is not None and automatic else device

@@ -1,8 +1,8 @@
-"""A batch that several processes share, computed as the one batch that it is.
+"""BatchNorm and dropout over a batch that several processes share.
 
-Each process passes its own rows through the model.  Two layers look beyond them: BatchNorm in
-training mode takes its statistics over the whole batch, and dropout draws for the whole batch, so
-that each row gets what it would get in a single process.
+Each process passes its own rows through the model.  So that each row gets what it would get in a
+single process, BatchNorm in training mode takes its statistics over the whole batch, and dropout
+draws the mask of the whole batch and applies the process's own rows of it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,23 +19,30 @@ from robustbench_cli.distributed.group import Shard
 
 @contextmanager
 def whole_batch(shard: Shard, size: int) -> Iterator[None]:
-    """While open, layers see the whole batch of ``size`` rows; nothing changes for one process."""
+    """Make BatchNorm and dropout act on the whole batch within the block.
+
+    With one process nothing changes.
+
+    Args:
+        shard: this process's part of the batch.
+        size: the number of rows of the whole batch.
+    """
     if shard.world == 1:
         yield
         return
     try:
-        with _Whole(shard, size):
+        with _WholeBatchMode(shard, size):
             yield
     except RuntimeError as error:
-        # torch takes the mode off its stack while a function runs, and leaving an empty stack is
-        # an error of its own: an interruption at that moment stays one.
+        # torch takes the mode off its stack while a function runs.  A Ctrl-C at that moment makes
+        # the exit from the mode raise a RuntimeError (empty stack); raise the interrupt instead.
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise
 
 
-class _Whole(TorchFunctionMode):
-    """Replaces the two functions that layers of any make call."""
+class _WholeBatchMode(TorchFunctionMode):
+    """Replace F.batch_norm and F.dropout, which the layers of all libraries call."""
 
     def __init__(self, shard: Shard, size: int) -> None:
         super().__init__()
@@ -58,12 +65,13 @@ class _Whole(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _dropout(self, x: Tensor, p: float) -> Tensor:
-        # Several passes may have been put one after the other: each has the batch's rows.
-        passes, odd = divmod(len(x), self._own) if self._own else (1, 0)
-        if odd:  # some of the rows: nobody knows which of one process's draws are theirs
+        """Apply the process's rows of a dropout mask drawn for the whole batch."""
+        # ``x`` may be a concatenation of several passes, each with all the process's rows.
+        passes, rest = divmod(len(x), self._own) if self._own else (1, 0)
+        if rest:  # a part of the rows: their places in the whole batch are unknown
             return F.dropout(x, p)
         ones = x.new_ones(passes * self._size, *x.shape[1:])
-        # Draws follow the order in memory.
+        # Random numbers are drawn in memory order, so the mask needs the layout of ``x``.
         last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
         ones = ones.contiguous(memory_format=torch.channels_last) if last else ones
         drawn = F.dropout(ones, p).view(passes, self._size, *x.shape[1:])
@@ -79,28 +87,28 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """The same formula, with sums over all processes, at least in float32."""
+    """Compute F.batch_norm in training mode with sums over all processes, in float32 or float64."""
     wide = x if x.dtype == torch.float64 else x.float()
-    over = [0, *range(2, x.ndim)]
-    each = [1, -1] + [1] * (x.ndim - 2)
+    axes = [0, *range(2, x.ndim)]  # all but the channels
+    shape = [1, -1] + [1] * (x.ndim - 2)  # broadcasts one value per channel
     count = wide.new_tensor([x.numel() / x.shape[1]])
-    *sums, n = _Sum.apply(torch.cat([wide.sum(over), count])).split([x.shape[1], 1])
+    *sums, n = _AllReduceSum.apply(torch.cat([wide.sum(axes), count])).split([x.shape[1], 1])
     mean = sums[0] / n
-    centred = wide - mean.view(each)
-    variance = _Sum.apply(centred.square().sum(over)) / n
+    centred = wide - mean.view(shape)
+    variance = _AllReduceSum.apply(centred.square().sum(axes)) / n
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean, momentum)
             running_var.lerp_(variance * n / (n - 1), momentum)
     scale = (variance + eps).rsqrt()
     scale = scale if weight is None else scale * weight
-    out: Tensor = centred * scale.view(each)
-    out = out if bias is None else out + bias.view(each)
+    out: Tensor = centred * scale.view(shape)
+    out = out if bias is None else out + bias.view(shape)
     return out.to(x.dtype)
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes, of values forward and of gradients backward."""
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over all processes: values in the forward pass, gradients in the backward pass."""
 
     @staticmethod
     def forward(_ctx: Any, tensor: Tensor) -> Tensor:
@@ -110,5 +118,5 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(_ctx: Any, grad: Tensor) -> Tensor:
-        total: Tensor = _Sum.apply(grad.contiguous())
+        total: Tensor = _AllReduceSum.apply(grad.contiguous())
         return total
