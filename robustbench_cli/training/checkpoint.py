@@ -16,15 +16,23 @@ from robustbench_cli.runs.records import sha256
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-able note to ``path``, under a temporary name until complete."""
-    # Dense and unshared: the format has neither strides nor aliases.
+    """Write tensors and a note to ``path``, under a temporary name until they are complete.
+
+    Args:
+        note: anything that JSON can hold.
+    """
+    # Contiguous copies, because the format has neither strides nor shared memory.
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     metadata = {"advbench": json.dumps(dict(note))}
     write_atomically(path, lambda part: save_file(plain, part, metadata=metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the note in ``path``; raise ``UserError`` naming it if it is damaged."""
+    """Return the tensors and the note in ``path``.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -37,10 +45,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_recorded(folder: Path, entry: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors in a file as a record names it.
+    """Return the tensors in a file of a run.
+
+    Args:
+        entry: the file's name and SHA-256 as the run's record has them (``file``, ``sha256``).
 
     Raises:
-        UserError: it is not the file that was recorded.
+        UserError: it is missing, or not the file that was recorded.
     """
     path = folder / entry["file"]
     if not path.is_file() or sha256(path) != entry["sha256"]:
@@ -51,7 +62,10 @@ def load_recorded(folder: Path, entry: Mapping[str, str]) -> dict[str, Tensor]:
 def training_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, auxiliaries: nn.Module
 ) -> dict[str, Tensor]:
-    """Everything a run needs to go on, flat: ``model.*``, ``aids.*`` and ``optimizer.N.*``."""
+    """Return everything that a run needs to resume, by name.
+
+    Names are ``model.*``, ``aids.*`` (the auxiliary modules) and ``optimizer.N.*``.
+    """
     slots = optimizer.state_dict()["state"]
     return {
         f"{owner}.{key}": value
@@ -71,7 +85,7 @@ def restore_training(
     optimizer: torch.optim.Optimizer,
     auxiliaries: nn.Module,
 ) -> None:
-    """Put a flat state back where :func:`training_state` found it."""
+    """Load the tensors that :func:`training_state` returned into the same objects."""
     slots: dict[int, dict[str, Tensor]] = {}
     weights: dict[str, dict[str, Tensor]] = {"model": {}, "aids": {}}
     for name, value in tensors.items():
@@ -85,7 +99,7 @@ def restore_training(
     auxiliaries.load_state_dict(weights["aids"])
     state = optimizer.state_dict()
     optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
-    # A fused step walks a weight and its slots side by side in memory: they are laid out alike.
+    # A fused optimiser reads a weight and its state side by side, so both need the same strides.
     for weight, slot in optimizer.state.items():
         for key, value in slot.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:

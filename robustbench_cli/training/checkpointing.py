@@ -1,4 +1,4 @@
-"""What a training run leaves on disk after each epoch, and how a later process finds it again."""
+"""The files of a training run after each epoch, and how a later process resumes from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +16,16 @@ MODEL = "model.safetensors"
 LAST = "last.safetensors"
 """The weights after the last epoch, where the rule keeps others."""
 AIDS = "aids.safetensors"
-"""What the defense trained beside the model, as it was when those weights were kept."""
+"""The defense's auxiliary modules, as they were when those weights were kept."""
 STATE = "state.safetensors"
-"""Everything needed to go on; removed when the run is finished."""
+"""Everything needed to resume; removed when the run is finished."""
 
 
 @dataclass(kw_only=True)
 class Keeper:
-    """The epochs of a run that are done, in memory and on disk.
+    """The finished epochs of a run, in memory and on disk.
 
-    Of several processes the first one writes; the others go along in memory.
+    Of several processes only the main one writes files.
     """
 
     recorder: Recorder
@@ -33,22 +33,22 @@ class Keeper:
     config: TrainConfig
     history: list[HistoryRow] = field(default_factory=list)
     kept: int = 0
-    """The epoch whose weights the rule keeps so far; 0: none yet."""
+    """The epoch, counted from 1, whose weights the selection rule keeps so far; 0: none yet."""
 
     def restore(self) -> None:
-        """Take up what an earlier process finished, if there was one.
+        """Continue from the last epoch that an earlier process finished, if there is one.
 
         Raises:
-            UserError: its state is damaged or of another run.
+            UserError: the saved state is damaged or of another run.
         """
         path, trainer = self.recorder.folder / STATE, self.trainer
         try:
-            found = trainer.shard.broadcast_from_main(
+            saved = trainer.shard.broadcast_from_main(
                 lambda: checkpoint.load_tensors(path) if path.is_file() else None
             )
-            if not found:
+            if not saved:
                 return
-            tensors, note = found
+            tensors, note = saved
             checkpoint.restore_training(
                 tensors, trainer.model, trainer.optimizer, trainer.auxiliaries
             )
@@ -61,63 +61,16 @@ class Keeper:
         self.history, self.kept = [dict(row) for row in _rows(note)], int(note["kept"])
 
     def add(self, row: HistoryRow) -> None:
-        """Write what an epoch leaves."""
+        """Write the files of a finished epoch, and its line of the history."""
         self.history.append(row)
-        chosen = self._chosen()
-        if chosen:
+        selected = self._is_selected()
+        if selected:
             self.kept = len(self.history)
         if not self.recorder.silent:
-            self._write(chosen)
+            self._write(selected)
 
-    def _write(self, chosen: bool) -> None:
-        """Chosen weights first, then the state that refers to them."""
-        trainer, folder = self.trainer, self.recorder.folder
-        changes: dict[str, Any] = {}
-        if chosen:
-            self._save(MODEL)
-            changes = {"checkpoint": self._described(MODEL, self.kept, self.config.train.select)}
-            auxiliaries = trainer.auxiliaries.state_dict()
-            if auxiliaries:
-                checkpoint.save_tensors(folder / AIDS, auxiliaries, {"epoch": self.kept})
-        state = checkpoint.training_state(trainer.model, trainer.optimizer, trainer.auxiliaries)
-        checkpoint.save_tensors(folder / STATE, state, {"history": self.history, "kept": self.kept})
-        self._tell(self.history, **changes)
-
-    def refuse(self, row: HistoryRow) -> None:
-        """Keep nothing of an epoch but its line in the record; go back to where it began."""
-        self._tell([*self.history, row])
-        self.restore()
-
-    def _tell(self, history: list[HistoryRow], **changes: Any) -> None:
-        spent = sum(float(row["seconds"] or 0) for row in history)
-        self.recorder.update(history=history, seconds=spent, **changes)
-
-    def finish(self) -> None:
-        """Say in the record what is kept; the state has served."""
-        if self.recorder.silent:
-            return
-        rule, epochs = self.config.train.select, len(self.history)
-        changes: dict[str, Any] = {}
-        if rule != "last":
-            self._save(LAST)
-            changes = {"last": self._described(LAST, epochs, "last")}
-        # Described again: a process that was killed may have saved weights and not said so.
-        self.recorder.update(checkpoint=self._described(MODEL, self.kept, rule), **changes)
-        (self.recorder.folder / STATE).unlink(missing_ok=True)
-
-    def _save(self, name: str) -> None:
-        with self.trainer.swap_in_eval_weights():
-            state = self.trainer.model.state_dict()
-            checkpoint.save_tensors(
-                self.recorder.folder / name, state, {"epoch": len(self.history)}
-            )
-
-    def _described(self, name: str, epoch: int, rule: str) -> Checkpoint:
-        sha256 = records.sha256(self.recorder.folder / name)
-        return Checkpoint(file=name, sha256=sha256, epoch=epoch, rule=rule)
-
-    def _chosen(self) -> bool:
-        """Whether the last epoch's weights are the ones to keep so far."""
+    def _is_selected(self) -> bool:
+        """Whether the selection rule prefers the last epoch's weights to the ones kept so far."""
         history, options = self.history, self.config.train
 
         def best() -> bool:
@@ -132,6 +85,54 @@ class Keeper:
             "oracle": best,
         }
         return rules[options.select]()
+
+    def _write(self, selected: bool) -> None:
+        """Write selected weights first, then the state that refers to them."""
+        trainer, folder = self.trainer, self.recorder.folder
+        changes: dict[str, Any] = {}
+        if selected:
+            self._save(MODEL)
+            rule = self.config.train.select
+            changes = {"checkpoint": self._checkpoint(MODEL, self.kept, rule)}
+            auxiliaries = trainer.auxiliaries.state_dict()
+            if auxiliaries:
+                checkpoint.save_tensors(folder / AIDS, auxiliaries, {"epoch": self.kept})
+        state = checkpoint.training_state(trainer.model, trainer.optimizer, trainer.auxiliaries)
+        checkpoint.save_tensors(folder / STATE, state, {"history": self.history, "kept": self.kept})
+        self._record(self.history, **changes)
+
+    def refuse(self, row: HistoryRow) -> None:
+        """Return to the state before an epoch; only its line of the history is kept."""
+        self._record([*self.history, row])
+        self.restore()
+
+    def _record(self, history: list[HistoryRow], **changes: Any) -> None:
+        spent = sum(float(row["seconds"] or 0) for row in history)
+        self.recorder.update(history=history, seconds=spent, **changes)
+
+    def finish(self) -> None:
+        """Write the final checkpoints into the record and remove the state to resume from."""
+        if self.recorder.silent:
+            return
+        rule, epochs = self.config.train.select, len(self.history)
+        changes: dict[str, Any] = {}
+        if rule != "last":
+            self._save(LAST)
+            changes = {"last": self._checkpoint(LAST, epochs, "last")}
+        # Once more, because a process that was killed may have saved weights and not recorded them.
+        self.recorder.update(checkpoint=self._checkpoint(MODEL, self.kept, rule), **changes)
+        (self.recorder.folder / STATE).unlink(missing_ok=True)
+
+    def _save(self, name: str) -> None:
+        with self.trainer.swap_in_eval_weights():
+            state = self.trainer.model.state_dict()
+            checkpoint.save_tensors(
+                self.recorder.folder / name, state, {"epoch": len(self.history)}
+            )
+
+    def _checkpoint(self, name: str, epoch: int, rule: str) -> Checkpoint:
+        sha256 = records.sha256(self.recorder.folder / name)
+        return Checkpoint(file=name, sha256=sha256, epoch=epoch, rule=rule)
 
 
 def _rows(note: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -19,7 +19,8 @@ from robustbench_cli.defenses._step import Setting
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.training import checkpoint
-from robustbench_cli.training.trainer import Trainer, accuracies
+from robustbench_cli.training.measure import accuracies
+from robustbench_cli.training.trainer import Trainer
 
 
 def trainer(text="pgd-at:steps=2", **options):
