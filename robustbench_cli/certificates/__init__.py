@@ -45,7 +45,7 @@ class Certificate(ABC):
 
     @property
     @abstractmethod
-    def furthest(self) -> float:
+    def max_radius(self) -> float:
         """The largest radius that can be certified, by unanimous votes."""
 
     @abstractmethod

@@ -43,7 +43,7 @@ class Smoothing(Certificate):
         return self.n0, self.n
 
     @property
-    def furthest(self) -> float:
+    def max_radius(self) -> float:
         return float(self._radius(np.array(self.n)))
 
     def copies(self, x: Tensor, noise: Noise) -> Tensor:
@@ -52,14 +52,14 @@ class Smoothing(Certificate):
     def certify(self, votes: np.ndarray) -> Certified:
         chosen = votes[:, 0].argmax(1)
         count = np.take_along_axis(votes[:, 1], chosen[:, None], 1)[:, 0]
-        proven = self.lowest(count) >= 0.5
+        proven = self.lower_bound(count) >= 0.5
         return Certified(
             prediction=self._predicted(votes[:, 1]),
             certified=np.where(proven, chosen, ABSTAINS),
             radius=self._radius(count),
         )
 
-    def lowest(self, count: np.ndarray) -> np.ndarray:
+    def lower_bound(self, count: np.ndarray) -> np.ndarray:
         """Return the lower confidence bound on a class's probability, given its votes.
 
         Args:
@@ -70,7 +70,7 @@ class Smoothing(Certificate):
 
     def _radius(self, count: np.ndarray) -> np.ndarray:
         """Return the certified radii (B), 0 where the bound is below 1/2."""
-        return np.asarray(self.sigma * stats.norm.ppf(np.maximum(self.lowest(count), 0.5)))
+        return np.asarray(self.sigma * stats.norm.ppf(np.maximum(self.lower_bound(count), 0.5)))
 
     def _predicted(self, votes: np.ndarray) -> np.ndarray:
         """Return the predictions (B) by n votes (B, K), or ``ABSTAINS``."""

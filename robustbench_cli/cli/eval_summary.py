@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_cli.cli.console import rendered, table_console
-from robustbench_cli.core.registry import radius
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.columns import ball_label, source, swept
 from robustbench_cli.report.robustness_table import count
 from robustbench_cli.runs import records
@@ -53,7 +53,7 @@ def evaluation_table(run: records.Run, console: Console) -> str:
 
 def _heading(run: records.Run) -> str:
     threat, made_on = run.config["threat"], source(run).get("id")
-    eps = "" if swept(run) == "eps" else f" eps {radius(threat['eps'])}"
+    eps = "" if swept(run) == "eps" else f" eps {format_eps(threat['eps'])}"
     mask = f", mask {threat['mask']}" if "mask" in threat else ""
     crafted = f", images crafted on {made_on}" if made_on else ""
     kept = run.evaluated

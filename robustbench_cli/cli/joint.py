@@ -102,7 +102,7 @@ def print_domains(run: "Run", folder: Path) -> None:
     from rich.text import Text
 
     from robustbench_cli.cli.console import rendered, table_console
-    from robustbench_cli.core.registry import radius
+    from robustbench_cli.core.threat_text import format_eps
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("domain", "clean", "accuracy", "weight"):
@@ -117,7 +117,7 @@ def print_domains(run: "Run", folder: Path) -> None:
     what = "groups" if run.config["images"] > 1 else "images"
     counts = f"{fooled} of {n} {what}, {alone} of them without any change"
     lines = [
-        f"{run.subject} on {run.dataset['name']}, {threat['norm']} eps {radius(threat['eps'])}",
+        f"{run.subject} on {run.dataset['name']}, {threat['norm']} eps {format_eps(threat['eps'])}",
         f"wrong in all domains: {fooled / n:.2%} ({counts})",
     ]
     notes = [Text(f"note: {note}") for note in run.notes]

@@ -7,7 +7,7 @@ from string import ascii_lowercase
 from typing import Any
 
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
-from robustbench_cli.core.registry import radius
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.papers.paper import Metric, Paper, PaperCell, Published
 
 Cells = Sequence[Published]
@@ -147,7 +147,7 @@ def _completed(cell: Published, among: Cells) -> Published:
 
 
 def _model(cell: Published) -> tuple[str, str, str, str]:
-    eps = "" if cell.epsilon is None else radius(cell.epsilon)
+    eps = "" if cell.epsilon is None else format_eps(cell.epsilon)
     return cell.method, cell.dataset, cell.architecture, f"{cell.norm} {eps}".strip()
 
 

@@ -170,10 +170,10 @@ def _run(folder: Path) -> "Parts":
 
 def _settings(value: object) -> str:
     """Return nested settings in one line: ``trades: steps=10, step=0.25; awp: gamma=0.005``."""
-    from robustbench_cli.core.registry import radius
+    from robustbench_cli.core.threat_text import format_eps
 
     if not isinstance(value, Mapping):
-        return radius(value) if isinstance(value, float) else catalogue.typed(value)
+        return format_eps(value) if isinstance(value, float) else catalogue.typed(value)
     deep = any(isinstance(inner, Mapping) for inner in value.values())
     sign = ": " if deep else "="
     return ("; " if deep else ", ").join(f"{k}{sign}{_settings(v)}" for k, v in value.items())

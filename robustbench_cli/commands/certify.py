@@ -127,7 +127,7 @@ def certificate_summary(
 
 def limit(certificate: Certificate, threat: Threat, data: Split) -> str:
     """What is to be said where a ball is larger than any that can be certified; else nothing."""
-    norm, furthest = certificate.norm, certificate.furthest
+    norm, furthest = certificate.norm, certificate.max_radius
     if furthest == 0:
         return "with so few votes nothing can be certified"
     reach = _reach(certificate, threat, data)

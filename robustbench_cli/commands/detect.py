@@ -187,7 +187,7 @@ def _score(
     labels = data.y.cpu().numpy()
     arrays = {"label": labels}
     for under, view in views.items():
-        arrays[f"{under}/prediction"] = view.answer.numpy()
+        arrays[f"{under}/prediction"] = view.prediction.numpy()
         for each in detectors:
             arrays[f"{under}/{each.label}"] = each.detector.suspicion(view, each.known).numpy()
     judged.recorder.update(

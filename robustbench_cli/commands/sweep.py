@@ -9,8 +9,8 @@ import numpy as np
 from robustbench_cli.attacks import ATTACKS, Attack, Iterated
 from robustbench_cli.config.schema import EvalConfig
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import radius
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.evaluation.stages import AttackVerdicts
 
 
@@ -54,7 +54,7 @@ def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[S
         threat = replace(config.threat, eps=eps) if eps else config.threat
         result.append(
             SweepPoint(
-                label=f"{label}@eps={radius(eps)}",
+                label=f"{label}@eps={format_eps(eps)}",
                 attack=attack,
                 threat=threat,
                 params=config.attack[label],

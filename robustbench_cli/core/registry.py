@@ -37,18 +37,6 @@ Seed = Annotated[int, Field(ge=0)]
 """A random seed."""
 
 
-def radius(eps: float) -> str:
-    """Return ``eps`` as text: ``8/255`` for multiples of 1/255, else the number (0.031, 0.2, 1)."""
-    levels = eps * 255
-    fraction = abs(levels - round(levels)) < 1e-6 and round(eps, 3) != eps
-    return f"{round(levels)}/255" if fraction else f"{eps:g}"
-
-
-def limits(norm: str, eps: float, mask: str = "") -> str:
-    """Return a threat as text, e.g. ``Linf 8/255`` or ``L2 1, mask box:share=0.5``."""
-    return f"{norm} {radius(eps)}" + (f", mask {mask}" if mask else "")
-
-
 @dataclass(frozen=True)
 class Spec:
     """A component's name and the parameters that were given, e.g. ``pgd:steps=50``."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
-from robustbench_cli.core.registry import Number, limits
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat_text import format_threat
 
 Norm = Annotated[
     Literal["Linf", "L2", "L1"],
@@ -58,7 +59,7 @@ class Threat:
             )
 
     def __str__(self) -> str:
-        return limits(self.norm, self.eps, self.mask)
+        return format_threat(self.norm, self.eps, self.mask)
 
     def bound(self, free: Tensor) -> "Masked":
         """The same for these images, of which only ``free`` pixels may change.

@@ -14,7 +14,7 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.defenses._parts import DEFENSES, Modifier, Objective
 from robustbench_cli.defenses._step import SCORED, Passes, Setting, Step, Trained
 from robustbench_cli.distributed.sync_layers import whole_batch
-from robustbench_cli.masks import Sight, bind_to_images
+from robustbench_cli.masks import MaskContext, bind_to_images
 from robustbench_cli.models import Classifier
 
 
@@ -123,8 +123,8 @@ class Recipe:
             return self._backward(step.part(), until_stepped)
 
     def _backward(self, step: Step, until_stepped: ExitStack) -> Trained:
-        sight = Sight(model=step.model, x=step.x, y=step.y)
-        step = replace(step, threat=bind_to_images(step.threat, sight))
+        context = MaskContext(model=step.model, x=step.x, y=step.y)
+        step = replace(step, threat=bind_to_images(step.threat, context))
         with borrowed(step.model, self.objective.attack_mode):
             crafted = self.objective.crafted(step)
         with ExitStack() as until_gradient:

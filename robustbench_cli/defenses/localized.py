@@ -12,7 +12,7 @@ from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial
 from robustbench_cli.defenses._step import Passes, Step
-from robustbench_cli.masks import Sight, bind_to_images, canonical
+from robustbench_cli.masks import MaskContext, bind_to_images, canonical
 
 
 @DEFENSES.register("localized")
@@ -46,8 +46,8 @@ class Localized(Adversarial):
             raise ValueError("it trains under a mask; without one write fgsm-at or pgd-at")
 
     def perturb(self, step: Step) -> Tensor:
-        sight = Sight(model=step.model, x=step.x, y=step.y)
-        threat = bind_to_images(replace(step.threat, mask=self.mask), sight)
+        context = MaskContext(model=step.model, x=step.x, y=step.y)
+        threat = bind_to_images(replace(step.threat, mask=self.mask), context)
         return ascend(step.model, cross_entropy, step.y, step.x, threat, step.noise, self.climb)
 
     def loss(self, step: Step, logits: Passes) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from robustbench_cli.core.registry import Registry
 
 
-class Seen(NamedTuple):
+class ModelOutputs(NamedTuple):
     """A model's outputs for some images."""
 
     features: Tensor
@@ -24,7 +24,7 @@ class Seen(NamedTuple):
     """Logits (B, K)."""
 
     @property
-    def answer(self) -> Tensor:
+    def prediction(self) -> Tensor:
         """The predicted classes (B)."""
         return self.logits.argmax(1)
 
@@ -33,12 +33,12 @@ class Seen(NamedTuple):
 class Detector(ABC):
     """Parameters of a detector."""
 
-    def fit(self, seen: Seen, y: Tensor) -> dict[str, Tensor]:
+    def fit(self, seen: ModelOutputs, y: Tensor) -> dict[str, Tensor]:
         """Return tensors estimated from training images with classes ``y`` (B); none by default."""
         return {}
 
     @abstractmethod
-    def suspicion(self, seen: Seen, known: Mapping[str, Tensor]) -> Tensor:
+    def suspicion(self, seen: ModelOutputs, known: Mapping[str, Tensor]) -> Tensor:
         """Return scores (B), higher for predictions more likely to be wrong; only ranks matter.
 
         Args:

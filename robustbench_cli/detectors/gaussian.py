@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.core.registry import Number
-from robustbench_cli.detectors import DETECTORS, Detector, Seen
+from robustbench_cli.detectors import DETECTORS, Detector, ModelOutputs
 
 
 @DETECTORS.register("gaussian")
@@ -30,7 +30,7 @@ class GaussianDetector(Detector):
     """Added to each feature's variance, as a share of the mean variance: some features are
     constant."""
 
-    def fit(self, seen: Seen, y: Tensor) -> dict[str, Tensor]:
+    def fit(self, seen: ModelOutputs, y: Tensor) -> dict[str, Tensor]:
         features, classes = seen.features.double(), seen.logits.shape[1]
         count = torch.bincount(y, minlength=classes)
         sums = features.new_zeros(classes, features.shape[1]).index_add(0, y, features)
@@ -44,7 +44,7 @@ class GaussianDetector(Detector):
             "factor": torch.linalg.cholesky(covariance),
         }
 
-    def suspicion(self, seen: Seen, known: Mapping[str, Tensor]) -> Tensor:
+    def suspicion(self, seen: ModelOutputs, known: Mapping[str, Tensor]) -> Tensor:
         density = log_density(seen.features.double(), known["means"], known["factor"])
         # A class without training images has no Gaussian.
         density = density.where(known["log_shares"].isfinite(), float("-inf"))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
 
-from robustbench_cli.detectors import DETECTORS, Detector, Seen
+from robustbench_cli.detectors import DETECTORS, Detector, ModelOutputs
 
 _CHUNK = 512
 """Images compared with all training images at a time, to bound the memory."""
@@ -28,14 +28,14 @@ class KNN(Detector):
     k: PositiveInt = 50
     """Number of neighbours."""
 
-    def fit(self, seen: Seen, y: Tensor) -> dict[str, Tensor]:
+    def fit(self, seen: ModelOutputs, y: Tensor) -> dict[str, Tensor]:
         return {"directions": F.normalize(seen.features), "classes": y}
 
-    def suspicion(self, seen: Seen, known: Mapping[str, Tensor]) -> Tensor:
+    def suspicion(self, seen: ModelOutputs, known: Mapping[str, Tensor]) -> Tensor:
         count = min(self.k, len(known["classes"]))
         nearest = [
             (part @ known["directions"].T).topk(count, dim=1).indices
             for part in torch.split(F.normalize(seen.features), _CHUNK)
         ]
         classes = known["classes"][torch.cat(nearest)]
-        return (classes != seen.answer[:, None]).double().mean(1)
+        return (classes != seen.prediction[:, None]).double().mean(1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_cli.detectors import DETECTORS, Detector, Seen
+from robustbench_cli.detectors import DETECTORS, Detector, ModelOutputs
 
 
 @DETECTORS.register("softmax", aliases=("msp",))
@@ -17,7 +17,7 @@ class Softmax(Detector):
     confident in the wrong class.
     """
 
-    def suspicion(self, seen: Seen, known: Mapping[str, Tensor]) -> Tensor:
+    def suspicion(self, seen: ModelOutputs, known: Mapping[str, Tensor]) -> Tensor:
         logits = seen.logits.double()
         top, answer = logits.max(1)
         others = logits.scatter(1, answer[:, None], float("-inf")).logsumexp(1)

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import Examples
-from robustbench_cli.detectors import Seen
+from robustbench_cli.detectors import ModelOutputs
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
 
 @torch.no_grad()
-def seen(model: nn.Module, data: Examples, batch: int) -> Seen:
+def seen(model: nn.Module, data: Examples, batch: int) -> ModelOutputs:
     """What a model makes of all examples, ``batch`` at a time; on the CPU.
 
     Args:
@@ -21,7 +21,7 @@ def seen(model: nn.Module, data: Examples, batch: int) -> Seen:
         with tapped(model, [EMBEDDING]) as found:
             logits.append(model(data.images(rows)).cpu())
         features.append(found[EMBEDDING].cpu())
-    return Seen(torch.cat(features), torch.cat(logits))
+    return ModelOutputs(torch.cat(features), torch.cat(logits))
 
 
 def auroc(suspicion: np.ndarray, wrong: np.ndarray) -> float | None:

@@ -9,7 +9,7 @@ from robustbench_cli import masks
 from robustbench_cli.attacks import Examples
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.verifier import unchanged_model
-from robustbench_cli.masks import Sight
+from robustbench_cli.masks import MaskContext
 
 _BATCH = 256
 """Images that a mask is shown at once: fixed, so that no setting of a run can change a mask."""
@@ -26,7 +26,7 @@ def bind_mask(threat: Threat, model: nn.Module, data: Examples) -> Threat:
     with unchanged_model(model):
         parts = [
             masks.bind_to_images(
-                threat, Sight(model=model, x=data.images(rows), y=data.y[rows], ids=rows)
+                threat, MaskContext(model=model, x=data.images(rows), y=data.y[rows], ids=rows)
             )
             for rows in torch.split(torch.arange(len(data.y), device=data.y.device), _BATCH)
         ]

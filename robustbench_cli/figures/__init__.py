@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from robustbench_cli.commands.upgrade_records import comparable
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import Registry, limits
+from robustbench_cli.core.registry import Registry
+from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.records import Run
 
@@ -123,7 +124,7 @@ def setting_label(run: Run) -> str:
     """
     try:
         threat = run.config["threat"]
-        limited = limits(threat["norm"], threat["eps"], threat.get("mask", ""))
+        limited = format_threat(threat["norm"], threat["eps"], threat.get("mask", ""))
         return f"{records.data_name(run)}, {limited}"
     except KeyError as error:
         raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from robustbench_cli import __version__
 from robustbench_cli.core import atomic_files
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import Number, Seed, radius
+from robustbench_cli.core.registry import Number, Seed
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter, _style, legend_names
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
@@ -100,9 +101,9 @@ class MeasuredFigure(Figure):
             other = run.config["threat"]
             if other["norm"] != norm or (self.eps is None and other["eps"] != eps):
                 raise UserError(
-                    f"runs {first.id!r} ({norm} {radius(threat['eps'])}) and {run.id!r} "
-                    f"({other['norm']} {radius(other['eps'])}) were trained for different threats"
-                    + ("; give one: eps=RADIUS" if other["norm"] == norm else "")
+                    f"runs {first.id!r} ({norm} {format_eps(threat['eps'])}) and {run.id!r} "
+                    f"({other['norm']} {format_eps(other['eps'])}) were trained for different "
+                    "threats" + ("; give one: eps=RADIUS" if other["norm"] == norm else "")
                 )
         data = {"dataset": records.data_name(first), "test_sha256": first.dataset["test_sha256"]}
         return {**data, "norm": norm, "eps": eps}
@@ -133,7 +134,7 @@ class MeasuredFigure(Figure):
 
 def title(about: ResultTable) -> str:
     """Return data set and threat in words, for the title of a figure."""
-    return f"{_style.one_line(about['dataset'])}, {about['norm']} {radius(about['eps'])}"
+    return f"{_style.one_line(about['dataset'])}, {about['norm']} {format_eps(about['eps'])}"
 
 
 def _read_numbers(file: Path, head: ResultTable) -> dict[str, ResultTable]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import Number, radius
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.figures import FIGURES, _style
 from robustbench_cli.figures._measured import MeasuredFigure, MeasuredModel, ResultTable, title
 
@@ -154,4 +155,4 @@ def _unit(about: ResultTable) -> str:
     """Return the unit of both axes in words."""
     if about["norm"] != "Linf":
         return _style.ell(about["norm"])
-    return "1/255" if radius(about["eps"]).endswith("/255") else "pixels in [0, 1]"
+    return "1/255" if format_eps(about["eps"]).endswith("/255") else "pixels in [0, 1]"

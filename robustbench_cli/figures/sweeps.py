@@ -9,7 +9,7 @@ from functools import partial
 from typing import ClassVar
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import radius
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.figures._sweep_plot import paint_sweeps
 from robustbench_cli.report.columns import swept
@@ -63,7 +63,7 @@ class OverEps(Sweep):
 
     def example(self, run: Run | None) -> str:
         eps = run.config["threat"]["eps"] if run else 8 / 255
-        return f"--attack pgd100 --sweep eps=0,{radius(eps / 4)},...,{radius(2 * eps)}"
+        return f"--attack pgd100 --sweep eps=0,{format_eps(eps / 4)},...,{format_eps(2 * eps)}"
 
 
 @FIGURES.register("steps")

@@ -16,7 +16,7 @@ from robustbench_cli.core.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class MaskContext:
     """The inputs from which a mask is computed."""
 
     model: nn.Module
@@ -38,16 +38,16 @@ class Mask(ABC):
     """Exchange the pixels that may change and those that must not."""
 
     @abstractmethod
-    def open(self, sight: Sight) -> Tensor:
+    def selected(self, context: MaskContext) -> Tensor:
         """Return True for the pixels that the rule frees, before ``inverse``.
 
         Returns:
             bool (B, 1 or C, H, W); an image's mask must not depend on the rest of the batch.
         """
 
-    def free(self, sight: Sight) -> Tensor:
+    def free(self, context: MaskContext) -> Tensor:
         """Return True for the pixels that may change, bool (B, 1 or C, H, W)."""
-        found = self.open(sight)
+        found = self.selected(context)
         return ~found if self.inverse else found
 
 
@@ -70,12 +70,12 @@ def canonical(text: str) -> str:
     return f"{table['name']}:" + ",".join(f"{k}={_typed(v)}" for k, v in pairs.items())
 
 
-def bind_to_images(threat: Threat, sight: Sight) -> Threat:
-    """Return the threat bound to the images of ``sight`` and the pixels that its mask frees.
+def bind_to_images(threat: Threat, context: MaskContext) -> Threat:
+    """Return the threat bound to the images of ``context`` and the pixels that its mask frees.
 
     A threat without a mask is returned unchanged.
     """
-    return threat.bound(_built(threat.mask).free(sight)) if threat.mask else threat
+    return threat.bound(_built(threat.mask).free(context)) if threat.mask else threat
 
 
 @lru_cache(maxsize=8)

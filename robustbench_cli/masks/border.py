@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.masks import MASKS, Mask, Sight
+from robustbench_cli.masks import MASKS, Mask, MaskContext
 
 
 @MASKS.register("border", positional="width")
@@ -18,11 +18,11 @@ class Border(Mask):
     width: Annotated[int, Field(ge=0)] = 1
     """Width of the frame in pixels; 0: nothing may change."""
 
-    def open(self, sight: Sight) -> Tensor:
-        height, width = sight.x.shape[2:]
-        row, column = (_to_edge(side, sight.x.device) for side in (height, width))
+    def selected(self, context: MaskContext) -> Tensor:
+        height, width = context.x.shape[2:]
+        row, column = (_to_edge(side, context.x.device) for side in (height, width))
         near = torch.minimum(row[:, None], column) < self.width
-        return near.expand(len(sight.x), 1, height, width)
+        return near.expand(len(context.x), 1, height, width)
 
 
 def _to_edge(side: int, device: torch.device) -> Tensor:

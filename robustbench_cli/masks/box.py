@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.core.registry import Number
-from robustbench_cli.masks import MASKS, Mask, Sight
+from robustbench_cli.masks import MASKS, Mask, MaskContext
 
 
 @MASKS.register("box", positional="share")
@@ -21,12 +21,12 @@ class Box(Mask):
     share: Annotated[Number, Field(gt=0, le=1)] = 0.5
     """The box's sides as a share of the image's, rounded to whole pixels, at least one."""
 
-    def open(self, sight: Sight) -> Tensor:
-        height, width = sight.x.shape[2:]
+    def selected(self, context: MaskContext) -> Tensor:
+        height, width = context.x.shape[2:]
         rows, columns = _middle(height, self.share), _middle(width, self.share)
-        box = sight.x.new_zeros(height, width).bool()
+        box = context.x.new_zeros(height, width).bool()
         box[rows, columns] = True
-        return box.expand(len(sight.x), 1, height, width)
+        return box.expand(len(context.x), 1, height, width)
 
 
 def _middle(side: int, share: float) -> slice:

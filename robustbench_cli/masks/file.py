@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.masks import MASKS, Mask, Sight
+from robustbench_cli.masks import MASKS, Mask, MaskContext
 
 _HASH_DIGITS = 16
 """Hexadecimal digits of the hash that records keep."""
@@ -61,30 +61,30 @@ class File(Mask):
             )
         return torch.from_numpy(array.astype(bool))
 
-    def open(self, sight: Sight) -> Tensor:
+    def selected(self, context: MaskContext) -> Tensor:
         """Return the images' masks, bool (B, 1 or C, H, W).
 
         Raises:
             UserError: the array has another shape than the images, too few masks, or, in training,
                 one mask per image.
         """
-        array, shape = self._array, tuple(sight.x.shape[1:])
+        array, shape = self._array, tuple(context.x.shape[1:])
         if array.ndim == 2:
-            found = array.expand(len(sight.x), 1, *array.shape)
-        elif sight.ids is None:
+            found = array.expand(len(context.x), 1, *array.shape)
+        elif context.ids is None:
             raise UserError(
                 f"mask {self.path!r} has an array for each image, but in training images are "
                 "shuffled and moved: give one (H, W) for all"
             )
-        elif int(sight.ids.max()) >= len(array):
+        elif int(context.ids.max()) >= len(array):
             raise UserError(
                 f"mask {self.path!r} is for {len(array)} images, image number "
-                f"{int(sight.ids.max()) + 1} has none"
+                f"{int(context.ids.max()) + 1} has none"
             )
         else:
-            found = array[sight.ids.cpu()].view(len(sight.ids), -1, *array.shape[-2:])
+            found = array[context.ids.cpu()].view(len(context.ids), -1, *array.shape[-2:])
         if tuple(found.shape[1:]) not in (shape, (1, *shape[1:])):
             raise UserError(
                 f"mask {self.path!r} has shape {tuple(array.shape)}, the images are {shape}"
             )
-        return found.to(sight.x.device)
+        return found.to(context.x.device)

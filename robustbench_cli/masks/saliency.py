@@ -11,7 +11,7 @@ from robustbench_cli.core.gradient_ascent import gradient
 from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.registry import Number
-from robustbench_cli.masks import MASKS, Mask, Sight
+from robustbench_cli.masks import MASKS, Mask, MaskContext
 
 
 @MASKS.register("saliency", positional="top")
@@ -28,9 +28,9 @@ class Saliency(Mask):
     top: Annotated[Number, Field(ge=0, le=1)] = 0.2
     """Share of the pixels that must not change; ties go to the first pixel."""
 
-    def open(self, sight: Sight) -> Tensor:
-        with evaluating(sight.model):
-            _, grad = gradient(sight.model, _loss, sight.y, sight.x)
+    def selected(self, context: MaskContext) -> Tensor:
+        with evaluating(context.model):
+            _, grad = gradient(context.model, _loss, context.y, context.x)
         size = grad.abs().amax(1)
         order = size.flatten(1).argsort(dim=1, descending=True, stable=True)
         kept = order[:, : round(self.top * order.shape[1])]

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.core.registry import Number
-from robustbench_cli.masks import MASKS, Mask, Sight
+from robustbench_cli.masks import MASKS, Mask, MaskContext
 
 
 @MASKS.register("threshold", aliases=("background",), positional="above")
@@ -26,5 +26,5 @@ class Threshold(Mask):
     above: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     """Pixels brighter than this (in [0, 1]) are the object and must not change."""
 
-    def open(self, sight: Sight) -> Tensor:
-        return sight.x.amax(1, keepdim=True) <= self.above
+    def selected(self, context: MaskContext) -> Tensor:
+        return context.x.amax(1, keepdim=True) <= self.above

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robustbench_cli.config.catalogue import typed
-from robustbench_cli.core.registry import Spec, radius
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.papers.paper import Data, Meaning, Network, Published, defense_specs, ratio
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs.records import Run, data_name
@@ -146,7 +147,7 @@ def _source(meaning: Meaning, each: MeasuredAccuracy) -> list[SettingDifference]
 
 def certified_ball(cell: Published) -> str:
     """Where a number is certified, as columns name it."""
-    return f"{cell.norm}={radius(cell.epsilon or 0)}"
+    return f"{cell.norm}={format_eps(cell.epsilon or 0)}"
 
 
 def _params(
@@ -189,7 +190,7 @@ def _unequal(pairs: Sequence[tuple[str, Any, Any]]) -> list[SettingDifference]:
 
 
 def _size(value: object) -> str:
-    return radius(value) if isinstance(value, float) else typed(value)
+    return format_eps(value) if isinstance(value, float) else typed(value)
 
 
 def _data(data: Data, trained: Run, run: Run) -> list[SettingDifference] | None:

@@ -7,7 +7,8 @@ from itertools import groupby
 
 from robustbench_cli.config import catalogue, presets
 from robustbench_cli.config.catalogue import Item
-from robustbench_cli.core.registry import Spec, radius
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.papers.paper import Meaning, Published
 from robustbench_cli.runs.records import Run
 
@@ -112,7 +113,7 @@ def training_command(cell: Published, meaning: Meaning, known: Known) -> str:
 def _threat(norm: str, eps: float | None, usual: Mapping[str, object]) -> list[str]:
     """The norm and the radius, as far as they are stated and not the usual ones."""
     words = ["--norm", norm] if norm not in ("", usual["norm"]) else []
-    return words + ([] if eps in (None, usual["eps"]) else ["--eps", radius(eps or 0)])
+    return words + ([] if eps in (None, usual["eps"]) else ["--eps", format_eps(eps or 0)])
 
 
 def _attack(spec: Spec, known: Known) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robustbench_cli.config.catalogue import typed
-from robustbench_cli.core.registry import radius
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs.records import Outcome, Run, Within
 
 CLEAN, WORST = "clean", "worst"
@@ -75,7 +75,7 @@ def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, TableC
     taken, result = {*TAKEN}, {}
     for (key, seen), attack in zip(found.items(), labels([*found.values()], trained), strict=True):
         at = _at(seen[0], seen[2])
-        name = f"{attack}@{at[0]}={radius(at[1])}" if at else attack
+        name = f"{attack}@{at[0]}={format_eps(at[1])}" if at else attack
         # Whatever a suite calls its attacks: two never share a column.
         while {name, f"{name} dist"} & taken:
             name += "'"
@@ -100,7 +100,7 @@ def proven(run: Run) -> dict[str, int]:
 
 def ball_label(within: Within) -> str:
     """``L2=0.25`` or ``Linf=2/255``."""
-    return f"{within.norm}={radius(within.eps)}"
+    return f"{within.norm}={format_eps(within.eps)}"
 
 
 def _certified(done: Sequence[Run], taken: set[str]) -> dict[str, TableColumn]:

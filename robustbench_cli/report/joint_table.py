@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_cli.core.registry import limits
+from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import join_label, odd
 from robustbench_cli.report.robustness_table import comparison_key
@@ -46,7 +46,7 @@ class JointTable:
         of = ", ".join(about["runs"])
         views = f" under {', '.join(about['transforms'])}" if len(about["transforms"]) > 1 else ""
         groups = f", {about['images']} images at a time" if about["images"] > 1 else ""
-        threat = limits(about["norm"], about["eps"])
+        threat = format_threat(about["norm"], about["eps"])
         return f"{of}{views}{groups}: {about['dataset']}, {threat}, n {about['n']}"
 
 

@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import limits
+from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import (
     CLEAN,
@@ -252,7 +252,7 @@ def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
     limited = {"norm": norm, "eps": eps} | ({"mask": mask} if mask else {})
     return {
         **{key: Fact(name, {key: name}, name) for key, name in names.items()},
-        "eps": Fact(limits(**limited), limited, (norm, eps, mask)),
+        "eps": Fact(format_threat(**limited), limited, (norm, eps, mask)),
         **{key: Fact(str(count), {key: count}, -count) for key, count in counts.items()},
     }
 

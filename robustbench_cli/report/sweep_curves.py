@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from robustbench_cli.core.registry import limits
+from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report.columns import CLEAN, LAST, swept
 from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.statistics import Cell
@@ -48,7 +48,7 @@ class SweepPanel:
     @property
     def title(self) -> str:
         """What all curves have in common."""
-        plain = self.norm if self.eps is None else limits(self.norm, self.eps)
+        plain = self.norm if self.eps is None else format_threat(self.norm, self.eps)
         threat = f"{plain}, mask {self.mask}" if self.mask else plain
         return f"{self.dataset}, {threat}, n {self.n}"
 

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_cli.core.registry import limits
+from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import CLEAN, key_of, labels, odd, source, swept
 from robustbench_cli.report.robustness_table import comparison_key, count, finished, right
@@ -36,7 +36,7 @@ class Matrix:
     def title(self) -> str:
         """What all numbers have in common."""
         about = self.about
-        threat = limits(about["norm"], about["eps"], about.get("mask", ""))
+        threat = format_threat(about["norm"], about["eps"], about.get("mask", ""))
         return f"{self.attack}: {about['dataset']}, {threat}, n {about['n']}"
 
 

@@ -10,7 +10,7 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import ALONE, Shard
 from robustbench_cli.evaluation.stages import attack_batch
-from robustbench_cli.masks import Sight
+from robustbench_cli.masks import MaskContext
 from robustbench_cli.models import Classifier
 
 PROBE = PGD(steps=10, step=0.25)
@@ -41,8 +41,8 @@ def accuracies(
             with torch.no_grad():
                 clean = model(x).argmax(1) == y
             noise = Noise(seed, rows[clean], "measure")
-            sight = Sight(model=model, x=x[clean], y=y[clean])
-            bound = masks.bind_to_images(threat, sight)
+            context = MaskContext(model=model, x=x[clean], y=y[clean])
+            bound = masks.bind_to_images(threat, context)
             attacked = attack_batch(model, x[clean], y[clean], PROBE, bound, noise)
             right += torch.stack([clean.sum(), (~attacked.broken).sum().to(clean.device)])
     model.low_precision = low_precision

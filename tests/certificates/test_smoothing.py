@@ -26,35 +26,35 @@ def certified(smoothing, *examples):
 
 def test_unanimous_votes_give_the_published_figures():
     smoothing = Smoothing()
-    assert smoothing.lowest(np.array(10_000)) == pytest.approx(0.999309, abs=5e-7)
-    assert smoothing.furthest == pytest.approx(0.79964, abs=5e-6)
+    assert smoothing.lower_bound(np.array(10_000)) == pytest.approx(0.999309, abs=5e-7)
+    assert smoothing.max_radius == pytest.approx(0.79964, abs=5e-6)
     (radius,) = certified(smoothing, [[100, 0], [10_000, 0]]).radius
-    assert radius == smoothing.furthest
+    assert radius == smoothing.max_radius
 
 
 @pytest.mark.parametrize("k", [1, 2, 37, 99, 100])
 def test_the_bound_is_where_so_many_votes_become_unlikely(k):
     smoothing = Smoothing(n=100, alpha=0.01)
-    bound = float(smoothing.lowest(np.array(k)))
+    bound = float(smoothing.lower_bound(np.array(k)))
     assert at_least(k, 100, bound) == pytest.approx(0.01, rel=1e-6)
 
 
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.77, 0.94])
 def test_the_bound_is_above_the_truth_in_a_share_alpha_of_all_cases_at_most(p):
     smoothing = Smoothing(n=60, alpha=0.05)
-    too_high = smoothing.lowest(np.arange(61)) > p
+    too_high = smoothing.lower_bound(np.arange(61)) > p
     pmf = np.array([comb(60, k) * p**k * (1 - p) ** (60 - k) for k in range(61)])
     assert 0 < pmf[too_high].sum() <= 0.05
 
 
 def test_no_votes_prove_nothing():
-    assert Smoothing().lowest(np.array(0)) == 0
+    assert Smoothing().lower_bound(np.array(0)) == 0
 
 
 def test_the_radius_is_sigma_times_the_quantile_of_the_bound():
     smoothing = Smoothing(sigma=0.5, n=100, alpha=0.01)
     found = certified(smoothing, [[0, 9, 1], [3, 90, 7]])
-    bound = float(smoothing.lowest(np.array(90)))
+    bound = float(smoothing.lower_bound(np.array(90)))
     assert found.certified.tolist() == [1]
     assert found.radius[0] == pytest.approx(0.5 * NormalDist().inv_cdf(bound), rel=1e-9)
 

@@ -168,7 +168,7 @@ def test_the_evaluation_s_own_ball_is_reported_in_any_norm(tmp_path, net):
 def test_a_radius_that_no_votes_can_prove_is_said(tmp_path, net):
     found, _ = certified(tmp_path, net, config(SHORT, n=2, threat={"eps": 0.15}))
     (note,) = (note for note in found.notes if SHORT in note)
-    furthest = Smoothing(n=400, alpha=0.01).furthest
+    furthest = Smoothing(n=400, alpha=0.01).max_radius
     assert f"no more than L2 {furthest:.4f}" in note
     assert "Linf 0.15, which needs L2 1.2000" in note
     few, _ = certified(tmp_path, net, config("smoothing:n=5", n=2))

@@ -6,8 +6,8 @@ import torch
 from robustbench_cli.config.schema import validated
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
-from robustbench_cli.core.registry import radius
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.core.threat_text import format_eps
 
 NORMS = ["Linf", "L2", "L1"]
 
@@ -170,7 +170,7 @@ def test_fractions_are_read_and_others_named():
 
 
 def test_a_radius_is_shown_as_it_was_meant():
-    assert [radius(e) for e in (8 / 255, 0.031, 0.3, 128 / 255)] == [
+    assert [format_eps(e) for e in (8 / 255, 0.031, 0.3, 128 / 255)] == [
         "8/255",
         "0.031",
         "0.3",

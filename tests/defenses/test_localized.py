@@ -17,7 +17,7 @@ from robustbench_cli.data.bank import Bank
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe, parse
 from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.defenses.pgd_at import PGDAT
-from robustbench_cli.masks import Sight, bind_to_images
+from robustbench_cli.masks import MaskContext, bind_to_images
 from robustbench_cli.models import Shape
 
 ATTACKING = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Adversarial)]
@@ -72,7 +72,7 @@ def test_every_inner_attack_keeps_to_the_mask(name, step):
     auxiliaries = dict(Recipe(objective).auxiliaries(setting).items()) if name == "free-at" else {}
     for carried in auxiliaries.values():
         carried.delta.normal_()  # what an earlier batch left anywhere
-    threat = bind_to_images(step.threat, Sight(model=step.model, x=step.x, y=step.y))
+    threat = bind_to_images(step.threat, MaskContext(model=step.model, x=step.x, y=step.y))
     adv = objective.crafted(replace(step, threat=threat, auxiliaries=auxiliaries))["adv"]
     assert torch.equal(middle(adv.detach()), middle(step.x))
     assert not torch.equal(adv, step.x)
@@ -138,7 +138,7 @@ def test_localized_is_half_clean_half_attacked_in_the_background(model, batch):
 
 
 def test_localized_keeps_to_both_masks_where_the_threat_has_one_too(step):
-    dark = bind_to_images(step.threat, Sight(model=step.model, x=step.x, y=step.y))
+    dark = bind_to_images(step.threat, MaskContext(model=step.model, x=step.x, y=step.y))
     objective = DEFENSES.build(Spec("localized", {"mask": "threshold:above=0.5"}))
     adv = objective.perturb(replace(step, threat=dark))
     changed = adv != step.x

@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.detectors import DETECTORS, Seen
+from robustbench_cli.detectors import DETECTORS, ModelOutputs
 from robustbench_cli.evaluation.detect import auroc
 
 CENTERS = torch.tensor([[4.0, 0.0], [-4.0, 0.0], [0.0, 6.0]])
@@ -29,7 +29,7 @@ def toy(count=600, seed=0):
 
 
 def answered(features):
-    return Seen(features, -torch.cdist(features, CENTERS).square() / 2)
+    return ModelOutputs(features, -torch.cdist(features, CENTERS).square() / 2)
 
 
 @pytest.fixture(params=["gaussian", "gaussian:score=posterior", "knn", "knn3", "softmax"])
@@ -44,7 +44,7 @@ def test_suspicion_is_a_finite_number_for_each_answer_by_itself(detector):
     found = detector.suspicion(seen, known)
     assert found.shape == (600,)
     assert found.isfinite().all()
-    part = detector.suspicion(Seen(seen.features[7:20], seen.logits[7:20]), known)
+    part = detector.suspicion(ModelOutputs(seen.features[7:20], seen.logits[7:20]), known)
     torch.testing.assert_close(part, found[7:20])
 
 
@@ -55,7 +55,7 @@ def test_errors_between_the_classes_are_told_from_right_answers(detector):
     between = (CENTERS[[0, 1, 2]] + CENTERS[[1, 2, 0]]) / 2
     moved = answered(between.repeat(20, 1) + 0.2 * torch.randn(60, 2))
     suspicion = torch.cat([detector.suspicion(each, known) for each in (seen, moved)])
-    wrong = torch.cat([seen.answer != y, torch.ones(60, dtype=torch.bool)])
+    wrong = torch.cat([seen.prediction != y, torch.ones(60, dtype=torch.bool)])
     least = 0.75 if DETECTORS.name_of(detector) == "knn" else 0.95  # few numbers, many ties
     assert auroc(suspicion.numpy(), wrong.numpy()) > least
 
@@ -92,7 +92,7 @@ def test_the_density_is_that_of_the_textbook():
 def test_shares_of_classes_count_in_the_posterior():
     seen, y = toy(count=90)
     keep = torch.cat([(y == 0).nonzero()[:4, 0], (y != 0).nonzero()[:, 0]])
-    part, labels = Seen(*(each[keep] for each in seen)), y[keep]
+    part, labels = ModelOutputs(*(each[keep] for each in seen)), y[keep]
     known = built("gaussian").fit(part, labels)
     torch.testing.assert_close(known["log_shares"].exp(), torch.tensor([4.0, 30, 30]).double() / 64)
 
@@ -101,16 +101,16 @@ def test_a_class_without_images_and_features_that_never_vary_do_no_harm():
     seen, y = toy(count=90)
     features = torch.cat([seen.features, torch.zeros(90, 3)], 1)
     some = y != 1
-    part = Seen(features[some], seen.logits[some])
+    part = ModelOutputs(features[some], seen.logits[some])
     for text in ("gaussian", "gaussian:score=posterior"):
         fitted = built(text)
-        found = fitted.suspicion(Seen(features, seen.logits), fitted.fit(part, y[some]))
+        found = fitted.suspicion(ModelOutputs(features, seen.logits), fitted.fit(part, y[some]))
         assert found.isfinite().all()
     # Nothing is near the class that was never seen: not even the origin, where its mean would be.
     density = built("gaussian")
     known = density.fit(part, y[some])
-    origin = Seen(torch.zeros(1, 5), torch.zeros(1, 3))
-    theirs = density.suspicion(Seen(features[y == 0], seen.logits[y == 0]), known)
+    origin = ModelOutputs(torch.zeros(1, 5), torch.zeros(1, 3))
+    theirs = density.suspicion(ModelOutputs(features[y == 0], seen.logits[y == 0]), known)
     assert density.suspicion(origin, known) > theirs.max()
 
 
@@ -122,7 +122,9 @@ def test_neighbours_are_counted_one_by_one():
     for i in range(0, 90, 13):
         alike = F.cosine_similarity(seen.features[i : i + 1], seen.features)
         nearest = y[alike.argsort(descending=True)[:7]]
-        assert found[i].item() == pytest.approx((nearest != seen.answer[i]).double().mean().item())
+        assert found[i].item() == pytest.approx(
+            (nearest != seen.prediction[i]).double().mean().item()
+        )
 
 
 def test_more_neighbours_than_images_are_all_of_them():
@@ -133,10 +135,10 @@ def test_more_neighbours_than_images_are_all_of_them():
 
 def test_softmax_has_the_order_of_the_largest_share_and_never_saturates():
     logits = torch.randn(50, 4) * 3
-    found = built("softmax").suspicion(Seen(logits, logits), {})
+    found = built("softmax").suspicion(ModelOutputs(logits, logits), {})
     assert torch.equal(found.argsort(), logits.double().softmax(1).amax(1).argsort(descending=True))
     sure = torch.tensor([[100.0, 0.0, 0.0], [200.0, 0.0, 0.0]])
-    first, second = built("softmax").suspicion(Seen(sure, sure), {}).tolist()
+    first, second = built("softmax").suspicion(ModelOutputs(sure, sure), {}).tolist()
     assert first > second  # both shares are one in float64
 
 

@@ -39,5 +39,5 @@ def test_detectors_see_logits_and_what_the_last_layer_reads(model, batch):
     found = seen(model, Tensors(x, y), batch=4)
     torch.testing.assert_close(found.logits, model(x))
     torch.testing.assert_close(found.features, model.features(x))
-    assert torch.equal(found.answer, model(x).argmax(1))
+    assert torch.equal(found.prediction, model(x).argmax(1))
     assert not found.features.requires_grad

@@ -9,7 +9,7 @@ from robustbench_cli import masks
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.masks import MASKS, Sight, bind_to_images, canonical
+from robustbench_cli.masks import MASKS, MaskContext, bind_to_images, canonical
 
 
 class Linear(nn.Module):
@@ -27,7 +27,7 @@ class Linear(nn.Module):
 def free(text, x, model=None, y=None, ids=None):
     y = torch.zeros(len(x), dtype=torch.long) if y is None else y
     found = MASKS.build(Spec.parse(text)).free(
-        Sight(model=model or nn.Identity(), x=x, y=y, ids=ids)
+        MaskContext(model=model or nn.Identity(), x=x, y=y, ids=ids)
     )
     assert found.dtype == torch.bool
     assert found.shape[0] == len(x)
@@ -179,10 +179,10 @@ def test_records_keep_every_parameter():
 
 
 def test_a_threat_without_a_mask_stays_itself_and_two_masks_both_hold():
-    sight = Sight(model=nn.Identity(), x=torch.rand(2, 1, 4, 4), y=torch.zeros(2).long())
+    context = MaskContext(model=nn.Identity(), x=torch.rand(2, 1, 4, 4), y=torch.zeros(2).long())
     plain = Threat("Linf", 0.1)
-    assert bind_to_images(plain, sight) is plain
-    framed = bind_to_images(Threat("Linf", 0.1, "border:width=1"), sight)
-    both = masks.bind_to_images(Threat("Linf", 0.1, "box:share=0.5"), sight).bound(framed.free)
+    assert bind_to_images(plain, context) is plain
+    framed = bind_to_images(Threat("Linf", 0.1, "border:width=1"), context)
+    both = masks.bind_to_images(Threat("Linf", 0.1, "box:share=0.5"), context).bound(framed.free)
     assert not both.free.any()
     assert str(framed) == "Linf 0.1, mask border:width=1"

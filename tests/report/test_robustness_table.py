@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import radius
+from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.columns import source
 from robustbench_cli.report.robustness_table import rows
 from robustbench_cli.report.statistics import wilson
@@ -53,7 +53,7 @@ def test_wilson_is_exact_at_both_ends():
     ],
 )
 def test_a_radius_is_written_as_it_was_meant(eps, text):
-    assert radius(eps) == text
+    assert format_eps(eps) == text
 
 
 def test_seeds_are_joined_as_mean_and_sample_deviation(trained, evaluated):
