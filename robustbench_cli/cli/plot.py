@@ -13,7 +13,7 @@ from robustbench_cli.cli import completion, options
 from robustbench_cli.core.errors import UserError
 
 if TYPE_CHECKING:
-    from robustbench_cli.figures import Told
+    from robustbench_cli.figures import Feedback
 
 _KEPT = "runs that are measured are kept; the same command goes on with the others."
 
@@ -68,16 +68,16 @@ def plot_command(
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"--out {str(file)!r}: {str(file.parent)!r} is no folder to write to")
     _style.needed()  # before hours are spent on numbers
-    with _told(quiet) as told, options.interruptible(_KEPT):
+    with _feedback(quiet) as feedback, options.interruptible(_KEPT):
         material = Material(
             names=tuple(runs or ()),
             results=results,
             data_dir=data_dir,
             device=device,
             numbers=file.with_suffix(".json"),
-            told=told,
+            feedback=feedback,
         )
-        paint = figure.prepared(material)
+        paint = figure.prepare(material)
     try:
         _style.save_figure(paint, file)
     except OSError as error:
@@ -86,19 +86,19 @@ def plot_command(
 
 
 @contextmanager
-def _told(quiet: bool) -> "Iterator[Told]":
+def _feedback(quiet: bool) -> "Iterator[Feedback]":
     """Notes as lines and, on a terminal, a bar for each run that is measured."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress, TaskID
 
-    from robustbench_cli.figures import Told
+    from robustbench_cli.figures import Feedback
 
     console = Console(stderr=True)
     if quiet:
-        yield Told()
+        yield Feedback()
     elif not console.is_terminal:
-        yield Told(note=partial(typer.echo, err=True))
+        yield Feedback(note=partial(typer.echo, err=True))
     else:
         tasks: dict[str, TaskID] = {}
         with Progress(console=console) as bars:
@@ -108,4 +108,4 @@ def _told(quiet: bool) -> "Iterator[Told]":
                     tasks[label] = bars.add_task(escape(label), total=of)
                 bars.update(tasks[label], completed=done)
 
-            yield Told(note=lambda text: console.print(escape(text)), progress=progress)
+            yield Feedback(note=lambda text: console.print(escape(text)), progress=progress)

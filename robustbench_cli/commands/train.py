@@ -216,13 +216,13 @@ def _pool(
     else:
         found = renumbered(found, train.classes)
     pool = Pool(data=found.to(where), share=config.train.extra_share, first=len(train))
-    if pool.alone and not labelled and config.train.extra_labels == "none":
+    if pool.replaces_data and not labelled and config.train.extra_labels == "none":
         raise UserError(
             "train.extra_share=1 with train.extra_labels=none leaves no label to learn from: name "
             "a --labeller, or train.extra_labels=own"
         )
     # A share that rounds to all or nothing is refused before there is a folder.
-    pool.room(config.train.batch_size)
+    pool.labelled_per_batch(config.train.batch_size)
     return pool
 
 

@@ -33,17 +33,17 @@ class Pool:
     """Id of the pool's first example for random numbers: one above the last labelled id."""
 
     @property
-    def alone(self) -> bool:
+    def replaces_data(self) -> bool:
         """True if the pool replaces the labelled set, whose images are then not used."""
         return self.share == 1
 
-    def room(self, batch_size: int) -> int:
+    def labelled_per_batch(self, batch_size: int) -> int:
         """Return the number of labelled examples in a batch.
 
         Raises:
             UserError: the share rounds to all or none of the batch without being 1 or 0.
         """
-        if self.alone:
+        if self.replaces_data:
             return 0
         extra = round(self.share * batch_size)
         if not 0 < extra < batch_size:

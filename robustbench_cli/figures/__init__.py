@@ -29,7 +29,7 @@ def _nothing(*_: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Feedback:
     """Messages for the user while a figure is prepared; by default there are none."""
 
     note: Callable[[str], None] = _nothing
@@ -49,7 +49,7 @@ class Material:
     device: str = "auto"
     numbers: Path
     """File in which measured numbers are kept."""
-    told: Told = Told()
+    feedback: Feedback = Feedback()
 
     def runs(self) -> dict[Path, Run]:
         """Return the named runs by folder.
@@ -102,7 +102,7 @@ class Figure(ABC):
     """A kind of figure with its parameters."""
 
     @abstractmethod
-    def prepared(self, material: Material) -> Painter:
+    def prepare(self, material: Material) -> Painter:
         """Collect the numbers and return the function that draws them.
 
         Raises:

@@ -69,7 +69,7 @@ class MeasuredFigure(Figure):
             names: the legend's name of each run.
         """
 
-    def prepared(self, material: Material) -> Painter:
+    def prepare(self, material: Material) -> Painter:
         runs = material.trained()
         about = self._common_setting(list(runs.values()))
         head = {"figure": FIGURES.describe(self), **about, "advbench": __version__}
@@ -128,7 +128,7 @@ class MeasuredFigure(Figure):
             data_dir=material.data_dir,
             device=where,
             threat=threat,
-            done=partial(material.told.progress, run.id),
+            done=partial(material.feedback.progress, run.id),
         )
 
 

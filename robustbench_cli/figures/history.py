@@ -75,7 +75,7 @@ class History(Figure):
     train.validation=N``; test images, as in the paper, with ``--set train.select=oracle``.
     """
 
-    def prepared(self, material: Material) -> Painter:
+    def prepare(self, material: Material) -> Painter:
         runs = list(material.trained().values())
         settings = [setting_label(run) for run in runs]
         same = len(set(settings)) == 1
@@ -83,7 +83,7 @@ class History(Figure):
         for run, name, where in zip(runs, legend_names(runs), settings, strict=True):
             tracks.append(track(run, name if same else f"{name} ({where})"))
             if tracks[-1].on == "train":
-                material.told.note(
+                material.feedback.note(
                     f"run {run.id!r} measured no held-out images: only its training curves are "
                     "drawn (advbench train ... --set train.validation=1000 holds some out, "
                     "--set train.select=oracle measures the test set)"

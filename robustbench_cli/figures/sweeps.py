@@ -26,7 +26,7 @@ class Sweep(Figure):
     over: ClassVar[str]
     """The swept quantity: ``eps`` or ``steps``."""
 
-    def prepared(self, material: Material) -> Painter:
+    def prepare(self, material: Material) -> Painter:
         recorded = material.recorded()
         # Training runs are kept: they give the names of evaluations and group them by seed.
         kept = [run for run in recorded.runs if run.kind != "eval" or recorded.selects(run)]
@@ -36,7 +36,7 @@ class Sweep(Figure):
         shown = [run for run in finished(kept) if swept(run) == self.over]
         for run in recorded.named:
             if run.id not in {name for each in shown for name in (each.id, each.parent)}:
-                material.told.note(self._lacking(run))
+                material.feedback.note(self._lacking(run))
         return partial(paint_sweeps, found)
 
     def _lacking(self, *named: Run) -> str:

@@ -33,7 +33,7 @@ class TradeOff(Figure):
     """Column of the report, e.g. pgd20; empty: worst where all rows met the same attacks, else the
     strongest attack that all of them met."""
 
-    def prepared(self, material: Material) -> Painter:
+    def prepare(self, material: Material) -> Painter:
         found = _rows(material)
         known = {name for row in found for name in _measured(row)} - {CLEAN}
         if self.attack and self.attack not in known:
@@ -54,7 +54,7 @@ class TradeOff(Figure):
         if not panels:
             raise UserError(notes[0])
         for note in notes:
-            material.told.note(note)
+            material.feedback.note(note)
         return partial(paint_tradeoff, panels)
 
 
@@ -81,7 +81,7 @@ def _rows(material: Material) -> list[TableRow]:
         nothing = f"no finished evaluation in {str(material.results)!r}; make one: "
         raise UserError(lacking[0] if lacking else f"{nothing}advbench eval --attack pgd20")
     for note in lacking:
-        material.told.note(note)
+        material.feedback.note(note)
     return found
 
 

@@ -82,7 +82,7 @@ class Trainer:
     """Which of the processes this is: all make the same updates, each from its own rows."""
 
     def __post_init__(self) -> None:
-        self.bank = Bank(self.pool.data if self.pool and self.pool.alone else self.data)
+        self.bank = Bank(self.pool.data if self.pool and self.pool.replaces_data else self.data)
 
     def agree(self) -> None:
         """Give all processes the weights of the first one."""
@@ -150,9 +150,13 @@ class Trainer:
         order = torch.randperm(
             len(self.data), generator=stream_generator(self.seed, "order", epoch)
         )
-        if self.pool and self.pool.alone:  # as many batches as the data fill, all from the pool
+        if (
+            self.pool and self.pool.replaces_data
+        ):  # as many batches as the data fill, all from the pool
             return [order[:0] for _ in torch.split(order, size)]
-        batches = list(torch.split(order, self.pool.room(size) if self.pool else size))
+        batches = list(
+            torch.split(order, self.pool.labelled_per_batch(size) if self.pool else size)
+        )
         # A single leftover image has no batch statistics, unless a pool fills its batch up.
         return batches[:-1] if len(batches[-1]) == 1 and not self.pool else batches
 
@@ -167,7 +171,7 @@ class Trainer:
             ids = torch.cat([rows, self.pool.first + drawn])
             x = torch.cat([x, self.pool.data.images(drawn)])
             y = torch.cat([y, self.pool.data.y[drawn]])
-            extra = None if self.pool.alone else ids >= self.pool.first
+            extra = None if self.pool.replaces_data else ids >= self.pool.first
         noise = Noise(self.seed, ids, f"epoch {epoch}")
         return Step(
             model=self.model,

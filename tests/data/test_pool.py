@@ -20,13 +20,13 @@ def named(*classes):
     [(0.5, 128, 64), (0.25, 10, 8), (0.9, 7, 1), (0.07, 8, 7), (1.0, 8, 0)],
 )
 def test_the_labelled_examples_fill_the_rest_of_a_batch(share, size, room):
-    assert Pool(data=named(*ANIMALS), share=share, first=0).room(size) == room
+    assert Pool(data=named(*ANIMALS), share=share, first=0).labelled_per_batch(size) == room
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.06, 8), (0.94, 8), (0.001, 128)])
 def test_a_share_that_rounds_to_all_or_nothing_is_refused(share, size):
     with pytest.raises(UserError, match="at least one of each is needed"):
-        Pool(data=named(*ANIMALS), share=share, first=0).room(size)
+        Pool(data=named(*ANIMALS), share=share, first=0).labelled_per_batch(size)
 
 
 @pytest.mark.parametrize(

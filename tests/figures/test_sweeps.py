@@ -3,7 +3,7 @@
 import pytest
 
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.figures import FIGURES, Material, Told
+from robustbench_cli.figures import FIGURES, Feedback, Material
 
 PGD = {"name": "pgd", "last_iterate": False}
 LINF = {"norm": "Linf", "eps": 8 / 255}
@@ -15,9 +15,11 @@ def curves(tmp_path):
 
     def read(kind, *names):
         notes = []
-        told = Told(note=notes.append)
-        material = Material(names=names, results=tmp_path, numbers=tmp_path / "none", told=told)
-        paint = FIGURES.build(Spec(kind)).prepared(material)
+        feedback = Feedback(note=notes.append)
+        material = Material(
+            names=names, results=tmp_path, numbers=tmp_path / "none", feedback=feedback
+        )
+        paint = FIGURES.build(Spec(kind)).prepare(material)
         return [curve.model for panel in paint.args[0] for curve in panel.curves], notes
 
     return read

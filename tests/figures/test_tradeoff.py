@@ -8,7 +8,7 @@ import pytest
 
 from robustbench_cli.cli import main
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.figures import FIGURES, Material, Told, _style
+from robustbench_cli.figures import FIGURES, Feedback, Material, _style
 from robustbench_cli.figures._scatter import paint_tradeoff
 from robustbench_cli.report.columns import WORST
 from robustbench_cli.runs.records import Checkpoint
@@ -36,9 +36,11 @@ def draw(kept, tmp_path):
     def read(*runs, kind="tradeoff", names=(), results=tmp_path):
         kept(tmp_path, *runs)
         notes = []
-        told = Told(note=notes.append)
-        material = Material(names=names, results=results, numbers=tmp_path / "none", told=told)
-        return FIGURES.build(Spec.parse(kind)).prepared(material).args[0], notes
+        feedback = Feedback(note=notes.append)
+        material = Material(
+            names=names, results=results, numbers=tmp_path / "none", feedback=feedback
+        )
+        return FIGURES.build(Spec.parse(kind)).prepare(material).args[0], notes
 
     return read
 
