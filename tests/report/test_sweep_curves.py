@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.figures._sweep_plot import CROWD, _looks, draw
+from robustbench_cli.figures._sweep_plot import MAX_LINES, _line_styles, draw
 from robustbench_cli.report.sweep_curves import CurvePoint, SweepCurve, SweepPanel, panels
 
 PGD20 = {"name": "pgd", "steps": 20, "last_iterate": False}
@@ -204,7 +204,7 @@ def test_ticks_that_would_overlap_are_left_out(drawn):
 
 
 def test_many_lines_get_a_panel_for_each_attack(drawn):
-    models = [f"model{i}" for i in range(CROWD)]
+    models = [f"model{i}" for i in range(MAX_LINES)]
     texts = drawn(panel(models, ["pgd20", "fgsm"]))
     assert {"pgd20: mnist, Linf, n 100", "fgsm: mnist, Linf, n 100"} < set(texts)
     assert [text for text in texts if text.startswith("model")] == models
@@ -213,7 +213,7 @@ def test_many_lines_get_a_panel_for_each_attack(drawn):
 def test_every_line_has_a_look_of_its_own():
     for models, attacks in ((20, 1), (1, 20), (7, 5)):
         many = panel([f"m{i}" for i in range(models)], [f"a{i}" for i in range(attacks)])
-        looks = _looks(many.curves)
+        looks = _line_styles(many.curves)
         assert len(set(looks.values())) == len(looks) == models * attacks
 
 
