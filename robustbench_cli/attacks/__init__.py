@@ -1,9 +1,10 @@
-"""Attacks: one file each, found by name.
+"""Attacks: one file each, found by its registered name.
 
-An attack is a frozen dataclass of hyper-parameters that says where to begin and, shown what the
-model answered, where to look next.  It knows its examples only as rows of tensors: which rows are
-side by side, in what precision the model runs, when an example is done, and what is resumed
-belongs to ``engine``.  It proposes; the engine judges.
+An attack is a frozen dataclass of hyper-parameters.  It says where to begin (``begin``), which loss
+to follow (``loss``) and, given what the model answered, the next images (``move``).  It knows its
+examples only as rows of tensors: which examples share a batch, in what precision the model runs,
+when an example is done, and how a run is resumed is the business of ``evaluation``.  An attack
+proposes images; the verifier of the evaluation decides.
 """
 
 from abc import ABC, abstractmethod
@@ -44,36 +45,39 @@ __all__ = [
 
 
 class Stage(NamedTuple):
-    """One lane of one member of an attack."""
+    """One restart, or one target class, of one member of an attack."""
 
     member: str
+    """The name under which records count what the member broke."""
     attack: "Attack"
     restart_or_target: int
+    """Counted from 0."""
 
     @property
     def key(self) -> str:
-        """What its noise is keyed by: not the label, so that pgd100 begins where pgd20 does."""
+        """The key of its random numbers: the registered name, so pgd100 begins as pgd20 does."""
         return ATTACKS.name_of(self.attack)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """Hyper-parameters: an ``IterativeAttack``, an ``ExternalAttack``, or members that are such."""
+    """Hyper-parameters of an ``IterativeAttack``, an ``ExternalAttack``, or a series of them."""
 
     min_classes: ClassVar[int] = 2
-    """How many classes its losses need; fewer is refused before anything runs."""
+    """The number of classes that its loss needs, whatever its parameters."""
     norms: ClassVar[tuple[str, ...]] = ("Linf", "L2", "L1")
-    """The threats it can work under; any other is refused."""
+    """The norms of the threats that it can work under, whatever its parameters."""
     access: ClassVar[Access] = "gradient"
+    """The knowledge of the model that it uses."""
 
     @property
     def needs(self) -> int:
-        """How many classes there must be."""
+        """The number of classes that there must be; fewer are refused before anything runs."""
         return self.min_classes
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The norms it can be asked for."""
+        """The norms of the threats that it can work under; others are refused."""
         return self.norms
 
     @property
@@ -83,61 +87,75 @@ class Attack:
 
     @property
     def maskable(self) -> bool:
-        """Whether the engine can keep it to the pixels that a mask leaves free."""
+        """Whether a mask can be imposed on it from outside, pixel by pixel."""
         return True
 
     @property
     def draws(self) -> int:
-        """Passes that are averaged for one look (expectation over transformation)."""
+        """The number of passes averaged per step (expectation over transformation)."""
         return 1
 
     @property
     def probes(self) -> int:
-        """Images per example that are classified beside the iterate."""
+        """The number of images per example that are classified beside the iterate."""
         return 0
 
     def members(self, threat: Threat) -> Mapping[str, "Attack"]:
-        """The attacks it consists of, by the name under which records count what each broke."""
+        """Return the attacks it consists of, by the name under which records count each."""
         return {ATTACKS.name_of(self): self}
 
     def restarts_or_targets(self, classes: int) -> int:
-        """How often it is begun anew, each time on what is still standing."""
+        """Return how often it begins again, each time on the examples that still stand."""
         return 1
 
     def stages(self, threat: Threat, classes: int) -> list[Stage]:
-        """Every lane of every member, in the order in which they are run."""
+        """Return every restart or target of every member, in the order in which they run."""
         return [
-            Stage(name, member, lane)
+            Stage(name, member, restart_or_target)
             for name, member in self.members(threat).items()
-            for lane in range(member.restarts_or_targets(classes))
+            for restart_or_target in range(member.restarts_or_targets(classes))
         ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeAttack(Attack, ABC):
-    """An attack that proposes image after image; the engine looks at them for it."""
+    """An attack that proposes one image per example after the other; it never calls the model.
+
+    For each example in turn: ``begin``, then per step a pass of the model over ``seen``, ``loss``
+    and its gradient, and ``move``, until ``over``.
+    """
 
     taps: ClassVar[bool] = False
-    """Whether its loss reads the features in front of the last layer."""
+    """Whether its loss reads the features that the last layer reads."""
     leaves_ball: ClassVar[bool] = False
-    """Whether its iterates leave the ball, so that a success must be checked for its distance."""
+    """Whether its iterates may leave the ball, so that the distance of a success is checked."""
 
     @abstractmethod
     def begin(self, task: Task) -> State:
-        """Where to look first."""
+        """Return the state before the first pass; ``x`` (B, C, H, W) in [0, 1] is classified."""
 
     def seen(self, x: Tensor, state: State, task: Task, step_index: Tensor) -> Tensor:
-        """The image as the model is shown it where a gradient is taken (input diversity)."""
+        """Return the images to classify instead of ``x``, where input diversity changes them.
+
+        The gradient is still that with respect to ``x``.
+
+        Args:
+            x: the iterates (B, C, H, W), with a gradient.
+            step_index: the number of passes before this one (B, int64).
+        """
         return x
 
     def wanted(self, task: Task) -> Tensor:
-        """The classes (B, M) whose logits' gradients ``sees = "jacobian"`` means: all of them."""
+        """Return the classes (B, M) of the logits whose gradients ``jacobian`` attacks are given.
+
+        The default is all of them.
+        """
         return torch.arange(task.clean.shape[1], device=task.y.device).expand_as(task.clean)
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
-        """Return the loss (B) whose gradient the attack follows; higher is closer to success.
+        """Return the loss (B) whose gradient the attack follows; it is to be maximised.
 
-        It is asked for by attacks whose ``access`` is ``gradient`` only.
+        Only attacks whose ``access`` is ``gradient`` have one.
 
         Args:
             out: what the model returned for ``seen``: logits (B, K) in float32 or wider and, for
@@ -152,31 +170,31 @@ class IterativeAttack(Attack, ABC):
 
     @abstractmethod
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        """Where to look next."""
+        """Return the state before the next pass: the attack's step."""
 
     @abstractmethod
     def over(self, state: State, step_index: Tensor) -> Tensor:
-        """Whether look number ``taken`` (from 0) is each example's last one, (B)."""
+        """Return whether pass number ``step_index`` (B, from 0) is each row's last (B, bool)."""
 
     def counts(self, state: State, step_index: Tensor) -> Tensor:
-        """Whether a misclassification at this look counts, (B)."""
+        """Return whether a misclassification at this pass is a success (B, bool)."""
         return torch.ones_like(step_index, dtype=torch.bool)
 
     def zero_gradient_at_start(self, state: State) -> Tensor:
-        """Whether the loss was flat where the walk began, (B): it was led by nothing from there.
+        """Return whether the loss had a zero gradient at the start (B, bool), for a warning.
 
-        Of most attacks nobody asks; AutoAttack's authors ask it of the logit ratio.
+        Most attacks do not tell; AutoAttack's authors check it for the logit ratio.
         """
         return torch.zeros(len(state["x"]), dtype=torch.bool, device=state["x"].device)
 
     def diagnostics(self, state: State) -> Tensor:
-        """What is to be known of each example at its end, (B, T); of most attacks, nothing."""
+        """Return what is to be reported of each example at its end (B, T); by default T is 0."""
         return state["x"].new_zeros(len(state["x"]), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExternalAttack(Attack, ABC):
-    """An attack that runs by itself on a batch, for codes that are not ours."""
+    """An attack of another library, which calls the model itself, batch by batch."""
 
     @property
     def maskable(self) -> bool:
@@ -184,7 +202,11 @@ class ExternalAttack(Attack, ABC):
 
     @abstractmethod
     def craft(self, model: Any, task: Task) -> Tensor:
-        """Adversarial images (B, C, H, W); where there is none, anything."""
+        """Return adversarial images (B, C, H, W); any image for examples that withstand.
+
+        Args:
+            model: images (B, C, H, W) in [0, 1] to logits (B, K).
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +237,7 @@ class Iterated(IterativeAttack):
 
     @property
     def stride(self) -> float:
-        """The step size that ``step`` stands for, as a fraction of eps."""
+        """The step size as a fraction of eps, where a value of ``step`` stands for another."""
         return self.step
 
     @property
@@ -230,7 +252,7 @@ class Iterated(IterativeAttack):
 
     @property
     def climb(self) -> Ascent:
-        """The walk itself, without what only an attack needs."""
+        """The settings of the ascent, as ``core.gradient_ascent`` takes them."""
         return Ascent(steps=self.steps, step=self.stride, start=self.start)
 
     @property
@@ -244,7 +266,10 @@ class Iterated(IterativeAttack):
         return {"x": self.climb.begin(task.x, task.threat, task.noise)}
 
     def direction(self, grad: Tensor, state: State, task: Task) -> tuple[Tensor, State]:
-        """What to follow instead of the gradient, and what to remember for the next step."""
+        """Return the direction (B, C, H, W) to climb, and what to remember for the next step.
+
+        The default is the gradient (B, C, H, W) itself.
+        """
         return grad, {}
 
     def move(self, state: State, observation: Observation, task: Task) -> State:

@@ -1,4 +1,4 @@
-"""What an attack is given and shown: its examples, its state, and the model's answers."""
+"""The arguments of an attack's methods: its examples, its state, and the model's answers."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
@@ -10,19 +10,22 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 
 State = dict[str, Tensor]
-"""What an attack remembers, one row per example; ``x`` is the image to be looked at next.
+"""What an attack remembers between two steps, one row per example.
 
-``probes`` (B, Q, C, H, W), where present, are further images that are only classified.
+``x`` (B, C, H, W) in [0, 1] is the image to be classified next.  ``probes`` (B, Q, C, H, W), where
+present, are further images that are classified without a gradient.
 """
 
 
 class Examples(Protocol):
-    """Where images come from: a data split, or tensors that a test made."""
+    """Images with labels: a data split, or tensors in memory."""
 
     @property
-    def y(self) -> Tensor: ...
+    def y(self) -> Tensor:
+        """Labels (N) int64."""
 
-    def images(self, rows: Tensor | slice) -> Tensor: ...
+    def images(self, rows: Tensor | slice) -> Tensor:
+        """Return the images (B, C, H, W) in [0, 1] at these positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +35,20 @@ class Task:
     x: Tensor
     """Clean images (B, C, H, W) in [0, 1]."""
     y: Tensor
-    """True classes (B)."""
+    """True classes (B) int64."""
     clean: Tensor
     """Logits (B, K) of the clean images, in float32."""
     threat: Threat
-    """With a mask: bound to these images."""
+    """The threat; with a mask, bound to these images."""
     noise: Noise
-    """Keyed by example, for this attack and this lane only."""
+    """Random numbers keyed by example, for this attack and this restart or target only."""
     restart_or_target: int
-    """Which of the attack's ``lanes`` this is: a restart, or the rank of a target class."""
+    """The number of the restart, or of the target class, from 0."""
     data: Examples
     """All examples of the evaluation, for attacks that look at other images."""
 
     def only(self, rows: Tensor) -> "Task":
-        """Some of the rows."""
+        """Return the task of some of the rows."""
         return replace(
             self,
             x=self.x[rows],
@@ -56,7 +59,7 @@ class Task:
         )
 
     def joined(self, other: "Task") -> "Task":
-        """These rows, then those."""
+        """Return the task of these rows, followed by those of ``other``."""
         return replace(
             self,
             x=torch.cat([self.x, other.x]),
@@ -67,33 +70,37 @@ class Task:
         )
 
     def ranked(self, rank: int) -> Tensor:
-        """The class with the ``rank``-th largest clean logit; 1 is the predicted one."""
+        """Return the classes (B) with the ``rank``-th largest clean logit; 1: the predicted one."""
         return self.clean.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
 
 
 class Output(NamedTuple):
-    """What the model made of images: logits (B, K) and, if it was asked for, features (B, F)."""
+    """The model's answer to images."""
 
     logits: Tensor
+    """(B, K), in float32 or wider."""
     features: Tensor | None
+    """(B, F): the input of the last layer; None unless the attack ``taps`` it."""
 
 
 class Observation(NamedTuple):
-    """What a pass of the model showed at ``state["x"]``; all in float32 or wider."""
+    """What a pass of the model over ``state["x"]`` gave, in float32 or wider."""
 
     logits: Tensor
     """(B, K); averaged over the draws for a randomised model."""
     loss: Tensor
-    """(B); what the gradient is of, or the margin where the attack sees logits only."""
+    """(B); the attack's loss, or the margin if its ``access`` is ``logits``."""
     grad: Tensor
-    """(B, C, H, W); for ``sees = "jacobian"`` (B, M, C, H, W), of each ``wanted`` logit."""
+    """(B, C, H, W), of the loss by ``x``; for ``access = "jacobian"`` (B, M, C, H, W), of each
+    logit that is ``wanted``."""
     probes: Tensor
     """(B, Q, K); logits of the probes."""
     features: Tensor
-    """(B, F); what the last layer reads.  Not a number, (B), unless the attack ``taps`` it."""
+    """(B, F); the input of the last layer.  NaN, (B), unless the attack ``taps`` it."""
     step_index: Tensor
-    """How many looks each example has had before this one (B, int64)."""
+    """The number of passes that each example has had before this one (B, int64)."""
 
 
 Access = Literal["gradient", "logits", "jacobian"]
-"""What an attack needs to know of the model at each look."""
+"""What an attack is given of the model at each step: the gradient of its loss, the logits alone
+(a black-box attack), or the gradients of several logits."""

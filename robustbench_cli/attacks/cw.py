@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.attacks.pgd import PGD, Climbs
+from robustbench_cli.attacks.pgd import PGD, LossName
 
 
 @ATTACKS.register("cw", pattern=r"cw-?(?P<steps>\d+)")
@@ -22,5 +22,5 @@ class CW(PGD):
 
     nested_steps: ClassVar[bool] = True
 
-    climbs: Climbs = "cw"
+    climbs: LossName = "cw"
     """The loss that is maximised: the C&W margin with kappa 50."""
