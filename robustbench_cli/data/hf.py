@@ -65,9 +65,8 @@ class HuggingFace(Files):
         column = images_in(name, tables, self.image)
         labels = labels_in(name, tables, split, self.label)
         y = torch.from_numpy(labels.y)
-        in_order = bool(
-            (y.diff() >= 0).all()
-        )  # sorted by class: shuffle, so that the first N have every class
+        # A set sorted by class is shuffled, so that the first N have every class.
+        in_order = bool((y.diff() >= 0).all())
         order = torch.randperm(len(y), generator=stream_generator("hf", split))
         order = order if in_order else torch.arange(len(y))
 

@@ -73,9 +73,8 @@ class TorchvisionModel(ModelConfig):
     def _download(self, zoo: Any, weights: Any) -> nn.Module:
         """Return the network with torchvision's default weights, fetched on first use."""
         try:
-            with contextlib.redirect_stdout(
-                sys.stderr
-            ):  # torchvision prints to stdout what it downloads
+            # torchvision prints to stdout what it downloads.
+            with contextlib.redirect_stdout(sys.stderr):
                 model: nn.Module = zoo.get_model(self.arch, weights=weights, progress=False)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())

@@ -150,13 +150,11 @@ class Trainer:
         order = torch.randperm(
             len(self.data), generator=stream_generator(self.seed, "order", epoch)
         )
-        if (
-            self.pool and self.pool.replaces_data
-        ):  # as many batches as the data fill, all from the pool
+        if self.pool and self.pool.replaces_data:
+            # As many batches as the data fill, all from the pool.
             return [order[:0] for _ in torch.split(order, size)]
-        batches = list(
-            torch.split(order, self.pool.labelled_per_batch(size) if self.pool else size)
-        )
+        labelled = self.pool.labelled_per_batch(size) if self.pool else size
+        batches = list(torch.split(order, labelled))
         # A single leftover image has no batch statistics, unless a pool fills its batch up.
         return batches[:-1] if len(batches[-1]) == 1 and not self.pool else batches
 
