@@ -21,6 +21,7 @@ from robustbench_cli.cli.paper import paper
 from robustbench_cli.cli.plot import plot_command
 from robustbench_cli.cli.report import report_command
 from robustbench_cli.cli.show import show_command
+from robustbench_cli.cli.strict_command import StrictCommand
 from robustbench_cli.cli.synth import synth
 from robustbench_cli.cli.train import train_command
 from robustbench_cli.core.errors import RunError, UserError
@@ -53,7 +54,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def global_options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -61,18 +62,18 @@ def options(
     """See HELP: Typer shows that text."""
 
 
-app.command("train")(train_command)
-app.command("eval")(eval_command)
-app.command("attack")(attack_command)
-app.command("joint")(joint_command)
+app.command("train", cls=StrictCommand)(train_command)
+app.command("eval", cls=StrictCommand)(eval_command)
+app.command("attack", cls=StrictCommand)(attack_command)
+app.command("joint", cls=StrictCommand)(joint_command)
 app.add_typer(detect, name="detect")
 app.add_typer(synth, name="synth")
-app.command("bench")(bench_command)
-app.command("report")(report_command)
-app.command("plot")(plot_command)
+app.command("bench", cls=StrictCommand)(bench_command)
+app.command("report", cls=StrictCommand)(report_command)
+app.command("plot", cls=StrictCommand)(plot_command)
 app.add_typer(paper, name="paper")
-app.command("list")(list_command)
-app.command("show")(show_command)
+app.command("list", cls=StrictCommand)(list_command)
+app.command("show", cls=StrictCommand)(show_command)
 
 
 @cache

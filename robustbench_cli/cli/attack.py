@@ -1,16 +1,28 @@
 """``advbench attack``."""
 
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.eval_options import EvalOptions, request
+from robustbench_cli.cli.eval_options import EvalOptions, eval_request
 
 
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions(EvalOptions):
+    """The options of an evaluation, of which a few images are enough."""
+
+    n: Annotated[int | None, typer.Option("--n", help="First N test examples; 0: all.")] = 64
+
+
+@options.takes_options(
+    *("run", "model", "weights", "dataset", "n", "norm", "eps", "mask"),
+    *("restarts", "eot", "last_iterate", "precision", "batch_size", "seed"),
+    *("device", "data_dir", "out", "name", "set_", "quiet", "debug"),
+)
 def attack_command(
-    name_: Annotated[
+    attack: Annotated[
         str,
         typer.Argument(
             metavar="NAME",
@@ -18,27 +30,7 @@ def attack_command(
             autocompletion=completion.attacks,
         ),
     ],
-    run: options.RunOption = None,
-    model: options.ModelOption = None,
-    weights: options.WeightsOption = None,
-    dataset: options.TestSetOption = None,
-    n: Annotated[int, typer.Option("--n", help="First N test examples; 0: all.")] = 64,
-    norm: options.NormOption = None,
-    eps: options.EpsOption = None,
-    mask: options.MaskOption = None,
-    restarts: options.RestartsOption = None,
-    eot: options.EotOption = None,
-    last_iterate: options.LastIterateOption = False,
-    precision: options.PrecisionOption = None,
-    batch_size: options.AttackBatchOption = None,
-    seed: options.SeedOption = None,
-    device: options.DeviceOption = "auto",
-    data_dir: options.DataDirOption = Path("data"),
-    out: options.OutOption = Path("results"),
-    name: options.NameOption = None,
-    set_: options.SetOption = None,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
+    asked: AttackOptions,
 ) -> None:
     """Craft adversarial examples for a model and keep them, with a picture.
 
@@ -51,30 +43,9 @@ def attack_command(
     """
     from robustbench_cli.cli.eval_summary import print_evaluation
     from robustbench_cli.cli.progress import progress_display
-    from robustbench_cli.commands.attack import run_attack_command as craft
+    from robustbench_cli.commands.attack import run_attack_command
 
-    asked = EvalOptions(
-        attacks=[name_],
-        run=run,
-        model=model,
-        weights=weights,
-        dataset=dataset,
-        n=n,
-        norm=norm,
-        eps=eps,
-        mask=mask,
-        restarts=restarts,
-        eot=eot,
-        last_iterate=last_iterate,
-        precision=precision,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        data_dir=data_dir,
-        out=out,
-        name=name,
-        changes=set_ or [],
-    )
-    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
-        folder = craft(request(asked, "attack"), display)
+    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
+        request = eval_request(replace(asked, attack=[attack]), "attack")
+        folder = run_attack_command(request, display)
     print_evaluation(folder)

@@ -66,12 +66,12 @@ def bench_command(
     from robustbench_cli.runs import folders
 
     found = command.load_bench(name)
-    if seeds:
+    if seeds is not None:
         found = command.with_seeds(found, seeds.split(","))
     data = dataset or next(iter(found.data))
     folder = out or Path("results") / f"{Path(name).stem}-{data}"
     common = {"--out": str(folder), "--data-dir": str(data_dir), "--device": device}
-    chosen = [part for part in (only or "").split(",") if part]
+    chosen = only.split(",") if only is not None else []
     todo = command.jobs(found, data, command.Terms(common=common, takes=taken), chosen)
     if dry_run:
         for job in todo:

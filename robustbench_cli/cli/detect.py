@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.eval_options import EvalOptions, request
+from robustbench_cli.cli.eval_options import EvalOptions, eval_request
+from robustbench_cli.cli.strict_command import StrictCommand
 
 detect = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -20,7 +21,8 @@ def detect_command(ctx: typer.Context) -> None:
         typer.echo(ctx.get_help())
 
 
-@detect.command("fit")
+@detect.command("fit", cls=StrictCommand)
+@options.takes_options("run", "device", "data_dir", "out", "name", "quiet", "debug")
 def detect_fit_command(
     detector: Annotated[
         str,
@@ -29,13 +31,7 @@ def detect_fit_command(
             autocompletion=completion.detectors,
         ),
     ],
-    run: options.RunOption = None,
-    device: options.DeviceOption = "auto",
-    data_dir: options.DataDirOption = Path("data"),
-    out: options.OutOption = Path("results"),
-    name: options.NameOption = None,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
+    asked: EvalOptions,
 ) -> None:
     """Fit a detector on what a trained run makes of its training images.
 
@@ -46,23 +42,26 @@ def detect_fit_command(
     advbench detect fit knn:k=20 --run tla
     """
     from robustbench_cli.cli.progress import progress_display
-    from robustbench_cli.commands import detect as detecting
+    from robustbench_cli.commands.detect import DetectorFitting, fit_detector
     from robustbench_cli.commands.load_model import Choice
-    from robustbench_cli.commands.workspace import Workspace
 
-    asked = detecting.DetectorFitting(
+    fitting = DetectorFitting(
         detector=detector,
-        choice=Choice(run=run),
-        workspace=Workspace(out=out, data_dir=data_dir, device=device),
+        choice=Choice(run=asked.run),
+        workspace=asked.workspace,
         command=sys.argv[1:],
-        name=name,
+        name=asked.name,
     )
-    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
-        folder = detecting.fit_detector(asked, display)
+    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
+        folder = fit_detector(fitting, display)
     typer.echo(folder)
 
 
-@detect.command("eval")
+@detect.command("eval", cls=StrictCommand)
+@options.takes_options(
+    *("run", "n", "norm", "eps", "restarts", "last_iterate", "batch_size", "seed"),
+    *("device", "data_dir", "out", "name", "set_", "quiet", "debug"),
+)
 def detect_eval_command(
     attack: Annotated[
         list[str],
@@ -75,21 +74,8 @@ def detect_eval_command(
             autocompletion=completion.detectors,
         ),
     ] = None,
-    run: options.RunOption = None,
-    n: options.N = None,
-    norm: options.NormOption = None,
-    eps: options.EpsOption = None,
-    restarts: options.RestartsOption = None,
-    last_iterate: options.LastIterateOption = False,
-    batch_size: options.AttackBatchOption = None,
-    seed: options.SeedOption = None,
-    device: options.DeviceOption = "auto",
-    data_dir: options.DataDirOption = Path("data"),
-    out: options.OutOption = Path("results"),
-    name: options.NameOption = None,
-    set_: options.SetOption = None,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
+    *,
+    asked: EvalOptions,
 ) -> None:
     """Attack a run and measure how well detectors tell its errors from its right answers (AUROC).
 
@@ -101,32 +87,16 @@ def detect_eval_command(
     advbench detect eval --attack pgd20 --run tla --eps 0.25 --n 200 --detector gaussian
     """
     from robustbench_cli.cli.progress import progress_display
-    from robustbench_cli.commands import detect as detecting
+    from robustbench_cli.commands.detect import evaluate_detector
 
-    asked = EvalOptions(
-        attacks=attack,
-        run=run,
-        n=n,
-        norm=norm,
-        eps=eps,
-        restarts=restarts,
-        last_iterate=last_iterate,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
-        data_dir=data_dir,
-        out=out,
-        name=name,
-        changes=set_ or [],
-    )
-    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
-        wanted = replace(request(asked, "detect"), early_stop=False)
-        folder = detecting.evaluate_detector(wanted, detector or [], display)
+    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
+        request = eval_request(replace(asked, attack=attack), "detect")
+        folder = evaluate_detector(replace(request, early_stop=False), detector or [], display)
     print_detections(folder)
 
 
 def print_detections(folder: Path) -> None:
-    """What each detector makes of each attack, and where the files are."""
+    """Print how well each detector tells errors under each attack, then the accuracies."""
     from rich.markup import escape
     from rich.table import Table
 

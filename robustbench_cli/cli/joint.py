@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
+from robustbench_cli.cli.eval_options import EvalOptions
 
 if TYPE_CHECKING:
     from robustbench_cli.runs.records import Run
 
 
+@options.takes_options(
+    *("norm", "eps", "batch_size", "seed"),
+    *("device", "data_dir", "out", "name", "quiet", "debug"),
+)
 def joint_command(
     run: Annotated[
         list[str] | None,
@@ -43,19 +48,14 @@ def joint_command(
     attack: Annotated[
         str, typer.Option(help="More of its parameters: min-max:climbs=ce,beta=20.")
     ] = "min-max",
-    n: Annotated[int | None, typer.Option("--n", help="First N test images (default: all).")] = (
-        None
-    ),
-    norm: options.NormOption = None,
-    eps: options.EpsOption = None,
-    batch_size: options.AttackBatchOption = None,
-    seed: options.SeedOption = None,
-    device: options.DeviceOption = "auto",
-    data_dir: options.DataDirOption = Path("data"),
-    out: options.OutOption = Path("results"),
-    name: options.NameOption = None,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n", help="First N test images (default: all).", callback=options.at_least_one
+        ),
+    ] = None,
+    *,
+    asked: EvalOptions,
 ) -> None:
     """Fool several domains with one perturbation: runs, images, transforms, or mixtures of them.
 
@@ -69,12 +69,11 @@ def joint_command(
     advbench joint --run pgd-at --transform identity --transform flip --weights avg
     """
     from robustbench_cli.cli.progress import progress_display
-    from robustbench_cli.commands.joint import run_joint as joined
+    from robustbench_cli.commands.joint import run_joint
     from robustbench_cli.commands.joint_config import JointOptions
-    from robustbench_cli.commands.workspace import Workspace
     from robustbench_cli.runs import records
 
-    asked = JointOptions(
+    joint = JointOptions(
         runs=run or [None],
         transforms=transform or [],
         attack=attack,
@@ -82,16 +81,16 @@ def joint_command(
         settings=options.given(
             images=images,
             n=n,
-            threat=options.given(norm=norm, eps=eps),
-            batch_size=batch_size,
-            seed=seed,
+            threat=options.given(norm=asked.norm, eps=asked.eps),
+            batch_size=asked.batch_size,
+            seed=asked.seed,
         ),
-        workspace=Workspace(out=out, data_dir=data_dir, device=device),
+        workspace=asked.workspace,
         command=sys.argv[1:],
-        name=name,
+        name=asked.name,
     )
-    with progress_display(quiet) as display, options.interruptible(options.AGAIN):
-        folder = joined(asked, display)
+    with progress_display(asked.quiet) as display, options.interruptible(options.AGAIN):
+        folder = run_joint(joint, display)
     print_domains(records.read(folder), folder)
 
 

@@ -1,13 +1,22 @@
-"""Options that several commands share, with the help that teaches them."""
+"""Options that several commands share, and how a command takes a group of them.
 
-from collections.abc import Iterator
+Each option is written once: its type, its help, its spelling and its shell completion in an
+``Annotated`` type here, its default in the dataclass that holds it.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from robustbench_cli.cli import completion
+from robustbench_cli.commands.workspace import Workspace
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.distributed import env
 
 DatasetOption = Annotated[
@@ -26,7 +35,19 @@ TestSetOption = Annotated[
         autocompletion=completion.datasets,
     ),
 ]
-N = Annotated[int | None, typer.Option("--n", help="First N test examples (default: all).")]
+
+
+def at_least_one(value: int | None) -> int | None:
+    """Return the number of examples that was typed; refuse one that reads like "all"."""
+    if value is not None and value < 1:
+        raise UserError(f"--n {value}: give a number from 1 on, or leave --n out for all examples")
+    return value
+
+
+FirstNOption = Annotated[
+    int | None,
+    typer.Option("--n", help="First N test examples (default: all).", callback=at_least_one),
+]
 NormOption = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
 EpsOption = Annotated[
     str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")
@@ -99,34 +120,98 @@ LastIterateOption = Annotated[
     ),
 ]
 
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of every command that leaves a run: its folders, its device, its name, its output."""
+
+    device: DeviceOption = "auto"
+    data_dir: DataDirOption = Path("data")
+    out: OutOption = Path("results")
+    name: NameOption = None
+    set_: SetOption = None
+    quiet: QuietOption = False
+    debug: DebugOption = False
+
+    @property
+    def workspace(self) -> Workspace:
+        """The folders and the device of the run."""
+        return Workspace(out=self.out, data_dir=self.data_dir, device=self.device)
+
+
+def takes_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command take the fields of its last parameter, a dataclass, as options of its own.
+
+    Typer reads a command's options from its signature: the decorated function has one with the
+    command's other parameters first, then the fields, and hands the dataclass to the command.
+
+    Args:
+        names: the fields that this command takes, in the order in which ``--help`` shows them;
+            none: all, with those of the dataclass before those of its base.  Fields that it does
+            not take have their defaults.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        *own, last = inspect.signature(command, eval_str=True).parameters.values()
+        options = last.annotation
+        chosen = _option_parameters(options, names)
+
+        @wraps(command)
+        def run(**typed: Any) -> None:
+            group = options(**{each.name: typed.pop(each.name) for each in chosen})
+            command(**typed, **{last.name: group})
+
+        parameters = [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own), *chosen]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
+
+
+def _option_parameters(options: type, names: tuple[str, ...]) -> list[inspect.Parameter]:
+    """Return the fields of a dataclass as parameters that Typer reads."""
+    types = get_type_hints(options, include_extras=True)
+    defaults = {each.name: each.default for each in fields(options)}
+    own_first = [name for each in options.__mro__ for name in inspect.get_annotations(each)]
+    return [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=types[name]
+        )
+        for name in names or dict.fromkeys(own_first)
+    ]
+
+
 AGAIN = "what is done is kept. Run the same command again to go on."
-"""What an interrupted command leaves that takes itself up again."""
+"""Said when a command is interrupted that goes on where it stopped."""
 NOTHING = "nothing is kept of it."
-"""What one leaves that does not."""
+"""Said when one is interrupted that begins anew."""
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Only what was typed: a falsy flag beats a preset, an absent one does not."""
+    """Return the values that were typed: 0 and false go over a preset, an absent one does not."""
     return {key: value for key, value in values.items() if value is not None}
 
 
-def result(folder: Path) -> None:
-    """Print where everything is: once, however many processes share the command."""
+def print_result(folder: Path) -> None:
+    """Print the folder of a run: once, however many processes share the command."""
     if env.is_main_process():
         typer.echo(folder)
 
 
 @contextmanager
-def interruptible(how: str, record: Path | None = None) -> Iterator[None]:
-    """On Ctrl-C say in one line what is kept and how to go on, then let the interrupt pass.
+def interruptible(message: str, record: Path | None = None) -> Iterator[None]:
+    """On Ctrl-C print in one line what is kept and how to go on, then let the interrupt pass.
 
     Args:
-        record: the file without which nothing was begun yet; None: there is something in any case.
+        message: what to print.
+        record: a file that is there as soon as something was begun, so that the message is true;
+            None: it is true in any case.
     """
     try:
         yield
     except KeyboardInterrupt:
         if env.is_main_process():
-            said = how if record is None or record.is_file() else "nothing was begun yet."
+            said = message if record is None or record.is_file() else "nothing was begun yet."
             typer.echo(f"\nadvbench: interrupted; {said}", err=True)
         raise

@@ -7,6 +7,7 @@ import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
+from robustbench_cli.cli.strict_command import StrictCommand
 from robustbench_cli.cli.writing import format_of, put
 
 paper = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -34,7 +35,7 @@ def paper_command(ctx: typer.Context) -> None:
         typer.echo(ctx.get_help())
 
 
-@paper.command("list")
+@paper.command("list", cls=StrictCommand)
 def paper_list_command(
     format_: PaperFormatOption = None, out: OutFileOption = None, debug: options.DebugOption = False
 ) -> None:
@@ -70,7 +71,7 @@ def paper_list_command(
     put(Page(grids=[grid], notes=[], lines=lines, objects=lines), format_of(format_, out), out)
 
 
-@paper.command("show")
+@paper.command("show", cls=StrictCommand)
 def paper_show_command(
     name: Annotated[
         str,

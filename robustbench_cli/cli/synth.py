@@ -1,12 +1,12 @@
 """``advbench synth fit`` and ``advbench synth sample``: images to train on beside the real ones."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from robustbench_cli.cli import completion, options
+from robustbench_cli.cli.strict_command import StrictCommand
 
 synth = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -18,7 +18,8 @@ def synth_command(ctx: typer.Context) -> None:
         typer.echo(ctx.get_help())
 
 
-@synth.command("fit")
+@synth.command("fit", cls=StrictCommand)
+@options.takes_options("data_dir", "out", "name", "quiet", "debug")
 def synth_fit_command(
     generator: Annotated[
         str,
@@ -38,11 +39,8 @@ def synth_fit_command(
         int | None,
         typer.Option(min=1, help="First N training examples, like train.limit (default: all)."),
     ] = None,
-    data_dir: options.DataDirOption = Path("data"),
-    out: options.OutOption = Path("results"),
-    name: options.NameOption = None,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
+    *,
+    asked: options.RunOptions,
 ) -> None:
     """Fit a generator on training images; print the folder that holds it.
 
@@ -54,23 +52,23 @@ def synth_fit_command(
     advbench synth fit kde:bandwidth=0.2 --dataset mnist --limit 200
     """
     from robustbench_cli.cli.progress import progress_display
-    from robustbench_cli.commands import synth as making
-    from robustbench_cli.commands.workspace import Workspace
+    from robustbench_cli.commands.synth import GeneratorFitting, fit_generator
 
-    asked = making.GeneratorFitting(
+    fitting = GeneratorFitting(
         generator=generator,
         dataset=dataset,
         limit=limit,
-        workspace=Workspace(out=out, data_dir=data_dir),
+        workspace=asked.workspace,
         command=sys.argv[1:],
-        name=name,
+        name=asked.name,
     )
-    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
-        folder = making.fit_generator(asked, display)
+    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
+        folder = fit_generator(fitting, display)
     typer.echo(folder)
 
 
-@synth.command("sample")
+@synth.command("sample", cls=StrictCommand)
+@options.takes_options("out", "name", "quiet", "debug")
 def synth_sample_command(
     run: Annotated[
         str,
@@ -81,10 +79,8 @@ def synth_sample_command(
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 5000,
     seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
-    out: options.OutOption = Path("results"),
-    name: options.NameOption = None,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
+    *,
+    asked: options.RunOptions,
 ) -> None:
     """Draw labelled images from a fitted generator; print the .npz file that holds them.
 
@@ -95,12 +91,16 @@ def synth_sample_command(
     advbench train pgd-at --extra-data npz:results/proxy/samples.npz
     """
     from robustbench_cli.cli.progress import progress_display
-    from robustbench_cli.commands import synth as making
-    from robustbench_cli.commands.workspace import Workspace
+    from robustbench_cli.commands.synth import Sampling, draw_samples
 
-    asked = making.Sampling(
-        run=run, n=n, seed=seed, workspace=Workspace(out=out), command=sys.argv[1:], name=name
+    sampling = Sampling(
+        run=run,
+        n=n,
+        seed=seed,
+        workspace=asked.workspace,
+        command=sys.argv[1:],
+        name=asked.name,
     )
-    with progress_display(quiet) as display, options.interruptible(options.NOTHING):
-        path = making.draw_samples(asked, display)
+    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
+        path = draw_samples(sampling, display)
     typer.echo(path)

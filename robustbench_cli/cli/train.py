@@ -102,21 +102,20 @@ def train_command(
     advbench train --preset awp-table2-trades-awp --smoke     does it run?
     """
     from robustbench_cli.cli.progress import progress_display
-    from robustbench_cli.commands import components, train_config
-    from robustbench_cli.commands import train as command
+    from robustbench_cli.commands.components import component_table, defense_tables
     from robustbench_cli.commands.parent_runs import ParentNames
+    from robustbench_cli.commands.train import resume_training, run_training, train_run_id
+    from robustbench_cli.commands.train_config import resolve_train_config, smoke_substitutes
 
     named = ParentNames(init=init, labeller=labeller, teachers=tuple(teacher or ()))
     workspace = Workspace(out=out, data_dir=data_dir, device=device)
-    section = options.given(epochs=epochs, batch_size=batch_size, lr=lr)
-    threat = options.given(norm=norm, eps=eps, mask=mask)
     typed = options.given(
-        defense=components.defense_tables(defense) if defense is not None else None,
-        dataset=components.component_table("dataset", dataset) if dataset is not None else None,
-        model=components.component_table("model", model) if model is not None else None,
-        extra=components.component_table("extra", extra_data) if extra_data is not None else None,
-        train=section or None,
-        threat=threat or None,
+        defense=defense_tables(defense) if defense is not None else None,
+        dataset=component_table("dataset", dataset) if dataset is not None else None,
+        model=component_table("model", model) if model is not None else None,
+        extra=component_table("extra", extra_data) if extra_data is not None else None,
+        train=options.given(epochs=epochs, batch_size=batch_size, lr=lr) or None,
+        threat=options.given(norm=norm, eps=eps, mask=mask) or None,
         parents=named.parents(out) or None,
         seed=seed,
         precision=precision,
@@ -127,26 +126,24 @@ def train_command(
             raise UserError(
                 "--resume goes on with the settings of the run; other settings cannot be given"
             )
-        with progress_display(quiet) as display, options.interruptible(_again(resume, workspace)):
-            folder = command.resume(resume, workspace, display)
-        options.result(folder)
+        how = _how_to_resume(resume, workspace)
+        with progress_display(quiet) as display, options.interruptible(how):
+            folder = resume_training(resume, workspace, display)
+        options.print_result(folder)
         return
-    chosen = train_config.resolve_train_config(typed, set_ or [], smoke=smoke)
-    run_id = name or command.train_run_id(chosen)
-    record = out / run_id / "run.json"
-    with (
-        progress_display(quiet) as display,
-        options.interruptible(_again(run_id, workspace), record),
-    ):
-        folder = command.run_training(
-            chosen, workspace, display, command=sys.argv[1:], run_id=run_id
-        )
-    options.result(folder)
+    config = resolve_train_config(typed, set_ or [], smoke=smoke)
+    run_id = name or train_run_id(config)
+    how, record = _how_to_resume(run_id, workspace), out / run_id / "run.json"
+    with progress_display(quiet) as display, options.interruptible(how, record):
+        if smoke and (substitutes := smoke_substitutes(typed)):
+            display.note(f"--smoke: {', '.join(substitutes)}")
+        folder = run_training(config, workspace, display, command=sys.argv[1:], run_id=run_id)
+    options.print_result(folder)
 
 
-def _again(run: str, workspace: Workspace) -> str:
-    """How to go on with an interrupted run, with the folders that are not the usual ones."""
-    usual = {"out": Path("results"), "data-dir": Path("data")}
+def _how_to_resume(run: str, workspace: Workspace) -> str:
+    """Return how to go on with an interrupted run, with the folders that are not the defaults."""
+    defaults = {"out": Path("results"), "data-dir": Path("data")}
     given = {"out": workspace.out, "data-dir": workspace.data_dir}
-    more = "".join(f" --{key} {path}" for key, path in given.items() if path != usual[key])
+    more = "".join(f" --{key} {path}" for key, path in given.items() if path != defaults[key])
     return f"what is done is kept. Go on with: advbench train --resume {run}{more}"

@@ -137,5 +137,16 @@ def component_label(registry: Registry[Any], component: Any) -> str:
     return f"{table['name']}:{changed}" if changed else str(table["name"])
 
 
+def given_label(section: str, table: Mapping[str, Any]) -> str:
+    """Return a component as it is typed: ``hf:PATH``, ``wrn:depth=28``."""
+    positional = REGISTRIES_BY_SECTION[section].entry(table["name"]).positional
+    given = ",".join(
+        catalogue.typed(value) if key == positional else f"{key}={catalogue.typed(value)}"
+        for key, value in table.items()
+        if key != "name"
+    )
+    return f"{table['name']}:{given}" if given else str(table["name"])
+
+
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -65,7 +65,7 @@ def train_run_id(config: TrainConfig) -> str:
     return folders.new_id("+".join(config.defense), config.dataset["name"], config.seed)
 
 
-def resume(name: str, workspace: Workspace, display: Display) -> Path:
+def resume_training(name: str, workspace: Workspace, display: Display) -> Path:
     """Go on with an interrupted run, with the configuration it was started with.
 
     Raises:

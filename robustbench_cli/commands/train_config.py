@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from robustbench_cli.commands.components import (
+    given_label,
     recipe_tables,
     with_all_parameters,
     with_registered_names,
@@ -23,27 +24,25 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import Recipe
 
-USUAL: ConfigTable = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
+FALLBACK: ConfigTable = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
 """What holds where not even the data set says otherwise (Rice et al., 2020)."""
-
 SMOKE: ConfigTable = {
     "dataset": {"name": "digits"},
     "model": {"name": "digits-cnn"},
     "train": {"limit": 96, "batch_size": 32, "probe": 32},
 }
-"""What a smoke test of any recipe trains on."""
-
+"""The settings of a smoke run, whatever the recipe."""
 SMOKE_SIDE = 8
 """Pixels a side of the digits."""
-
 SMOKE_AT_MOST = {"epochs": 12, "select_epoch": 12, "validation": 32, "lr": 0.01, "begin": 6}
-"""Long enough for what begins after some epochs; slow enough that no small net diverges."""
+"""The largest values of a smoke run: long enough for what begins after some epochs, slow enough
+that no small net diverges."""
 
 
 def resolve_train_config(
     typed: ConfigTable, pairs: list[str], *, smoke: bool = False
 ) -> TrainConfig:
-    """The whole configuration: data set's defaults < preset < flags < ``--set``.
+    """Return the whole configuration: data set's defaults < preset < flags < ``--set``.
 
     Args:
         typed: what flags said, by section; ``preset`` may name one.
@@ -56,13 +55,12 @@ def resolve_train_config(
     changes = settings(pairs)
     if "preset" in changes:
         raise UserError("--set preset=...: a preset is named by --preset")
-    name = typed.get("preset")
-    preset = with_registered_names(presets.load_preset(name)) if name else {}
+    name, preset = typed.get("preset"), _preset_of(typed)
     layers = [preset, typed, *([SMOKE] if smoke else [])]
-    chosen = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
-    dataset = DATASETS.build(spec_of(chosen))
-    values = refined(merged(USUAL, dataset.defaults, *layers), changes)
-    values["dataset"] = chosen
+    dataset_table = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
+    dataset = DATASETS.build(spec_of(dataset_table))
+    values = refined(merged(FALLBACK, dataset.defaults, *layers), changes)
+    values["dataset"] = dataset_table
     if name:
         values["preset"] = preset["preset"]
     if smoke:
@@ -83,6 +81,27 @@ def resolve_train_config(
     return config
 
 
+def smoke_substitutes(typed: ConfigTable) -> list[str]:
+    """Return what a smoke run trains with in place of what was asked for, a phrase each.
+
+    Args:
+        typed: what flags said, by section; ``preset`` may name one.
+    """
+    asked = merged(_preset_of(typed), typed)
+    replaced = [
+        (given_label(section, asked[section]), SMOKE[section]["name"])
+        for section in ("dataset", "model")
+        if section in asked
+    ]
+    return [f"{small} in place of {name}" for name, small in replaced if name != small]
+
+
+def _preset_of(typed: ConfigTable) -> ConfigTable:
+    """Return the settings of the preset that was named; none where none was."""
+    name = typed.get("preset")
+    return with_registered_names(presets.load_preset(name)) if name else {}
+
+
 def _check_needs(preset: str, config: TrainConfig, recipe: Recipe) -> None:
     """Raise ``UserError`` unless the options that a preset does not go without were given.
 
@@ -100,14 +119,14 @@ def _check_needs(preset: str, config: TrainConfig, recipe: Recipe) -> None:
 
 
 def _small(recipe: Recipe) -> Recipe:
-    """A recipe with what counts pixels or epochs cut down to what a smoke run has of them."""
+    """Return a recipe whose settings in pixels or epochs are cut down to those of a smoke run."""
     modifiers = tuple(each.small(SMOKE_SIDE) for each in recipe.modifiers)
     tables = recipe_tables(replace(recipe, modifiers=modifiers))
     return Recipe.build(specs_of({name: _capped(table) for name, table in tables.items()}))
 
 
 def _capped(section: ConfigTable) -> ConfigTable:
-    """Settings with what is larger than a smoke run takes cut down."""
+    """Return settings with those that are too large for a smoke run cut down."""
     cut = {
         key: min(value, SMOKE_AT_MOST[key])
         for key, value in section.items()

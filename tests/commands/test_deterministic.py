@@ -70,6 +70,6 @@ def test_a_run_that_goes_on_tells_both_again(tmp_path, monkeypatch, stopping):
     monkeypatch.delenv(CUBLAS)
     torch.use_deterministic_algorithms(False)
     workspace = Workspace(out=tmp_path, device="cpu")
-    assert kept(train_command.resume("cut", workspace, Display())) == whole
+    assert kept(train_command.resume_training("cut", workspace, Display())) == whole
     assert os.environ[CUBLAS] == ":4096:8"
     assert torch.are_deterministic_algorithms_enabled()

@@ -164,7 +164,7 @@ def test_free_at_goes_on_with_the_perturbation_it_had(stop, stopping, tmp_path):
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
         begin("cut", stopping(*stop))
-    cut = train_command.resume("cut", workspace, Display())
+    cut = train_command.resume_training("cut", workspace, Display())
     assert records.sha256(cut / "model.safetensors") == records.sha256(whole / "model.safetensors")
     (left, _), (right, _) = (checkpoint.load_tensors(folder / AIDS) for folder in (cut, whole))
     delta = right["FreeAT.delta"]

@@ -100,5 +100,5 @@ def test_an_interrupted_run_resumes_to_the_same_weights(defense, optimizer, tmp_
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
         begin("cut", Stop(4))
-    cut = train_command.resume("cut", workspace, Display())
+    cut = train_command.resume_training("cut", workspace, Display())
     assert records.sha256(cut / "model.safetensors") == records.sha256(whole / "model.safetensors")

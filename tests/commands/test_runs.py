@@ -117,7 +117,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(stop, tmp_path):
         train(tmp_path, chosen, "cut", stop)
     assert records.read(tmp_path / "cut").status == "interrupted"
     workspace = Workspace(out=tmp_path, device="cpu")
-    cut = train_command.resume("cut", workspace, Display())
+    cut = train_command.resume_training("cut", workspace, Display())
     assert weights(cut) == weights(whole)
     a, b = (records.read(f) for f in (cut, whole))
     timing = {"seconds", "train_seconds"}
@@ -127,7 +127,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(stop, tmp_path):
         }
     assert a.checkpoint == b.checkpoint
     with pytest.raises(UserError, match="is finished"):
-        train_command.resume("cut", workspace, Display())
+        train_command.resume_training("cut", workspace, Display())
 
 
 def test_best_keeps_the_epoch_with_the_best_held_out_robustness(tmp_path):
@@ -262,7 +262,7 @@ def test_a_killed_process_loses_no_finished_epoch(tmp_path):
         pytest.skip("the run finished before it could be killed")
     workspace = Workspace(out=tmp_path, device="cpu")
     torch.set_num_threads(1)
-    cut = train_command.resume("cut", workspace, Display())
+    cut = train_command.resume_training("cut", workspace, Display())
     whole = train(tmp_path, config("pgd-at:steps=2", "train.epochs=4"), "whole")
     assert weights(cut) == weights(whole)
 

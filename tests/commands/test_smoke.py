@@ -34,3 +34,28 @@ def test_a_preset_trains_on_a_few_digits(name, tmp_path):
     )
     assert [row["epoch"] for row in run.history] == [1, 2]
     assert all(math.isfinite(row["loss"]) for row in run.history)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trades:steps=1"], []),
+        (["trades:steps=1", "--dataset", "digits", "--model", "digits-cnn"], []),
+        (
+            ["standard", "--dataset", "hf:/nowhere", "--model", "wrn-28-10"],
+            [
+                "--smoke: digits in place of hf:/nowhere, "
+                "digits-cnn in place of wrn:depth=28,width=10"
+            ],
+        ),
+        (
+            ["--preset", "trades-table5-mnist"],
+            ["--smoke: digits in place of mnist, digits-cnn in place of small-cnn:normalize=false"],
+        ),
+    ],
+)
+def test_a_smoke_run_says_what_it_trains_in_place_of_what(words, told, tmp_path, capsys):
+    out = ["--out", str(tmp_path), "--name", "run"]
+    assert main(["train", *words, "--smoke", "--epochs", "1", *out]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("--smoke")] == told

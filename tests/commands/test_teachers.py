@@ -146,7 +146,7 @@ def test_an_interrupted_run_ends_with_the_same_nets(
     whole = begin("whole", Display())
     with pytest.raises(KeyboardInterrupt):
         begin("cut", stopping(*stop))
-    cut = train_command.resume("cut", workspace, Display())
+    cut = train_command.resume_training("cut", workspace, Display())
     assert (cut / MODEL).read_bytes() == (whole / MODEL).read_bytes()
     assert (cut / AIDS).is_file() == (whole / AIDS).is_file() == (not teachers)
     if not teachers:

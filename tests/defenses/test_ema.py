@@ -95,7 +95,7 @@ def folders(tmp_path_factory):
     whole = train(out, "whole")
     with pytest.raises(KeyboardInterrupt):
         train(out, "cut", display=Looking(1))
-    cut = train_command.resume("cut", Workspace(out=out, device="cpu"), Display())
+    cut = train_command.resume_training("cut", Workspace(out=out, device="cpu"), Display())
     with pytest.raises(KeyboardInterrupt):
         train(out, "open", display=Looking(2))
     return whole, cut, out / "open"
