@@ -39,7 +39,7 @@ def test_the_shell_is_offered_names_with_their_meaning():
     assert words(completion.presets("")) == presets.preset_names()
     assert {"trades", "pgd", "wrn", "digits", "paper"} <= set(words(completion.complete_names("")))
     assert completion.kinds("r") == ["runs"]
-    assert dict(completion.attacks("fgsm"))["fgsm"].startswith("A single full-size step")
+    assert dict(completion.attacks("fgsm"))["fgsm"].startswith("A single step of size eps")
 
 
 def test_after_an_objective_only_modifiers_are_offered():

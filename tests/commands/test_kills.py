@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustbench_cli.cli.eval_options import EvalOptions, request
+from robustbench_cli.cli.eval_options import EvalOptions, eval_request
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.evaluate import run_evaluation
 from robustbench_cli.evaluation import journal
@@ -22,25 +22,16 @@ ATTACKS = ["pgd5:restarts=2", "ensemble:apgd-ce-5/fab-t-2/square20", "fab-t:step
 
 def asked(out, file, name):
     return EvalOptions(
-        attacks=ATTACKS,
-        run=None,
+        attack=ATTACKS,
         model=f"{file}:make",
-        weights=None,
         dataset="digits",
         n=40,
-        norm=None,
         eps="0.1",
-        restarts=None,
-        eot=None,
-        last_iterate=False,
-        precision=None,
         batch_size=8,
-        seed=None,
         device="cpu",
         data_dir=Path(),
         out=out,
         name=name,
-        changes=[],
     )
 
 
@@ -69,7 +60,7 @@ def begun(out, file, name):
     child = os.fork()
     if not child:
         try:
-            run_evaluation(request(asked(out, file, name), "eval"), Display())
+            run_evaluation(eval_request(asked(out, file, name), "eval"), Display())
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -82,7 +73,9 @@ def test_thirty_random_kills_change_nothing(tmp_path, net_file, monkeypatch):
     monkeypatch.setattr(journal, "FLUSH", -1.0)  # write whatever comes on
     with monkeypatch.context() as patch:
         patch.setattr(journal.Journal, "drop", lambda _self: None)
-        whole = run_evaluation(request(asked(tmp_path / "a", net_file, "whole"), "eval"), Display())
+        whole = run_evaluation(
+            eval_request(asked(tmp_path / "a", net_file, "whole"), "eval"), Display()
+        )
     files = written(whole)
     draw, folder, reached = random.Random(0), tmp_path / "b" / "again", []
     # All along the way, and as it starts: whoever has come that far already is killed at once.
@@ -101,7 +94,7 @@ def test_thirty_random_kills_change_nothing(tmp_path, net_file, monkeypatch):
     columns = {path.name.partition("-")[0] for path in (folder / "journal").iterdir()}
     assert columns >= {"0", "1", "2", "3"}  # the clean pass, then each attack
     assert records.read(folder).status != "ok"
-    run_evaluation(request(asked(tmp_path / "b", net_file, folder.name), "eval"), Display())
+    run_evaluation(eval_request(asked(tmp_path / "b", net_file, folder.name), "eval"), Display())
     assert records.read(folder).status == "ok"
     assert figures(folder) == figures(whole)
     mine, theirs = verdicts(folder), verdicts(whole)
