@@ -10,7 +10,8 @@ from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.commands.eval_config import chosen_attacks
 from robustbench_cli.config import presets
 from robustbench_cli.config.catalogue import typed
-from robustbench_cli.config.schema import ConfigTable, EvalConfig, spec_of, specs_of, validated
+from robustbench_cli.config.layers import ConfigTable
+from robustbench_cli.config.schema import EvalConfig, spec_of, specs_of, validated
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat import Threat
 

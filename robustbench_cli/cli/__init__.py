@@ -1,4 +1,7 @@
-"""The command line: parse, call, print.  Heavy imports wait until a command runs."""
+"""The command line: parse, call, print.
+
+Modules that take long to import, torch above all, are imported when a command runs.
+"""
 
 import os
 import signal
@@ -59,7 +62,7 @@ def global_options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """See HELP: Typer shows that text."""
+    """Take the options of ``advbench`` itself; Typer shows HELP as its help."""
 
 
 app.command("train", cls=StrictCommand)(train_command)
@@ -78,12 +81,16 @@ app.command("show", cls=StrictCommand)(show_command)
 
 @cache
 def program() -> Any:
-    """All commands, from one reading of their signatures; Typer's type for it is not public."""
+    """Return the program with all its commands, made once; Typer's type for it is not public."""
     return typer.main.get_command(app)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return the exit code: 0, 1 for a failed run, 2 for a user's mistake."""
+    """Run a command; return the exit code: 0, 1 for a failed run, 2 for a user's mistake.
+
+    Args:
+        argv: the words after ``advbench``; None: those that this process was started with.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
@@ -115,7 +122,7 @@ def _fail(error: Exception, debug: bool, code: int) -> int:
 
 
 def _complain(what: str, code: int) -> int:
-    """One line from one process: the others, if there are any, failed for the same reason."""
+    """Print one line, from one process: the others, if any, failed for the same reason."""
     if env.is_main_process():
         typer.echo(f"advbench: {' '.join(what.split())}", err=True)
     else:
@@ -124,7 +131,7 @@ def _complain(what: str, code: int) -> int:
 
 
 def _interrupt_on_terminate() -> None:
-    """A polite kill is an interrupt: the run is marked as such and its files are whole."""
+    """Treat SIGTERM as an interrupt, so that the run is marked as interrupted, its files whole."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

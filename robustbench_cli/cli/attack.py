@@ -1,4 +1,4 @@
-"""``advbench attack``."""
+"""``advbench attack``: craft adversarial examples and keep them."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -11,7 +11,7 @@ from robustbench_cli.cli.eval_options import EvalOptions, eval_request
 
 @dataclass(frozen=True, kw_only=True)
 class AttackOptions(EvalOptions):
-    """The options of an evaluation, of which a few images are enough."""
+    """The options of an evaluation, with fewer images: their adversarial versions are kept."""
 
     n: Annotated[int | None, typer.Option("--n", help="First N test examples; 0: all.")] = 64
 

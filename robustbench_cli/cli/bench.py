@@ -1,4 +1,4 @@
-"""``advbench bench``."""
+"""``advbench bench``: train and evaluate a family of defenses, then print one table."""
 
 import os
 import shlex
@@ -87,7 +87,14 @@ def bench_command(
 
 
 def taken(words: Sequence[str]) -> set[str]:
-    """The options of the command that some words begin with, e.g. those of ``synth fit``."""
+    """Return the options that a command takes, with their dashes.
+
+    Args:
+        words: a command line without ``advbench``, e.g. ``synth fit gaussian``.
+
+    Raises:
+        UserError: the words name no command.
+    """
     from robustbench_cli.cli import program
 
     command = program()

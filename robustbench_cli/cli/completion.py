@@ -1,4 +1,7 @@
-"""What the shell may offer while a command line is typed; nothing heavy is imported."""
+"""Shell completion of names and runs.
+
+It must answer while a line is typed: torch, pydantic and pandas are not imported.
+"""
 
 import os
 from collections.abc import Callable
@@ -10,11 +13,11 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers import titles
 
 Completions = list[tuple[str, str]]
-"""Words the shell may offer, each with a few words on it."""
+"""Words that the shell offers, each with a short description."""
 
 
 def _completing(*kinds: str) -> Callable[[str], Completions]:
-    """A function that offers names and aliases of these kinds."""
+    """Return a completion function for the names and aliases of these kinds (see ``KINDS``)."""
 
     def complete(incomplete: str) -> Completions:
         try:
@@ -47,7 +50,7 @@ complete_names = _completing(*KINDS)
 
 
 def papers(incomplete: str) -> Completions:
-    """Papers whose published tables are here, by any of their names."""
+    """Offer the papers whose published tables are here, by any of their names."""
     try:
         found = titles()
     except UserError:
@@ -56,12 +59,12 @@ def papers(incomplete: str) -> Completions:
 
 
 def kinds(incomplete: str) -> list[str]:
-    """What ``advbench list`` takes."""
+    """Offer the kinds that ``advbench list`` takes."""
     return [kind for kind in (*KINDS, "runs") if kind.startswith(incomplete)]
 
 
 def defenses(incomplete: str) -> Completions:
-    """Parts that may stand after the last ``+``: ``trades+a`` becomes ``trades+awp``.
+    """Offer the parts that may follow the last ``+``: ``trades+a`` becomes ``trades+awp``.
 
     A defense has one objective, so once it is there only modifiers are left.
     """
@@ -79,7 +82,7 @@ def defenses(incomplete: str) -> Completions:
 
 
 def runs(ctx: Any, incomplete: str) -> list[str]:
-    """Runs in the results folder that the command line names so far.
+    """Offer the runs in the results folder that the command line names so far.
 
     Args:
         ctx: the command being typed, as Typer hands it over.

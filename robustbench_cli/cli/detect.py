@@ -1,4 +1,4 @@
-"""``advbench detect fit`` and ``advbench detect eval``: which answers not to trust."""
+"""``advbench detect fit`` and ``advbench detect eval``: detectors of a model's errors."""
 
 import sys
 from dataclasses import replace

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(RunOptions):
-    """What the command line of an evaluation says; a command takes all of it or some."""
+    """The options of an evaluation as they were typed; a command takes all of them or some."""
 
     attack: Annotated[
         list[str] | None,

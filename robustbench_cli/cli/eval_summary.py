@@ -62,7 +62,7 @@ def _heading(run: records.Run) -> str:
 
 
 def _extent(proof: records.Proof) -> str:
-    """How far a certificate goes on the average, and how often it says nothing."""
+    """Return a certificate's average radius, and how often it predicts or certifies nothing."""
     return (
         f"average certified radius {proof.norm} {proof.mean_radius:.4f}; "
         f"no prediction for {proof.abstained:.2%}, nothing certified for {proof.uncertified:.2%}"
@@ -70,7 +70,7 @@ def _extent(proof: records.Proof) -> str:
 
 
 def _about(outcome: records.Outcome) -> dict[str, str]:
-    """What else is known of an attack, under the title of its column."""
+    """Return what the table shows of an attack beside its accuracy, by the title of the column."""
     broken = ", ".join(f"{member} {broke}" for member, broke in outcome.broken_by.items())
     distance, spread = outcome.median_norm, outcome.spread
     return {

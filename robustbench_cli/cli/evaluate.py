@@ -1,4 +1,4 @@
-"""``advbench eval``."""
+"""``advbench eval``: measure a model under attacks, or certify it."""
 
 from robustbench_cli.cli import options
 from robustbench_cli.cli.eval_options import EvalOptions, eval_request

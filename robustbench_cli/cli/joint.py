@@ -1,4 +1,4 @@
-"""``advbench joint``."""
+"""``advbench joint``: one perturbation per example against several domains."""
 
 import sys
 from pathlib import Path
@@ -95,7 +95,12 @@ def joint_command(
 
 
 def print_domains(run: "Run", folder: Path) -> None:
-    """How many examples are fooled in all domains, what each domain withstood, and its weight."""
+    """Print the share of examples that are fooled in all domains, and a line per domain.
+
+    Args:
+        run: the record of the attack.
+        folder: the folder of the run, printed last.
+    """
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text

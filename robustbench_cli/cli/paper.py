@@ -1,4 +1,4 @@
-"""``advbench paper list`` and ``advbench paper show``: what was published."""
+"""``advbench paper list`` and ``advbench paper show``: the published tables."""
 
 from pathlib import Path
 from typing import Annotated

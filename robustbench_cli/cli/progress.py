@@ -30,14 +30,17 @@ BARS = (
     TimeRemainingColumn(),
     TextColumn("{task.fields[numbers]}"),
 )
-"""A bar with the time left; ``numbers`` is what else there is to say."""
+"""The columns of a progress bar; the field ``numbers`` holds the latest loss or accuracy."""
 REFRESH = 0.5
-"""Seconds between looks at the running loss; each look waits for the device."""
+"""Seconds between two updates of the running loss: reading it waits for the device."""
 
 
 @contextmanager
 def progress_display(quiet: bool) -> Iterator[Display]:
-    """The display that fits: none, lines, or live bars on standard error."""
+    """Give the display that fits: none if quiet, live bars on a terminal, plain lines elsewhere.
+
+    Everything goes to standard error.  Of several processes only the main one shows anything.
+    """
     console = Console(stderr=True)
     if quiet or not env.is_main_process():
         yield Display()
@@ -73,7 +76,7 @@ class ProgressLines(Display):
 
 
 class ProgressBars(Display):
-    """Bars with the time left."""
+    """Progress bars with the time left, for terminals."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -119,7 +122,12 @@ class ProgressBars(Display):
 
 @contextmanager
 def job_progress(total: int, quiet: bool) -> Iterator[Callable[[str, bool], None]]:
-    """Tell of jobs as they end, with the time left on a terminal; each by name, well or not."""
+    """Give a function that reports a job as it ends, by its name and whether it succeeded.
+
+    Args:
+        total: how many jobs there are.
+        quiet: report nothing.
+    """
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         done = itertools.count(1)
@@ -142,7 +150,7 @@ def job_progress(total: int, quiet: bool) -> Iterator[Callable[[str, bool], None
 
 
 def epoch_numbers(row: HistoryRow) -> str:
-    """An epoch in words: loss, then clean / robust accuracy in evaluation mode."""
+    """Return an epoch's loss, and its clean and PGD-10 accuracy in evaluation mode, as text."""
     words = [f"loss {row['loss']:.4f}"]
     for name, title in (("train", "train"), ("val", "held out"), ("test", "TEST (oracle)")):
         clean, robust = row.get(f"{name}_clean"), row.get(f"{name}_robust")

@@ -1,4 +1,4 @@
-"""``advbench train``."""
+"""``advbench train``: train one model with one defense, or go on with an interrupted run."""
 
 import sys
 from pathlib import Path

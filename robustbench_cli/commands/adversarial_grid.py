@@ -1,4 +1,4 @@
-"""A picture of an attack: clean image, adversarial image, and their difference made visible."""
+"""The picture of an attack: clean image, adversarial image, and their difference, amplified."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from robustbench_cli.core.atomic_files import write_atomically
 
 CELL = 96
-"""Pixels that the longer side of an image is shown at."""
+"""Length of the longer side of an image in the picture, in pixels."""
 GAP = 8
 TEXT = 14
 
@@ -22,12 +22,17 @@ def grid(
     caption: str,
     eps: float,
 ) -> Path:
-    """Write one row per example: clean, adversarial, difference amplified around grey.
+    """Write a picture with one row per example: clean, adversarial, and the difference.
 
     Args:
+        path: of the PNG file.
         x, x_adv: images (B, C, H, W) in [0, 1].
-        titles: for each example, what stands under the clean and the adversarial image.
-        eps: the difference's largest possible value in any pixel maps to black or white.
+        titles: for each example, the text under the clean and under the adversarial image.
+        caption: the line above all images.
+        eps: the change of a pixel that is drawn as black or white; no change is grey.
+
+    Returns:
+        The path.
     """
     difference = (x_adv - x) / (2 * max(eps, 1e-12)) + 0.5
     column = CELL + GAP

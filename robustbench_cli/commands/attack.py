@@ -1,4 +1,4 @@
-"""``advbench attack``: an evaluation under one attack that keeps the images, with a picture."""
+"""``advbench attack``: an evaluation under one attack that keeps its images, with a picture."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -16,7 +16,7 @@ from robustbench_cli.evaluation.stages import Progress
 from robustbench_cli.runs import records
 
 _SHOWN = 8
-"""Examples in the picture."""
+"""Number of examples in the picture."""
 
 
 def run_attack_command(request: EvalRequest, display: Display) -> Path:
@@ -37,19 +37,22 @@ def run_attack_command(request: EvalRequest, display: Display) -> Path:
 
 
 class AdversarialImages:
-    """The images that attacks find, in memory."""
+    """The adversarial images that attacks find, by attack and example, in memory."""
 
     def __init__(self) -> None:
         self._found: dict[str, dict[int, Tensor]] = defaultdict(dict)
 
     def keep(self, label: str, progress: Progress) -> None:
-        """Take in what the attack of this label found."""
+        """Store the images that the attack of this label has found so far."""
         best = torch.from_numpy(progress.kept)
         rows = progress.found.rows[best].tolist()
         self._found[label].update(zip(rows, progress.found.x[best], strict=True))
 
     def under(self, label: str, data: Split) -> Tensor:
-        """All images under an attack (N, C, H, W), on the CPU; plain where it did not look."""
+        """Return all images under an attack (N, C, H, W) in [0, 1], on the CPU.
+
+        Images that were not attacked, because the model is wrong about them, are the clean ones.
+        """
         x = data.images(slice(None)).cpu()
         for row, image in self._found[label].items():
             x[row] = image

@@ -1,4 +1,4 @@
-"""What a display is told while an attack's verdicts come in."""
+"""The progress of an attack: how many examples are done, and the robust accuracy so far."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 
 
 class AttackProgress:
-    """Tells the display about a column as it fills."""
+    """Reports to the display while the verdicts of one attack come in."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class AttackProgress:
         self._index = self._done = self._todo = -1
 
     def see(self, progress: Progress) -> None:
-        """Some examples are through with a stage."""
+        """Report the examples that have just finished a stage of the attack."""
         if progress.number != self._index:
             self._index, self._done = progress.number, 0
             stage = progress.stage

@@ -1,4 +1,4 @@
-"""From verdicts per example to the figures of a record."""
+"""From the verdicts of each example to the figures of a record."""
 
 import math
 from collections import Counter
@@ -11,13 +11,23 @@ from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.records import Outcome
 
 _KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share")
-"""What ``examples.npz`` holds per attack and example."""
+"""The arrays (N) that ``examples.npz`` holds for each attack."""
 
 
 def fill_unattacked(
     column: AttackVerdicts, right: np.ndarray, clean: AttackVerdicts, labels: np.ndarray
 ) -> None:
-    """What is known of the examples that no stage was run on, or that withstood all of them."""
+    """Fill in the examples on which no stage of an attack was run.
+
+    Where the model is wrong about the clean image, that verdict stands; where there is nothing to
+    attack with (eps 0, or no stage), the prediction is the label.
+
+    Args:
+        column: the verdicts under the attack (N), changed in place.
+        right: bool (N), whether the model is right about the clean image.
+        clean: the verdicts on the clean images (N).
+        labels: (N).
+    """
     a = column.arrays
     untouched = a["stages"] == 0
     wrong = ~right & untouched
@@ -33,7 +43,11 @@ def within_radius(norm: np.ndarray, eps: float) -> np.ndarray:
 
 
 def robust_share(point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts) -> np.ndarray:
-    """How often each example is right, clean and under the attack (N); mostly 0 or 1."""
+    """Return how often each example is classified correctly, clean and under the attack (N).
+
+    The share is 0 or 1, or for a randomised model one in between, over its draws.  A minimal-norm
+    attack counts where its distance is within the radius.
+    """
     right = clean.arrays["share"]
     if point.attack.minimal:
         eps = point.threat.eps if point.eps is None else point.eps
@@ -49,7 +63,14 @@ def summarize_attack(
     clean: AttackVerdicts,
     seconds: float,
 ) -> Outcome:
-    """The figures of one attack."""
+    """Return the figures of one attack, as its record keeps them.
+
+    Args:
+        stages: of the attack, in order.
+        column: the verdicts under the attack (N).
+        clean: the verdicts on the clean images (N).
+        seconds: that the attack took, over all processes.
+    """
     share = robust_share(point, column, clean)
     a, n = column.arrays, len(share)
     tried = clean.arrays["share"] > 0
@@ -79,7 +100,7 @@ def summarize_attack(
 
 
 def example_arrays(columns: dict[str, AttackVerdicts], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """What ``examples.npz`` holds."""
+    """Return the arrays of ``examples.npz``: index and label (N), and ``LABEL/KEY`` per attack."""
     arrays = {"index": np.arange(len(labels), dtype=np.int32), "label": labels.astype(np.int32)}
     for label, column in columns.items():
         arrays |= {f"{label}/{key}": column.arrays[key] for key in _KEPT}

@@ -19,75 +19,80 @@ from robustbench_cli.core.registry import Seed
 from robustbench_cli.runs import records
 
 KIND = "benches"
-"""The folder below the presets."""
+"""The folder of bench files, below the presets."""
 RESULTS = "results"
-"""``{results}`` in the words of a bench: the folder that its runs go to."""
+"""``{results}`` in a bench file stands for the folder that its runs go to."""
 STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large everything is on one data set: words for every command, and which runs."""
+    """The settings of a bench on one data set: options for every command, and the runs to make."""
 
     __pydantic_config__ = STRICT
 
     train: str = ""
     eval: str = ""
     only: tuple[str, ...] = ()
-    """Names of the runs; none: all."""
+    """The names of the runs to make; none: all."""
     runs: dict[str, str] = field(default_factory=dict)
-    """Words of single runs on this data set, instead of the usual ones."""
+    """Options of single runs on this data set, in place of those in ``Bench.runs``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What a bench file says."""
+    """The contents of a bench file."""
 
     __pydantic_config__ = STRICT
 
     seeds: tuple[Seed, ...] = (0, 1, 2)
     eval: str
-    """What follows ``advbench eval``: the attacks."""
+    """The options of ``advbench eval``: the attacks."""
     data: dict[str, Scale]
     runs: dict[str, str]
-    """What follows ``advbench train``, by name; ``{name}`` stands for another run's id, and
-    ``{results}`` for the folder that holds them all."""
+    """The options of ``advbench train`` by the name of the run; ``{name}`` stands for the id of
+    another run, and ``{results}`` for the folder that holds them all."""
     steps: dict[str, str] = field(default_factory=dict)
-    """What follows ``advbench`` for whatever else there is to do, by name, as in ``runs``; the
-    folder that a step fills has its name, too."""
+    """Other commands by name, without ``advbench``, with the same placeholders as in ``runs``; the
+    folder that a step fills has its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command, which fills one folder."""
+    """One command, which fills one run folder."""
 
     folder: str
     words: tuple[str, ...]
     again: tuple[str, ...]
-    """What goes on with it where it was begun before."""
+    """The command that continues it where it was interrupted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training and its evaluation, or one other command."""
+    """A training and its evaluation, or one other command; jobs may run side by side."""
 
     id: str
     commands: tuple[Command, ...]
     after: frozenset[str]
-    """Jobs whose runs it needs."""
+    """The ids of the jobs that must be done before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What holds for every command of a bench."""
+    """The options that every command of a bench gets, if it takes them."""
 
     common: Mapping[str, str]
-    """Options and their values, for those commands that take them; ``--out`` is one."""
+    """Values by option; ``--out`` is among them."""
     takes: Callable[[Sequence[str]], Container[str]]
-    """The options of the command that some words begin with."""
+    """Returns the options that a command line's command takes."""
 
     def complete(self, typed: Sequence[str], **more: str) -> tuple[str, ...]:
-        """The words of a command, with ``--name value`` for what it takes and they leave out."""
+        """Return a command line with the options that its command takes and that were not typed.
+
+        Args:
+            typed: the words of the command, without ``advbench``.
+            more: further options by name, which the command may or may not take.
+        """
         options = {**{f"--{name}": value for name, value in more.items()}, **self.common}
         known = self.takes(typed)
         told = [(o, value) for o, value in options.items() if o in known and o not in typed]
@@ -95,7 +100,7 @@ class Terms:
 
 
 def load_bench(name: str) -> Bench:
-    """A bench by name, or by the path of a TOML file.
+    """Return a bench by its name, or by the path of a TOML file.
 
     Raises:
         UserError: there is none, or it is damaged.
@@ -114,7 +119,11 @@ def load_bench(name: str) -> Bench:
 
 
 def with_seeds(bench: Bench, typed: Sequence[str]) -> Bench:
-    """The bench under other seeds; raise ``UserError`` for what is none."""
+    """Return the bench with other seeds.
+
+    Raises:
+        UserError: a text is not a whole number.
+    """
     wrong = [text for text in typed if not text.strip().isdecimal()]
     if wrong:
         raise UserError(f"--seeds: {wrong[0]!r} is no seed; give whole numbers, e.g. 0,1,2")
@@ -122,7 +131,7 @@ def with_seeds(bench: Bench, typed: Sequence[str]) -> Bench:
 
 
 def jobs(bench: Bench, dataset: str, terms: Terms, only: Sequence[str] = ()) -> list[Job]:
-    """Everything that a bench does on one data set, each after what it needs.
+    """Return all jobs of a bench on one data set, each after those that it needs.
 
     Args:
         only: names of runs and steps; what they need comes with them.
@@ -173,7 +182,7 @@ def _job(name: str, words: str, seed: int, dataset: str, bench: Bench, terms: Te
 
 
 def _unless(words: list[str], typed: Sequence[str]) -> list[str]:
-    """``--option value`` pairs but for options that were typed; ``--set`` may be there twice."""
+    """Return ``--option value`` pairs without those that were typed; ``--set`` may be repeated."""
     pairs = [words[i : i + 2] for i in range(0, len(words), 2)]
     return [w for pair in pairs if pair[0] == "--set" or pair[0] not in typed for w in pair]
 
@@ -189,7 +198,7 @@ def _known(name: str, every: Mapping[str, str]) -> None:
 
 
 def _in_order(names: Sequence[str], every: Mapping[str, str]) -> list[str]:
-    """The names and what they need, each after what it needs itself."""
+    """Return the names and all they need, each after what it needs itself."""
     found: dict[str, None] = {}
 
     def visit(name: str, way: tuple[str, ...]) -> None:
@@ -208,10 +217,10 @@ def _in_order(names: Sequence[str], every: Mapping[str, str]) -> list[str]:
 def carry_out(
     todo: Sequence[Job], results: Path, workers: int, told: Callable[[str, bool], object]
 ) -> None:
-    """Run what is not finished yet, ``workers`` jobs at a time, each in its own process.
+    """Run the jobs that are not finished yet, ``workers`` at a time, each in its own process.
 
     Args:
-        told: the job's id and whether it went well, as each ends.
+        told: called as each job ends, with its id and whether it succeeded.
 
     Raises:
         RunError: some job failed; the others were carried out.
@@ -244,7 +253,7 @@ def carry_out(
 
 
 def _carried(job: Job, results: Path, running: set[subprocess.Popen[str]]) -> str:
-    """Carry out one command after the other; what went wrong in one line, or nothing."""
+    """Run the commands of a job in order; return what went wrong in one line, or nothing."""
     for command in job.commands:
         status = _status(results / command.folder)
         if status != "ok" and (wrong := _call(command.again if status else command.words, running)):
@@ -257,7 +266,7 @@ def _status(folder: Path) -> str:
 
 
 def _call(words: Sequence[str], running: set[subprocess.Popen[str]]) -> str:
-    """One ``advbench`` command in a process of its own; the last line it said if it failed."""
+    """Run ``advbench`` in a process of its own; return its last line of output if it failed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "robustbench_cli", *words],
         stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""``advbench eval --certify``: what can be proven of a model, certificate by certificate."""
+"""``advbench eval --certify``: certified accuracy, certificate by certificate."""
 
 import math
 from collections.abc import Callable
@@ -20,21 +20,23 @@ from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.runs.records import Proof, Recorder, Within
 
 _RADII = (0.25, 0.5, 0.75, 1.0)
-"""At which certified accuracy is reported, in the certificate's norm (Cohen et al., 2019)."""
+"""Radii at which certified accuracy is reported, in the certificate's norm (Cohen et al., 2019,
+https://arxiv.org/abs/1902.02918)."""
 SMALL = Threat("Linf", 2 / 255)
-"""A ball in another norm for which it is always reported (Carmon et al., 2019)."""
+"""A ball in another norm for which it is always reported, too (Carmon et al., 2019,
+https://arxiv.org/abs/1905.13736)."""
 
 _KEPT = ("prediction", "certified", "radius", "votes")
-"""What ``examples.npz`` holds per certificate and example."""
+"""The arrays (N) that ``examples.npz`` holds for each certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certifying:
-    """One process's part of certifying a model."""
+    """One process's part of certifying a model: it certifies its share of the examples."""
 
     config: EvalConfig
     model: nn.Module
-    """In evaluation mode and float32 (see ``judging``)."""
+    """In evaluation mode and float32 (see ``unchanged_model``)."""
     data: Split
     shard: Shard
     journal: Journal
@@ -45,10 +47,10 @@ class Certifying:
         """Certify every example; the record is written after each certificate.
 
         Args:
-            note: takes what is to be said of the figures.
+            note: called with what a reader of the figures must know.
 
         Returns:
-            What ``examples.npz`` holds.
+            The arrays (N) of ``examples.npz``, as ``LABEL/KEY``.
         """
         arrays: dict[str, np.ndarray] = {}
         proven: dict[str, Proof] = {}
@@ -65,7 +67,7 @@ class Certifying:
         return arrays
 
     def _proofs(self, name: str, label: str, certificate: Certificate) -> tuple[Proofs, float]:
-        """What one certificate says, and the seconds it took."""
+        """Return what one certificate says of each example, and the seconds it took."""
         n, where, labels = len(self.data), self.data.y.device, _labels(self.data)
         voting = Voting(
             model=self.model,
@@ -94,11 +96,13 @@ class Certifying:
 def certificate_summary(
     certificate: Certificate, proofs: Proofs, data: Split, threat: Threat, seconds: float
 ) -> Proof:
-    """The figures of one certificate.
+    """Return the figures of one certificate, as its record keeps them.
 
     Args:
-        data: what was certified, all of it.
+        proofs: what the certificate says of each example (N).
+        data: all images that were certified (N).
         threat: the evaluation's ball, which is one of those that are reported.
+        seconds: that it took, over all processes.
     """
     a, n, labels = proofs.arrays, len(data), _labels(data)
     right, radii = a["certified"] == labels, a["radius"]
@@ -126,7 +130,7 @@ def certificate_summary(
 
 
 def limit(certificate: Certificate, threat: Threat, data: Split) -> str:
-    """What is to be said where a ball is larger than any that can be certified; else nothing."""
+    """Return a note if the ball is larger than any that so many votes can certify, else nothing."""
     norm, furthest = certificate.norm, certificate.max_radius
     if furthest == 0:
         return "with so few votes nothing can be certified"

@@ -8,7 +8,8 @@ from typing import Any
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.config import catalogue
-from robustbench_cli.config.schema import MANY, ONE, ConfigTable, spec_of, specs_of
+from robustbench_cli.config.layers import COMPONENT_SECTIONS, PART_SECTIONS, ConfigTable
+from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Registry, Spec
 from robustbench_cli.data import DATASETS
@@ -61,7 +62,7 @@ def with_all_parameters(values: ConfigTable) -> ConfigTable:
         UserError: a name or a parameter is wrong.
     """
     whole = dict(values)
-    for section in ONE:
+    for section in COMPONENT_SECTIONS:
         if values.get(section):
             registry = REGISTRIES_BY_SECTION[section]
             whole[section] = registry.describe(registry.build(spec_of(values[section])))
@@ -80,9 +81,9 @@ def with_registered_names(preset: ConfigTable) -> ConfigTable:
         UserError: a name is not registered.
     """
     result = dict(preset)
-    for section in {*ONE} & {*preset}:
+    for section in {*COMPONENT_SECTIONS} & {*preset}:
         result[section] = _resolved(section, preset[section])
-    for section in {*MANY} & {*preset}:
+    for section in {*PART_SECTIONS} & {*preset}:
         parts = preset[section].items()
         result[section] = {label: _resolved(section, table, label) for label, table in parts}
     if "defense" in preset:  # its parts are told apart by name: there is one of each

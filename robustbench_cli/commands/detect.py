@@ -36,17 +36,18 @@ from robustbench_cli.training import checkpoint
 _FITTED = "detector.safetensors"
 SCORES = "scores.npz"
 _AT_ONCE = 512
-"""Images in a forward pass."""
+"""Number of images in a forward pass."""
 POPULATIONS: Mapping[Population, tuple[str, ...]] = {
     "adversarial": (),
     "clean+adversarial": (CLEAN,),
 }
-"""What counts beside the images under attack.  It changes the figure a lot, so both are told."""
+"""The images that count beside those under attack.  They change the AUROC a lot, so both
+populations are reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFitting:
-    """What one ``detect fit`` asks for."""
+    """The settings of one ``detect fit``."""
 
     detector: str
     choice: Choice
@@ -127,7 +128,7 @@ def evaluate_detector(request: EvalRequest, names: Sequence[str], display: Displ
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A detector, and what it has learned of a model."""
+    """A detector, and the tensors that it was fitted to."""
 
     label: str
     detector: Detector
@@ -140,7 +141,7 @@ def _built(text: str) -> Detector:
 
 
 def _there(subject: Subject, results: Path, display: Display) -> dict[str, tuple[Path, Run]]:
-    """The latest fit of every detector on these weights, by label."""
+    """Return the latest fit of every detector on these weights, by label."""
     known = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
     there = {
         next(iter(each.config["detector"])): (folder, each)
@@ -177,7 +178,7 @@ def _score(
     images: AdversarialImages,
     detectors: list[_Fitted],
 ) -> None:
-    """Add to the record how well each detector tells under each attack."""
+    """Add to the record the AUROC of each detector under each attack."""
     data, model = judged.data, request.subject.model
     attacks = [label for label in judged.columns if label != CLEAN]
     views = {CLEAN: seen(model, data, _AT_ONCE)}

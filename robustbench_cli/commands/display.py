@@ -1,29 +1,31 @@
-"""What a run tells whoever watches it.  The default says nothing."""
+"""The interface through which a run reports its progress."""
 
 from robustbench_cli.training.trainer import HistoryRow, Watch
 
 
 class Display:
-    """Override what you show; a run calls these as it goes."""
+    """Receives the progress of a run and shows nothing: override what is to be shown."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Show a line of text."""
 
     def training(self, epochs: int, done: int) -> None:
-        """Training starts, ``done`` epochs having been finished by an earlier process."""
+        """Training starts; an earlier process has finished ``done`` of the epochs."""
 
     def batch(self, watch: Watch) -> None:
         """A training batch is done."""
 
     def epoch(self, row: HistoryRow) -> None:
-        """An epoch is done."""
+        """An epoch is done; ``row`` holds its loss, accuracies and seconds."""
 
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         """An attack (or ``clean``, or a certificate) starts on ``n`` examples.
 
         Args:
-            what: which accuracy ``judged`` will tell.
+            label: the attack as it was written.
+            n: how many examples this process judges.
+            what: the name of the accuracy that ``judged`` reports.
         """
 
     def judged(self, done: int, accuracy: float) -> None:
-        """``done`` examples have their verdict, with this accuracy so far."""
+        """``done`` examples have their verdict; the accuracy so far is a share in [0, 1]."""

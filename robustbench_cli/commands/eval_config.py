@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do: its configuration, its attacks, its sweep."""
+"""The configuration of an evaluation: its data, its threat, its attacks, its sweep."""
 
 import math
 from collections.abc import Mapping
@@ -13,16 +13,8 @@ from robustbench_cli.certificates import CERTIFICATES
 from robustbench_cli.commands.components import recipe_tables, with_registered_names
 from robustbench_cli.commands.threat_config import resolve_threat
 from robustbench_cli.config import presets
-from robustbench_cli.config.schema import (
-    ConfigTable,
-    EvalConfig,
-    merged,
-    refined,
-    settings,
-    spec_of,
-    specs_of,
-    validated,
-)
+from robustbench_cli.config.layers import ConfigTable, apply_settings, merge_layers, parse_settings
+from robustbench_cli.config.schema import EvalConfig, spec_of, specs_of, validated
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.registry import Number, Registry, Spec
 from robustbench_cli.core.threat import Threat
@@ -31,23 +23,28 @@ from robustbench_cli.defenses import DEFENSES, Recipe
 from robustbench_cli.report.columns import CLEAN
 
 EVALUATION = ("threat", "dataset", "n", "batch_size", "seed", "precision")
-"""What ``--set`` may reach in an evaluation: the model is what it is, attacks have --attack."""
+"""Settings that ``--set`` may change in an evaluation; attacks are set by ``--attack``."""
 
 
 def resolve_eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str]) -> EvalConfig:
-    """An evaluation's configuration: the trained run's < flags < ``--set``.
+    """Return the configuration of an evaluation: the trained run's < flags < ``--set``.
+
+    Args:
+        base: what the model brings along: dataset, model, defense and threat.
+        typed: what flags said, by section.
+        pairs: what ``--set`` said, as ``key=value``.
 
     Raises:
         UserError: a bad value, or a setting that is not an evaluation's to change.
     """
-    changes = settings(pairs)
+    changes = parse_settings(pairs)
     measured = changes.pop("defense", {})
     odd = [section for section in changes if section not in EVALUATION]
     if odd:
         raise UserError(
             f"--set {odd[0]}: an evaluation cannot change that; it takes {', '.join(EVALUATION)}"
         )
-    values = refined(merged(base, typed), changes)
+    values = apply_settings(merge_layers(base, typed), changes)
     if measured:
         values["defense"] = _deployed(values.get("defense", {}), measured)
     dataset = DATASETS.build(spec_of(values["dataset"]))
@@ -71,8 +68,8 @@ def resolve_eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str])
 
 
 def _deployed(defense: ConfigTable, changes: ConfigTable) -> ConfigTable:
-    """A trained defense with parameters replaced that its training never saw."""
-    made = refined({"defense": defense}, {"defense": changes})["defense"]
+    """Return a trained defense with parameters replaced that act in evaluations only."""
+    made = apply_settings({"defense": defense}, {"defense": changes})["defense"]
     for label, part in changes.items():
         free = DEFENSES.entry(made[label]["name"]).cls.deployed  # type: ignore[attr-defined]
         if odd := [key for key in part if key not in free]:
@@ -88,11 +85,11 @@ SWEPT: Mapping[str, Any] = {
     "eps": Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1)],
     "steps": Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)],
 }
-"""What ``--sweep`` takes, and which values."""
+"""The settings that ``--sweep`` takes, with the type of their values."""
 
 
 def _sweep(text: str, threat: Threat) -> ConfigTable:
-    """``eps=0,2/255,...,16/255`` as ``{"eps": [...]}``; dots go on with the same difference."""
+    """Return ``eps=0,2/255,...,16/255`` as ``{"eps": [...]}``; dots continue the progression."""
     name, _, listed = text.partition("=")
     if not text:
         return {}
@@ -113,7 +110,7 @@ def _sweep(text: str, threat: Threat) -> ConfigTable:
 
 
 def _listed(items: list[str]) -> list[str]:
-    """Items with ``...`` between two of them filled in."""
+    """Return the items with ``...`` replaced by the numbers between its neighbours."""
     if "..." not in items:
         return items
     at = items.index("...")
@@ -128,7 +125,7 @@ def _listed(items: list[str]) -> list[str]:
 
 
 def chosen_attacks(texts: list[str], suite: str | None, options: Mapping[str, Any]) -> ConfigTable:
-    """``--attack`` and ``--suite`` as the ``attack`` section, labelled as written.
+    """Return the ``attack`` section for ``--attack`` and ``--suite``, labelled as written.
 
     Args:
         options: values for every attack that takes them: ``restarts``, ``eot``, ``last_iterate``.
@@ -146,7 +143,7 @@ def chosen_attacks(texts: list[str], suite: str | None, options: Mapping[str, An
 
 
 def chosen_certificates(texts: list[str], options: Mapping[str, Any]) -> ConfigTable:
-    """``--certify`` as the ``certify`` section, labelled as written.
+    """Return the ``certify`` section for ``--certify``, labelled as written.
 
     Args:
         options: values for every certificate that takes them: ``sigma``, ``n0``.
@@ -174,7 +171,7 @@ def _add(registry: Registry[Any], tables: ConfigTable, texts: list[str]) -> None
 
 
 def _suite(name: str) -> ConfigTable:
-    """The attacks of a suite, which names nothing else: radius and n belong to the command."""
+    """Return the attacks of a suite; radius and n belong to the command and are refused."""
     found = presets.load_preset(name, "suites")
     odd = sorted({*found} - {"attack", "preset"})
     if odd or "attack" not in found:
@@ -192,7 +189,7 @@ def _suite(name: str) -> ConfigTable:
 def _with_option(
     registry: Registry[Any], tables: ConfigTable, option: str, value: object
 ) -> ConfigTable:
-    """One option for every component that has it, shown in the label: it changes the protocol."""
+    """Set an option of every component that has it; the label shows it."""
     result: ConfigTable = {}
     for label, table in tables.items():
         if registry.accepts(table["name"], option):

@@ -1,4 +1,4 @@
-"""What one evaluation is asked for: which model, under which configuration, kept where."""
+"""The request of an evaluation: a model, a configuration, and the folder of its record."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from robustbench_cli.runs.records import Checkpoint, Run
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model to evaluate and how records call it."""
+    """A model to evaluate, with the names that records give it."""
 
     model: nn.Module
     name: str
@@ -25,16 +25,16 @@ class Subject:
     """sha256 of the weights, or of the file that makes the model."""
     parent: str | None = None
     kept: Checkpoint | None = None
-    """Which of the training run's weights they are."""
+    """The training run's checkpoint that holds the weights."""
     seed: int = 0
     """The seed of the training run, so that tables can join seeds."""
     notes: tuple[str, ...] = ()
-    """What is to be said of an evaluation of it."""
+    """Notes for the record of every evaluation of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRequest:
-    """What one command asks for."""
+    """The settings of one evaluation: ``eval``, ``attack``, ``detect eval``, or one from Python."""
 
     subject: Subject
     source: Subject | None = None

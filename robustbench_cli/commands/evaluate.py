@@ -41,15 +41,15 @@ from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Recorder
 
 CLEAN = "clean"
-
+"""The label of the images as they are."""
 
 ImageCallback = Callable[[str, Progress], None]
-"""What to do with the images that the attack of this label finds."""
+"""Called with an attack's label and the images that it has just found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedEvaluation:
-    """What an evaluation leaves in memory."""
+    """The verdicts of an evaluation while they are still in memory."""
 
     folder: Path
     data: Split
@@ -64,10 +64,14 @@ def run_evaluation(
     keep: ImageCallback | None = None,
     then: Callable[[FinishedEvaluation], None] | None = None,
 ) -> Path:
-    """Judge every example under every attack; return the evaluation's folder.
+    """Judge every example under every attack; return the folder of the evaluation.
 
     An unfinished evaluation of the same weights with the same settings is taken up again where
     it stopped, unless its images are kept (``keep``), which no journal holds.
+
+    Args:
+        keep: called with the images that attacks find, as they find them.
+        then: called at the end, before the record is closed, in the main process only.
 
     Raises:
         UserError: something asked for cannot be had, or the model answers clean images with NaN;
@@ -86,7 +90,7 @@ def evaluate_shard(
     keep: ImageCallback | None = None,
     then: Callable[[FinishedEvaluation], None] | None = None,
 ) -> Path:
-    """One process's part of ``run_evaluation``; all of it where the process is alone."""
+    """Run one process's part of ``run_evaluation``: all of it where the process is alone."""
     config, workspace, subject = request.config, request.workspace, request.subject
     where = devices.resolve_device(local(workspace.device))
     test = _test_images(request, shard)
@@ -129,7 +133,7 @@ def evaluate_shard(
 
 
 def _test_images(request: EvalRequest, shard: Shard) -> Split:
-    """The images given, or else the test split of the configured data set."""
+    """Return the images that were given, or else the test split of the configured data set."""
     if request.data is not None:
         return request.data
     dataset = DATASETS.build(spec_of(request.config.dataset))
@@ -138,7 +142,7 @@ def _test_images(request: EvalRequest, shard: Shard) -> Split:
 
 
 class _Session:
-    """One process's part of an evaluation."""
+    """One process's part of an evaluation: its share of the examples, under each attack."""
 
     def __init__(
         self,
@@ -186,7 +190,10 @@ class _Session:
         self._prefixes = exact and self._context.early_stop
 
     def run_attacks(self, todo: list[SweepPoint], keep: ImageCallback) -> dict[str, AttackVerdicts]:
-        """Fill every column; the record is written after each."""
+        """Return the verdicts on the clean images and under every attack, by label.
+
+        The record is written after each attack; certificates follow.
+        """
         columns = {CLEAN: self._clean()}
         outcomes: dict[str, records.Outcome] = {}
         for point in todo:
@@ -210,7 +217,7 @@ class _Session:
         return columns
 
     def note(self, text: str) -> None:
-        """Say it once, on the screen and in the record."""
+        """Show a note and add it to the record, once."""
         if text not in self._recorder.run.notes:
             self._display.note(text)
             self._recorder.update(notes=[*self._recorder.run.notes, text])
@@ -239,7 +246,7 @@ class _Session:
         columns: dict[str, AttackVerdicts],
         keep: ImageCallback,
     ) -> tuple[AttackVerdicts, float]:
-        """One attack's verdicts, and the seconds they took."""
+        """Return the verdicts under one attack, and the seconds they took."""
         name = str(len(columns))
         clean_, *filled = columns.values()
         column, seconds = self.journal.column(name)

@@ -1,7 +1,6 @@
 """``advbench joint``: one perturbation per example against several domains at once."""
 
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.evaluate import CLEAN
 from robustbench_cli.commands.joint_config import (
-    JointConfig,
     JointOptions,
     attack_of,
     resolve_joint_config,
 )
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
-from robustbench_cli.config.schema import spec_of, specs_of
+from robustbench_cli.config.schema import JointConfig, as_recorded, spec_of, specs_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
@@ -45,7 +43,7 @@ from robustbench_cli.runs.records import Domain, Outcome, Run
 from robustbench_cli.transforms import TRANSFORMS
 
 _KEPT = ("prediction", "margin", "norm", "step", "by", "forwards", "backwards", "weights")
-"""What ``examples.npz`` holds of the attack; ``prediction`` and ``weights`` by domain."""
+"""The arrays of the attack in ``examples.npz``: (N), ``prediction`` and ``weights`` (N, K)."""
 
 
 def run_joint(asked: JointOptions, display: Display) -> Path:
@@ -111,7 +109,7 @@ def _examples(config: JointConfig, test: Split, where: torch.device) -> Groups:
 def _together(
     subjects: list[Subject], config: JointConfig, data: Groups, where: torch.device, classes: int
 ) -> Joint:
-    """All models as one; a ``UserError`` names the one that cannot be judged."""
+    """Return all models as one, which answers for all domains; a ``UserError`` names a bad one."""
     few = data.data.images(slice(search_model.COMPARED_IMAGES))
     for each in subjects:
         laid_out(each.model, where)
@@ -131,7 +129,7 @@ def _described(
     n: int,
     where: torch.device,
 ) -> Run:
-    name, threat = config.dataset["name"], config.threat
+    name = config.dataset["name"]
     made_up = folders.new_id("joint", name, config.seed)
     left_out = (config.n or len(test)) % config.images
     notes = [note for each in subjects for note in each.notes]
@@ -141,9 +139,7 @@ def _described(
         kind="joint",
         created=records.now(),
         command=asked.command,
-        config=records.as_json(
-            {**asdict(config), "threat": {"norm": threat.norm, "eps": threat.eps}}
-        ),
+        config=records.as_json(as_recorded(config)),
         seed=config.seed,
         subject=", ".join(each.name for each in subjects),
         dataset={"name": name, "test": len(test), "test_sha256": test.fingerprint()},
@@ -155,7 +151,7 @@ def _described(
 
 
 def _clean(context: EvalContext, journal: Journal) -> JointVerdicts:
-    """The verdicts on the images as they are."""
+    """Return the verdicts on the clean images."""
     answers = JointVerdicts.of(*context.data.y.shape)
     journal.recall("0", answers)
     rows = torch.from_numpy((answers.arrays["stages"] == 0).nonzero()[0])
@@ -173,7 +169,7 @@ def _attacked(
     journal: Journal,
     display: Display,
 ) -> tuple[JointVerdicts, float]:
-    """The verdicts under the attack, and the seconds that they took."""
+    """Return the verdicts under the attack, and the seconds that they took."""
     answers = JointVerdicts.of(*context.data.y.shape)
     seconds = journal.recall("1", answers)
     standing = before.arrays["share"] > 0
@@ -193,7 +189,7 @@ def _attacked(
 def _figures(
     config: JointConfig, right: np.ndarray, after: JointVerdicts, labels: np.ndarray, seconds: float
 ) -> dict[str, Any]:
-    """What the record says; an example stands while one domain is right about it."""
+    """Return the figures of the record; an example is robust if one domain is right about it."""
     a, names = after.arrays, config.domains
     held = a["prediction"] == labels
     stand = held.any(1)
@@ -229,7 +225,7 @@ def _figures(
 def _arrays(
     config: JointConfig, before: JointVerdicts, after: JointVerdicts, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What ``examples.npz`` holds: labels and predictions (N, K), the rest (N)."""
+    """Return the arrays of ``examples.npz``: labels and predictions (N, K), the rest (N)."""
     (label,) = config.attack
     return {
         "index": np.arange(len(labels), dtype=np.int32),

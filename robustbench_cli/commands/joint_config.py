@@ -1,12 +1,10 @@
-"""What a joint attack is asked to do: its domains, its attack, its configuration."""
+"""The configuration of a joint attack: its domains, its attack, its threat."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.min_max import MinMax
@@ -14,67 +12,34 @@ from robustbench_cli.commands import threat_config
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.commands.workspace import Workspace
-from robustbench_cli.config.schema import (
-    ConfigTable,
-    Positive,
-    merged,
-    spec_of,
-    specs_of,
-    validated,
-)
+from robustbench_cli.config.layers import ConfigTable, merge_layers
+from robustbench_cli.config.schema import JointConfig, spec_of, specs_of, validated
 from robustbench_cli.core.domain_weights import first
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import Seed, Spec
-from robustbench_cli.core.threat import Threat
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
 from robustbench_cli.transforms import TRANSFORMS
 
 
 @dataclass(frozen=True, kw_only=True)
 class JointOptions:
-    """What one command asks for, as it was typed."""
+    """The settings of one ``joint`` command, as they were typed."""
 
     runs: Sequence[str | None]
     transforms: Sequence[str]
     attack: str
-    """``min-max``, perhaps with parameters."""
+    """``min-max``, with parameters if there are any."""
     options: Mapping[str, Any]
-    """More of them."""
+    """Further parameters of the attack, by name."""
     settings: ConfigTable
-    """What else there is of a ``JointConfig``."""
+    """Other settings of a ``JointConfig``, by name."""
     workspace: Workspace
     command: list[str]
     name: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class JointConfig:
-    """Everything that decides the outcome of a joint attack."""
-
-    runs: dict[str, str]
-    """The weights (sha256) of each run, by its id."""
-    transform: ConfigTable
-    images: Positive = 1
-    """Neighbouring test images that share one perturbation."""
-    attack: ConfigTable
-    dataset: ConfigTable
-    threat: Threat
-    n: Annotated[int, Field(ge=0)] = 0
-    """How many test images, from the first; 0: all."""
-    batch_size: Positive = 256
-    """Images under attack at a time; verdicts do not depend on it."""
-    seed: Seed = 0
-
-    @property
-    def domains(self) -> list[str]:
-        """Their names, in the order in which ``Joint`` counts them."""
-        images = [f"image {i + 1}" for i in range(self.images)]
-        several = [part for part in (images, self.runs, self.transform) if len(part) > 1]
-        return [" ".join(names) for names in product(*several)]
-
-
 def resolve_joint_config(asked: JointOptions) -> tuple[list[Subject], JointConfig]:
-    """The models, and the whole configuration.
+    """Return the models and the whole configuration.
 
     Raises:
         UserError: something is unknown, damaged or makes no sense.
@@ -91,7 +56,7 @@ def resolve_joint_config(asked: JointOptions) -> tuple[list[Subject], JointConfi
         transforms[label] = TRANSFORMS.describe(TRANSFORMS.build(Spec.parse(text)))
     dataset = DATASETS.build(spec_of(bases[0]["dataset"]))
     usual = {key: bases[0]["threat"][key] for key in ("norm", "eps")}
-    values = merged({"threat": usual}, asked.settings)
+    values = merge_layers({"threat": usual}, asked.settings)
     values |= {
         "runs": {str(each.parent): each.weights for each in subjects},
         "transform": transforms,
@@ -118,7 +83,12 @@ def _same_images(subjects: list[Subject], bases: list[ConfigTable], workspace: W
 
 
 def attack_of(config: JointConfig) -> MinMax:
-    """The attack; raise ``UserError`` if it does not fit the domains."""
+    """Return the attack of a configuration.
+
+    Raises:
+        UserError: it is not min-max, there are fewer than two domains, or fixed weights are not as
+            many as the domains.
+    """
     (spec,) = specs_of(config.attack)
     attack = ATTACKS.build(spec)
     if not isinstance(attack, MinMax):

@@ -6,7 +6,8 @@ from pathlib import Path
 from robustbench_cli.commands import components
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.workspace import Workspace
-from robustbench_cli.config.schema import ConfigTable, EvalConfig, spec_of, specs_of
+from robustbench_cli.config.layers import ConfigTable
+from robustbench_cli.config.schema import EvalConfig, spec_of, specs_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.data.shape import shape_of

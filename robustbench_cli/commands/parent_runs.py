@@ -1,4 +1,4 @@
-"""The runs that a training run builds on: where it starts, who teaches it, who labels for it."""
+"""The runs that a training run builds on: initial weights, teachers, and a labeller."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import torch
 
 from robustbench_cli.commands import components
 from robustbench_cli.commands.load_model import restore
-from robustbench_cli.config.schema import ConfigTable, TrainConfig
+from robustbench_cli.config.layers import ConfigTable
+from robustbench_cli.config.schema import TrainConfig
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import UNLABELLED, Split
 from robustbench_cli.defenses import Recipe
@@ -22,14 +23,14 @@ LABELLED_AT_ONCE = 512
 
 @dataclass(frozen=True, kw_only=True)
 class ParentNames:
-    """What the command line said: run ids or paths."""
+    """The runs that the command line names, each by id or path."""
 
     init: str | None = None
     labeller: str | None = None
     teachers: tuple[str, ...] = ()
 
     def parents(self, out: Path) -> ConfigTable:
-        """The runs by role, as a configuration keeps them.
+        """Return the runs by role, as a configuration keeps them: id or path, and sha256.
 
         Raises:
             UserError: there is no such run, or it has no weights yet.
@@ -50,17 +51,17 @@ def _identity(name: str, out: Path) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ParentNetworks:
-    """The networks of those runs, in evaluation trim and mode, by role."""
+    """The networks of those runs by role, in evaluation mode, as evaluations see them."""
 
     by_role: Mapping[str, Classifier]
 
     @property
     def teachers(self) -> tuple[Classifier, ...]:
-        """In the order they were named."""
+        """The teachers, in the order in which they were named."""
         return tuple(net for role, net in self.by_role.items() if role.startswith(TEACHER))
 
     def start(self, model: Classifier) -> None:
-        """Give ``model`` the weights of the run to start from; keep its head if that differs.
+        """Copy the weights of the run to start from into ``model``; another last layer stays.
 
         Raises:
             UserError: the bodies differ.
@@ -80,7 +81,13 @@ class ParentNetworks:
         model.load_state_dict({**own, **{k: v for k, v in given.items() if k not in heads | odd}})
 
     def labelled(self, split: Split, classes: tuple[str, ...], where: torch.device) -> Split:
-        """``split`` with the labeller's predictions on plain images, of these ``classes``."""
+        """Return ``split`` with the labeller's predictions on its images as labels.
+
+        Args:
+            split: images (N, C, H, W) in [0, 1]; its own labels are not used.
+            classes: the names of the labeller's classes.
+            where: the device to predict on.
+        """
         net = self.by_role[LABELLER]
         rows = torch.split(torch.arange(len(split)), LABELLED_AT_ONCE)
         with torch.no_grad():
@@ -91,7 +98,7 @@ class ParentNetworks:
 def load_parents(
     parents: ConfigTable, out: Path, shape: Shape, where: torch.device
 ) -> ParentNetworks:
-    """The networks that a configuration names.
+    """Load the networks that a configuration names.
 
     Raises:
         UserError: a run is gone, its weights are not the recorded ones, or it is for other images.
@@ -120,7 +127,7 @@ def _network(
 
 
 def without_labels(split: Split) -> Split:
-    """The same images, with labels that nothing is scored against."""
+    """Return the same images, all with the label of unlabelled ones."""
     return Split(split.x, torch.full_like(split.y, UNLABELLED), split.classes)
 
 

@@ -1,4 +1,4 @@
-"""Where an evaluation is kept: a folder of its own, or that of an unfinished one like it."""
+"""The folder of an evaluation: a new one, or that of an unfinished evaluation like it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +12,12 @@ from robustbench_cli.runs.records import Run
 def open_run_folder(
     run: Run, results: Path, name: str | None, display: Display, *, fresh: bool = False
 ) -> tuple[Path, Run, bool]:
-    """A folder, the record to go on with, and whether an unfinished evaluation is taken up.
+    """Return the folder, the record to go on with, and whether an unfinished evaluation is resumed.
 
     Args:
-        name: what the user calls the folder.
+        run: the record of the evaluation that is asked for.
+        results: the folder that holds the folders of runs.
+        name: the folder's name that the user gave, if any.
         fresh: begin anew in any case.
     """
     unfinished = None if fresh else _unfinished(run, results, name, display)
@@ -26,7 +28,7 @@ def open_run_folder(
 
 
 def leaves_nothing(run: Run, error: BaseException, *, resumable: bool = True) -> bool:
-    """Whether a run that ends with this error leaves nothing (see ``records.recording``).
+    """Return whether a run that ends with this error leaves no folder (see ``records.recording``).
 
     A model that cannot be judged on clean images is the user's mistake: no folder stays.
 
@@ -39,7 +41,7 @@ def leaves_nothing(run: Run, error: BaseException, *, resumable: bool = True) ->
 
 
 def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:
-    """The folder of an evaluation that asks the same of the same weights and is not done."""
+    """Return the folder of an unfinished evaluation of the same weights with the same settings."""
     asked = (run.kind, run.config, run.weights, run.dataset)
     others = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
     for folder, other in reversed(others):

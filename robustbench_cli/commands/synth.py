@@ -1,4 +1,4 @@
-"""``advbench synth``: generators fitted on training images, and the images they make."""
+"""``advbench synth``: generators fitted on training images, and images drawn from them."""
 
 import time
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ ENDS = partial(leaves_nothing, resumable=False)
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorFitting:
-    """What one ``synth fit`` asks for."""
+    """The settings of one ``synth fit``."""
 
     generator: str
     dataset: str
@@ -41,7 +41,7 @@ class GeneratorFitting:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """What one ``synth sample`` asks for."""
+    """The settings of one ``synth sample``."""
 
     run: str
     n: int
@@ -105,7 +105,7 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
 
 
 def draw_samples(asked: Sampling, display: Display) -> Path:
-    """Draw labelled images; return the file, for ``--extra-data npz:FILE``.
+    """Draw labelled images, uint8; return the .npz file, for ``--extra-data npz:FILE``.
 
     Raises:
         UserError: there is no such generator, or it is damaged; no folder is left behind.

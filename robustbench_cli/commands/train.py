@@ -61,7 +61,7 @@ def run_training(
 
 
 def train_run_id(config: TrainConfig) -> str:
-    """A folder name for a run with this configuration."""
+    """Return a new id for a run with this configuration."""
     return folders.new_id("+".join(config.defense), config.dataset["name"], config.seed)
 
 
@@ -97,7 +97,7 @@ def _resumed(name: str, workspace: Workspace, shard: Shard, display: Display) ->
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A run that is ready to go: nothing of it is on disk yet."""
+    """A run with its data loaded and its trainer built; nothing of it is on disk yet."""
 
     config: TrainConfig
     trainer: Trainer
@@ -106,7 +106,7 @@ class _Prepared:
     shape: Shape
 
     def describe(self) -> dict[str, Any]:
-        """The data set as the record keeps it."""
+        """Return the data set as the record keeps it."""
         extra = self.trainer.pool
         return {
             "name": self.config.dataset["name"],
@@ -195,7 +195,7 @@ def _pool(
     train: Split,
     where: torch.device,
 ) -> Pool | None:
-    """The extra data, labelled as asked for; None where there is none."""
+    """Return the extra data, labelled as configured; None where there is none."""
     labelled = parent_runs.LABELLER in config.parents
     if not config.extra:
         if labelled:
@@ -227,7 +227,10 @@ def _pool(
 
 
 def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split | None]:
-    """What is trained on, and what selection looks at: never the test set, but for the oracle."""
+    """Return the training split and the split that selection uses, if any.
+
+    Selection uses held-out training images; only ``select=oracle`` uses the test set.
+    """
     held = config.train.validation
     if held >= len(train):
         raise UserError(f"train.validation={held} leaves nothing of {len(train)} examples")
@@ -266,7 +269,7 @@ def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> 
 
 
 def _warn(text: str, recorder: Recorder, display: Display) -> None:
-    """Say it on the screen and, once, in the record."""
+    """Show a warning and, once, add it to the record."""
     display.note(f"warning: {text}")
     notes = recorder.run.notes
     recorder.update(notes=notes if text in notes else [*notes, text])

@@ -10,22 +10,15 @@ from robustbench_cli.commands.components import (
 )
 from robustbench_cli.commands.threat_config import resolve_threat
 from robustbench_cli.config import presets
-from robustbench_cli.config.schema import (
-    ConfigTable,
-    TrainConfig,
-    merged,
-    refined,
-    settings,
-    spec_of,
-    specs_of,
-    validated,
-)
+from robustbench_cli.config.layers import ConfigTable, apply_settings, merge_layers, parse_settings
+from robustbench_cli.config.schema import TrainConfig, spec_of, specs_of, validated
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import Recipe
 
 FALLBACK: ConfigTable = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
-"""What holds where not even the data set says otherwise (Rice et al., 2020)."""
+"""Settings where not even the data set has defaults (Rice et al., 2020,
+https://arxiv.org/abs/2002.11569)."""
 SMOKE: ConfigTable = {
     "dataset": {"name": "digits"},
     "model": {"name": "digits-cnn"},
@@ -52,14 +45,16 @@ def resolve_train_config(
     Raises:
         UserError: an unknown name, a bad value, or a combination that makes no sense.
     """
-    changes = settings(pairs)
+    changes = parse_settings(pairs)
     if "preset" in changes:
         raise UserError("--set preset=...: a preset is named by --preset")
     name, preset = typed.get("preset"), _preset_of(typed)
     layers = [preset, typed, *([SMOKE] if smoke else [])]
-    dataset_table = refined(merged({"dataset": {"name": "digits"}}, *layers), changes)["dataset"]
+    dataset_table = apply_settings(merge_layers({"dataset": {"name": "digits"}}, *layers), changes)[
+        "dataset"
+    ]
     dataset = DATASETS.build(spec_of(dataset_table))
-    values = refined(merged(FALLBACK, dataset.defaults, *layers), changes)
+    values = apply_settings(merge_layers(FALLBACK, dataset.defaults, *layers), changes)
     values["dataset"] = dataset_table
     if name:
         values["preset"] = preset["preset"]
@@ -87,7 +82,7 @@ def smoke_substitutes(typed: ConfigTable) -> list[str]:
     Args:
         typed: what flags said, by section; ``preset`` may name one.
     """
-    asked = merged(_preset_of(typed), typed)
+    asked = merge_layers(_preset_of(typed), typed)
     replaced = [
         (given_label(section, asked[section]), SMOKE[section]["name"])
         for section in ("dataset", "model")

@@ -1,4 +1,4 @@
-"""What there is to choose from, read from source text: nothing of it is imported.
+"""The catalogue of everything there is to choose from, read from source text, not imported.
 
 Lists and the shell's completion must not wait seconds for torch.
 """
@@ -24,38 +24,38 @@ _URL = re.compile(r"https?://[^\s,;)>]*[^\s,;)>.]")
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One name that a user can write."""
+    """One component, preset, suite or bench that a user can name."""
 
     kind: str
     name: str
     aliases: tuple[str, ...] = ()
     summary: str = ""
-    """The first sentence on it."""
+    """The first sentence of its description."""
     group: str = ""
     """``objective`` or ``modifier``, for a part of a defense."""
     paper: str = ""
-    """The first paragraph of the docstring that has its links: who published it."""
+    """Its publication: the first paragraph of the docstring that has the links."""
     links: tuple[str, ...] = ()
     pattern: str | None = None
-    """A regular expression for other spellings, which say parameters, too: ``pgd100``."""
+    """A regular expression for other spellings, which include parameters: ``pgd100``."""
     positional: str | None = None
     """The parameter that ``name:value`` sets."""
     path: Path
 
     def means(self, name: str) -> bool:
-        """Whether ``name`` is this, in any spelling."""
+        """Return whether ``name`` is a spelling of this item."""
         known = name in (self.name, *self.aliases)
         return known or bool(self.pattern and re.fullmatch(self.pattern, name))
 
     def spellings(self) -> list[str]:
-        """Other ways to write it; the first form of a pattern as ``pgd<steps>``."""
+        """Return other ways to write it; the first form of a pattern as ``pgd<steps>``."""
         form = re.sub(r"\(\?P(<\w+>)[^)]*\)", r"\1", self.pattern or "")
         form = re.sub(r"\(\?:([^|)]*)[^)]*\)", r"\1", form)
         return [*self.aliases, *filter(None, [re.sub(r".\?", "", form)])]
 
 
 def scan(kind: str, package: Path = presets.PACKAGE) -> list[Item]:
-    """Everything of one kind, by name.
+    """Return all items of one kind, sorted by name.
 
     Raises:
         UserError: an unknown kind, or a file that cannot be read.
@@ -66,7 +66,7 @@ def scan(kind: str, package: Path = presets.PACKAGE) -> list[Item]:
 
 
 def _registered(place: str, registry: str, kind: str, package: Path) -> tuple[Item, ...]:
-    """The classes under ``@registry.register(...)`` in a folder of modules, or in one module."""
+    """Return the classes under ``@registry.register(...)`` in a module or a folder of modules."""
     folder = package / place
     files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     return _members(kind, registry, tuple((file, _content(file)) for file in files))
@@ -74,7 +74,9 @@ def _registered(place: str, registry: str, kind: str, package: Path) -> tuple[It
 
 @lru_cache(maxsize=64)
 def _members(kind: str, registry: str, sources: tuple[tuple[Path, bytes], ...]) -> tuple[Item, ...]:
-    """What files with this content register; parsing them takes much longer than reading."""
+    """Return what files with this content register; cached, for parsing takes much longer than
+    reading.
+    """
     modules = {file: _parsed(file, content) for file, content in sources}
     classes = [
         (file, node)
@@ -136,26 +138,26 @@ def _last_name(base: ast.expr) -> str:
 
 
 def _role(name: str, bases: Mapping[str, list[str]]) -> str:
-    """The group of the first known class among the ancestors."""
+    """Return the group of the first known class among the ancestors, e.g. ``modifier``."""
     parents = bases.get(name, [])
     found = (_ROLES.get(parent) or _role(parent, bases) for parent in parents)
     return next(filter(None, found), "")
 
 
 def _paragraph(text: str) -> str:
-    """The first paragraph of a docstring in one line, without addresses."""
+    """Return the first paragraph of a docstring in one line, without addresses."""
     plain = " ".join(text.partition("\n\n")[0].split()).replace("``", "")
     return re.sub(rf",?\s*{_URL.pattern}", "", plain).removesuffix(".")
 
 
 def _sentence(text: str) -> str:
-    """The first sentence of a docstring."""
+    """Return the first sentence of a docstring."""
     # A full stop ends a sentence where a capital follows: "et al., 2017" goes on.
     return re.split(r"\.\s+(?=[A-Z])", _paragraph(text), maxsplit=1)[0]
 
 
 def _presets(folder: str, kind: str, package: Path) -> Iterator[Item]:
-    """TOML files inside an installed package, or beside it in a checkout."""
+    """Return the TOML files of a kind: inside an installed package, or beside it in a checkout."""
     for file in presets.files(folder, package).values():
         try:
             first = file.read_text().partition("\n")[0]
@@ -179,7 +181,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "schedules": ("optim", "SCHEDULES"),
     "figures": ("figures", "FIGURES"),
 }
-"""The module and the name of the registry of a kind."""
+"""The package and the name of the registry of each kind of component."""
 
 KINDS: Mapping[str, Callable[[str, Path], Iterable[Item]]] = {
     **{kind: partial(_registered, *where) for kind, where in REGISTRIES.items()},
@@ -187,12 +189,12 @@ KINDS: Mapping[str, Callable[[str, Path], Iterable[Item]]] = {
     "suites": partial(_presets, "suites"),
     "benches": partial(_presets, "benches"),
 }
-"""What lists can be made of, in the order they are shown."""
+"""The kinds that ``advbench list`` shows, in that order, each with the function that reads it."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyper-parameter in words."""
+    """A hyper-parameter, with its type and its default as text."""
 
     name: str
     type: str
@@ -201,7 +203,7 @@ class Parameter:
 
 
 def parameters(cls: type) -> list[Parameter]:
-    """The fields of a component that has been imported, in order."""
+    """Return the hyper-parameters of a component's class, in order."""
     types, meanings = get_type_hints(cls, include_extras=True), _meanings(cls)
     return [
         Parameter(
@@ -215,7 +217,7 @@ def parameters(cls: type) -> list[Parameter]:
 
 
 def typed(value: object) -> str:
-    """A value as a user would type it."""
+    """Return a value as a user would type it."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(typed, value))}]"
     if isinstance(value, float):
@@ -224,7 +226,7 @@ def typed(value: object) -> str:
 
 
 def _meanings(cls: type) -> dict[str, str]:
-    """The string under each field, its own or the one it inherits."""
+    """Return the docstring of each field, its own or the inherited one."""
     found = {}
     for each in reversed(cls.__mro__[:-1]):
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
@@ -239,7 +241,7 @@ _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def _type(annotation: Any) -> str:
-    """``int >= 1`` from what the validator is told."""
+    """Return a type with its bounds, ``int >= 1``, from the annotation that validates it."""
     first, *rest = get_args(annotation) or (annotation,)
     if get_origin(annotation) is Annotated:
         limits = [each for extra in rest for each in getattr(extra, "metadata", [extra])]

@@ -1,45 +1,43 @@
-"""Where presets and suites live: TOML files shipped with the package, or the user's own."""
+"""Presets, suites and benches: TOML files shipped with the package, or the user's own."""
 
 import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from robustbench_cli.config.layers import ConfigTable, merge_layers, read_preset
 from robustbench_cli.core.errors import UserError, hint
 
-Values = dict[str, Any]
-"""What a file says, by section."""
-
 REQUIRED_OPTIONS = {"extra-data": "npz:PATH", "init": "RUN", "teacher": "RUN"}
-"""Options without which a preset may be no recipe, and what follows each."""
+"""Options that a preset may require (its ``needs``), with the value that each takes."""
 
 
 PACKAGE = Path(__file__).parents[1]
 
 
 def folder(package: Path = PACKAGE) -> Path:
-    """The shipped presets: inside an installed package, beside it in a checkout."""
+    """Return the folder of presets: inside an installed package, beside it in a checkout."""
     inside = package / "presets"
     return inside if inside.is_dir() else package.parent / "presets"
 
 
 SINGULAR = {"": "preset", "suites": "suite", "benches": "bench"}
-"""What a file is called, by the subfolder that its kind has; presets have one per paper."""
+"""The word for a file, by the subfolder of its kind; presets have a folder per paper."""
 
 
 def files(kind: str = "", package: Path = PACKAGE) -> dict[str, Path]:
-    """The shipped presets by name, or with ``kind="suites"`` the evaluation suites."""
+    """Return the shipped presets by name, or with ``kind="suites"`` the evaluation suites."""
     paths = folder(package).glob(f"{kind or '*'}/*.toml")
     return {path.stem: path for path in sorted(paths) if kind or path.parent.name not in SINGULAR}
 
 
 def preset_names(kind: str = "") -> list[str]:
-    """The names of the shipped presets, or of another kind of file, in alphabetical order."""
+    """Return the names of the shipped presets, or of another kind of file, sorted."""
     return sorted(files(kind))
 
 
 def preset_file(name: str, kind: str = "") -> Path:
-    """The file of a shipped preset.
+    """Return the file of a shipped preset.
 
     Raises:
         UserError: there is none; the message names the nearest.
@@ -53,25 +51,20 @@ def preset_file(name: str, kind: str = "") -> Path:
     return known[name]
 
 
-def load_preset(name: str, kind: str = "") -> Values:
-    """A preset by name, or by the path of a TOML file, over the one it names as its ``base``.
+def load_preset(name: str, kind: str = "") -> ConfigTable:
+    """Return a preset, by name or by the path of a TOML file, merged over its ``base``.
 
     Raises:
         UserError: there is none, it is damaged, or it is a base of itself.
     """
-    from robustbench_cli.config.schema import (  # brings torch in; the rest does without
-        merged,
-        read_preset,
-    )
-
     layers = _layers(name, kind, read_preset)
     for layer in layers:
         layer.pop("needs", None)  # of a command, not of a configuration
-    return merged(*layers)
+    return merge_layers(*layers)
 
 
 def needs(name: str) -> list[str]:
-    """The options that a preset, or what it is based on, does not go without.
+    """Return the options that a preset, or its base, cannot do without.
 
     Raises:
         UserError: there is no such preset or no such option.
@@ -86,20 +79,20 @@ def needs(name: str) -> list[str]:
 
 
 def as_typed(wanted: Iterable[str]) -> list[str]:
-    """The same as they are typed: ``--init RUN``."""
+    """Return options as they are typed: ``--init RUN``."""
     return [f"--{each} {REQUIRED_OPTIONS[each]}" for each in wanted]
 
 
 def preset_summary(name: str, kind: str = "") -> str:
-    """The first comment line of a preset: what it is and where it comes from."""
+    """Return the first comment line of a preset: a description and its source."""
     first = preset_file(name, kind).read_text().splitlines()[0]
     return first.removeprefix("#").strip()
 
 
 def _layers(
-    name: str, kind: str, read: Callable[[Path], Values], above: tuple[str, ...] = ()
-) -> list[Values]:
-    """What a preset's file says, after what its ``base`` says.
+    name: str, kind: str, read: Callable[[Path], ConfigTable], above: tuple[str, ...] = ()
+) -> list[ConfigTable]:
+    """Return the contents of a preset's file, after those of its bases.
 
     Args:
         above: the presets whose base this is.

@@ -4,7 +4,7 @@ import pytest
 
 from robustbench_cli.commands import components, train_config
 from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
-from robustbench_cli.config.schema import merged, read_preset, refined, settings
+from robustbench_cli.config.layers import apply_settings, merge_layers, parse_settings, read_preset
 from robustbench_cli.core.errors import UserError
 
 
@@ -16,10 +16,10 @@ def train(*pairs, **typed):
 
 def test_a_radius_goes_with_its_norm():
     base = {"threat": {"norm": "Linf", "eps": 0.05}}
-    assert merged(base, {"threat": {"norm": "L2"}})["threat"] == {"norm": "L2"}
-    assert merged(base, {"threat": {"norm": "linf"}})["threat"]["eps"] == 0.05
-    assert merged(base, {"threat": {"norm": "L2", "eps": 1}})["threat"]["eps"] == 1
-    assert refined(base, settings(["threat.norm=L2"]))["threat"] == {"norm": "L2"}
+    assert merge_layers(base, {"threat": {"norm": "L2"}})["threat"] == {"norm": "L2"}
+    assert merge_layers(base, {"threat": {"norm": "linf"}})["threat"]["eps"] == 0.05
+    assert merge_layers(base, {"threat": {"norm": "L2", "eps": 1}})["threat"]["eps"] == 1
+    assert apply_settings(base, parse_settings(["threat.norm=L2"]))["threat"] == {"norm": "L2"}
     assert train("threat.eps=0.7", threat={"norm": "L2"}).threat.eps == 0.7
     assert train(threat={"norm": "L2"}, preset="trades-table5-mnist").threat.eps == 2.0
 
