@@ -39,6 +39,11 @@ PRECISE = {
 every_attack = pytest.mark.parametrize(("text", "norm"), QUICK)
 
 
+def test_every_minimal_attack_is_measured_here():
+    minimal = {n for n in ATTACKS.names() if ATTACKS.build(Spec(n)).minimal}
+    assert minimal == {Spec.parse(text).name for text, _ in QUICK}
+
+
 class Planes(nn.Module):
     """Five classes with one plane between any two of them, and steep enough logits that the
     cross-entropy sees only the nearest."""
