@@ -24,7 +24,7 @@ from robustbench_cli.cli.paper import paper
 from robustbench_cli.cli.plot import plot_command
 from robustbench_cli.cli.report import report_command
 from robustbench_cli.cli.show import show_command
-from robustbench_cli.cli.strict_command import StrictCommand
+from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
 from robustbench_cli.cli.synth import synth
 from robustbench_cli.cli.train import train_command
 from robustbench_cli.core.errors import RunError, UserError
@@ -66,9 +66,9 @@ def global_options(
 
 
 app.command("train", cls=StrictCommand)(train_command)
-app.command("eval", cls=StrictCommand)(eval_command)
-app.command("attack", cls=StrictCommand)(attack_command)
-app.command("joint", cls=StrictCommand)(joint_command)
+app.command("eval", cls=MeasuringCommand)(eval_command)
+app.command("attack", cls=MeasuringCommand)(attack_command)
+app.command("joint", cls=MeasuringCommand)(joint_command)
 app.add_typer(detect, name="detect")
 app.add_typer(synth, name="synth")
 app.command("bench", cls=StrictCommand)(bench_command)

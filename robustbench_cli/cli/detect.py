@@ -9,7 +9,7 @@ import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.eval_options import EvalOptions, eval_request
-from robustbench_cli.cli.strict_command import StrictCommand
+from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
 
 detect = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -57,7 +57,7 @@ def detect_fit_command(
     typer.echo(folder)
 
 
-@detect.command("eval", cls=StrictCommand)
+@detect.command("eval", cls=MeasuringCommand)
 @options.takes_options(
     *("run", "n", "norm", "eps", "restarts", "last_iterate", "batch_size", "seed"),
     *("device", "data_dir", "out", "name", "set_", "quiet", "debug"),

@@ -98,7 +98,7 @@ def images(root, split, counts, size=8):
             ["eval", "--attack", "pgd20", "--sweep", "eps=0,0.1", "--sweep", "steps=1,5"],
             "--sweep is given 2 times; it takes one value",
         ),
-        (["train", "trades", "--eps", "0.1", "--eps=0.2"], "--eps is given 2 times"),
+        (["attack", "pgd20", "--eps", "0.1", "--eps=0.2"], "--eps is given 2 times"),
         (["eval", "--attack", "pgd20", "--n", "0"], "--n 0: give a number from 1 on, or leave"),
         (["eval", "--attack", "pgd20", "--n", "-3"], "--n -3: give a number from 1 on"),
         (["detect", "eval", "--attack", "pgd20", "--n", "0"], "--n 0: give a number from 1 on"),

@@ -5,7 +5,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from robustbench_cli.cli.strict_command import StrictCommand
+from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
 from robustbench_cli.core.errors import UserError
 
 
@@ -13,11 +13,11 @@ from robustbench_cli.core.errors import UserError
 def parsed():
     """The values that a command line means."""
 
-    def run(*words):
+    def run(*words, cls=MeasuringCommand):
         seen = []
         app = typer.Typer()
 
-        @app.command(cls=StrictCommand)
+        @app.command(cls=cls)
         def command(
             path: str = typer.Argument(""),
             one: str | None = None,
@@ -56,6 +56,12 @@ def test_what_means_one_thing_only_is_taken(parsed):
 def test_what_would_be_dropped_is_refused(parsed, words, message):
     with pytest.raises(UserError, match=message):
         parsed(*words)
+
+
+def test_where_nothing_is_measured_the_last_value_counts_and_empty_ones_are_refused(parsed):
+    assert parsed("--number=1", "--number=2", cls=StrictCommand) == ("", None, None, 2, False)
+    with pytest.raises(UserError, match="--one '': give a value"):
+        parsed("--one=", "--one=x", "--one=", cls=StrictCommand)
 
 
 def test_help_comes_before_the_check(parsed, capsys):
