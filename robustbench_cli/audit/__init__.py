@@ -1,1 +1,1 @@
-"""Can this number be believed?  Checks of a model and of what attacks found."""
+"""Checks of a model and of the attacks' results: signs that a robust accuracy is too high."""

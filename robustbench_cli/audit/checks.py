@@ -1,7 +1,8 @@
-"""Where an evaluation may mislead: what AutoAttack's official notes on flags warn of.
+"""Signs that an evaluation overestimates robustness, as AutoAttack's official flags name them.
 
-Croce & Hein's code looks for randomised models, probabilities instead of logits, optimisation at
-test time, zero gradients of the logit ratio, and a black-box attack that beats the white-box ones.
+Croce & Hein (2020, https://arxiv.org/abs/2003.01690): their code warns of randomised models,
+probabilities instead of logits, optimisation at test time, zero gradients of the logit ratio, and a
+black-box attack that breaks what the white-box ones did not.
 """
 
 from collections.abc import Iterator
@@ -21,16 +22,18 @@ from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.evaluation.verifier import unchanged_model
 
 RANDOM = 1e-4
-"""How far the normalised logits of two passes may be apart."""
+"""The largest L2 distance between the normalised logits of two passes of one model."""
 BEATEN = 0.002
-"""Share of the examples that a black-box attack may break after the white-box ones."""
+"""The fraction of the examples that a black-box attack may break after the white-box ones."""
 
 
 def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -> list[str]:
-    """Warnings about a model, from a batch of clean images.
+    """Return warnings about a model, from a batch of clean images.
 
     Args:
-        random: whether it is ``randomised``, if that is known already.
+        x: images (B, C, H, W) in [0, 1].
+        y: labels (B).
+        random: whether it is ``randomised``; None: find out.
     """
     notes = []
     with unchanged_model(model):
@@ -50,9 +53,9 @@ def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -
         if logits.max() < 1 + 1e-5 and logits.min() > -1e-5 and (sums < 1e-5).all():
             notes.append("the model's outputs look like probabilities: it must return logits")
         if logits.shape[1] >= 3:
-            right = (logits.argmax(1) == y).nonzero().squeeze(1)  # nobody attacks the others
-            steep = in_parts(lambda rows: gradient(model, dlr, y[rows], x[rows])[1], right)
-            zero = int((~steep.flatten(1).any(1)).sum())
+            right = (logits.argmax(1) == y).nonzero().squeeze(1)  # the others are not attacked
+            grad = in_parts(lambda rows: gradient(model, dlr, y[rows], x[rows])[1], right)
+            zero = int((~grad.flatten(1).any(1)).sum())
             if zero:
                 notes.append(
                     f"{zero} of {len(right)} images have a zero gradient of the logit ratio: "
@@ -62,7 +65,12 @@ def before(model: nn.Module, x: Tensor, y: Tensor, random: bool | None = None) -
 
 
 def after(stages: list[Stage], column: AttackVerdicts, n: int) -> list[str]:
-    """Warnings about what an attack found."""
+    """Return warnings about the verdicts of an attack on ``n`` examples.
+
+    Args:
+        stages: the attack's, in the order in which they ran.
+        column: its verdicts.
+    """
     notes = []
     flat, tried = (int((column.arrays[key] > 0).sum()) for key in ("flat", "stages"))
     if flat:
@@ -70,10 +78,10 @@ def after(stages: list[Stage], column: AttackVerdicts, n: int) -> list[str]:
             f"{flat} of {tried} examples have a zero gradient of the logit ratio at a random "
             "start: gradient attacks may be unreliable"
         )
-    blind = [i for i, stage in enumerate(stages) if stage.attack.access == "logits"]
-    sighted = len(blind) < len(stages)
-    extra = int(np.isin(column.arrays["by"], blind).sum())
-    if sighted and blind and extra > BEATEN * n:
+    black_box = [i for i, stage in enumerate(stages) if stage.attack.access == "logits"]
+    any_white_box = len(black_box) < len(stages)
+    extra = int(np.isin(column.arrays["by"], black_box).sum())
+    if any_white_box and black_box and extra > BEATEN * n:
         notes.append(
             f"the black-box attack broke {extra} of {n} examples that gradients had missed: the "
             "evaluation may be unreliable; try more queries and restarts, or an adaptive attack"
@@ -82,7 +90,7 @@ def after(stages: list[Stage], column: AttackVerdicts, n: int) -> list[str]:
 
 
 def randomised(model: nn.Module, x: Tensor) -> bool:
-    """Whether the model answers differently when asked again."""
+    """Return whether the model's logits differ from pass to pass, on images (B, C, H, W)."""
     with torch.no_grad():
         answers = [in_parts(model, x) for _ in range(5)]
     units = [answer / (answer.norm(dim=1, keepdim=True) + 1e-10) for answer in answers]
@@ -93,9 +101,9 @@ def randomised(model: nn.Module, x: Tensor) -> bool:
 
 @contextmanager
 def _counting() -> Iterator[list[int]]:
-    """Runs of autograd while the context is open."""
+    """Give a list that grows by one for every run of autograd while the context is open."""
     calls: list[int] = []
-    # All ways lead there, whoever imported ``grad`` or ``backward`` before.
+    # ``torch.autograd.grad`` and ``Tensor.backward`` both end there, however they were imported.
     engine = "_engine_run_backward"
     run = getattr(torch.autograd, engine)
 

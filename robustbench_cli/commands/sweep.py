@@ -1,4 +1,4 @@
-"""What is measured in one evaluation: each attack, at each point of a sweep."""
+"""The columns of an evaluation: each attack, at each point of a sweep over eps or steps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from robustbench_cli.evaluation.stages import AttackVerdicts
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One column of the evaluation."""
+    """One column of an evaluation: an attack under a threat."""
 
     label: str
     attack: Attack
@@ -25,17 +25,21 @@ class SweepPoint:
     eps: float | None = None
     """The radius, in a sweep over it; 0 stands for the clean images."""
     weaker: int | None = None
-    """The position of a column whose successes are successes here, too."""
+    """The position of a column under a smaller radius: what it broke is broken here, too."""
     within: int | None = None
-    """The position of a column that already holds the answer: a longer walk, or the nearest image,
-    whatever the radius."""
+    """The position of a column that this one can be read off: a run with more steps, or the nearest
+    images, which do not depend on the radius."""
     until: int | None = None
-    """After how many steps of that walk this one ends; the session knows whether the walk's first
-    success is all that decides."""
+    """The number of steps after which this one ends within that longer run.  It can be read off it
+    only if the first success decides, not where the verifier or another model may differ."""
 
 
 def points(attacks: Mapping[str, Attack], config: EvalConfig) -> list[SweepPoint]:
-    """The columns, in the order in which they are filled."""
+    """Return the columns in the order in which they are filled.
+
+    Raises:
+        UserError: an attack cannot have so few steps.
+    """
     found: list[SweepPoint] = []
     for label, attack in attacks.items():
         if "eps" in config.sweep:
@@ -48,7 +52,7 @@ def points(attacks: Mapping[str, Attack], config: EvalConfig) -> list[SweepPoint
 
 
 def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[SweepPoint]:
-    """From small to large: what is broken at a radius is broken at any larger one."""
+    """The radii from small to large: what is broken at one is broken at any larger one."""
     result = []
     for i, eps in enumerate(sorted({*config.sweep["eps"]})):
         threat = replace(config.threat, eps=eps) if eps else config.threat
@@ -67,27 +71,27 @@ def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[S
 
 
 def _over_steps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[SweepPoint]:
-    """From many to few: a walk with steps of fixed size contains every shorter one."""
+    """The numbers of steps from large to small: a ``nested`` run contains every shorter one."""
     result: list[SweepPoint] = []
     for i, steps in enumerate(sorted({*config.sweep["steps"]}, reverse=True)):
         try:
-            walk = replace(attack, steps=steps)  # type: ignore[call-arg]
+            run = replace(attack, steps=steps)  # type: ignore[call-arg]
         except ValueError as error:
             raise UserError(f"--sweep steps={steps}: attack {label!r}: {error}") from None
-        longest = result[0].attack if i else walk
+        longest = result[0].attack if i else run
         contained = (
             i > 0
-            and isinstance(walk, Iterated)
+            and isinstance(run, Iterated)
             and isinstance(longest, Iterated)
-            and walk.nested
-            and walk.stride == longest.stride
+            and run.nested
+            and run.stride == longest.stride
         )
         result.append(
             SweepPoint(
                 label=f"{label}@steps={steps}",
-                attack=walk,
+                attack=run,
                 threat=config.threat,
-                params=ATTACKS.describe(walk),
+                params=ATTACKS.describe(run),
                 within=at if contained else None,
                 until=steps if contained else None,
             )
@@ -96,7 +100,7 @@ def _over_steps(label: str, attack: Attack, config: EvalConfig, at: int) -> list
 
 
 def inherit(column: AttackVerdicts, weaker: AttackVerdicts) -> None:
-    """Take over what a weaker threat has broken; those examples need no attack."""
+    """Copy the examples that a weaker threat has broken, so that they are not attacked again."""
     rows = (weaker.broken & ~column.broken & (column.arrays["stages"] == 0)).nonzero()[0]
     for key in ("prediction", "share", "margin", "norm", "step", "by"):
         column.arrays[key][rows] = weaker.arrays[key][rows]
@@ -105,7 +109,15 @@ def inherit(column: AttackVerdicts, weaker: AttackVerdicts) -> None:
 def cut(
     column: AttackVerdicts, whole: AttackVerdicts, labels: np.ndarray, until: int | None, draws: int
 ) -> None:
-    """Fill a column from the one that contains it: broken if it was broken by then."""
+    """Fill a column from the one that contains it.
+
+    Args:
+        column: the column to fill.
+        whole: the verdicts of the run with more steps, or of the nearest images.
+        labels: the true classes (N).
+        until: the number of steps after which an example must be broken; None: any.
+        draws: the passes per step.
+    """
     for key, values in whole.arrays.items():
         column.arrays[key][:] = values
     if until is None:
@@ -113,7 +125,8 @@ def cut(
     late = whole.broken & (whole.arrays["step"] > until)
     column.arrays["by"][late] = column.arrays["step"][late] = -1
     column.arrays["prediction"][late], column.arrays["share"][late] = labels[late], 1
-    # What a survivor of so many steps costs: every look, the clean logits and the verdict.
+    # An example that withstands costs a pass at the start and per step, the clean logits and the
+    # verdict.
     rest = column.arrays["by"] < 0
     for key, more in (("forwards", 2), ("backwards", 0)):
         cost = (until + 1) * draws + more

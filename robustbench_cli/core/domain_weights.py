@@ -1,4 +1,4 @@
-"""Weights over domains: how much each of several losses counts, on the probability simplex.
+"""Weights over K domains, on the probability simplex, and how they follow the domains' losses.
 
 Wang et al., 2021, https://arxiv.org/abs/1906.03563: w maximises sum w_i F_i - gamma/2 |w - 1/K|^2.
 """
@@ -32,10 +32,10 @@ DomainWeights = Annotated[WeightSchedule | tuple[Number, ...], BeforeValidator(_
 
 
 def onto_simplex(v: Tensor) -> Tensor:
-    """The nearest points to ``v`` (B, K) with no negative entry and sum one.
+    """Return the nearest points (B, K) to ``v`` (B, K) with no negative entry and sum one.
 
-    Duchi et al., 2008, https://doi.org/10.1145/1390156.1390191: the largest entries, less what
-    they have too much, evenly.
+    Duchi et al., 2008, https://doi.org/10.1145/1390156.1390191: the largest entries keep what
+    remains after subtracting their common excess over one; the others are zero.
     """
     largest = v.sort(dim=1, descending=True).values
     rank = torch.arange(1, v.shape[1] + 1, device=v.device)
@@ -45,12 +45,12 @@ def onto_simplex(v: Tensor) -> Tensor:
 
 
 def uniform_weights(losses: Tensor) -> Tensor:
-    """The same weight for each of the losses (B, K)."""
+    """Return weights (B, K) of 1/K for losses (B, K)."""
     return torch.full_like(losses, 1 / losses.shape[1])
 
 
 def first(weights: DomainWeights, like: Tensor) -> Tensor:
-    """What the weights of K domains begin with, shaped like ``like`` (B, K).
+    """Return the weights that an attack begins with, shaped like ``like`` (B, K).
 
     Raises:
         UserError: there are not as many fixed weights as domains.
@@ -63,19 +63,26 @@ def first(weights: DomainWeights, like: Tensor) -> Tensor:
 
 
 def towards_worst(weights: Tensor, losses: Tensor, gamma: float, pace: Tensor) -> Tensor:
-    """One ascent step of the weights (B, K), by ``pace`` (B, 1), for these losses (B, K)."""
+    """Return the weights (B, K) after one projected ascent step of size ``pace`` (B, 1).
+
+    The objective is sum w_i F_i - gamma/2 |w - 1/K|^2, for losses F (B, K).
+    """
     pull = losses - gamma * (weights - uniform_weights(losses))
     return onto_simplex(weights + pace * pull)
 
 
 def settled(losses: Tensor, gamma: float) -> Tensor:
-    """Where such steps end while the losses (B, K) stay: the mean for gamma to infinity, the
-    largest one alone for gamma to zero."""
+    """Return the weights (B, K) that such steps converge to while the losses (B, K) stay.
+
+    They are 1/K for gamma to infinity, and the largest loss alone for gamma to zero.
+    """
     return onto_simplex(uniform_weights(losses) + losses / gamma)
 
 
 def least_wrong(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The one of several domains that is the least fooled: all are if this one is.
+    """Return the domain of each example with the smallest margin of a wrong class.
+
+    All domains are misclassified if this one is.
 
     Args:
         logits: of K domains (B, K, C); those of a single one (B, C) are returned as they are.

@@ -1,6 +1,7 @@
-"""What the adversary may do: a norm, a radius, perhaps a mask, and their geometry.
+"""The threat model: a norm, a radius, perhaps a mask, and their geometry.
 
-Inputs live in [0, 1]; every method works on a batch (B, ...) and keeps examples independent.
+Images are (B, C, H, W) in [0, 1], radii and distances in the same units.  Every method works on a
+batch and treats each example by itself; with a mask, changes stay within the pixels it leaves free.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,13 +23,15 @@ Norm = Annotated[
 ]
 
 _LARGEST = {"Linf": 1.0, "L2": 50.0, "L1": 1000.0}
-"""No image in [0, 1] needs more; 8 or 128 were meant for pixels in [0, 255]."""
+"""The largest radius per norm: a larger one was surely meant for pixels in [0, 255]."""
 
 _ORDER = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
+"""The order p of the norm."""
 _DUAL = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
+"""The order q of the dual norm, 1/p + 1/q = 1."""
 
 SPARSE = 0.05
-"""Share of the coordinates that a step moves under L1 (SLIDE, Tramer & Boneh, 2019,
+"""The fraction of the coordinates that a step moves under L1 (SLIDE, Tramer & Boneh, 2019,
 https://arxiv.org/abs/1904.13000)."""
 
 
@@ -36,14 +39,14 @@ https://arxiv.org/abs/1904.13000)."""
 class Threat:
     """An Lp ball of radius ``eps`` around each example, intersected with the box [0, 1].
 
-    A threat with a ``mask`` says so only; ``masks.bound`` binds it to images, and then its
-    methods leave alone what they must.
+    A mask is only named here; ``masks.bind_to_images`` returns the ``Masked`` threat for given
+    images, whose methods keep to the pixels that are free.
     """
 
     norm: Norm = "Linf"
     eps: Number = 8 / 255
     mask: str = ""
-    """Which pixels may change, as ``--mask`` takes it; nothing: all of them."""
+    """The pixels that may change, as ``--mask`` takes them; empty: all of them."""
 
     def __post_init__(self) -> None:
         if self.norm not in _LARGEST:
@@ -62,63 +65,69 @@ class Threat:
         return format_threat(self.norm, self.eps, self.mask)
 
     def bound(self, free: Tensor) -> "Masked":
-        """The same for these images, of which only ``free`` pixels may change.
+        """Return the threat to B images of which only some pixels may change.
 
         Args:
-            free: bool (B, 1 or C, H, W).
+            free: those pixels, bool (B, 1 or C, H, W).
         """
         return Masked(self.norm, self.eps, self.mask, free=free)
 
     def only(self, rows: Tensor | slice) -> "Threat":
-        """The threat to some of the images that it is bound to."""
+        """Return the threat to some of the images that it is bound to."""
         return self
 
     def joined(self, other: "Threat") -> "Threat":
-        """The threat to these images, then to those."""
+        """Return the threat to these images, followed by those of ``other``."""
         return self
 
     def allowed(self, change: Tensor) -> Tensor:
-        """``change`` (B, ..., C, H, W) with zeros where nothing may change."""
+        """Return ``change`` (B, ..., C, H, W) with zeros at the pixels that must stay."""
         return change
 
     def restored(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """``x_adv`` (B, ..., C, H, W) with the pixels of ``x`` where nothing may change."""
+        """Return ``x_adv`` (B, ..., C, H, W) with the pixels of ``x`` where none may change."""
         return x_adv
 
     def untouched(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Whether each example (B) has the very pixels of ``x`` where nothing may change."""
+        """Return whether the pixels that must stay equal those of ``x`` exactly (B, bool)."""
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
     def dimensions(self, x: Tensor) -> int | Tensor:
-        """How many numbers of each image may change: of all alike, or (B)."""
+        """Return how many entries of each image may change: one number for all, or (B)."""
         return x[0].numel()
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """How far each example went (B), in this norm."""
+        """Return the distance of each example from the clean one (B), in this norm."""
         norms: Tensor = torch.linalg.vector_norm(
             (x_adv - x).flatten(1), ord=_ORDER[self.norm], dim=1
         )
         return norms
 
     def radius_in(self, norm: Norm, pixels: int) -> float:
-        """The radius in ``norm`` of the smallest ball that holds this one.
+        """Return the radius in ``norm`` of the smallest ball that contains this one.
 
         Args:
-            pixels: of an image, over all channels.
+            pixels: the number of entries of an image, C H W.
+
+        Raises:
+            UserError: there is a mask.
         """
         return float(self.eps * pixels ** max(0.0, 1 / _ORDER[norm] - 1 / _ORDER[self.norm]))
 
     def dual(self, grad: Tensor) -> Tensor:
-        """The dual norm (B, ...) over the last axis: how fast a linear function can change."""
+        """Return the dual norm of ``grad`` (..., D) over the last axis (...).
+
+        It is the largest slope of a linear function with that gradient, per unit of distance.
+        """
         norms: Tensor = torch.linalg.vector_norm(grad, ord=_DUAL[self.norm], dim=-1)
         return norms
 
     def inside(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Whether each example (B) is finite, in the ball and in the box, up to rounding.
+        """Return whether each example is finite, in the ball and in the box, up to rounding (B).
 
         Pixels that must not change are held to that exactly.
         """
-        # Tolerances as in the evaluation contract: float32 x + delta overshoots by about 3e-8.
+        # float32 rounds x + delta by up to about 3e-8 past the border of the ball.
         slack = 1e-6 if self.norm == "Linf" else 1e-5 * self.eps
         flat = x_adv.flatten(1)
         boxed = ((flat >= 0) & (flat <= 1)).all(1)  # False for NaN, too
@@ -126,10 +135,11 @@ class Threat:
         return boxed & near & self.untouched(x_adv, x)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Back to the ball, then to the box (clamping towards x cannot leave the ball).
+        """Return the images (B, C, H, W) projected to the ball and the box around ``x``.
 
-        Under L1 this is the nearest point of both at once (Croce & Hein, 2021,
-        https://arxiv.org/abs/2103.01208): shrinking along the ray would be far too weak.
+        First to the ball, then to the box: clamping towards [0, 1], where x is, cannot leave the
+        ball.  Under L1 it is the nearest point of both at once (Croce & Hein, 2021,
+        https://arxiv.org/abs/2103.01208): attacks that shrink along the ray are far too weak.
         """
         x_adv = self.restored(x_adv, x)
         if self.norm == "Linf":
@@ -142,11 +152,11 @@ class Threat:
         return (x + delta * over(scale, x)).clamp(0, 1)
 
     def stored(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The image as it is kept: as it is where it is allowed, else brought back."""
+        """Return the images to store: those that are ``inside`` as they are, others projected."""
         return torch.where(over(self.inside(x_adv, x), x), x_adv, self.project(x_adv, x))
 
     def random_start(self, x: Tensor, noise: Noise) -> Tensor:
-        """Uniform in the ball (by volume), clipped to the box."""
+        """Return images uniform in the ball (by volume) around ``x``, clipped to the box."""
         if self.norm == "Linf":
             return self.project(x + self.eps * (2 * noise.uniform(x) - 1), x)
         share = noise.fork("share").uniform(x.flatten(1)[:, :1]).squeeze(1)
@@ -160,24 +170,28 @@ class Threat:
         return self.project(x + size * direction / over(direction.abs().flatten(1).sum(1), x), x)
 
     def radial_start(self, x: Tensor, noise: Noise) -> Tensor:
-        """A random direction and a length uniform up to ``eps``, clipped to the box.
+        """Return images in a random direction, at a length uniform in [0, eps], clipped to the box.
 
         By volume almost all of an L2 ball of 3,072 dimensions lies at its border; here half of the
-        starts are in the inner half.
+        starts are within half the radius.
         """
         share = noise.fork("share").uniform(x.flatten(1)[:, :1]).squeeze(1)
         step = over(self.eps * share, x) * self.direction(x, noise.fork("direction"))
         return self.project(x + step, x)
 
     def direction(self, x: Tensor, noise: Noise) -> Tensor:
-        """A random change of each example in ``x`` whose length in this norm is one."""
+        """Return a random change of each example, of length one in this norm (B, C, H, W)."""
         t = self.allowed(2 * noise.uniform(x) - 1 if self.norm == "Linf" else noise.normal(x))
         return t / over(self.distance(t, torch.zeros_like(t)).clamp_min(1e-12), t)
 
     def steepest(self, grad: Tensor) -> Tensor:
-        """The unit step that increases a linear function with this gradient the most.
+        """Return the unit steps (B, C, H, W) that increase a linear function the most.
 
-        Under L1 that would be a single coordinate; ``SPARSE`` of them move together instead.
+        Under Linf that is the gradient's sign, under L2 the normalised gradient.  Under L1 it would
+        be a single coordinate; here the fraction ``SPARSE`` of them move together.
+
+        Args:
+            grad: the function's gradient (B, C, H, W).
         """
         grad = self.allowed(grad)
         if self.norm == "Linf":
@@ -196,7 +210,7 @@ class Masked(Threat):
     """A threat bound to images, of which only some pixels may change."""
 
     free: Tensor = field(kw_only=True, compare=False, repr=False)
-    """Which, bool (B, 1 or C, H, W)."""
+    """The pixels that may change, bool (B, 1 or C, H, W)."""
 
     def bound(self, free: Tensor) -> "Masked":
         return replace(self, free=self.free & free)
@@ -228,26 +242,31 @@ class Masked(Threat):
         )
 
     def _spread(self, like: Tensor) -> Tensor:
-        """``free`` shaped to broadcast over (B, ..., C, H, W)."""
+        """Return ``free`` shaped to broadcast over (B, ..., C, H, W)."""
         between = like.ndim - self.free.ndim
         return self.free.view(len(self.free), *[1] * between, *self.free.shape[1:])
 
 
 def over(values: Tensor, x: Tensor) -> Tensor:
-    """One value per example, shaped to broadcast over ``x``."""
+    """Return one value per example (B), shaped (B, 1, ..., 1) to broadcast over ``x`` (B, ...)."""
     return values.view(-1, *[1] * (x.ndim - 1))
 
 
 def _length(delta: Tensor) -> Tensor:
+    """The L2 norm of each example (B)."""
     norms: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
     return norms
 
 
 def onto_l1(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
-    """The nearest point that is in the box and at most ``eps`` (one, or one each) from ``x`` in L1.
+    """Return the nearest points (B, C, H, W) in the box that are at most ``eps`` from ``x`` in L1.
 
-    Its change is sign * min(max(|delta_i| - t, 0), room_i) for the smallest t >= 0 that fits; the
-    sum is monotone in t, so bisection finds it.
+    Their change is sign * min(max(|delta_i| - t, 0), room_i), where room_i is the distance of x_i
+    from the border of [0, 1], for the smallest t >= 0 with a sum of at most eps.  The sum falls
+    with t, so bisection finds it (Croce & Hein, 2021, https://arxiv.org/abs/2103.01208).
+
+    Args:
+        eps: one radius, or one per example (B).
     """
     delta = (x_adv - x).flatten(1)
     size = delta.abs()

@@ -1,4 +1,4 @@
-"""The votes that certificates rest on, batch by batch."""
+"""The votes of a model on noisy copies, on which certificates rest, batch by batch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from robustbench_cli.core.example_rng import Noise
 
 @dataclass(frozen=True)
 class Proofs:
-    """What a certificate says of every example, one entry each.
+    """The results of a certificate on N examples.
 
     ``prediction``, ``certified`` and ``radius`` are those of ``Certified``, ``votes`` (N, polls,
     classes) is what they follow from, ``stages`` is 1 where all votes are in.
@@ -26,7 +26,7 @@ class Proofs:
 
     @classmethod
     def empty(cls, certificate: Certificate, n: int, classes: int) -> "Proofs":
-        """Nothing is known yet of ``n`` examples."""
+        """Return the results on ``n`` examples of which nothing is known yet."""
         return cls(
             {
                 "prediction": np.full(n, ABSTAINS, np.int32),
@@ -39,11 +39,11 @@ class Proofs:
 
     @property
     def done(self) -> np.ndarray:
-        """Which examples have all their votes."""
+        """The examples that have all their votes, a mask (N)."""
         return np.asarray(self.arrays["stages"] > 0)
 
     def put(self, rows: np.ndarray, votes: np.ndarray, certificate: Certificate) -> None:
-        """Take in the votes (B, polls, classes) on some examples, and what they prove."""
+        """Take in the votes (B, polls, classes) on the examples ``rows`` (B), and certify them."""
         found = certificate.certify(votes)._asdict()
         for name, values in {**found, "votes": votes, "stages": 1}.items():
             self.arrays[name][rows] = values
@@ -51,16 +51,16 @@ class Proofs:
 
 @dataclass(frozen=True, kw_only=True)
 class Voting:
-    """A model that votes, and on what."""
+    """A model and the examples that it votes on."""
 
     model: nn.Module
-    """In evaluation mode and float32 (see ``judging``)."""
+    """In evaluation mode and float32 (see ``unchanged_model``)."""
     data: Examples
     noise: Noise
     """Keyed by example, as many as ``data`` has."""
     classes: int
     batch: int
-    """Noisy copies in a forward pass; the votes do not depend on it."""
+    """The number of noisy copies in a forward pass; the votes do not depend on it."""
 
     def votes(
         self, certificate: Certificate, rows: Tensor
@@ -73,35 +73,35 @@ class Voting:
         Raises:
             UserError: the model returned NaN or infinite logits.
         """
-        each, told = sum(certificate.polls), 0
+        copies, reported = sum(certificate.polls), 0
         shape = len(rows), len(certificate.polls), self.classes
         counts = torch.zeros(shape, dtype=torch.int32, device=rows.device)
-        for start in range(0, len(rows) * each, self.batch):
-            stop = min(start + self.batch, len(rows) * each)
+        for start in range(0, len(rows) * copies, self.batch):
+            stop = min(start + self.batch, len(rows) * copies)
             self._vote(certificate, rows, start, stop, counts)
-            complete = stop // each
-            if complete > told:
-                found = counts[told:complete].cpu().numpy()
-                if not (found.sum((1, 2)) == each).all():
+            complete = stop // copies
+            if complete > reported:
+                votes = counts[reported:complete].cpu().numpy()
+                if not (votes.sum((1, 2)) == copies).all():
                     raise UserError("the model returned NaN or infinite logits; it has no vote")
-                yield rows[told:complete].cpu().numpy(), found
-                told = complete
+                yield rows[reported:complete].cpu().numpy(), votes
+                reported = complete
 
     @torch.inference_mode()
     def _vote(
         self, certificate: Certificate, rows: Tensor, start: int, stop: int, counts: Tensor
     ) -> None:
-        """Count the model's votes on the copies ``start`` to ``stop`` of all examples' copies."""
+        """Add the votes on the copies ``start`` to ``stop``, counted over all examples."""
         each = sum(certificate.polls)
         number = torch.arange(start, stop, device=rows.device)
         row, copy = number // each, number % each
-        # Compared with numbers, not with a tensor: a GPU would wait for one to be copied.
+        # Compare with numbers: a tensor would have to be copied to a GPU, which waits for it.
         poll = torch.stack([copy >= end for end in accumulate(certificate.polls)]).sum(0)
         # Every image is read once, however many of its copies are in the batch.
         first, last = start // each, (stop - 1) // each
         images = self.data.images(rows[first : last + 1])[row - first]
         logits = self.model(certificate.copies(images, self.noise.only(rows[row]).at(copy)))
         place = (row * counts.shape[1] + poll) * self.classes + logits.argmax(1)
-        # argmax of NaN is a class like any other; without a vote it will be missed.
+        # argmax of NaN is a class like any other, so NaN gets no vote; ``votes`` misses it.
         sound = logits.isfinite().all(1).to(counts.dtype)
         counts.view(-1).index_add_(0, place, sound)

@@ -1,4 +1,4 @@
-"""What detectors see of a model, and how well they tell its errors from its right answers."""
+"""The model outputs that detectors read, and how well they separate errors from right answers."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def seen(model: nn.Module, data: Examples, batch: int) -> ModelOutputs:
     """What a model makes of all examples, ``batch`` at a time; on the CPU.
 
     Args:
-        model: in evaluation mode and float32 (see ``judging``).
+        model: in evaluation mode and float32 (see ``unchanged_model``).
     """
     features, logits = [], []
     for rows in torch.split(torch.arange(len(data.y), device=data.y.device), batch):
@@ -25,13 +25,17 @@ def seen(model: nn.Module, data: Examples, batch: int) -> ModelOutputs:
 
 
 def auroc(suspicion: np.ndarray, wrong: np.ndarray) -> float | None:
-    """The share of pairs, one wrong and one right, in which the wrong one is more suspicious.
+    """Return the area under the ROC curve of ``suspicion`` as a detector of wrong answers.
 
-    Ties count half (Mann & Whitney, 1947).  None where all are wrong, or none.
+    It is the fraction of pairs, one wrong and one right answer, in which the wrong one is more
+    suspicious; ties count half (Mann & Whitney, 1947).
 
     Args:
-        suspicion: of each answer (N).
-        wrong: whether it is (N).
+        suspicion: one number per answer (N); higher is more suspicious.
+        wrong: whether each answer is wrong (N, bool).
+
+    Returns:
+        A number in [0, 1]; None where all answers are wrong, or none is.
     """
     errors = int(wrong.sum())
     pairs = errors * (len(wrong) - errors)

@@ -1,4 +1,4 @@
-"""Float32 that is float32: torch's switches for faster and coarser products, all of them off."""
+"""Full float32 precision: torch's switches for faster, less precise products, all of them off."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,20 +16,23 @@ class _Switch(NamedTuple):
 
 @contextmanager
 def float32() -> Iterator[None]:
-    """No TF32 and no bfloat16 inside matrix products and convolutions of float32 tensors."""
-    was = [(switch, _state(switch)) for switch in _switches()]
-    for switch, _ in was:
+    """Compute products and convolutions of float32 tensors without TF32 and bfloat16.
+
+    The switches are as they were before once the context is left.
+    """
+    before = [(switch, _state(switch)) for switch in _switches()]
+    for switch, _ in before:
         switch.set(switch.off)
     try:
         yield
     finally:
-        for switch, state in was:
+        for switch, state in before:
             if state is not None:
                 switch.set(state)
 
 
 def _state(switch: _Switch) -> Any:
-    """None where torch will not say: it refuses to read an old switch whose new one was set."""
+    """The switch's value; None where torch refuses to read it (an old one whose new one is set)."""
     try:
         return switch.read()
     except RuntimeError:
@@ -37,7 +40,7 @@ def _state(switch: _Switch) -> Any:
 
 
 def _switches() -> Iterator[_Switch]:
-    """The old switches first: setting one moves the new ones that go with it."""
+    """All switches, the old ones first: setting one also sets the new ones that belong to it."""
     backends: Any = torch.backends
     yield _Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest")
     yield _attribute(backends.cudnn, "allow_tf32", False)

@@ -1,7 +1,7 @@
-"""Several domains under one perturbation: runs, images, transforms, and every mixture of them.
+"""Several domains under one perturbation: models, images, transforms, and all their combinations.
 
-An example of such an evaluation asks K questions at once: its label has K entries, its logits are
-(B, K, C), and it is broken when all of them are answered wrongly.
+An example has K domains: its label has K entries, its logits are (B, K, classes), and it is broken
+when it is misclassified in all of them.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from robustbench_cli.transforms import Transform
 
 
 class Joint(nn.Module):
-    """Every model on every image of an example, under every transform."""
+    """All models as one, on every image of an example, under every transform."""
 
     def __init__(self, models: Sequence[nn.Module], transforms: Sequence[Transform]) -> None:
         super().__init__()
@@ -31,50 +31,54 @@ class Joint(nn.Module):
         self.transforms = transforms
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K, C) of images (B, C, H, W), or of groups of them (B, G, C, H, W).
+        """Return the logits (B, K, classes) of images (B, C, H, W), or of groups (B, G, C, H, W).
 
-        Domains are counted image by image, model by model, transform by transform.
+        Domains are ordered by image, then by model, then by transform.
         """
-        images = together(x).flatten(0, 1) if x.ndim == 5 else x
-        seen = [transform(images) for transform in self.transforms]
-        logits = torch.stack([model(each) for model in self.models for each in seen], 1)
+        images = with_shared_change(x).flatten(0, 1) if x.ndim == 5 else x
+        transformed = [transform(images) for transform in self.transforms]
+        logits = torch.stack([model(each) for model in self.models for each in transformed], 1)
         return logits.view(len(x), -1, logits.shape[2])
 
 
-def together(x: Tensor) -> Tensor:
-    """Groups of images (B, G, ...) whose gradients are that of one change to all of a group."""
+def with_shared_change(x: Tensor) -> Tensor:
+    """Return ``x`` (B, G, C, H, W) such that its gradient is that of one change to a whole group.
+
+    The values are the same; each image of a group receives the sum of the group's gradients.
+    """
     fixed = x.detach()
     return fixed + (x - fixed).sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Examples of ``size`` neighbouring images each, or of one, and their labels in K domains."""
+    """Examples of ``size`` consecutive images each, with labels in K domains."""
 
     data: Examples
     size: int
+    """The number of images in a group, G; 1: examples are images (C, H, W), not groups."""
     views: int
-    """Domains per image."""
+    """The number of domains per image: models times transforms."""
 
     @property
     def y(self) -> Tensor:
-        """Labels (N, K)."""
+        """Labels (N, K) int64."""
         whole = len(self.data.y) // self.size * self.size
         return self.data.y[:whole].repeat_interleave(self.views).view(whole // self.size, -1)
 
     def images(self, rows: Tensor | slice) -> Tensor:
-        """Images (B, C, H, W) or, of several at a time, groups of them (B, G, C, H, W)."""
+        """Return images (B, C, H, W) in [0, 1], or groups (B, G, C, H, W) where ``size`` > 1."""
         if self.size == 1:
             return self.data.images(rows)
         first = torch.arange(len(self.y), device=self.data.y.device)[rows] * self.size
         each = first[:, None] + torch.arange(self.size, device=first.device)
-        found = self.data.images(each.flatten())
-        return found.view(*each.shape, *found.shape[1:])
+        images = self.data.images(each.flatten())
+        return images.view(*each.shape, *images.shape[1:])
 
 
 @dataclass(frozen=True)
 class JointThreat(Threat):
-    """One change for all images of a group (B, G, C, H, W), each of which stays in the box."""
+    """One change shared by all images of a group (B, G, C, H, W), which all stay in the box."""
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         each = super().distance(x_adv.flatten(0, 1), x.flatten(0, 1))
@@ -82,10 +86,10 @@ class JointThreat(Threat):
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         change = (x_adv - x).mean(1)
-        # Of each pixel, the image with the least room for this change decides.
-        tight = torch.where(change > 0, x.amax(1), x.amin(1))
-        moved = super().project(tight + change, tight) - tight
-        return (x + moved[:, None]).clamp(0, 1)
+        # At each pixel, the image that is nearest to the border of the box limits the change.
+        limiting = torch.where(change > 0, x.amax(1), x.amin(1))
+        projected = super().project(limiting + change, limiting) - limiting
+        return (x + projected[:, None]).clamp(0, 1)
 
     def steepest(self, grad: Tensor) -> Tensor:
         return super().steepest(grad[:, 0])[:, None].expand_as(grad)
@@ -98,12 +102,12 @@ class JointThreat(Threat):
 
 @dataclass(frozen=True)
 class JointVerifier(Verifier):
-    """The judge of several domains: an example is broken when all of them are wrong."""
+    """The verifier of several domains: an example is broken when it is misclassified in all."""
 
     def verdict(
         self, x_adv: Tensor, x: Tensor, y: Tensor, threat: Threat, *, bounded: bool = True
     ) -> Verdict:
-        """Decide about images as a ``Verifier`` does, with a prediction for each domain (B, K)."""
+        """Decide as a ``Verifier`` does; ``prediction`` has one class for each domain (B, K)."""
         check_admissible(x_adv, x, threat, bounded=bounded)
         logits = self.logits(x_adv)
         right = (logits.argmax(2) == y).any(1)
@@ -116,22 +120,22 @@ class JointVerifier(Verifier):
 
 @dataclass(frozen=True)
 class JointVerdicts(AttackVerdicts):
-    """The verdicts on ``n`` examples in ``domains`` domains.
+    """The verdicts on N examples in K domains.
 
     ``prediction`` and ``weights`` are (N, K): the class in each domain at the image that counts,
-    and what the attack weighed the domains with in the end.
+    and the weights that the attack gave the domains in the end.
     """
 
     @classmethod
     def of(cls, n: int, domains: int) -> "JointVerdicts":
-        """Nothing is known yet."""
+        """Return the verdicts on ``n`` examples of which nothing is known yet."""
         arrays = cls.empty(n).arrays
         kind, void = VERDICT_COLUMNS["prediction"]
         prediction = np.full((n, domains), void, kind)
         weights = np.full((n, domains), 1 / domains, np.float32)
         return cls(arrays | {"prediction": prediction, "weights": weights})
 
-    def put(self, stage: int, found: StageResult, minimal: bool) -> np.ndarray:
-        if found.diagnostics.shape[1]:
-            self.arrays["weights"][found.rows.numpy()] = found.diagnostics.numpy()
-        return super().put(stage, found, minimal)
+    def put(self, stage: int, result: StageResult, minimal: bool) -> np.ndarray:
+        if result.diagnostics.shape[1]:
+            self.arrays["weights"][result.rows.numpy()] = result.diagnostics.numpy()
+        return super().put(stage, result, minimal)

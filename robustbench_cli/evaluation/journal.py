@@ -1,7 +1,7 @@
-"""Verdicts on disk: a small file every few seconds, merged into one when all are there.
+"""The verdicts on disk: a small file every few seconds, merged into one at the end.
 
-Each file holds the state of the examples that have come on since the last one.  A killed
-evaluation loses the examples that were under attack and what the last seconds found.
+Each file holds the examples with a new verdict since the file before.  An evaluation that is killed
+loses the examples that were under attack and the verdicts of the last few seconds.
 """
 
 import io
@@ -20,51 +20,52 @@ from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.records import sha256
 
 FLUSH = 5.0
-"""Seconds between files."""
+"""The seconds between two files."""
 
 
 class Entries(Protocol):
-    """Arrays with one entry per example; ``stages`` says how far each example has come."""
+    """Verdicts of any kind, as the journal keeps them."""
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]: ...
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Arrays (N, ...) by name; ``stages`` (N) counts the stages an example has been through."""
 
 
 class Journal:
-    """The verdicts of one evaluation, by column: ``clean`` and each attack's position.
+    """The verdicts of one evaluation, by column: 0 for the clean images, then one per attack.
 
-    Several processes may keep one, as long as they have different examples.
+    Several processes may write to one journal, each about examples of its own.
     """
 
     def __init__(self, folder: Path, n: int) -> None:
         self._folder = folder / "journal"
         self._n = n
-        self._moved: list[np.ndarray] = []
-        self._kept_at = time.perf_counter()
+        self._unwritten: list[np.ndarray] = []
+        self._written_at = time.perf_counter()
         self.spent = 0.0
-        """Seconds since ``started``, as of the last file."""
+        """The seconds from ``started`` to the last file."""
 
     def column(self, name: str) -> tuple[AttackVerdicts, float]:
-        """What is known already, and the seconds it took.
+        """Return the verdicts that the journal has on an attack, and the seconds they took.
 
         Raises:
-            UserError: naming a damaged file.
+            UserError: a file is damaged; it is named.
         """
         column = AttackVerdicts.empty(self._n)
         return column, self.recall(name, column)
 
     def recall(self, name: str, entries: Entries) -> float:
-        """Fill in what is known already; return the seconds it took.
+        """Fill ``entries`` with what the journal has; return the seconds that it took.
 
         Raises:
-            UserError: naming a damaged file.
+            UserError: a file is damaged; it is named.
         """
         seconds = 0.0
         for path in sorted(self._folder.glob(f"{name}-*.npz")):
             loaded = read_arrays(path)
             rows, stages = loaded["rows"], entries.arrays["stages"]
             later = loaded["stages"] >= stages[rows]
-            # A column that a later version brought stays as it is before anything is known.
+            # An array that an older version did not write keeps its initial values.
             for key, values in entries.arrays.items():
                 if key in loaded:
                     values[rows[later]] = loaded[key][later]
@@ -72,22 +73,24 @@ class Journal:
         return seconds
 
     def moved(self, name: str, column: Entries, rows: np.ndarray) -> None:
-        """Some examples have come on; they are written when it is time to."""
-        self._moved.append(rows)
-        if time.perf_counter() - self._kept_at > FLUSH:
+        """Note that the examples ``rows`` have new verdicts; write a file if it is time to."""
+        self._unwritten.append(rows)
+        if time.perf_counter() - self._written_at > FLUSH:
             self.flush(name, column)
 
     def flush(self, name: str, column: Entries) -> None:
-        """Write what has come on since the last file, and the time it took to find."""
+        """Write the new verdicts since the last file, and the seconds that they took."""
         now = time.perf_counter()
-        spent, self._kept_at = now - self._kept_at, now
+        spent, self._written_at = now - self._written_at, now
         self.spent += spent
-        rows = np.unique(np.concatenate(self._moved)) if self._moved else np.zeros(0, np.int64)
-        self._moved = []
+        rows = (
+            np.unique(np.concatenate(self._unwritten)) if self._unwritten else np.zeros(0, np.int64)
+        )
+        self._unwritten = []
         if len(rows):
             self._folder.mkdir(exist_ok=True)
             write_arrays(
-                # No other process has these examples, and this one has one clock.
+                # A unique name: no other process has these examples, and time goes on.
                 self._folder / f"{name}-{int(rows[0]):07d}-{time.time_ns()}.npz",
                 {
                     "rows": rows,
@@ -97,21 +100,21 @@ class Journal:
             )
 
     def started(self) -> None:
-        """Time that passes from here on is the next column's."""
-        self._kept_at, self.spent = time.perf_counter(), 0.0
+        """Begin to count the seconds of the next column."""
+        self._written_at, self.spent = time.perf_counter(), 0.0
 
     def close(self, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-        """Write ``examples.npz`` and say its name and sha256; the journal stays for now."""
+        """Write ``examples.npz``; return its name and SHA-256.  The journal stays for now."""
         path = write_arrays(self._folder.parent / "examples.npz", arrays)
         return {"file": path.name, "sha256": sha256(path)}
 
     def drop(self) -> None:
-        """Remove the journal, once the record says that the evaluation is finished."""
+        """Remove the journal; the record must say already that the evaluation is finished."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """A compressed .npz, complete or absent."""
+    """Write a compressed .npz file, so that it is complete or absent; return its path."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, values in arrays.items():
@@ -121,7 +124,11 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays in ``path``; raise ``UserError`` naming it if it is damaged."""
+    """Return the arrays in ``path``.
+
+    Raises:
+        UserError: the file is missing or damaged; it is named.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

@@ -1,4 +1,4 @@
-"""The pixels that a threat leaves free, of all examples of an evaluation."""
+"""The mask of a threat, bound to all examples of an evaluation."""
 
 from functools import reduce
 
@@ -12,11 +12,11 @@ from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.masks import MaskContext
 
 _BATCH = 256
-"""Images that a mask is shown at once: fixed, so that no setting of a run can change a mask."""
+"""Images per batch when masks are made: fixed, so that no setting of a run can change a mask."""
 
 
 def bind_mask(threat: Threat, model: nn.Module, data: Examples) -> Threat:
-    """The threat to every example; as it is without a mask.
+    """Return the threat bound to every example of ``data``; without a mask, the threat itself.
 
     Raises:
         UserError: the mask does not fit the images.
@@ -30,4 +30,4 @@ def bind_mask(threat: Threat, model: nn.Module, data: Examples) -> Threat:
             )
             for rows in torch.split(torch.arange(len(data.y), device=data.y.device), _BATCH)
         ]
-    return reduce(lambda those, these: those.joined(these), parts)
+    return reduce(lambda bound, part: bound.joined(part), parts)

@@ -1,4 +1,4 @@
-"""When memory runs out: go on with half as many examples at a time."""
+"""Running out of memory: the work goes on with half as many examples at a time."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from robustbench_cli.evaluation.active_batch import StageResult
 
 PART = 32
-"""Images that a check shows a model at once: fixed, so that no setting of a run can change what
-it finds."""
+"""Images per batch in checks of a model: fixed, so that no setting of a run can change what they
+find."""
 
 
 def halving(
@@ -18,34 +18,36 @@ def halving(
     size: int,
     note: Callable[[str], None],
 ) -> Iterator[StageResult]:
-    """Whatever ``work`` finds for ``rows``; those that had no verdict in time begin again.
+    """Yield the results of ``work`` on ``rows``; after an error, of those that had none yet.
 
     Args:
-        work: takes examples, and how many of them to work on at a time.
-        size: how many at first.
-        note: is told of every halving.
+        work: takes positions (B) and the number of examples to work on at a time.
+        rows: positions in the data (B).
+        size: that number at first.
+        note: called with a message at every halving.
     """
     while len(rows):
         done: list[Tensor] = []
         try:
-            for found in work(rows, size):
-                done.append(found.rows)
-                yield found
+            for result in work(rows, size):
+                done.append(result.rows)
+                yield result
             return
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_memory(error) or size == 1:
                 raise
         size = _halved(size)
         note(f"out of memory: going on with {size} examples at a time")
-        gone = torch.cat(done).to(rows.device) if done else rows[:0]
-        rows = rows[~torch.isin(rows, gone)]
+        finished = torch.cat(done).to(rows.device) if done else rows[:0]
+        rows = rows[~torch.isin(rows, finished)]
 
 
 def in_parts(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """What ``work`` makes of ``x``, part by part; of smaller parts where memory runs out.
+    """Return ``work(x)``, computed part by part, in smaller parts where memory runs out.
 
     Args:
-        work: takes some of the rows of ``x``; gives as many.
+        work: takes some rows of ``x`` and returns a tensor with as many rows.
+        x: (B, ...).
     """
     size = PART
     while True:
@@ -58,16 +60,20 @@ def in_parts(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _halved(size: int) -> int:
-    """Half as many, in memory that is free again: not while an error still holds it."""
+    """Half the size, after freeing what the failed attempt left in the device's memory.
+
+    It must be called outside of the ``except`` block: the error holds the tensors of its frames.
+    """
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return max(1, size // 2)
 
 
-_LACKS = ("out of memory", "not enough memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
-"""What torch, its CPU allocator, cuBLAS and cuDNN say."""
+_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+"""Parts of the messages of torch, its CPU allocator, cuBLAS and cuDNN."""
 
 
 def _is_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; some libraries raise a plain RuntimeError."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(lack in str(error) for lack in _LACKS)
+    return known or any(text in str(error) for text in _MESSAGES)

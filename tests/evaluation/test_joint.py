@@ -7,7 +7,13 @@ from torch import nn
 from robustbench_cli.core.errors import RunError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.joint import Groups, Joint, JointThreat, JointVerifier, together
+from robustbench_cli.evaluation.joint import (
+    Groups,
+    Joint,
+    JointThreat,
+    JointVerifier,
+    with_shared_change,
+)
 from robustbench_cli.transforms.flips import Flip
 from robustbench_cli.transforms.identity import Identity
 
@@ -67,8 +73,8 @@ def test_single_images_stay_single():
 def test_the_gradient_of_a_group_is_that_of_one_change_to_all_its_images():
     x = groups().requires_grad_()
     rate = torch.rand_like(x)
-    assert torch.equal(together(x), x)
-    (grad,) = torch.autograd.grad((rate * together(x)).sum(), x)
+    assert torch.equal(with_shared_change(x), x)
+    (grad,) = torch.autograd.grad((rate * with_shared_change(x)).sum(), x)
     torch.testing.assert_close(grad, rate.sum(1, keepdim=True).expand_as(x))
 
 
