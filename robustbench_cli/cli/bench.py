@@ -72,21 +72,23 @@ def bench_command(
     folder = out or Path("results") / f"{Path(name).stem}-{data}"
     common = {"--out": str(folder), "--data-dir": str(data_dir), "--device": device}
     chosen = only.split(",") if only is not None else []
-    todo = command.jobs(found, data, command.Terms(common=common, takes=taken), chosen)
+    todo = command.bench_jobs(
+        found, data, command.SharedOptions(common=common, takes=accepted_options), chosen
+    )
     if dry_run:
         for job in todo:
             for each in job.commands:
                 typer.echo(f"advbench {shlex.join(each.words)}")
         return
     with job_progress(len(todo), quiet) as told, options.interruptible(options.AGAIN):
-        command.carry_out(todo, folder, jobs or os.cpu_count() or 1, told)
+        command.run_jobs(todo, folder, jobs or os.cpu_count() or 1, told)
     report_command(results=folder)
     if joint_table.done([*folders.distinct(folder).values()]):
         typer.echo()
         report_command(results=folder, joint=True)
 
 
-def taken(words: Sequence[str]) -> set[str]:
+def accepted_options(words: Sequence[str]) -> set[str]:
     """Return the options that a command takes, with their dashes.
 
     Args:

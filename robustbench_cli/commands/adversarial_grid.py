@@ -14,7 +14,7 @@ GAP = 8
 TEXT = 14
 
 
-def grid(
+def draw_adversarial_grid(
     path: Path,
     x: Tensor,
     x_adv: Tensor,

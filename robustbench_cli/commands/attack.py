@@ -84,7 +84,7 @@ def _save(judged: FinishedEvaluation, images: AdversarialImages, request: EvalRe
     broken = (before == y) & (after != y)
     rows = torch.argsort(broken.int(), descending=True, stable=True)[:_SHOWN]
     names = data.classes
-    adversarial_grid.grid(
+    adversarial_grid.draw_adversarial_grid(
         judged.folder / "adversarial.png",
         x[rows],
         x_adv[rows],

@@ -26,7 +26,7 @@ STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class BenchScale:
     """The settings of a bench on one data set: options for every command, and the runs to make."""
 
     __pydantic_config__ = STRICT
@@ -48,7 +48,7 @@ class Bench:
     seeds: tuple[Seed, ...] = (0, 1, 2)
     eval: str
     """The options of ``advbench eval``: the attacks."""
-    data: dict[str, Scale]
+    data: dict[str, BenchScale]
     runs: dict[str, str]
     """The options of ``advbench train`` by the name of the run; ``{name}`` stands for the id of
     another run, and ``{results}`` for the folder that holds them all."""
@@ -58,7 +58,7 @@ class Bench:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
+class BenchCommand:
     """One command, which fills one run folder."""
 
     folder: str
@@ -68,17 +68,17 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BenchJob:
     """A training and its evaluation, or one other command; jobs may run side by side."""
 
     id: str
-    commands: tuple[Command, ...]
+    commands: tuple[BenchCommand, ...]
     after: frozenset[str]
     """The ids of the jobs that must be done before."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class SharedOptions:
     """The options that every command of a bench gets, if it takes them."""
 
     common: Mapping[str, str]
@@ -130,7 +130,9 @@ def with_seeds(bench: Bench, typed: Sequence[str]) -> Bench:
     return replace(bench, seeds=tuple(dict.fromkeys(map(int, typed))))
 
 
-def jobs(bench: Bench, dataset: str, terms: Terms, only: Sequence[str] = ()) -> list[Job]:
+def bench_jobs(
+    bench: Bench, dataset: str, shared: SharedOptions, only: Sequence[str] = ()
+) -> list[BenchJob]:
     """Return all jobs of a bench on one data set, each after those that it needs.
 
     Args:
@@ -150,35 +152,37 @@ def jobs(bench: Bench, dataset: str, terms: Terms, only: Sequence[str] = ()) -> 
         _known(name, every)
     wanted = _in_order([name for name in every if name in (only or scale.only or every)], every)
     return [
-        _job(name, every[name], seed, dataset, bench, terms)
+        _job(name, every[name], seed, dataset, bench, shared)
         for seed in bench.seeds
         for name in wanted
     ]
 
 
-def _job(name: str, words: str, seed: int, dataset: str, bench: Bench, terms: Terms) -> Job:
+def _job(
+    name: str, words: str, seed: int, dataset: str, bench: Bench, shared: SharedOptions
+) -> BenchJob:
     scale, mine = bench.data[dataset], f"{name}-s{seed}"
     ids = {need: f"{need}-s{seed}" for need in _needs(words)}
-    known = {**ids, RESULTS: terms.common["--out"]}
+    known = {**ids, RESULTS: shared.common["--out"]}
     typed = [word.format_map(known) for word in shlex.split(words)]
     about = {"dataset": dataset, "seed": str(seed), "name": mine}
     if name in bench.steps:
-        step = terms.complete(typed, **about)
-        commands = [Command(folder=mine, words=step, again=step)]
+        step = shared.complete(typed, **about)
+        commands = [BenchCommand(folder=mine, words=step, again=step)]
     else:
         usual = _unless(shlex.split(scale.train), typed)
         judged = f"{mine}-eval"
         attacks = *shlex.split(bench.eval), *shlex.split(scale.eval)
-        evaluate = terms.complete(["eval", *attacks, "--run", mine, "--name", judged])
+        evaluate = shared.complete(["eval", *attacks, "--run", mine, "--name", judged])
         commands = [
-            Command(
+            BenchCommand(
                 folder=mine,
-                words=terms.complete(["train", *usual, *typed], **about),
-                again=terms.complete(["train", "--resume", mine]),
+                words=shared.complete(["train", *usual, *typed], **about),
+                again=shared.complete(["train", "--resume", mine]),
             ),
-            Command(folder=judged, words=evaluate, again=evaluate),
+            BenchCommand(folder=judged, words=evaluate, again=evaluate),
         ]
-    return Job(id=mine, commands=tuple(commands), after=frozenset(ids.values()))
+    return BenchJob(id=mine, commands=tuple(commands), after=frozenset(ids.values()))
 
 
 def _unless(words: list[str], typed: Sequence[str]) -> list[str]:
@@ -214,19 +218,19 @@ def _in_order(names: Sequence[str], every: Mapping[str, str]) -> list[str]:
     return [*found]
 
 
-def carry_out(
-    todo: Sequence[Job], results: Path, workers: int, told: Callable[[str, bool], object]
+def run_jobs(
+    todo: Sequence[BenchJob], results: Path, workers: int, report: Callable[[str, bool], object]
 ) -> None:
     """Run the jobs that are not finished yet, ``workers`` at a time, each in its own process.
 
     Args:
-        told: called as each job ends, with its id and whether it succeeded.
+        report: called as each job ends, with its id and whether it succeeded.
 
     Raises:
         RunError: some job failed; the others were carried out.
     """
     waiting, failed = {job.id: job for job in todo}, dict[str, str]()
-    running: dict[Future[str], Job] = {}
+    running: dict[Future[str], BenchJob] = {}
     running_now: set[subprocess.Popen[str]] = set()
     done: set[str] = set()
     with ThreadPoolExecutor(workers) as pool:
@@ -234,7 +238,7 @@ def carry_out(
             while waiting or running:
                 ready = [job for job in waiting.values() if job.after <= done]
                 for job in ready[: workers - len(running)]:
-                    running[pool.submit(_carried, job, results, running_now)] = waiting.pop(job.id)
+                    running[pool.submit(_run_job, job, results, running_now)] = waiting.pop(job.id)
                 if not running:  # what is left needs something that failed
                     failed |= dict.fromkeys(waiting, "what it builds on failed")
                     break
@@ -242,7 +246,7 @@ def carry_out(
                     job, wrong = running.pop(future), future.result()
                     done |= set() if wrong else {job.id}
                     failed |= {job.id: wrong} if wrong else {}
-                    told(job.id, not wrong)
+                    report(job.id, not wrong)
         except BaseException:
             for process in list(running_now):
                 process.terminate()
@@ -252,7 +256,7 @@ def carry_out(
         raise RunError(f"{len(failed)} of {len(todo)} failed; {first[0]}: {first[1]}")
 
 
-def _carried(job: Job, results: Path, running: set[subprocess.Popen[str]]) -> str:
+def _run_job(job: BenchJob, results: Path, running: set[subprocess.Popen[str]]) -> str:
     """Run the commands of a job in order; return what went wrong in one line, or nothing."""
     for command in job.commands:
         status = _status(results / command.folder)

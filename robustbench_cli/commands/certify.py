@@ -22,11 +22,11 @@ from robustbench_cli.runs.records import Proof, Recorder, Within
 _RADII = (0.25, 0.5, 0.75, 1.0)
 """Radii at which certified accuracy is reported, in the certificate's norm (Cohen et al., 2019,
 https://arxiv.org/abs/1902.02918)."""
-SMALL = Threat("Linf", 2 / 255)
+SMALL_LINF_BALL = Threat("Linf", 2 / 255)
 """A ball in another norm for which it is always reported, too (Carmon et al., 2019,
 https://arxiv.org/abs/1905.13736)."""
 
-_KEPT = ("prediction", "certified", "radius", "votes")
+_KEPT_ARRAYS = ("prediction", "certified", "radius", "votes")
 """The arrays (N) that ``examples.npz`` holds for each certificate."""
 
 
@@ -56,14 +56,14 @@ class Certifying:
         proven: dict[str, Proof] = {}
         for position, spec in enumerate(specs_of(self.config.certify), 1):
             certificate, label = CERTIFICATES.build(spec), spec.label
-            if said := limit(certificate, self.config.threat, self.data):
+            if said := out_of_reach_note(certificate, self.config.threat, self.data):
                 note(f"{label}: {said}")
             proofs, seconds = self._proofs(f"certificate{position}", label, certificate)
             proven[label] = certificate_summary(
                 certificate, proofs, self.data, self.config.threat, seconds
             )
             self.recorder.update(certificates=dict(proven))
-            arrays |= {f"{label}/{name}": proofs.arrays[name] for name in _KEPT}
+            arrays |= {f"{label}/{name}": proofs.arrays[name] for name in _KEPT_ARRAYS}
         return arrays
 
     def _proofs(self, name: str, label: str, certificate: Certificate) -> tuple[Proofs, float]:
@@ -107,7 +107,9 @@ def certificate_summary(
     a, n, labels = proofs.arrays, len(data), _labels(data)
     right, radii = a["certified"] == labels, a["radius"]
     correct = int((a["prediction"] == labels).sum())
-    balls = dict.fromkeys([*(Threat(certificate.norm, eps) for eps in _RADII), SMALL, threat])
+    balls = dict.fromkeys(
+        [*(Threat(certificate.norm, eps) for eps in _RADII), SMALL_LINF_BALL, threat]
+    )
     sizes = [(certificate.norm, 0.0, 0.0)]
     sizes += [(ball.norm, ball.eps, _reach(certificate, ball, data)) for ball in balls]
     counts = [int((right & (radii >= reach)).sum()) for _, _, reach in sizes]
@@ -129,7 +131,7 @@ def certificate_summary(
     )
 
 
-def limit(certificate: Certificate, threat: Threat, data: Split) -> str:
+def out_of_reach_note(certificate: Certificate, threat: Threat, data: Split) -> str:
     """Return a note if the ball is larger than any that so many votes can certify, else nothing."""
     norm, furthest = certificate.norm, certificate.max_radius
     if furthest == 0:

@@ -15,7 +15,7 @@ from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.evaluate import CLEAN
 from robustbench_cli.commands.joint_config import (
     JointOptions,
-    attack_of,
+    build_joint_attack,
     resolve_joint_config,
 )
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
@@ -60,7 +60,7 @@ def run_joint(asked: JointOptions, display: Display) -> Path:
     if env.world() > 1:
         raise UserError("joint works in one process: run it without torchrun")
     subjects, config = resolve_joint_config(asked)
-    attack, where = attack_of(config), devices.resolve_device(asked.workspace.device)
+    attack, where = build_joint_attack(config), devices.resolve_device(asked.workspace.device)
     test = DATASETS.build(spec_of(config.dataset)).load("test", asked.workspace.data_dir)
     data = _examples(config, test, where)
     model = _together(subjects, config, data, where, len(test.classes))

@@ -82,7 +82,7 @@ def _same_images(subjects: list[Subject], bases: list[ConfigTable], workspace: W
             )
 
 
-def attack_of(config: JointConfig) -> MinMax:
+def build_joint_attack(config: JointConfig) -> MinMax:
     """Return the attack of a configuration.
 
     Raises:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from robustbench_cli.cli import main, program
-from robustbench_cli.cli.bench import taken
+from robustbench_cli.cli.bench import accepted_options
 from robustbench_cli.commands import bench, components, train_config
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import spec_of, specs_of
@@ -38,8 +38,8 @@ average = "joint --run {standard} --run {tuned} --eps 0.1 --n 20 --steps 2 --wei
 
 
 def listed(path, dataset="digits", only=(), **common):
-    terms = bench.Terms(common={"--out": "o", **common}, takes=taken)
-    return bench.jobs(bench.load_bench(str(path)), dataset, terms, only)
+    terms = bench.SharedOptions(common={"--out": "o", **common}, takes=accepted_options)
+    return bench.bench_jobs(bench.load_bench(str(path)), dataset, terms, only)
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_steps_are_told_what_they_take_and_come_before_what_needs_them(small):
 
 def test_other_seeds_than_the_bench_s_own(small):
     found = bench.with_seeds(bench.load_bench(str(small)), ["7", " 5", "7"])
-    terms = bench.Terms(common={"--out": "o"}, takes=taken)
-    ids = [job.id for job in bench.jobs(found, "digits", terms, only=["standard"])]
+    terms = bench.SharedOptions(common={"--out": "o"}, takes=accepted_options)
+    ids = [job.id for job in bench.bench_jobs(found, "digits", terms, only=["standard"])]
     assert ids == ["standard-s7", "standard-s5"]
     with pytest.raises(UserError, match="'-1' is no seed"):
         bench.with_seeds(found, ["-1"])

@@ -76,7 +76,9 @@ def test_the_example_of_a_bench_is_understood(tmp_path):
     (text,) = (text for text in EXAMPLES if "[runs]" in text)
     (tmp_path / "mine.toml").write_text(text)
     found = bench.load_bench(str(tmp_path / "mine.toml"))
-    terms = bench.Terms(common={"--out": "results"}, takes=lambda words: {"--out", "--seed"})
-    jobs = {job.id: job for job in bench.jobs(found, "digits", terms)}
+    terms = bench.SharedOptions(
+        common={"--out": "results"}, takes=lambda words: {"--out", "--seed"}
+    )
+    jobs = {job.id: job for job in bench.bench_jobs(found, "digits", terms)}
     assert jobs["student-s1"].after == {"base-s1"}
     assert "base-s1" in jobs["late-s1"].commands[0].words
