@@ -1,11 +1,12 @@
 """The threat of a run, from its table of settings: validated here and nowhere else."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from robustbench_cli import masks
 from robustbench_cli.config.schema import validated
+from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.threat import Norm, Threat
 from robustbench_cli.data import Dataset
 
@@ -25,8 +26,11 @@ def resolve_threat(table: Mapping[str, Any], dataset: Dataset) -> Threat:
         table: ``norm``, ``eps`` and ``mask``, as typed or as a preset has them; each may be absent.
 
     Raises:
-        UserError: a value that makes no sense, e.g. a radius written for pixels in [0, 255].
+        UserError: an unknown setting or a bad value, e.g. a radius for pixels in [0, 255].
     """
+    known = [each.name for each in fields(Threat)]
+    if unknown := [key for key in table if key not in known]:
+        raise UserError(f"unknown setting 'threat.{unknown[0]}'{hint(unknown[0], known)}")
     norm = validated(_OnlyNorm, {"norm": table.get("norm", "Linf")}).norm
     threat = validated(Threat, {"eps": dataset.eps[norm], **table, "norm": norm})
     return replace(threat, mask=masks.canonical(threat.mask))

@@ -74,6 +74,7 @@ def images(root, split, counts, size=8):
         (["train", "trades", "--epochs", "0"], "greater than or equal to 1"),
         (["train", "trades", "--lr", "-1"], "greater than 0"),
         (["train", "trades", "--set", "train.epoch=3"], "'train.epoch'; did you mean 'epochs'"),
+        (["train", "trades", "--set", "threat.esp=0.1"], "'threat.esp'; did you mean 'eps'?"),
         (["train", "trades", "--set", "epochs"], "expected key=value"),
         (["train", "trades", "--set", "model.widht=3"], "did you mean 'width'"),
         (["train", "trades", "--precision", "fp8"], "'auto', 'float32' or 'bf16'"),
