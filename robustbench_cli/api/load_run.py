@@ -39,7 +39,7 @@ class TrainedRun:
         Raises:
             UserError: the data is absent or damaged, or has fewer images.
         """
-        dataset = DATASETS.build(spec_of(self.record.config["dataset"]))
+        dataset = DATASETS.build(spec_of(self.record.settings.dataset))
         test = dataset.load("test", Path(data_dir))
         if not 0 <= n <= len(test):
             raise UserError(f"n={n}: the test split has {len(test)} examples")

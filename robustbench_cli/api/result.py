@@ -97,5 +97,5 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
 def _broken(run: Run, label: str, found: Verdicts) -> Flags:
     """Return which examples an attack broke (N,); a nearest image counts within the radius."""
     outcome, broken = run.attacks[label], np.asarray(found["by"] >= 0)
-    eps = run.config["threat"]["eps"] if outcome.eps is None else outcome.eps
+    eps = run.settings.threat.eps if outcome.eps is None else outcome.eps
     return within_radius(found["norm"], eps) & broken if outcome.minimal else broken

@@ -83,7 +83,7 @@ def bench_command(
     with job_progress(len(todo), quiet) as told, options.interruptible(options.AGAIN):
         command.run_jobs(todo, folder, jobs or os.cpu_count() or 1, told)
     report_command(results=folder)
-    if joint_table.done([*folders.distinct(folder).values()]):
+    if joint_table.done([*folders.distinct(folder, lambda _: None).values()]):
         typer.echo()
         report_command(results=folder, joint=True)
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from robustbench_cli.cli.console import rendered, table_console
 from robustbench_cli.core.threat_text import format_eps
-from robustbench_cli.report.columns import ball_label, source, swept
+from robustbench_cli.report.columns import ball_label
 from robustbench_cli.report.robustness_table import count
 from robustbench_cli.runs import records
 
@@ -28,7 +28,9 @@ def evaluation_table(run: records.Run, console: Console) -> str:
         console: whose width and colours the table is made for.
     """
     n = run.n or 0
-    several = len(run.attacks) > 1 and not swept(run)  # the points of a sweep are one attack
+    several = (
+        len(run.attacks) > 1 and not run.settings.swept
+    )  # the points of a sweep are one attack
     shares: list[tuple[str, float, dict[str, str]]] = [("clean", run.clean_accuracy or 0.0, {})]
     shares += [(label, each.robust_accuracy, _about(each)) for label, each in run.attacks.items()]
     shares += [("all of them", run.worst_case_accuracy or 0.0, {})] * several
@@ -52,13 +54,13 @@ def evaluation_table(run: records.Run, console: Console) -> str:
 
 
 def _heading(run: records.Run) -> str:
-    threat, made_on = run.config["threat"], source(run).get("id")
-    eps = "" if swept(run) == "eps" else f" eps {format_eps(threat['eps'])}"
-    mask = f", mask {threat['mask']}" if "mask" in threat else ""
+    threat, made_on = run.settings.threat, run.settings.source.id
+    eps = "" if run.settings.swept == "eps" else f" eps {format_eps(threat.eps)}"
+    mask = f", mask {threat.mask}" if threat.mask else ""
     crafted = f", images crafted on {made_on}" if made_on else ""
     kept = run.evaluated
     which = f" ({kept.rule}, epoch {kept.epoch})" if kept else ""
-    return f"{run.subject}{which} on {records.data_name(run)}, {threat['norm']}{eps}{mask}{crafted}"
+    return f"{run.subject}{which} on {records.data_name(run)}, {threat.norm}{eps}{mask}{crafted}"
 
 
 def _extent(proof: records.Proof) -> str:

@@ -114,14 +114,14 @@ def print_domains(run: "Run", folder: Path) -> None:
     for each in run.domains:
         shares = (f"{each.clean_accuracy:.2%}", f"{each.robust_accuracy:.2%}", f"{each.weight:.3f}")
         table.add_row(escape(each.name), *shares)
-    threat, n = run.config["threat"], run.n or 0
+    threat, n = run.settings.threat, run.n or 0
     (outcome,) = run.attacks.values()
     fooled = n - outcome.correct
     alone = n - round((run.clean_accuracy or 0) * n)
-    what = "groups" if run.config["images"] > 1 else "images"
+    what = "groups" if run.settings.images > 1 else "images"
     counts = f"{fooled} of {n} {what}, {alone} of them without any change"
     lines = [
-        f"{run.subject} on {run.dataset['name']}, {threat['norm']} eps {format_eps(threat['eps'])}",
+        f"{run.subject} on {run.settings.data_name}, {threat.norm} eps {format_eps(threat.eps)}",
         f"wrong in all domains: {fooled / n:.2%} ({counts})",
     ]
     notes = [Text(f"note: {note}") for note in run.notes]

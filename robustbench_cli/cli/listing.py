@@ -70,6 +70,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
     from rich.table import Table
     from rich.text import Text
 
+    from robustbench_cli.cli.writing import left_out
     from robustbench_cli.report.seed_groups import display_name
     from robustbench_cli.runs import folders
 
@@ -81,11 +82,11 @@ def _runs(results: Path, console: "Console") -> "Parts":
             run.kind,
             run.status,
             display_name(run),
-            str(run.dataset.get("name", "")),
+            run.settings.data.name or "",
             f"{run.created.astimezone():%Y-%m-%d %H:%M}",
             run.error or accuracies_in_words(run),
         )
-        for run in folders.every(results)
+        for run in folders.every(results, left_out)
     ]
     for line in lines:
         table.add_row(*map(Text, line))
@@ -105,7 +106,7 @@ def accuracies_in_words(run: "Run") -> str:
     shares |= {label: proof.accuracy for label, proof in run.certificates.items()}
     words = [f"{label} {share:.2%}" for label, share in shares.items() if share is not None]
     last = run.history[-1] if run.history else {}
-    words += [f"epoch {last['epoch']}/{run.config['train']['epochs']}"] if last else []
+    words += [f"epoch {last.get('epoch')}/{run.settings.train.epochs}"] if last else []
     for split, title in (("train", "train"), ("val", "held out")):
         pair = last.get(f"{split}_clean"), last.get(f"{split}_robust")
         if None not in pair:

@@ -9,7 +9,7 @@ import typer
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.formats import Page
 from robustbench_cli.cli.tables import joints, results_sheet, transfers
-from robustbench_cli.cli.writing import format_of, put, writing
+from robustbench_cli.cli.writing import format_of, left_out, put, writing
 from robustbench_cli.core.errors import UserError, hint
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def report_command(
     if joint:
         _alone("--joint", shape)
     chosen = format_of(format_, out)
-    runs = [*comparable(results).values()]
+    runs = [*comparable(results, left_out).values()]
     if paper is not None:
         put(_beside(paper, table, dataset, runs), chosen, out)
         return
@@ -194,27 +194,30 @@ def _rows(
     runs: Sequence["Run"], dataset: str | None, *, intervals: bool, sweeps: bool
 ) -> list["TableRow"]:
     """The rows of the main table: sweeps where they are asked for, or are all there is."""
-    from robustbench_cli.report.columns import source, usual
+    from robustbench_cli.report.columns import is_plain
     from robustbench_cli.report.robustness_table import rows
 
-    for keep in (lambda run: not source(run),) if sweeps else (usual, lambda run: not source(run)):
+    for keep in (_own_images,) if sweeps else (is_plain, _own_images):
         every = rows(runs, intervals=intervals, keep=keep)
         if found := [row for row in every if dataset in (None, row.facts["dataset"].text)]:
             return found
     raise UserError("every finished evaluation tries another model's images: add --transfer")
 
 
+def _own_images(run: "Run") -> bool:
+    return not run.settings.source
+
+
 def _left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -> None:
     """Say what the main table does not show, and how to see it."""
     from robustbench_cli.report import joint_table
-    from robustbench_cli.report.columns import source, swept
     from robustbench_cli.report.robustness_table import finished
     from robustbench_cli.runs.records import data_name
 
     done = [run for run in finished(runs) if dataset in (None, data_name(run))]
-    shown = any(swept(run) and run.id in used for run in done)
-    over = 0 if shown else sum(bool(swept(run)) for run in done)
-    moved = sum(bool(source(run)) and not swept(run) for run in done)
+    shown = any(run.settings.swept and run.id in used for run in done)
+    over = 0 if shown else sum(bool(run.settings.swept) for run in done)
+    moved = sum(bool(run.settings.source) and not run.settings.swept for run in done)
     shared = sum(dataset in (None, data_name(run)) for run in joint_table.done(runs))
     counts = {
         f"{over} of a sweep (--sweeps, --plot FILE)": over,

@@ -19,6 +19,11 @@ def format_of(name: str | None, out: Path | None) -> str:
     return chosen
 
 
+def left_out(error: UserError) -> None:
+    """Say that a damaged record is not in a table."""
+    typer.echo(f"warning: {error}; left out", err=True)
+
+
 def put(page: Page, chosen: str, out: Path | None) -> None:
     """Print the tables, or write them to a file."""
     from robustbench_cli.core import atomic_files

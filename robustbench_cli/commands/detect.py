@@ -30,6 +30,7 @@ from robustbench_cli.evaluation.stages import Tensors
 from robustbench_cli.evaluation.verifier import check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.recorder import recording
 from robustbench_cli.runs.records import Detection, Population, Run
 from robustbench_cli.training import checkpoint
 
@@ -92,7 +93,7 @@ def fit_detector(asked: DetectorFitting, display: Display) -> Path:
     )
     folder = folders.new(workspace.out, fitted.id)
     ends = partial(leaves_nothing, resumable=False)
-    with records.recording(fitted, folder, worthless=ends) as recorder:
+    with recording(fitted, folder, worthless=ends) as recorder:
         checkpoint.save_tensors(folder / _FITTED, known, {"detector": label})
         recorder.update(fitted=records.filed(folder / _FITTED), seconds=time.perf_counter() - began)
     display.note(f"{label}: fitted on {len(train)} training images of {name}")
@@ -144,7 +145,7 @@ def _there(subject: Subject, results: Path, display: Display) -> dict[str, tuple
     """Return the latest fit of every detector on these weights, by label."""
     known = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
     there = {
-        next(iter(each.config["detector"])): (folder, each)
+        next(iter(each.settings.detector)): (folder, each)
         for folder, each in known
         if each.fitted and each.status == "ok" and each.weights == subject.weights
     }
@@ -168,7 +169,7 @@ def _chosen(text: str, there: Mapping[str, object], subject: Subject) -> str:
 
 def _load(folder: Path, fitted: Run, label: str) -> _Fitted:
     known = checkpoint.load_recorded(folder, fitted.fitted)
-    detector = DETECTORS.build(spec_of(fitted.config["detector"][label]))
+    detector = DETECTORS.build(spec_of(fitted.settings.detector[label]))
     return _Fitted(label, detector, known, fitted.fitted["sha256"])
 
 

@@ -38,7 +38,7 @@ from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean, r
 from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import records
-from robustbench_cli.runs.records import Recorder
+from robustbench_cli.runs.recorder import Recorder, recording
 
 CLEAN = "clean"
 """The label of the images as they are."""
@@ -115,9 +115,7 @@ def evaluate_shard(
             display.note(f"going on with {folder.name}")
         silent = not shard.is_main
         ends = partial(leaves_nothing, resumable=keep is None)
-        recorder = stack.enter_context(
-            records.recording(run_, folder, silent=silent, worthless=ends)
-        )
+        recorder = stack.enter_context(recording(run_, folder, silent=silent, worthless=ends))
         stack.enter_context(shard.share_failure())
         for each in filter(None, (subject, request.source)):
             stack.enter_context(unchanged_model(each.model))

@@ -39,6 +39,7 @@ from robustbench_cli.evaluation.stages import clean, run_stages
 from robustbench_cli.evaluation.verifier import check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.recorder import recording
 from robustbench_cli.runs.records import Domain, Outcome, Run
 from robustbench_cli.transforms import TRANSFORMS
 
@@ -69,7 +70,7 @@ def run_joint(asked: JointOptions, display: Display) -> Path:
         folder, about, again = open_run_folder(about, asked.workspace.out, asked.name, display)
         if again:
             display.note(f"going on with {folder.name}")
-        recorder = stack.enter_context(records.recording(about, folder, worthless=leaves_nothing))
+        recorder = stack.enter_context(recording(about, folder, worthless=leaves_nothing))
         stack.enter_context(unchanged_model(model))
         journal = Journal(folder, len(data.y))
         ball = (JointThreat if config.images > 1 else Threat)(config.threat.norm, config.threat.eps)

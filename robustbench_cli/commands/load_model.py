@@ -16,6 +16,7 @@ from robustbench_cli.models import MODELS, Classifier
 from robustbench_cli.models.foreign import load_foreign
 from robustbench_cli.models.weights import digest, load_weights
 from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.settings import DamagedRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,11 @@ def _from_run(folder: Path, rule: str | None) -> tuple[Subject, ConfigTable]:
         seed=run.seed,
         notes=(unfinished,) * (run.status != "ok"),
     )
-    base = {section: run.config[section] for section in ("dataset", "model", "defense")}
+    settings = run.settings
+    base: ConfigTable = {"dataset": settings.dataset, "model": settings.model}
+    base |= {"defense": settings.defense}
     # A mask is asked for, never inherited: what was trained under one may fall without it.
-    threat = {key: run.config["threat"][key] for key in ("norm", "eps")}
+    threat = {"norm": settings.threat.norm, "eps": settings.threat.eps}
     return subject, base | {"threat": threat}
 
 
@@ -103,9 +106,18 @@ def restore(run: records.Run, folder: Path, kept: records.Checkpoint | None = No
             f"checkpoint {str(path)!r} is damaged or was replaced: its sha256 is not the recorded "
             "one"
         )
-    model = components.build_model(run.config, components.shape_from_record(run.dataset["shape"]))
+    try:
+        model = components.build_model(
+            {"model": run.settings.model, "defense": run.settings.defense},
+            components.shape_from_record(run.settings.shape),
+        )
+        recipe = Recipe.build(specs_of(run.settings.defense))
+    except DamagedRecord as error:
+        raise DamagedRecord(str(folder / "run.json"), error.what) from None
+    except UserError as error:
+        raise DamagedRecord(str(folder / "run.json"), str(error)) from None
     load_weights(model, path)
-    Recipe.build(specs_of(run.config["defense"])).deploy(model)
+    recipe.deploy(model)
     return model
 
 

@@ -117,7 +117,7 @@ def _network(
         raise UserError(
             f"--{role} {known['run']}: its weights are not the ones this run began with"
         )
-    own = components.shape_from_record(run.dataset["shape"])
+    own = components.shape_from_record(run.settings.shape)
     wanted, given = ((s.channels, s.height, s.width, s.classes) for s in (shape, own))
     if wanted[:3] != given[:3] or (wanted != given and role != INIT):
         raise UserError(

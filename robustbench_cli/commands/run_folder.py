@@ -28,7 +28,7 @@ def open_run_folder(
 
 
 def leaves_nothing(run: Run, error: BaseException, *, resumable: bool = True) -> bool:
-    """Return whether a run that ends with this error leaves no folder (see ``records.recording``).
+    """Return whether a run that ends with this error leaves no folder (see ``recorder.recording``).
 
     A model that cannot be judged on clean images is the user's mistake: no folder stays.
 

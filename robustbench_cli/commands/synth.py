@@ -18,6 +18,7 @@ from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.generators import GENERATORS, _sampling
 from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.recorder import recording
 from robustbench_cli.runs.records import Run
 from robustbench_cli.training import checkpoint
 
@@ -95,7 +96,7 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
         notes=[f"{left_out} training images are in the test split, too: left out"] * bool(left_out),
     )
     folder, run, _ = open_run_folder(run, asked.workspace.out, asked.name, display)
-    with records.recording(run, folder, worthless=ENDS) as recorder:
+    with recording(run, folder, worthless=ENDS) as recorder:
         checkpoint.save_tensors(folder / _FITTED, known, {"generator": label})
         kept = records.filed(folder / _FITTED)
         recorder.update(fitted=kept, seconds=time.perf_counter() - began)
@@ -115,14 +116,14 @@ def draw_samples(asked: Sampling, display: Display) -> Path:
     if not fitted.fitted:
         raise UserError(f"run {fitted.id!r} has no generator; fit one: advbench synth fit gaussian")
     known = checkpoint.load_recorded(source, fitted.fitted)
-    ((label, described),) = fitted.config["generator"].items()
+    ((label, described),) = fitted.settings.generator.items()
     generator = GENERATORS.build(spec_of(described))
     images, labels = _sampling.sampled(generator, known, asked.n, asked.seed)
     # As a training on them will see them: tables find by it what a run's extra data were made of.
     drawn = Split(images, labels, tuple(fitted.dataset.get("classes", ())))
     made_up = f"samples-{described['name']}"
     run = Run(
-        id=asked.name or folders.new_id(made_up, fitted.dataset["name"], asked.seed),
+        id=asked.name or folders.new_id(made_up, fitted.settings.data_name, asked.seed),
         kind="synth",
         created=records.now(),
         command=asked.command,
@@ -136,9 +137,9 @@ def draw_samples(asked: Sampling, display: Display) -> Path:
         n=asked.n,
     )
     folder, run, _ = open_run_folder(run, asked.workspace.out, asked.name, display)
-    with records.recording(run, folder, worthless=ENDS) as recorder:
+    with recording(run, folder, worthless=ENDS) as recorder:
         arrays = {"image": images.numpy(), "label": labels.numpy()}
         path = write_arrays(folder / SAMPLES, arrays)
         recorder.update(samples=records.filed(path), seconds=time.perf_counter() - began)
-    display.note(f"{label}: {asked.n} images like those of {fitted.dataset['name']}")
+    display.note(f"{label}: {asked.n} images like those of {fitted.settings.data_name}")
     return path

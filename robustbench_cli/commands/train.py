@@ -24,7 +24,8 @@ from robustbench_cli.models import Shape
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.runs import folders, records
-from robustbench_cli.runs.records import Recorder, Run
+from robustbench_cli.runs.recorder import Recorder, recording
+from robustbench_cli.runs.records import Run
 from robustbench_cli.training import overfitting
 from robustbench_cli.training.checkpointing import Keeper
 from robustbench_cli.training.trainer import Trainer
@@ -87,7 +88,7 @@ def _resumed(name: str, workspace: Workspace, shard: Shard, display: Display) ->
         prepared = _prepare(config, workspace, where, shard)
     if prepared.describe() != run.dataset:
         raise UserError(
-            f"run {run.id!r} was started on other data than {run.config['dataset']['name']!r} "
+            f"run {run.id!r} was started on other data than {run.settings.data_name!r} "
             f"holds now (fingerprints differ)"
         )
     again = {"from_epoch": len(run.history) + 1, **devices.run_environment(where)}
@@ -244,7 +245,7 @@ def _split(config: TrainConfig, train: Split, test: Split) -> tuple[Split, Split
 def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> Path:
     trainer, config = prepared.trainer, prepared.config
     silent = not trainer.shard.is_main
-    with records.recording(run, folder, silent=silent) as recorder, trainer.shard.share_failure():
+    with recording(run, folder, silent=silent) as recorder, trainer.shard.share_failure():
         keeper = Keeper(recorder=recorder, trainer=trainer, config=config)
         keeper.restore()
         trainer.agree()

@@ -9,16 +9,33 @@ from pathlib import Path
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.report.seed_groups import unlike
 from robustbench_cli.runs import folders
+from robustbench_cli.runs.damage import check_complete
+from robustbench_cli.runs.folders import Skip
 from robustbench_cli.runs.records import Run, as_json
+from robustbench_cli.runs.settings import DamagedRecord
 
 
-def comparable(results: Path) -> dict[Path, Run]:
+def comparable(results: Path, skip: Skip | None = None) -> dict[Path, Run]:
     """All runs below ``results`` by folder, oldest first, so that they can be compared.
 
+    Args:
+        skip: is told of a damaged record, or a finished one that lacks what a table needs, which
+            is then left out.
+
     Raises:
-        UserError: a record is damaged.
+        DamagedRecord: a record is damaged, and there is no ``skip``.
     """
-    runs = folders.distinct(results)
+    runs = {}
+    for folder, run in folders.distinct(results, skip).items():
+        try:
+            check_complete(run)
+        except DamagedRecord as error:
+            named = DamagedRecord(str(folder / "run.json"), error.what)
+            if skip is None:
+                raise named from None
+            skip(named)
+        else:
+            runs[folder] = run
     which = unlike([*runs.values()])
     return {place: _filled(run) if run.id in which else run for place, run in runs.items()}
 
@@ -26,7 +43,12 @@ def comparable(results: Path) -> dict[Path, Run]:
 def _filled(run: Run) -> Run:
     try:
         return FILLS[run.kind](run)
-    except (UserError, KeyError):  # what this version does not understand stays as it was written
+    except (
+        UserError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # what this version does not understand stays as it was written
         return run
 
 
@@ -35,7 +57,7 @@ def _training(run: Run) -> Run:
     from robustbench_cli.config.schema import TrainConfig, as_recorded, specs_of, validated
     from robustbench_cli.defenses import Recipe
 
-    made = recipe_tables(Recipe.build(specs_of(run.config["defense"])))
+    made = recipe_tables(Recipe.build(specs_of(run.settings.defense)))
     config = validated(TrainConfig, {**with_all_parameters(run.config), "defense": made})
     return replace(run, config=as_json(as_recorded(config)))
 

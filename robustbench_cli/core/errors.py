@@ -33,3 +33,9 @@ def hint(name: str, known: Iterable[str], see: str = "") -> str:
     if more > 0:
         return f"; see {see}" if see else f"; known: {', '.join(known[:FEW])} and {more} more"
     return f"; known: {', '.join(known) or 'none'}"
+
+
+def stopped_program(error: BaseException) -> UserError:
+    """The error to raise where ``sys.exit()``, or the like, came out of a user's own code."""
+    raised = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return UserError(f"the model's own code ended the program ({' '.join(raised.split())})")

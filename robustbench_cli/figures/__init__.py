@@ -37,6 +37,10 @@ class Feedback:
     progress: Callable[[str, int, int], None] = _nothing
     """Called with a label, the amount of work that is done, and the whole amount."""
 
+    def left_out(self, error: UserError) -> None:
+        """Say that a damaged record is not in the figure."""
+        self.note(f"warning: {error}; left out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
@@ -62,7 +66,7 @@ class Material:
 
     def recorded(self) -> "Recorded":
         """Return all recorded runs, including named ones from other folders."""
-        known = comparable(self.results)
+        known = comparable(self.results, self.feedback.left_out)
         placed = {folder.resolve(): run for folder, run in known.items()}
         named = [placed.get(folder.resolve(), run) for folder, run in self.runs().items()]
         ids = {run.id for run in known.values()}
@@ -122,12 +126,8 @@ def setting_label(run: Run) -> str:
     Raises:
         UserError: the record is damaged.
     """
-    try:
-        threat = run.config["threat"]
-        limited = format_threat(threat["norm"], threat["eps"], threat.get("mask", ""))
-        return f"{records.data_name(run)}, {limited}"
-    except KeyError as error:
-        raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
+    threat = run.settings.threat
+    return f"{records.data_name(run)}, {format_threat(threat.norm, threat.eps, threat.mask)}"
 
 
 FIGURES: Registry[Figure] = Registry("figure", __name__)

@@ -93,19 +93,19 @@ class MeasuredFigure(Figure):
             UserError: they were made with different ones.
         """
         first, *others = runs
-        threat = first.config["threat"]
-        norm, eps = threat["norm"], threat["eps"] if self.eps is None else self.eps
+        threat = first.settings.threat
+        norm, eps = threat.norm, threat.eps if self.eps is None else self.eps
         for run in others:
-            if run.dataset["test_sha256"] != first.dataset["test_sha256"]:
+            if run.settings.test_sha256 != first.settings.test_sha256:
                 raise UserError(f"runs {first.id!r} and {run.id!r} are on different data")
-            other = run.config["threat"]
-            if other["norm"] != norm or (self.eps is None and other["eps"] != eps):
+            other = run.settings.threat
+            if other.norm != norm or (self.eps is None and other.eps != eps):
                 raise UserError(
-                    f"runs {first.id!r} ({norm} {format_eps(threat['eps'])}) and {run.id!r} "
-                    f"({other['norm']} {format_eps(other['eps'])}) were trained for different "
-                    "threats" + ("; give one: eps=RADIUS" if other["norm"] == norm else "")
+                    f"runs {first.id!r} ({norm} {format_eps(threat.eps)}) and {run.id!r} "
+                    f"({other.norm} {format_eps(other.eps)}) were trained for different threats"
+                    + ("; give one: eps=RADIUS" if other.norm == norm else "")
                 )
-        data = {"dataset": records.data_name(first), "test_sha256": first.dataset["test_sha256"]}
+        data = {"dataset": records.data_name(first), "test_sha256": first.settings.test_sha256}
         return {**data, "norm": norm, "eps": eps}
 
     def _load(
@@ -124,7 +124,7 @@ class MeasuredFigure(Figure):
         model = laid_out(restore(run, folder), where)
         return MeasuredModel(
             model=model,
-            dataset=DATASETS.build(spec_of(run.config["dataset"])),
+            dataset=DATASETS.build(spec_of(run.settings.dataset)),
             data_dir=material.data_dir,
             device=where,
             threat=threat,

@@ -12,7 +12,6 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.figures._sweep_plot import paint_sweeps
-from robustbench_cli.report.columns import swept
 from robustbench_cli.report.robustness_table import finished
 from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.report.sweep_curves import panels
@@ -33,7 +32,7 @@ class Sweep(Figure):
         found = [panel for panel in panels(kept) if panel.over == self.over]
         if not found:
             raise UserError(self._lacking(*recorded.named))
-        shown = [run for run in finished(kept) if swept(run) == self.over]
+        shown = [run for run in finished(kept) if run.settings.swept == self.over]
         for run in recorded.named:
             if run.id not in {name for each in shown for name in (each.id, each.parent)}:
                 material.feedback.note(self._lacking(run))
@@ -62,7 +61,7 @@ class OverEps(Sweep):
     over: ClassVar[str] = "eps"
 
     def example(self, run: Run | None) -> str:
-        eps = run.config["threat"]["eps"] if run else 8 / 255
+        eps = run.settings.threat.eps if run else 8 / 255
         return f"--attack pgd100 --sweep eps=0,{format_eps(eps / 4)},...,{format_eps(2 * eps)}"
 
 

@@ -13,7 +13,7 @@ from robustbench_cli.config.catalogue import typed
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.figures._scatter import TradeoffCurve, TradeoffPanel, paint_tradeoff
-from robustbench_cli.report.columns import CLEAN, LAST, WORST, usual
+from robustbench_cli.report.columns import CLEAN, LAST, WORST, is_plain
 from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs.records import Run, same_but_seed
@@ -67,7 +67,7 @@ def _rows(material: Material) -> list[TableRow]:
     recorded = material.recorded()
 
     def wanted(run: Run) -> bool:
-        return usual(run) and recorded.selects(run)
+        return is_plain(run) and recorded.selects(run)
 
     used = {id_ for run in finished(recorded.runs) if wanted(run) for id_ in (run.id, run.parent)}
     lacking = [

@@ -6,15 +6,15 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers import differences
 from robustbench_cli.papers.differences import MeasuredAccuracy, SettingDifference
 from robustbench_cli.papers.paper import Meaning, Paper, PaperCell, Published
 from robustbench_cli.report import seed_groups
-from robustbench_cli.report.columns import CLEAN, columns, key_of, swept
+from robustbench_cli.report.columns import CLEAN, columns, key_of
 from robustbench_cli.report.robustness_table import comparison_key, finished, rows
 from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.report.statistics import Cell
+from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.records import Detection, Run
 
 
@@ -64,11 +64,10 @@ def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> lis
         runs: every record, training runs included, oldest first.
 
     Raises:
-        UserError: a damaged record.
+        DamagedRecord: a record is damaged.
     """
     for run in of_kind(runs, "train"):
-        if lost := {"defense", "model"} - {*run.config}:
-            raise UserError(f"run {run.id!r} is damaged: its record has no {min(lost)!r}")
+        _ = run.settings.model_name
     found = [*measured_accuracies(runs), *detected(runs)]
     meanings = {cell.place: paper.meaning(cell) for cell in cells}
     nearest = _nearest(cells, meanings, found)
@@ -117,7 +116,7 @@ def _model(cell: Published, meaning: Meaning, runs: Sequence[Run]) -> Run | None
 
 def _variant(each: MeasuredAccuracy) -> tuple[str, str]:
     """A training run, and its method with the parameters that the evaluation set."""
-    return each.trained.id, str(each.trained.config["defense"])
+    return each.trained.id, str(each.trained.settings.defense)
 
 
 def _row(cell: Published, each: MeasuredAccuracy) -> tuple[str, ...]:
@@ -152,24 +151,24 @@ def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     """Every accuracy of the report but those of sweeps, of models that were trained here."""
     trained = {run.id: run for run in of_kind(runs, "train")}
     weights = seed_groups.by_weights(trained.values())
-    done = {run.id: run for run in finished(runs) if not swept(run)}
+    done = {run.id: run for run in finished(runs) if not run.settings.swept}
     named = columns([*done.values()], trained)
     measurements: list[tuple[str, list[Any]]] = [(CLEAN, [{}, None, None])]
     measurements += [(column.name, json.loads(key)) for key, column in named.items()]
-    for row in rows(runs, keep=lambda run: not swept(run)):
+    for row in rows(runs, keep=lambda run: not run.settings.swept):
         run = done[row.runs[-1]]
         parent = trained.get(run.parent or "")
         for name, (params, *rest) in measurements if parent else ():
-            accuracy, threat = row.cells.get(name), run.config["threat"]
+            accuracy, threat = row.cells.get(name), run.settings.threat
             # Of a certificate the ball, of an attack the radius and whose images they are.
             (within, eps, made_on) = (rest[0], None, None) if len(rest) == 1 else (None, *rest)
             if parent and isinstance(accuracy, Cell):
                 yield MeasuredAccuracy(
                     accuracy=accuracy,
                     params=params,
-                    norm=threat["norm"],
-                    eps=threat["eps"] if eps is None else eps,
-                    mask=threat.get("mask", ""),
+                    norm=threat.norm,
+                    eps=threat.eps if eps is None else eps,
+                    mask=threat.mask,
                     within=within,
                     source=weights.get(made_on),
                     run=run,
@@ -181,7 +180,7 @@ def detected(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     """Every AUROC of a detector on models that were trained here, seeds joined.
 
     Raises:
-        UserError: a damaged record.
+        DamagedRecord: a record is damaged.
     """
     trained, made = {run.id: run for run in of_kind(runs, "train")}, seed_groups.trained(runs)
     weights = seed_groups.by_weights(made.values())
@@ -190,26 +189,24 @@ def detected(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
         parent = weights.get(run.weights)
         if parent is None or run.status != "ok":
             continue
+        check_complete(run)
         parent = seed_groups.as_evaluated(run, parent)
         for each in run.detections:
-            try:
-                attack = comparison_key(run), key_of(run, run.attacks[each.attack])
-            except KeyError as error:
-                raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
+            attack = comparison_key(run), key_of(run, run.attacks[each.attack])
             alike = seed_groups.group_key(parent), attack, each.detector, each.population
             if each.auroc is not None:  # of a repeated one the latest counts
                 groups[alike][parent.seed] = run, each, each.auroc
     for found in groups.values():
         run, each, _ = [*found.values()][-1]
         shares = tuple(share for *_, share in found.values())
-        outcome, threat = run.attacks[each.attack], run.config["threat"]
+        outcome, threat = run.attacks[each.attack], run.settings.threat
         yield MeasuredAccuracy(
             # Of pairs, one wrong and one right: how many there are differs between seeds.
             accuracy=Cell(name="AUROC", correct=shares, n=1, seeds=len(shares)),
             params=outcome.params,
-            norm=threat["norm"],
-            eps=threat["eps"] if outcome.eps is None else outcome.eps,
-            mask=threat.get("mask", ""),
+            norm=threat.norm,
+            eps=threat.eps if outcome.eps is None else outcome.eps,
+            mask=threat.mask,
             detector=each.detector,
             population=each.population,
             run=run,

@@ -57,7 +57,9 @@ class MeasuredAccuracy:
 
 def method(defense: Sequence[Spec], trained: Run) -> list[SettingDifference] | None:
     """Parameters of the method that differ; None if it is another method."""
-    tables = {table["name"]: table for table in trained.config["defense"].values()}
+    tables = {
+        str(table.get("name", label)): table for label, table in trained.settings.defense.items()
+    }
     if {spec.name for spec in defense} != {*tables}:
         return None
     return [
@@ -76,29 +78,28 @@ def training_differences(
         trained: what made it.
         run: the evaluation, which may have used other data.
     """
-    config = trained.config
+    settings = trained.settings
     data = _data(meaning.dataset, trained, run or trained) if meaning.dataset else None
-    threat = config.get("threat", {})
+    threat = settings.stated_threat
     # Only what attacks during training has a number of steps; a radius means nothing to the rest.
-    attacked = any("steps" in table for table in config["defense"].values())
-    extra = config.get("extra") or {}
+    attacked = any("steps" in table for table in settings.defense.values())
+    extra = settings.extra
     # What else a model was trained on, and what it was trained from, make another method of it.
-    begun = "init" in config.get("parents", {})
+    begun = "init" in settings.parents
     if bool(extra) != bool(meaning.extra) or begun != ("--init" in meaning.options):
         return None
-    if data is None or (attacked and cell.norm not in ("", threat.get("norm", cell.norm))):
+    if data is None or (attacked and threat and cell.norm not in ("", threat.norm)):
         return None
-    train = config.get("train", {})
     rule = trained.checkpoint.rule if trained.checkpoint else ""
     pairs = [
-        ("epochs", train.get("epochs"), meaning.epochs),
-        ("training images", train.get("limit") or None, "all"),
-        ("trained at eps", threat.get("eps") if attacked else None, meaning.eps),
-        ("trained with mask", threat.get("mask") if attacked else None, "none"),
+        ("epochs", settings.train.epochs, meaning.epochs),
+        ("training images", settings.train.limit or None, "all"),
+        ("trained at eps", threat.eps if attacked and threat else None, meaning.eps),
+        ("trained with mask", (threat.mask or None) if attacked and threat else None, "none"),
         ("extra data", extra.get("path", extra.get("name")), meaning.extra or None),
         ("epoch kept", _KEPT.get(rule, rule) or None, _kept(rule, meaning.metric.select)),
     ]
-    return [*data, *_model(config["model"], meaning.model, cell.architecture), *_unequal(pairs)]
+    return [*data, *_model(settings.model, meaning.model, cell.architecture), *_unequal(pairs)]
 
 
 _KEPT = {"oracle": "best on test", "best": "best held out", "epoch": "chosen"}
@@ -129,7 +130,7 @@ def attack_differences(
     found = _params(each.params, {"restarts": "1", **alike[0].params}) if alike else []
     reach = [("eps", each.eps, cell.epsilon), ("mask", each.mask or None, "none")] * attacked
     judged = [
-        ("images", each.run.n, each.run.dataset.get("test")),
+        ("images", each.run.n, each.run.settings.data.test),
         # Papers say neither, and both move the figure.
         ("detector", each.detector or None, "not said"),
         ("counted", each.population or None, "not said"),
@@ -202,15 +203,15 @@ def _data(data: Data, trained: Run, run: Run) -> list[SettingDifference] | None:
 
 
 def _very(data: Data, run: Run) -> bool:
-    mark = run.dataset.get("test_sha256")
-    return run.dataset["name"] == data.name or bool(mark and mark == data.test_sha256)
+    mark = run.settings.data.test_sha256
+    return run.settings.data_name == data.name or bool(mark and mark == data.test_sha256)
 
 
 def _is(data: Data, run: Run, trained: Run) -> bool:
     """Whether a run used the set or a copy of it, which has its name and its shape."""
-    table = trained.dataset.get("shape", {})
+    table = trained.settings.data.shape
     shape = tuple(table[key] for key in ("channels", "height", "width", "classes") if key in table)
-    called = Path(run.config.get("dataset", {}).get("path") or "").name
+    called = Path(run.settings.data_path).name
     alike = re.search(data.copies, called, re.IGNORECASE) if data.copies else None
     return _very(data, run) or bool(alike and shape in ((), data.shape))
 

@@ -81,8 +81,9 @@ def commands(wanted: Sequence[Wanted], known: Known, trained: Run | None = None)
 
     def setting(pair: Wanted) -> tuple[str, ...]:
         cell, meaning = pair
-        usual = {"norm": cell.norm, "eps": meaning.eps}
-        words = _threat(cell.norm, cell.epsilon, trained.config["threat"] if trained else usual)
+        stated = trained.settings.threat if trained else None
+        defaults = (stated.norm, stated.eps) if stated else (cell.norm, meaning.eps)
+        words = _threat(cell.norm, cell.epsilon, defaults)
         return *words, *(("--source", meaning.source[0].name) if meaning.source else ())
 
     for words, pairs in groupby(sorted(rest, key=setting), setting):
@@ -102,7 +103,7 @@ def training_command(cell: Published, meaning: Meaning, known: Known) -> str:
         words += ["+".join(map(_written, meaning.defense))]
         words += ["--dataset", meaning.dataset.name if meaning.dataset else cell.dataset]
         words += ["--model", meaning.model.write] if meaning.model else []
-        words += _threat(cell.norm, meaning.eps, {"norm": "Linf", "eps": None})
+        words += _threat(cell.norm, meaning.eps, ("Linf", None))
         words += ["--epochs", str(meaning.epochs)] if meaning.epochs else []
     # Without a preset the last epoch is kept where nothing else is asked for.
     if meaning.metric.select not in ("", *([] if "--preset" in words else ["last"])):
@@ -110,10 +111,10 @@ def training_command(cell: Published, meaning: Meaning, known: Known) -> str:
     return shlex.join([*words, *meaning.options])
 
 
-def _threat(norm: str, eps: float | None, usual: Mapping[str, object]) -> list[str]:
-    """The norm and the radius, as far as they are stated and not the usual ones."""
-    words = ["--norm", norm] if norm not in ("", usual["norm"]) else []
-    return words + ([] if eps in (None, usual["eps"]) else ["--eps", format_eps(eps or 0)])
+def _threat(norm: str, eps: float | None, defaults: tuple[str, float | None]) -> list[str]:
+    """The options for norm and radius, where these are stated and differ from the defaults."""
+    words = ["--norm", norm] if norm not in ("", defaults[0]) else []
+    return words + ([] if eps in (None, defaults[1]) else ["--eps", format_eps(eps or 0)])
 
 
 def _attack(spec: Spec, known: Known) -> tuple[str, str]:

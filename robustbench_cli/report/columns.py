@@ -14,32 +14,23 @@ from robustbench_cli.runs.records import Outcome, Run, Within
 CLEAN, WORST = "clean", "worst"
 LAST, DIFF = " last", " diff"
 """After a column's name: of the last epoch's weights, and what they gain over the kept ones."""
-TAKEN = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST)
-"""What no attack's column may be called."""
+RESERVED_COLUMNS = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST)
+"""Names of other columns, which no attack's column may have."""
 
 
-def swept(run: Run) -> str:
-    """What an evaluation varies, ``eps`` or ``steps``; nothing for most."""
-    return next(iter(run.config.get("sweep") or ()), "")
-
-
-def source(run: Run) -> Mapping[str, Any]:
-    """The model that images were crafted on, where it is not the one they were tried on."""
-    return run.config.get("source") or {}
-
-
-def usual(run: Run) -> bool:
-    """Whether an evaluation is of one model under its own attacks, at one radius."""
-    return not swept(run) and not source(run)
+def is_plain(run: Run) -> bool:
+    """Whether an evaluation is of one model under white-box attacks, at one radius: no sweep, no
+    transfer."""
+    return not run.settings.swept and not run.settings.source
 
 
 def key_of(run: Run, outcome: Outcome, *, apart: bool = True) -> str:
     """Equal for outcomes that share a column; ``apart``: only if crafted on one model."""
-    made_on = source(run).get("weights") if apart else None
+    made_on = (run.settings.source.weights or None) if apart else None
     return json.dumps([outcome.params, outcome.eps, made_on], sort_keys=True)
 
 
-def late(run: Run, trained: Mapping[str, Run]) -> bool:
+def is_last_epoch(run: Run, trained: Mapping[str, Run]) -> bool:
     """Whether an evaluation is of the last epoch's weights where its training run keeps others."""
     parent = trained.get(run.parent or "")
     kept = parent.checkpoint if parent else None
@@ -67,12 +58,12 @@ def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, TableC
     found: dict[str, tuple[Run, str, Outcome]] = {}
     far = set()
     # What was swept comes last, and lends its label to nothing else.
-    for run in sorted(done, key=lambda run: bool(swept(run))):
+    for run in sorted(done, key=lambda run: bool(run.settings.swept)):
         for label, outcome in run.attacks.items():
             found.setdefault(key_of(run, outcome), (run, label, outcome))
-            if outcome.minimal and not swept(run):
+            if outcome.minimal and not run.settings.swept:
                 far.add(key_of(run, outcome))
-    taken, result = {*TAKEN}, {}
+    taken, result = {*RESERVED_COLUMNS}, {}
     for (key, seen), attack in zip(found.items(), labels([*found.values()], trained), strict=True):
         at = _at(seen[0], seen[2])
         name = f"{attack}@{at[0]}={format_eps(at[1])}" if at else attack
@@ -86,7 +77,7 @@ def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, TableC
     return dict(sorted(result.items(), key=lambda pair: _place(pair[1], list(result.values()))))
 
 
-def proven(run: Run) -> dict[str, int]:
+def certified_counts(run: Run) -> dict[str, int]:
     """Right answers by column's key: of each certified predictor, then within each ball."""
     return {
         json.dumps([proof.params, within], sort_keys=True): correct
@@ -105,9 +96,14 @@ def ball_label(within: Within) -> str:
 
 def _certified(done: Sequence[Run], taken: set[str]) -> dict[str, TableColumn]:
     """A column for each certified predictor and each ball, by key."""
-    found = [json.loads(key) for key in dict.fromkeys(key for run in done for key in proven(run))]
+    found = [
+        json.loads(key)
+        for key in dict.fromkeys(key for run in done for key in certified_counts(run))
+    ]
     result = {}
-    for (params, within), more in zip(found, odd([("", p) for p, _ in found]), strict=True):
+    for (params, within), more in zip(
+        found, distinguishing_params([("", p) for p, _ in found]), strict=True
+    ):
         name = join_label("certified" if within else params["name"], ",".join(more))
         name = f"{name}@{within}" if within else name
         while name in taken:
@@ -137,22 +133,24 @@ def labels(
     """
     heads, things = [], []
     for run, label, outcome in found:
-        name = _whole(run, label, outcome) if swept(run) else label
+        name = _whole(run, label, outcome) if run.settings.swept else label
         if outcome.params.get("last_iterate") and "last_iterate" not in name:
             name = join_label(name, "last_iterate=true")
-        made_on = str(source(run).get("id") or "") if trained is not None else ""
+        made_on = run.settings.source.id if trained is not None else ""
         craft = trained[made_on].subject if trained and made_on in trained else made_on
         heads.append((name, f" from {craft}" if craft else ""))
-        params = {k: v for k, v in outcome.params.items() if k != swept(run)}
-        things.append(((*heads[-1], swept(run)), params | ({"source": made_on} if craft else {})))
+        params = {k: v for k, v in outcome.params.items() if k != run.settings.swept}
+        things.append(
+            ((*heads[-1], run.settings.swept), params | ({"source": made_on} if craft else {}))
+        )
     return [
         join_label(name, ",".join(more)) + craft
-        for (name, craft), more in zip(heads, odd(things), strict=True)
+        for (name, craft), more in zip(heads, distinguishing_params(things), strict=True)
     ]
 
 
 def _at(run: Run, outcome: Outcome) -> tuple[str, float] | None:
-    over = swept(run)
+    over = run.settings.swept
     value = outcome.params.get(over) if outcome.eps is None else outcome.eps
     return (over, float(value)) if over and value is not None else None
 
@@ -162,7 +160,7 @@ def _whole(run: Run, label: str, outcome: Outcome) -> str:
     label = label.rpartition("@")[0] or label
     if outcome.eps is not None:
         return label
-    steps = run.config.get("attack", {}).get(label, {}).get("steps", "")
+    steps = run.settings.attack.get(label, {}).get("steps", "")
     head, _, tail = label.partition(":")
     name = str(outcome.params.get("name", head))
     head = name if re.fullmatch(f"{re.escape(name)}-?{steps}", head) else head
@@ -175,7 +173,7 @@ def join_label(label: str, more: str) -> str:
     return f"{label}{',' if ':' in label else ':'}{more}" if more else label
 
 
-def odd(things: Sequence[tuple[Hashable, Mapping[str, Any]]]) -> list[list[str]]:
+def distinguishing_params(things: Sequence[tuple[Hashable, Mapping[str, Any]]]) -> list[list[str]]:
     """For each thing, ``key=value`` for what differs among those of its name."""
     alike: dict[Hashable, list[Mapping[str, Any]]] = defaultdict(list)
     for name, params in things:

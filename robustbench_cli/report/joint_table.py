@@ -10,10 +10,11 @@ from typing import Any
 
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
-from robustbench_cli.report.columns import join_label, odd
+from robustbench_cli.report.columns import distinguishing_params, join_label
 from robustbench_cli.report.robustness_table import comparison_key
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs import records
+from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.records import Run
 
 ALL = "wrong in all"
@@ -51,8 +52,11 @@ class JointTable:
 
 
 def done(runs: Sequence[Run]) -> list[Run]:
-    """The joint attacks that are finished."""
-    return [run for run in seed_groups.of_kind(runs, "joint") if run.status == "ok"]
+    """The joint attacks that are finished; raise ``DamagedRecord`` that names a damaged one."""
+    finished_runs = [run for run in seed_groups.of_kind(runs, "joint") if run.status == "ok"]
+    for run in finished_runs:
+        check_complete(run)
+    return finished_runs
 
 
 def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[JointTable]:
@@ -65,11 +69,11 @@ def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[JointTable]:
     known = seed_groups.by_weights(seed_groups.trained(runs).values())
     groups: dict[Hashable, dict[Hashable, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in done(runs):
-        models = [(id_, known.get(sha)) for id_, sha in run.config["runs"].items()]
+        models = [(id_, known.get(sha)) for id_, sha in run.settings.runs.items()]
         alike = tuple(seed_groups.group_key(model) if model else id_ for id_, model in models)
-        transforms = tuple(seed_groups.flat(run.config["transform"]))
-        shape = comparison_key(run), alike, transforms, run.config["images"]
-        groups[shape][records.same_but_seed(run.config["attack"])].append(run)
+        transforms = tuple(seed_groups.flat(run.settings.transform))
+        shape = comparison_key(run), alike, transforms, run.settings.images
+        groups[shape][records.same_but_seed(run.settings.attack)].append(run)
     return [_table([*attacks.values()], known, intervals) for attacks in groups.values()]
 
 
@@ -77,14 +81,16 @@ def _table(
     attacks: Sequence[Sequence[Run]], known: Mapping[str, Run], intervals: bool
 ) -> JointTable:
     first = attacks[0][0]
-    config, names = first.config, _names(first, known)
+    settings, names = first.settings, _names(first, known)
     domains = tuple(_renamed(domain.name, names) for domain in first.domains)
     heads = [next(iter(found[0].attacks.items())) for found in attacks]
-    differs = odd([(str(outcome.params["name"]), outcome.params) for _, outcome in heads])
+    differs = distinguishing_params(
+        [(str(outcome.params["name"]), outcome.params) for _, outcome in heads]
+    )
     lines = []
     for found, (_, outcome), more in zip(attacks, heads, differs, strict=True):
         # Of the same attack on the same weights the latest counts.
-        latest = {tuple(run.config["runs"].values()): run for run in found}
+        latest = {tuple(run.settings.runs.values()): run for run in found}
         lines.append(
             JointLine(
                 attack=join_label(str(outcome.params["name"]), ",".join(more)),
@@ -95,10 +101,10 @@ def _table(
     return JointTable(
         about={
             "runs": tuple(names.values()),
-            "transforms": tuple(config["transform"]),
-            "images": config["images"],
+            "transforms": tuple(settings.transform),
+            "images": settings.images,
             "dataset": records.data_name(first),
-            **config["threat"],
+            **settings.threat.table,
             "n": first.n,
         },
         domains=domains,
@@ -126,7 +132,7 @@ def _names(run: Run, known: Mapping[str, Run]) -> dict[str, str]:
     """What to call each run: by its defense, and its id where that is not enough."""
     found = {
         id_: model.subject if (model := known.get(sha)) else id_
-        for id_, sha in run.config["runs"].items()
+        for id_, sha in run.settings.runs.items()
     }
     alike = [*found.values()]
     return {id_: name if alike.count(name) == 1 else id_ for id_, name in found.items()}

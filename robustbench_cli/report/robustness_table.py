@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import (
@@ -18,16 +17,17 @@ from robustbench_cli.report.columns import (
     LAST,
     WORST,
     TableColumn,
+    certified_counts,
     columns,
+    distinguishing_params,
+    is_last_epoch,
+    is_plain,
     join_label,
     key_of,
-    late,
-    odd,
-    proven,
-    usual,
 )
 from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
 from robustbench_cli.runs import records
+from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.records import Outcome, Run
 
 _TOLD = 3  # differences that tell a name apart; more would fill the line
@@ -60,7 +60,7 @@ class TableRow:
 
 
 def rows(
-    runs: Sequence[Run], *, intervals: bool = False, keep: Callable[[Run], bool] = usual
+    runs: Sequence[Run], *, intervals: bool = False, keep: Callable[[Run], bool] = is_plain
 ) -> list[TableRow]:
     """Finished evaluations, those of one training configuration joined over its seeds.
 
@@ -82,22 +82,17 @@ def rows(
     for run in done:
         groups[_identity(run, trained)].append(run)
     named = columns(done, trained)
-    compared = any(late(run, trained) for run in done)
+    compared = any(is_last_epoch(run, trained) for run in done)
     found = [_row(group, trained, named, intervals, compared) for group in groups.values()]
     order = sorted(found, key=lambda row: (row.facts["dataset"].rank, row.facts["eps"].rank))
     return _told_apart(order)
 
 
 def finished(runs: Sequence[Run]) -> list[Run]:
-    """The evaluations that are done; raise ``UserError`` that names a damaged one."""
+    """The evaluations that are done; raise ``DamagedRecord`` that names a damaged one."""
     done = [run for run in seed_groups.of_kind(runs, "eval") if run.status == "ok"]
     for run in done:
-        try:
-            comparison_key(run), _facts(run, seeds=1)
-        except KeyError as error:
-            raise UserError(f"run {run.id!r} is damaged: its record has no {error}") from None
-        if run.clean_accuracy is None or run.worst_case_accuracy is None or not run.n:
-            raise UserError(f"run {run.id!r} is damaged: it is finished, but has no accuracies")
+        check_complete(run)
     return done
 
 
@@ -106,7 +101,7 @@ def _told_apart(found: Sequence[TableRow]) -> list[TableRow]:
     models = [(row.facts["model"].text, row.config.get("model", {})) for row in found]
     found = [
         _named(row, "model", join_label(name, ",".join(more)))
-        for row, (name, _), more in zip(found, models, odd(models), strict=True)
+        for row, (name, _), more in zip(found, models, distinguishing_params(models), strict=True)
     ]
     names = [(row.facts["defense"].text, row.facts["model"].text, row.setting) for row in found]
     looks = [
@@ -116,7 +111,7 @@ def _told_apart(found: Sequence[TableRow]) -> list[TableRow]:
         _named(row, "defense", f"{row.facts['defense'].text} ({', '.join(more[:_TOLD])})")
         if more
         else row
-        for row, more in zip(found, odd(looks), strict=True)
+        for row, more in zip(found, distinguishing_params(looks), strict=True)
     ]
 
 
@@ -131,9 +126,10 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
 
 def comparison_key(run: Run) -> Hashable:
     """Equal for evaluations whose numbers can be compared."""
-    threat, data = run.config["threat"], run.dataset
-    limited = threat["norm"], threat["eps"], threat.get("mask", "")
-    return data["name"], data["test_sha256"], *limited, run.n
+    settings = run.settings
+    threat = settings.threat
+    limited = threat.norm, threat.eps, threat.mask
+    return settings.data_name, settings.test_sha256, *limited, run.n
 
 
 def count(share: float | None, n: int) -> float:
@@ -165,32 +161,32 @@ def _row(
     for run in group:
         made[run.seed][run.parent or ""] = trained.get(run.parent or "", run).created
         # A run that was evaluated before it was finished has other weights by now.
-        current[run.parent, late(run, trained)] = run.weights
+        current[run.parent, is_last_epoch(run, trained)] = run.weights
     kept = {seed: max(born, key=born.__getitem__) for seed, born in sorted(made.items())}
     used = [
         run
         for run in group
         if (run.parent or "") == kept[run.seed]
-        and run.weights == current[run.parent, late(run, trained)]
+        and run.weights == current[run.parent, is_last_epoch(run, trained)]
     ]
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for run in used:
-        n, seed, of = run.n or 0, run.seed, LAST * late(run, trained)
+        n, seed, of = run.n or 0, run.seed, LAST * is_last_epoch(run, trained)
         found[CLEAN + of][seed] = count(run.clean_accuracy, n)
         for outcome in run.attacks.values():
             column = named[key_of(run, outcome)]
             found[column.name + of][seed] = right(outcome)
             if column.distance and not of and (reach := _reach(run, outcome)) is not None:
                 found[column.distance][seed] = reach
-        for key, correct in proven(run).items():
+        for key, correct in certified_counts(run).items():
             found[named[key].name + of][seed] = correct
-        if usual(run) and run.attacks and not of:
+        if is_plain(run) and run.attacks and not of:
             # Every one is an upper bound of what all their attacks together leave.
             lowest = count(run.worst_case_accuracy, n)
             found[WORST][seed] = min(found[WORST].get(seed, lowest), lowest)
     last = used[-1]
     parent = trained.get(last.parent or "")
-    alone = {"model": last.config["model"], "weights": last.weights[:8]}
+    alone = {"model": last.settings.model, "weights": last.weights[:8]}
     config = seed_groups.as_evaluated(last, parent).config if parent else alone
 
     def cell(name: str, **about: Any) -> Measurement | None:
@@ -241,15 +237,15 @@ def _reach(run: Run, outcome: Outcome) -> float | None:
 
 
 def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
-    threat = run.config["threat"]
+    threat = run.settings.threat
     names = {
         "defense": run.subject,
         "dataset": records.data_name(run),
-        "model": run.config["model"]["name"],
+        "model": run.settings.model_name,
     }
     counts = {"n": run.n or 0, "seeds": seeds}
-    norm, eps, mask = threat["norm"], threat["eps"], threat.get("mask", "")
-    limited = {"norm": norm, "eps": eps} | ({"mask": mask} if mask else {})
+    norm, eps, mask = threat.norm, threat.eps, threat.mask
+    limited = threat.table
     return {
         **{key: Fact(name, {key: name}, name) for key, name in names.items()},
         "eps": Fact(format_threat(**limited), limited, (norm, eps, mask)),

@@ -11,8 +11,6 @@ from robustbench_cli.runs.records import Kind, Run
 
 _RECIPE = "recipe"
 """Stands in a configuration where another run's work was named."""
-_EXTRA = "extra_sha256"
-"""The fingerprint of extra images, in the record of a training and of a generator's samples."""
 
 
 def of_kind(runs: Sequence[Run], kind: Kind) -> list[Run]:
@@ -28,7 +26,9 @@ def by_weights(runs: Iterable[Run]) -> dict[str, Run]:
 def trained(runs: Sequence[Run]) -> dict[str, Run]:
     """The training runs by id; what they build on counts by how it was made, whatever its seed."""
     every = of_kind(runs, "train")
-    drawn = {run.dataset[_EXTRA]: run for run in of_kind(runs, "synth") if _EXTRA in run.dataset}
+    drawn = {
+        sha256: run for run in of_kind(runs, "synth") if (sha256 := run.settings.data.extra_sha256)
+    }
     known = by_weights(every) | drawn
     return {
         run.id: replace(run, config=_made(run, known), subject=display_name(run)) for run in every
@@ -37,7 +37,7 @@ def trained(runs: Sequence[Run]) -> dict[str, Run]:
 
 def display_name(run: Run) -> str:
     """What tables call a run: its subject, which of the paper's or the code's variant included."""
-    parts, tables = run.subject.split("+"), [*run.config.get("defense", {}).values()]
+    parts, tables = run.subject.split("+"), [*run.settings.defense.values()]
     if len(parts) != len(tables):
         return run.subject
     return "+".join(
@@ -50,17 +50,17 @@ def display_name(run: Run) -> str:
 
 def group_key(run: Run) -> Hashable:
     """Equal for runs of ``trained`` that differ in their seeds only."""
-    generated = _RECIPE in run.config.get("extra", {})
-    extra = None if generated else run.dataset.get(_EXTRA)
-    return records.same_but_seed(run.config), run.dataset.get("train_sha256"), extra
+    generated = _RECIPE in run.settings.extra
+    extra = None if generated else run.settings.data.extra_sha256
+    return records.same_but_seed(run.config), run.settings.data.train_sha256, extra
 
 
 def as_evaluated(run: Run, parent: Run) -> Run:
     """What made the model of an evaluation, with the parameters that the evaluation set."""
-    asked = run.config.get("defense", {})
+    asked = run.settings.defense
     tables = {
         label: {key: asked.get(label, {}).get(key, value) for key, value in table.items()}
-        for label, table in parent.config.get("defense", {}).items()
+        for label, table in parent.settings.defense.items()
     }
     return replace(parent, config={**parent.config, "defense": tables})
 
@@ -73,7 +73,9 @@ def unlike(runs: Sequence[Run]) -> set[str]:
     """
     alike: dict[Hashable, list[tuple[str, frozenset[str]]]] = defaultdict(list)
     for run in of_kind(runs, "train"):
-        names = (run.config.get(part, {}).get("name") for part in ("model", "dataset", "optimizer"))
+        settings = run.settings
+        tables = settings.stated_model, settings.stated_dataset, settings.optimizer
+        names = [(table or {}).get("name") for table in (*tables, settings.schedule)]
         own = {part: held for part, held in run.config.items() if part not in ("parents", "extra")}
         alike[run.subject, *names].append((run.id, frozenset(name for name, _ in flat(own))))
     for run in of_kind(runs, "eval"):
@@ -92,20 +94,26 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
-def _made(run: Run, known: Mapping[str, Run]) -> dict[str, Any]:
+def _made(
+    run: Run, known: Mapping[str, Run], above: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """A configuration in which other runs' work is replaced by how it was made.
 
     Args:
         known: runs by their weights, those of generators by the fingerprint of their images.
+        above: ids of the runs that build on this one; none of them is followed again, so records
+            that name each other as parents end here.
     """
+    above |= {run.id}
 
     def recipe(other: Run) -> dict[str, str]:
-        return {"run": display_name(other), _RECIPE: records.same_but_seed(_made(other, known))[:8]}
+        made = {} if other.id in above else _made(other, known, above)
+        return {"run": display_name(other), _RECIPE: records.same_but_seed(made)[:8]}
 
-    parents = dict(run.config.get("parents", {}))
-    for role, given in parents.items():
-        if parent := known.get(given.get("weights")):
+    parents: dict[str, Any] = dict(run.config.get("parents", {}))
+    for role, given in run.settings.parents.items():
+        if parent := known.get(given.weights):
             parents[role] = recipe(parent)
     made = {**run.config, "parents": parents} if parents else run.config
-    drawn = known.get(run.dataset.get(_EXTRA, "")) if made.get("extra") else None
+    drawn = known.get(run.settings.data.extra_sha256 or "") if made.get("extra") else None
     return {**made, "extra": recipe(drawn)} if drawn else made

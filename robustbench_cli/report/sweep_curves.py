@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from robustbench_cli.core.threat_text import format_threat
-from robustbench_cli.report.columns import CLEAN, LAST, swept
+from robustbench_cli.report.columns import CLEAN, LAST
 from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs.records import Run
@@ -63,8 +63,8 @@ def panels(runs: Sequence[Run], *, dataset: str | None = None) -> list[SweepPane
     finished(runs)
     groups: dict[tuple[str, Hashable], list[TableRow]] = defaultdict(list)
     for over in ("eps", "steps"):
-        of_this = [run for run in map(_regardless, runs) if swept(run) in ("", over)]
-        for row in rows(of_this, keep=lambda run: bool(swept(run))):
+        of_this = [run for run in map(_regardless, runs) if run.settings.swept in ("", over)]
+        for row in rows(of_this, keep=lambda run: bool(run.settings.swept)):
             groups[over, row.setting].append(row)
     return [
         _panel(over, found)
@@ -75,9 +75,10 @@ def panels(runs: Sequence[Run], *, dataset: str | None = None) -> list[SweepPane
 
 def _regardless(run: Run) -> Run:
     """A sweep over radii does not depend on the one that the evaluation was given."""
-    if swept(run) != "eps":
+    if run.settings.swept != "eps":
         return run
-    return replace(run, config={**run.config, "threat": {**run.config["threat"], "eps": 0.0}})
+    threat = {**run.settings.threat.table, "eps": 0.0}
+    return replace(run, config={**run.config, "threat": threat})
 
 
 def _panel(over: str, found: Sequence[TableRow]) -> SweepPanel:

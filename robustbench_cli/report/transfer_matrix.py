@@ -7,7 +7,7 @@ from typing import Any
 
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
-from robustbench_cli.report.columns import CLEAN, key_of, labels, odd, source, swept
+from robustbench_cli.report.columns import CLEAN, distinguishing_params, key_of, labels
 from robustbench_cli.report.robustness_table import comparison_key, count, finished, right
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs import records
@@ -51,8 +51,8 @@ def transfer_matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[M
         intervals: write confidence intervals.
     """
     trained = {run.id: run for run in seed_groups.of_kind(runs, "train")}
-    done = [run for run in finished(runs) if not swept(run) and _as_trained(run, trained)]
-    involved = {w for run in done if source(run) for w in (_made_on(run), run.weights)}
+    done = [run for run in finished(runs) if not run.settings.swept and _as_trained(run, trained)]
+    involved = {w for run in done if run.settings.source for w in (_made_on(run), run.weights)}
     names = _names(runs, involved)
     groups: dict[Hashable, list[tuple[Run, str, Outcome]]] = defaultdict(list)
     for run in done:
@@ -61,7 +61,9 @@ def transfer_matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[M
             groups[comparison_key(run), key_of(run, outcome, apart=False)].append(
                 (run, label, outcome)
             )
-    moved = {key: seen for key, seen in groups.items() if any(source(run) for run, _, _ in seen)}
+    moved = {
+        key: seen for key, seen in groups.items() if any(run.settings.source for run, _, _ in seen)
+    }
     called = labels([seen[0] for seen in moved.values()])
     found = [
         _matrix(attack, seen, names, intervals)
@@ -73,7 +75,9 @@ def transfer_matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[M
 def _matrix(
     attack: str, seen: Sequence[tuple[Run, str, Outcome]], names: Mapping[str, str], intervals: bool
 ) -> Matrix:
-    involved = {w for run, _, _ in seen if source(run) for w in (_made_on(run), run.weights)}
+    involved = {
+        w for run, _, _ in seen if run.settings.source for w in (_made_on(run), run.weights)
+    }
     cells, clean, used = {}, {}, {}
     for run, label, outcome in seen:
         pair, n = (_made_on(run), run.weights), run.n or 0
@@ -87,7 +91,7 @@ def _matrix(
     first = seen[0][0]
     return Matrix(
         attack=attack,
-        about={"dataset": records.data_name(first), **first.config["threat"], "n": first.n},
+        about={"dataset": records.data_name(first), **first.settings.threat.table, "n": first.n},
         names=names,
         sources=tuple(model for model in names if any(model == made_on for made_on, _ in cells)),
         targets=tuple(model for model in names if model in clean),
@@ -103,7 +107,7 @@ def _as_trained(run: Run, trained: Mapping[str, Run]) -> bool:
 
 
 def _made_on(run: Run) -> str:
-    return str(source(run).get("weights") or run.weights)
+    return run.settings.source.weights or run.weights
 
 
 def _names(runs: Sequence[Run], involved: set[str]) -> dict[str, str]:
@@ -116,13 +120,13 @@ def _names(runs: Sequence[Run], involved: set[str]) -> dict[str, str]:
             models.setdefault(kept, (seed_groups.display_name(run), about))
     for run in runs:  # the training run may have been left elsewhere
         if (made_on := _made_on(run)) in involved:
-            models.setdefault(made_on, (str(source(run).get("id")), {"weights": made_on[:8]}))
+            models.setdefault(made_on, (run.settings.source.id, {"weights": made_on[:8]}))
     return dict(zip(models, _told_apart(list(models.values())), strict=True))
 
 
 def _told_apart(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """By the seed if that is enough, else by the run."""
-    more = odd(models)
+    more = distinguishing_params(models)
     short = [
         f"{name} ({some[0]})" if some else name
         for (name, _), some in zip(models, more, strict=True)

@@ -13,20 +13,26 @@ from pathlib import Path
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.runs.records import Kind, Run, now, read
 
+Skip = Callable[[UserError], object]
+"""Is told of a damaged record, which is then left out."""
 
-def every(results: Path) -> list[Run]:
+
+def every(results: Path, skip: Skip | None = None) -> list[Run]:
     """All runs below ``results``, oldest first; see ``distinct``."""
-    return list(distinct(results).values())
+    return list(distinct(results, skip).values())
 
 
-def distinct(results: Path) -> dict[Path, Run]:
+def distinct(results: Path, skip: Skip | None = None) -> dict[Path, Run]:
     """All runs by folder, oldest first, each under an id that no other has.
 
     Several folders below ``results`` may hold runs of one id (two benches, say): these are called
     by their place, and an evaluation's parent is the run of that id beside it, or else the one
-    whose weights it met.  A damaged record is an error that names it.
+    whose weights it met.
+
+    Args:
+        skip: is told of a damaged record, which is then left out; without it that is an error.
     """
-    runs = found(results)
+    runs = found(results, skip)
     count = Counter(run.id for _, run in runs)
     ids = {folder: str(folder.relative_to(results)) for folder, run in runs if count[run.id] > 1}
     made = {run.checkpoint.sha256: folder for folder, run in runs if run.checkpoint}
@@ -57,9 +63,7 @@ def record_files(results: Path) -> list[Path]:
     return [file for file in files if file.relative_to(results).parts[0] != REFERENCE]
 
 
-def found(
-    results: Path, skip: Callable[[UserError], object] | None = None
-) -> list[tuple[Path, Run]]:
+def found(results: Path, skip: Skip | None = None) -> list[tuple[Path, Run]]:
     """All runs with the folders they are in, oldest first.
 
     Args:
@@ -68,7 +72,7 @@ def found(
     runs = []
     for file in record_files(results):
         try:
-            runs.append((file.parent, read(file)))
+            runs.append((file.parent, read(file.parent)))
         except UserError as error:
             if skip is None:
                 raise
@@ -82,14 +86,18 @@ def find_run(name: str | None, results: Path, kind: Kind) -> Path:
     A whole id means its run, in whatever folder below ``results`` it is, even where it is a part of
     another's.
 
-    Without a name: the latest finished run of this kind.
+    Args:
+        name: None: the latest finished run of this kind.
+
+    Raises:
+        UserError: no run is meant, or several are, or the record of one that may be is damaged.
     """
     given = Path(name) if name is not None else None
-    if given and (given / "run.json").is_file():
+    if given and _is_file(given / "run.json"):
         return given
-    if given and given.is_file():  # the path of a run.json itself
+    if given and _is_file(given):  # the path of a run.json itself
         return given.parent
-    if name is not None and (results / name / "run.json").is_file():
+    if name is not None and _is_file(results / name / "run.json"):
         return results / name
     if name is None:
         runs = found(results)
@@ -102,8 +110,11 @@ def find_run(name: str | None, results: Path, kind: Kind) -> Path:
         return done[-1]
     # Only records that may be meant are read: a damaged one of another run is no reason to fail.
     known = [file.parent for file in record_files(results)]
-    matches = [folder for folder in known if name in folder.name and read(folder).kind == kind]
-    matches = [folder for folder in matches if folder.name == name] or matches
+    whole = [folder for folder in known if folder.name == name]
+    parts = [folder for folder in known if name in folder.name]
+    for candidates in (whole, parts):
+        if matches := [folder for folder in candidates if read(folder).kind == kind]:
+            break
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -114,10 +125,31 @@ def find_run(name: str | None, results: Path, kind: Kind) -> Path:
     raise UserError(f"no {kind} run {name!r} in {str(results)!r}{near}")
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; no for a path that the system cannot even look up."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+LONGEST_NAME = 200
+"""Bytes of a folder's name; file systems take 255."""
+
+
 def new(results: Path, run_id: str) -> Path:
-    """A fresh folder for a run; raise ``UserError`` if it exists or cannot be written."""
+    """Make a fresh folder for a run.
+
+    Raises:
+        UserError: the name cannot be a folder's, is taken, or the folder cannot be written.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", run_id):
         raise UserError(f"--name {run_id!r}: use letters, digits and . _ + - only")
+    if (size := len(run_id.encode())) > LONGEST_NAME:
+        raise UserError(
+            f"--name {run_id[:20]}...: {size} characters are too many for a folder; use at most "
+            f"{LONGEST_NAME}"
+        )
     folder = results / run_id
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -127,7 +159,9 @@ def new(results: Path, run_id: str) -> Path:
         folder.mkdir()
     except FileExistsError:
         # Killed between making the folder and writing its record: nothing is in it.
-        if all(path.name.startswith(".") for path in folder.iterdir()):
+        # A link is never taken: what it points to may lie outside the results.
+        plain = folder.is_dir() and not folder.is_symlink()
+        if plain and all(path.name.startswith(".") for path in folder.iterdir()):
             return folder
         raise UserError(
             f"{str(folder)!r} exists: choose another --name (an interrupted training run goes on "
@@ -150,4 +184,4 @@ def new_id(subject: str, data: str, seed: int) -> str:
     names = re.sub(r":[^+]*", "", subject)  # parameters are in the record
     text = f"{names}-{data}-s{seed}"
     plain = "".join(c if c.isalnum() or c in "+-." else "-" for c in text)
-    return f"{plain}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return f"{plain[: LONGEST_NAME - 40]}-{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

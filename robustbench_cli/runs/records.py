@@ -3,21 +3,24 @@
 No torch in here: reports must start fast.
 """
 
-import fcntl
+import errno
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from robustbench_cli.core.atomic_files import write_bytes_atomically
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.runs.damage import check_record
+from robustbench_cli.runs.settings import DamagedRecord, Finite, RunSettings, read_settings
 
 SCHEMA = 1
 
@@ -51,7 +54,7 @@ class Outcome:
     """Images pushed forward through the model, the verdict's own passes included."""
     backwards: int
     seconds: float
-    eps: float | None = None
+    eps: Finite | None = None
     """The radius, where it is not the evaluation's own (a sweep)."""
     broken_by: dict[str, int] = field(default_factory=dict)
     """How many examples each member of an ensemble broke."""
@@ -72,8 +75,8 @@ class Within:
     """What is certified within one radius."""
 
     norm: str
-    eps: float
-    radius: float
+    eps: Finite
+    radius: Finite
     """The same in the certificate's norm: that of the smallest ball which holds the other."""
     correct: int
     """Examples whose true class is certified at least as far."""
@@ -141,8 +144,8 @@ class Run:
     id: str
     kind: Kind
     status: Status = "started"
-    created: datetime
-    updated: datetime | None = None
+    created: AwareDatetime
+    updated: AwareDatetime | None = None
     command: list[str]
     config: dict[str, Any]
     """Every setting that decides the outcome, defaults included."""
@@ -190,6 +193,11 @@ class Run:
     notes: list[str] = field(default_factory=list)
     error: str | None = None
 
+    @cached_property
+    def settings(self) -> RunSettings:
+        """The configuration and the data set, typed; raise ``DamagedRecord`` for a wrong shape."""
+        return read_settings(self.id, self.config, self.dataset)
+
 
 _RUN = TypeAdapter(Run)
 
@@ -207,86 +215,40 @@ def read(path: Path) -> Run:
     """
     file = path / "run.json" if path.is_dir() else path
     try:
-        run = _RUN.validate_json(file.read_bytes())
+        run = _RUN.validate_json(_content(file))
     except FileNotFoundError:
         raise UserError(f"no run at {str(path)!r}: {file.name} is missing") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{file} is damaged: {where or 'file'}: {first['msg']}") from None
+        raise DamagedRecord(str(file), f"{where or 'file'}: {first['msg']}") from None
     if run.schema > SCHEMA:
         raise UserError(
             f"{file} has schema {run.schema}, this advbench reads up to {SCHEMA}: upgrade advbench"
         )
+    try:
+        check_record(run)
+    except DamagedRecord as error:
+        raise DamagedRecord(str(file), error.what) from None
     return run
+
+
+def _content(file: Path) -> bytes:
+    """The bytes of a record; raise ``OSError`` for a folder, a pipe or a device in its place."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as handle:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return handle.read()
 
 
 def data_name(run: Run) -> str:
     """What tables call the data set: its name, or ``folder:NAME`` without where that is."""
-    path = run.config["dataset"].get("path")
-    return f"{run.dataset['name']}:{Path(path).name}" if path else str(run.dataset["name"])
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process from writing into the same run; the lock dies with the process."""
-    with (folder / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"run {folder.name!r} is being written by another process") from None
-        yield
-
-
-@dataclass
-class Recorder:
-    """A run's record while it is being made."""
-
-    run: Run
-    folder: Path
-    silent: bool = False
-    """Whether another process writes the record."""
-
-    def update(self, **changes: Any) -> None:
-        """Change fields and write the record."""
-        self.run = replace(self.run, **changes, updated=now())
-        if not self.silent:
-            write(self.run, self.folder)
-
-
-@contextmanager
-def recording(
-    run: Run,
-    folder: Path,
-    *,
-    silent: bool = False,
-    worthless: Callable[[Run, BaseException], bool] = lambda *_: False,
-) -> Iterator[Recorder]:
-    """A record that says how the run went, even when it fails or is interrupted.
-
-    Args:
-        silent: another process writes it.
-        worthless: whether a run that ends with this error leaves nothing, not even its folder.
-
-    Raises:
-        UserError: another process writes it now, or has since ``run`` was read.
-    """
-    with nullcontext() if silent else locked(folder):
-        known = None if silent or not (folder / "run.json").is_file() else read(folder)
-        if known and known.updated != run.updated:
-            raise UserError(f"run {run.id!r} was changed by another process: try again")
-        recorder = Recorder(run, folder, silent)
-        try:
-            recorder.update(status="started", error=None)
-            yield recorder
-        except (KeyboardInterrupt, Exception) as error:
-            stopped = isinstance(error, KeyboardInterrupt)
-            what = None if stopped else f"{type(error).__name__}: {error}"
-            recorder.update(status="interrupted" if stopped else "failed", error=what)
-            if not silent and worthless(recorder.run, error):
-                shutil.rmtree(folder)
-            raise
-        recorder.update(status="ok")
+    settings = run.settings
+    path = settings.data_path
+    return f"{settings.data_name}:{Path(path).name}" if path else settings.data_name
 
 
 def now() -> datetime:
@@ -295,9 +257,12 @@ def now() -> datetime:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's content."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """The hash of a file's content; raise ``UserError`` that names it if it cannot be read."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def filed(path: Path) -> dict[str, str]:

@@ -100,7 +100,11 @@ def test_an_unknown_kind_costs_one_line(refused):
     assert refused("list", "atacks") == "unknown kind 'atacks'; did you mean 'attacks'?"
 
 
-def test_a_damaged_record_is_named(refused, results):
+def test_a_damaged_record_is_named(refused, results, capsys):
     file = results / "[bold]x" / "run.json"
     file.write_text("{")
-    assert str(file) in refused("list", "runs")
+    assert main(["list", "runs", "--results", str(results)]) == 0
+    listed, warned = capsys.readouterr()
+    assert warned.startswith(f"warning: {file} is damaged: ")
+    assert len(listed.splitlines()) == 3
+    assert str(file) in refused("show", str(file.parent))

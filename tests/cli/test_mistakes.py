@@ -327,8 +327,10 @@ def test_a_damaged_record_of_another_run_is_named_and_left_out(advbench, trained
         code, _, err = advbench("eval", "--attack", "fgsm", "--n", 20, "--run", name)
         assert code == 0, err
         assert "other/run.json is damaged" in err.splitlines()[0]
+    code, _, err = advbench("report")
+    assert code == 0
+    assert "other/run.json is damaged" in err.splitlines()[0]
     for args in (
-        ["report"],
         ["eval", "--attack", "fgsm"],
         ["eval", "--attack", "fgsm", "--run", "o"],
     ):

@@ -306,8 +306,50 @@ def test_mistakes_cost_one_line(refused, tmp_path, results):
         f"no finished evaluation in {str(tmp_path / 'none')!r}; evaluate a run first: "
         "advbench eval --attack pgd20"
     )
-    (results / "eval-0" / "run.json").write_text("{")
-    assert str(results / "eval-0" / "run.json") in refused()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda record: record["config"].pop("threat"), "its record has no 'threat'"),
+        (lambda record: record["config"].update(threat=[]), "'threat' is wrong"),
+        (lambda record: record["config"]["threat"].update(eps="big"), "'threat.eps' is wrong"),
+        (lambda record: record["config"].update(model={"name": None}), "no 'name'"),
+        (lambda record: record["dataset"].pop("test_sha256"), "no 'test_sha256'"),
+        (lambda record: record.update(clean_accuracy=None), "no accuracies"),
+        (lambda record: record.update(clean_accuracy=7), "no accuracy between 0 and 1"),
+        (lambda record: record["attacks"]["fgsm"].update(correct=999), "999 right answers among"),
+        (lambda record: record.update(created="2026-01-01T00:00:00"), "created"),
+        (lambda record: record.update(examples={"file": "../x", "sha256": ""}), "own folder"),
+        (lambda record: record.update(config=3), "config"),
+    ],
+)
+@pytest.mark.parametrize("table", [(), ("--transfer",), ("--joint",), ("--paper", "trades")])
+def test_a_damaged_record_is_named_and_keeps_no_table_from_others(
+    results, more, capsys, break_it, said, table
+):
+    file = results / "eval-0" / "run.json"
+    record = json.loads(file.read_text())
+    break_it(record)
+    file.write_text(json.dumps(record))
+    code = main(["report", "--results", str(results), *table])
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert code == 0 or table == ("--joint",)  # nothing joint is there in any case
+    assert first.startswith(f"warning: {file} is damaged: ")
+    assert said in first
+    assert first.endswith("; left out")
+
+
+def test_a_folder_or_a_pipe_in_place_of_a_record_is_left_out(results, capsys):
+    whole = results / "eval-0" / "run.json"
+    whole.unlink()
+    whole.mkdir()
+    (results / "pipe").mkdir()
+    os.mkfifo(results / "pipe" / "run.json")
+    assert main(["report", "--results", str(results)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert f"{whole} cannot be read: Is a directory; left out" in said[0]
+    assert "pipe/run.json cannot be read: it is no regular file; left out" in said[1]
 
 
 def test_a_narrow_terminal_gets_whole_numbers(results):

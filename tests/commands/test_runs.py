@@ -24,7 +24,7 @@ from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.evaluation import journal
 from robustbench_cli.evaluation.journal import read_arrays
-from robustbench_cli.runs import folders, records
+from robustbench_cli.runs import folders, recorder, records
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["train.epochs=3", "train.limit=200", "train.probe=50", "model.width=4"]
@@ -270,9 +270,9 @@ def test_a_killed_process_loses_no_finished_epoch(tmp_path):
 def test_two_processes_cannot_write_one_run(tmp_path):
     folder = folders.new(tmp_path, "x")
     with (
-        records.locked(folder),
+        recorder.locked(folder),
         pytest.raises(UserError, match="another process"),
-        records.locked(folder),
+        recorder.locked(folder),
     ):
         pass
 

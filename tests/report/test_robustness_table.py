@@ -6,7 +6,6 @@ import pytest
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat_text import format_eps
-from robustbench_cli.report.columns import source
 from robustbench_cli.report.robustness_table import rows
 from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs.records import Checkpoint
@@ -354,7 +353,7 @@ def test_images_from_another_model_are_not_in_its_row(trained, evaluated):
         "fgsm from standard": (20,),
         "worst": (40,),
     }
-    assert [run.id for run in runs[2:] if source(run)] == []
+    assert [run.id for run in runs[2:] if run.settings.source] == []
 
 
 def test_two_sources_of_one_name_are_told_apart(trained, evaluated):

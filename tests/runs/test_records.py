@@ -5,30 +5,30 @@ import json
 import pytest
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.runs import records
+from robustbench_cli.runs import recorder, records
 
 
 def test_what_another_process_has_finished_meanwhile_is_not_begun_again(trained, tmp_path):
-    with records.recording(trained(id="one"), tmp_path):
+    with recorder.recording(trained(id="one"), tmp_path):
         read_by_the_second = records.read(tmp_path)
         with (
             pytest.raises(UserError, match="being written"),
-            records.recording(read_by_the_second, tmp_path),
+            recorder.recording(read_by_the_second, tmp_path),
         ):
             pass
     finished = (tmp_path / "run.json").read_bytes()
     with (
         pytest.raises(UserError, match="'one' was changed by another process: try again"),
-        records.recording(read_by_the_second, tmp_path),
+        recorder.recording(read_by_the_second, tmp_path),
     ):
         pass
     assert (tmp_path / "run.json").read_bytes() == finished
 
 
 def test_what_was_interrupted_is_taken_up(trained, tmp_path):
-    with pytest.raises(KeyboardInterrupt), records.recording(trained(id="one"), tmp_path):
+    with pytest.raises(KeyboardInterrupt), recorder.recording(trained(id="one"), tmp_path):
         raise KeyboardInterrupt
-    with records.recording(records.read(tmp_path), tmp_path):
+    with recorder.recording(records.read(tmp_path), tmp_path):
         pass
     assert records.read(tmp_path).status == "ok"
 
