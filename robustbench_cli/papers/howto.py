@@ -81,7 +81,7 @@ def commands(wanted: Sequence[Wanted], known: Known, trained: Run | None = None)
 
     def setting(pair: Wanted) -> tuple[str, ...]:
         cell, meaning = pair
-        stated = trained.settings.threat if trained else None
+        stated = trained.settings.stated_threat if trained else None
         defaults = (stated.norm, stated.eps) if stated else (cell.norm, meaning.eps)
         words = _threat(cell.norm, cell.epsilon, defaults)
         return *words, *(("--source", meaning.source[0].name) if meaning.source else ())
