@@ -160,11 +160,12 @@ def _check_range(x: Tensor) -> None:
 
 def _whole_numbers(y: Any) -> Tensor:
     """Return labels as int64 (N); raise ``UserError`` for anything else."""
+    if isinstance(y, Tensor):
+        y = y.detach().cpu()
     try:
-        labels = y.detach() if isinstance(y, Tensor) else torch.from_numpy(np.array(y))
+        labels = np.asarray(y)
     except (TypeError, ValueError):
         raise UserError("labels must be whole numbers (N)") from None
-    kind = labels.dtype
-    if labels.ndim != 1 or kind.is_floating_point or kind.is_complex or kind == torch.bool:
-        raise UserError(f"labels must be whole numbers (N), got {kind} {tuple(labels.shape)}")
-    return labels.to(torch.int64).clone()
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(f"labels must be whole numbers (N), got {labels.dtype} {labels.shape}")
+    return torch.from_numpy(labels.astype(np.int64))

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -114,7 +115,8 @@ def model_digest(model: nn.Module) -> str:
     hold, and the source of every class that is not torch's.  An unfinished evaluation goes on only
     with a model of the same digest.
     """
-    code = hashlib.sha256(repr(model).encode())
+    plain = re.sub(r"0x[0-9a-f]+", "", repr(model))  # addresses are others in each process
+    code = hashlib.sha256(plain.encode())
     for name, module in model.named_modules():
         held = {
             key: value
