@@ -34,7 +34,7 @@ from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.models.layout import laid_out
 
 PRECISIONS = ("exact", "auto") if "precision" in inspect.signature(attack_batch).parameters else ()
-"""What the search may run in; () where it cannot be chosen."""
+"""The precisions of the search; () in versions where it cannot be chosen."""
 
 
 DISTRIBUTIONS = {
@@ -44,7 +44,7 @@ DISTRIBUTIONS = {
     "adv-lib": "adv-lib",
     "pyautoattack": "pyautoattack",
 }
-"""What a library is called here, and what the package index calls it."""
+"""The libraries' names here, and on the package index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Contest:
 
     @property
     def minimal(self) -> bool:
-        """Whether the result is a distance."""
+        """True if the result is a distance."""
         return self.norm == "L2"
 
 
@@ -174,7 +174,7 @@ def _listed(text: str, known: Sequence[str], option: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which contests are held, and among whom."""
+    """The contests to hold, and the libraries that take part."""
 
     names: list[str]
     libraries: list[str]

@@ -1,4 +1,4 @@
-"""What every library in a benchmark is given, and what is made of what it gives back."""
+"""The input of every library in a benchmark, and the judgement of its output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from robustbench_cli.models import MODELS
 from robustbench_cli.runs import records
 
 ROUNDING = 1e-6
-"""How far a pixel may be outside [0, 1]: float32 arithmetic does that."""
+"""The tolerance for pixels outside [0, 1], for rounding in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the model and the images come from."""
+    """The origin of the model and of the images."""
 
     data: str | None
     """``mnist``, another registered data set, or a folder of parquet files in ``root``."""
@@ -76,7 +76,7 @@ class Source:
 
     @property
     def trained(self) -> bool:
-        """Whether the weights come from anywhere."""
+        """True if the weights are trained ones: of a run, or from a file."""
         return self.run is not None or self.weights is not None
 
     def dataset(self) -> Dataset:
@@ -104,7 +104,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much of it is attacked."""
+    """The number of images that are attacked, and how."""
 
     n: int
     batch_size: int
@@ -146,7 +146,7 @@ def build(source: Source, size: Size, device: torch.device) -> dict[Norm, Case]:
 
 
 class Verdict(NamedTuple):
-    """What the stored images are worth: the model looks at them again, in float32."""
+    """The result of an attack: its stored images, classified again in float32."""
 
     robust: float
     """Share that is right, clean and attacked; an image outside the ball breaks nothing."""

@@ -1,4 +1,4 @@
-"""What the clock says of an update, and the least that its convolutions would take."""
+"""The time of an update, and a lower bound: the time of its convolutions alone."""
 
 import copy
 import statistics
@@ -34,12 +34,12 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """From here."""
+        """Start to measure."""
         self._wait()
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def stop(self, side: Side, loss: float) -> None:
-        """Until here, for ``side``."""
+        """Stop to measure, and add the time to ``side``."""
         self._wait()
         side.seconds.append(time.perf_counter() - self._wall)
         side.cpu_seconds.append(time.process_time() - self._cpu)
@@ -48,7 +48,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What the convolutions alone take, each on the tensor it sees: no loop can do without them."""
+    """The time of the convolutions alone, each on its own input: a lower bound for any loop."""
 
     seconds: dict[str, float]
     """CPU seconds (a GPU's: on the wall) of one batch: ``forward``, ``input`` and ``weight``."""

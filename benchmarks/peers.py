@@ -23,7 +23,7 @@ DEEPFOOL_STEPS = 50
 OVERSHOOT = 0.02
 DDN_STEPS = 100
 SEARCHES, CW_RATE, CW_CONST = 9, 0.01, 1e-3
-"""How many constants C&W tries, the learning rate of its Adam, and the first constant."""
+"""C&W: the number of constants tried, the learning rate of Adam, and the first constant."""
 
 
 def peer(attack: str, library: str) -> Callable[[Adapter], Adapter]:

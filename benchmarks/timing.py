@@ -31,7 +31,7 @@ class Entrant:
 
 @dataclass(kw_only=True)
 class Row:
-    """How an entrant did."""
+    """The results of one library."""
 
     library: str
     version: str
@@ -96,7 +96,7 @@ def attempt(run: Callable[[Case], Tensor], case: Case, row: Row | None) -> str |
 
 
 def timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float, float]:
-    """What came back, and the seconds on the wall and on the CPU."""
+    """Return the images, and the seconds on the wall and on the CPU."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     wall, cpu = time.perf_counter(), time.process_time()

@@ -49,9 +49,9 @@ class Contest:
     """Our recipe; ``{inner}`` is filled in."""
     theirs: loops.Update
     start: Callable[[Tensor, Noise], Tensor]
-    """How far from the images their inner attack begins: where ours does."""
+    """The starting perturbation of their inner attack (B, C, H, W), which is ours."""
     passes: Callable[[int], dict[str, int]]
-    """What our update takes at least, given the inner steps."""
+    """The passes that our update needs, by kind, given the number of inner steps."""
 
 
 CONTESTS = {
@@ -74,7 +74,7 @@ CONTESTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What both sides train, and on what."""
+    """The model and the data that both sides train on."""
 
     model: Classifier
     dataset: Dataset

@@ -82,12 +82,12 @@ class Attack:
 
     @property
     def minimal(self) -> bool:
-        """Whether it looks for the nearest adversarial image, whatever the radius."""
+        """True if it looks for the nearest adversarial image, whatever the radius."""
         return False
 
     @property
     def maskable(self) -> bool:
-        """Whether a mask can be imposed on it from outside, pixel by pixel."""
+        """True if a mask can be imposed on it from outside, pixel by pixel."""
         return True
 
     @property
@@ -126,9 +126,9 @@ class IterativeAttack(Attack, ABC):
     """
 
     taps: ClassVar[bool] = False
-    """Whether its loss reads the features that the last layer reads."""
+    """True if its loss reads the features that the last layer reads."""
     leaves_ball: ClassVar[bool] = False
-    """Whether its iterates may leave the ball, so that the distance of a success is checked."""
+    """True if its iterates may leave the ball, so that the distance of a success is checked."""
 
     @abstractmethod
     def begin(self, task: Task) -> State:
@@ -214,7 +214,7 @@ class Iterated(IterativeAttack):
     """The attacks that take a given number of projected steps of a given size."""
 
     nested_steps: ClassVar[bool] = False
-    """Whether the first k iterates are those of the same attack with ``steps=k``, so that nothing
+    """True if the first k iterates are those of the same attack with ``steps=k``, so that nothing
     in it depends on ``steps`` but where it ends.  Every class says so of itself: a subclass does
     not inherit True, because a method that it overrides may look at ``steps``."""
 
@@ -223,8 +223,8 @@ class Iterated(IterativeAttack):
     step: StepSize = 0.25
     """Step size as a fraction of eps: 2/255 at eps 8/255 is 1/4, 0.01 at eps 0.3 is 1/30."""
     start: Start = "uniform"
-    """Where to begin: clean, uniform (in the ball), gauss (x + 0.001 N(0, 1)), or radial (a random
-    direction, a uniform length)."""
+    """The starting point: clean, uniform (in the ball), gauss (x + 0.001 N(0, 1)), or radial (a
+    random direction, a uniform length)."""
     restarts: Annotated[int, Field(ge=1)] = 1
     """Independent starts; each works on what the ones before it left standing."""
     last_iterate: bool = False
@@ -242,7 +242,7 @@ class Iterated(IterativeAttack):
 
     @property
     def nested(self) -> bool:
-        """Whether a run with more steps of the same size contains this one.
+        """True if a run with more steps of the same size contains this one.
 
         Then a sweep over ``steps`` reads the shorter runs off the longest.  It holds for classes
         that declare ``nested_steps`` in their own body, with one restart and any iterate counted.

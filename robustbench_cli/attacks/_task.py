@@ -10,7 +10,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 
 State = dict[str, Tensor]
-"""What an attack remembers between two steps, one row per example.
+"""The memory of an attack between two steps, one row per example.
 
 ``x`` (B, C, H, W) in [0, 1] is the image to be classified next.  ``probes`` (B, Q, C, H, W), where
 present, are further images that are classified without a gradient.
@@ -84,7 +84,7 @@ class Output(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What a pass of the model over ``state["x"]`` gave, in float32 or wider."""
+    """The result of a pass of the model over ``state["x"]``, in float32 or wider."""
 
     logits: Tensor
     """(B, K); averaged over the draws for a randomised model."""
@@ -102,5 +102,5 @@ class Observation(NamedTuple):
 
 
 Access = Literal["gradient", "logits", "jacobian"]
-"""What an attack is given of the model at each step: the gradient of its loss, the logits alone
-(a black-box attack), or the gradients of several logits."""
+"""The knowledge of the model that an attack gets at each step: the gradient of its loss, the logits
+alone (a black-box attack), or the gradients of several logits."""

@@ -69,7 +69,7 @@ class Iterate(NamedTuple):
     grad: Tensor
     """The gradient (B, C, H, W) of the summed loss at ``x_adv``."""
     step_index: int
-    """How many steps were taken before this iterate: 0 at the start."""
+    """The number of steps before this iterate: 0 at the start."""
 
 
 NextIterate = Callable[[Iterate], Tensor]

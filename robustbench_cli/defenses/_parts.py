@@ -28,7 +28,7 @@ class Defense(ABC):
     deployed: ClassVar[tuple[str, ...]] = ()
     """Parameters that change the evaluated model, not its training: an evaluation may set them."""
     one_label: ClassVar[bool] = False
-    """Whether it needs one class per example, so that mixed labels (shares of several) are
+    """True if it needs one class per example, so that mixed labels (shares of several) are
     refused."""
 
     def prepare(self, model: Classifier) -> Classifier:
@@ -89,17 +89,17 @@ class Objective(Defense):
     """The mode of the model while ``crafted`` attacks it: eval, train, or frozen (as train, with
     BatchNorm's running statistics left alone)."""
     branches: ClassVar[int] = 1
-    """How many inputs the loss looks at per example: 2 with a clean and an adversarial one."""
+    """The number of inputs of the loss per example: 2 with a clean and an adversarial one."""
     teachers: ClassVar[int] = 0
-    """How many frozen teachers it learns from."""
+    """The number of frozen teachers that it learns from."""
     taps: ClassVar[tuple[str, ...]] = ()
     """Features that the loss reads as ``logits.features(name, tap)``: see ``models.taps``."""
     unlabelled: ClassVar[bool] = False
-    """Whether it can train on examples without a label (label -100)."""
+    """True if it can train on examples without a label (label -100)."""
 
     @property
     def updates_per_batch(self) -> int:
-        """How many updates of the weights follow from each batch."""
+        """The number of updates of the weights per batch."""
         return 1
 
     def perturb(self, step: Step) -> Tensor:
@@ -134,9 +134,9 @@ class Modifier(Defense):
     """A change to how any objective is trained: override the pieces that it changes."""
 
     unlabelled: ClassVar[bool] = True
-    """Whether it lets examples pass that have no label (label -100)."""
+    """True if it lets examples pass that have no label (label -100)."""
     held: ClassVar[bool] = False
-    """Whether the weights that ``weights`` moved stay moved while the optimiser steps, so that its
+    """True if the weights that ``weights`` moved stay moved while the optimiser steps, so that its
     weight decay acts on them."""
 
     def fit(self, objective: Objective) -> Self:
@@ -180,7 +180,7 @@ class Adversarial(Objective):
     step: StepSize = 0.25
     """Step size as a fraction of eps: 2/255 at eps 8/255 is 1/4, 0.007 at 0.031 is 7/31."""
     start: Start = "uniform"
-    """Where the inner attack begins: clean, uniform (in the ball), gauss (0.001 N(0, 1)), or radial
+    """The start of the inner attack: clean, uniform (in the ball), gauss (0.001 N(0, 1)), or radial
     (a random direction, a uniform length)."""
     attack_mode: Mode = "eval"
     """The net in the inner attack: eval; train (BatchNorm's running statistics follow, dropout is

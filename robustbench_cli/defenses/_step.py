@@ -35,7 +35,7 @@ SCORED = ("clean", "adv")
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a part may know before training, when it makes its auxiliary module."""
+    """The information that a part has when it makes its auxiliary module, before training."""
 
     model: Classifier
     shape: Shape
@@ -67,9 +67,9 @@ class Step:
     batch: int = 0
     """The position of the batch in the epoch, from 0."""
     update_index: int = 0
-    """Which of the objective's ``updates_per_batch`` this is, from 0."""
+    """The number of this update among the objective's ``updates_per_batch``, from 0."""
     extra: Tensor | None = None
-    """Which rows (B, bool) come from the extra pool; None: there is no pool, or nothing else."""
+    """True for rows from the extra pool (B, bool); None: there is no pool, or nothing else."""
     teachers: tuple[Classifier, ...] = ()
     """Frozen networks in evaluation mode, as many as the objective asked for."""
     bank: Bank | None = None
@@ -78,9 +78,9 @@ class Step:
     auxiliaries: Mapping[str, nn.Module] = field(default_factory=dict)
     """The parts' auxiliary modules, by the name of the part's class."""
     shard: Shard = ALONE
-    """Which of the processes that share the batch this is."""
+    """This process among those that share the batch."""
     whole_size: int | None = None
-    """How many rows the batch had before each process took its own; None: they are all here."""
+    """The rows of the batch before each process took its own; None: they are all here."""
 
     @property
     def size(self) -> int:

@@ -16,13 +16,13 @@ class StageResult:
     rows: Tensor
     """The examples' positions in the data (B, int64)."""
     broken: Tensor
-    """Whether the verifier confirmed a success (bool)."""
+    """True if the verifier confirmed a success (bool)."""
     x: Tensor
     """Images (B, C, H, W) in [0, 1]: the adversarial one, else the one with the highest score."""
     prediction: Tensor
     """The class that the verifier predicts at ``x``."""
     share: Tensor
-    """How often the prediction is right: 0 or 1, except for a randomised model."""
+    """The fraction of draws that are classified right: 0 or 1, except for a randomised model."""
     margin: Tensor
     """Largest wrong logit minus the true one at ``x``; of a minimal attack, minus the norm."""
     norm: Tensor
@@ -34,9 +34,9 @@ class StageResult:
     backwards: Tensor
     """Backward passes that the example cost."""
     zero_gradient_at_start: Tensor
-    """Whether the attack says that its loss had no gradient where it began (bool)."""
+    """True if the attack says that its loss had no gradient where it began (bool)."""
     diagnostics: Tensor
-    """What the attack reports of each example at its end, (B, T); of most attacks T is 0."""
+    """The attack's report on each example at its end, (B, T); of most attacks T is 0."""
 
     @classmethod
     def judged(cls, rows: Tensor, x: Tensor, norm: Tensor, verdict: Verdict) -> "StageResult":

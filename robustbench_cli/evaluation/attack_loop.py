@@ -42,7 +42,7 @@ class EvalContext:
 
     data: Examples
     threat: Threat
-    """What attacks may do and verdicts hold them to; with a mask, bound to all of ``data``."""
+    """The threat of attacks and verdicts alike; with a mask, bound to all of ``data``."""
     verifier: Verifier
     """The model that decides."""
     search_model: SearchModel
@@ -52,7 +52,7 @@ class EvalContext:
     slots: int = 256
     """The number of images that the search model is shown at a time."""
     early_stop: bool = True
-    """Whether an example is done once it is broken.  False: the attack goes on and keeps the image
+    """True if an example is done once it is broken.  False: the attack goes on and keeps the image
     with the highest margin, as it should when images are to be tried on another model."""
     target: Verifier | None = None
     """The model that decides about images in the end, where they are crafted on another one."""
@@ -229,7 +229,7 @@ def _with_mask(attack: IterativeAttack, state: State, task: Task, step_index: Te
 
 
 def _all_go_on(batch: ActiveBatch, verifier: Verifier) -> bool:
-    """Whether no row had its last pass, a success, or logits that are not finite."""
+    """True if no row had its last pass, a success, or logits that are not finite."""
     return not verifier.random and bool((batch.alive & ~batch.best_score.isnan()).all())
 
 

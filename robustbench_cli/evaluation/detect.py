@@ -11,7 +11,7 @@ from robustbench_cli.models.taps import EMBEDDING, tapped
 
 @torch.no_grad()
 def seen(model: nn.Module, data: Examples, batch: int) -> ModelOutputs:
-    """What a model makes of all examples, ``batch`` at a time; on the CPU.
+    """Return the features and logits of all examples, on the CPU, computed ``batch`` at a time.
 
     Args:
         model: in evaluation mode and float32 (see ``unchanged_model``).

@@ -74,6 +74,6 @@ _MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "STA
 
 
 def _is_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; some libraries raise a plain RuntimeError."""
+    """True if an error says that memory ran out; some libraries raise a plain RuntimeError."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or any(text in str(error) for text in _MESSAGES)

@@ -182,7 +182,7 @@ def _for_device(device: torch.device, **rest: Any) -> SearchModel:
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is fast on the device, not merely possible."""
+    """True if bfloat16 is fast on the device, not merely possible."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch has no public name for it, and older ones none at all.

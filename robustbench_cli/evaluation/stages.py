@@ -97,7 +97,7 @@ class Progress(NamedTuple):
     stage: Stage
     found: StageResult
     kept: np.ndarray
-    """Which of the images are the best so far of their example (B, bool)."""
+    """True for images that are the best so far of their example (B, bool)."""
 
 
 def clean(context: EvalContext, rows: Tensor) -> Iterator[StageResult]:
@@ -222,7 +222,7 @@ class Attacked(NamedTuple):
     x: Tensor
     """Images (B, C, H, W) in [0, 1]: adversarial, else those with the highest margin."""
     broken: Tensor
-    """Whether the verifier confirmed a success (bool)."""
+    """True if the verifier confirmed a success (bool)."""
     norm: Tensor
     """Distances from the clean images, in the threat's norm."""
     step: Tensor

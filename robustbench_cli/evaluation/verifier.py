@@ -62,7 +62,7 @@ def _parameters_and_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _same(was: Tensor, now: Tensor) -> bool:
-    """Whether two tensors are equal in every respect; NaN equals NaN."""
+    """True if two tensors are equal in every respect; NaN equals NaN."""
     alike = (was.shape, was.dtype, was.device) == (now.shape, now.dtype, now.device)
     if not alike or torch.equal(was, now):
         return alike
@@ -129,9 +129,9 @@ class Verdict(NamedTuple):
     prediction: Tensor
     """The predicted class; of a randomised model the most frequent one."""
     share: Tensor
-    """How often the prediction is right: 0 or 1, except for a randomised model."""
+    """The fraction of draws that are classified right: 0 or 1, except for a randomised model."""
     broken: Tensor
-    """Whether the example counts as broken (bool): misclassified, and at every draw if there are
+    """True if the example counts as broken (bool): misclassified, and at every draw if there are
     several."""
     margin: Tensor
     """Largest wrong logit minus the true one, at the first draw."""
@@ -148,7 +148,7 @@ class Verifier:
 
     model: nn.Module
     random: bool = False
-    """Whether the model is randomised, so that one pass decides nothing."""
+    """True if the model is randomised, so that one pass decides nothing."""
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of one float32 pass over images (B, C, H, W) in [0, 1].

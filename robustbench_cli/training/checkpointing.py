@@ -71,7 +71,7 @@ class Keeper:
             self._write(selected)
 
     def _is_selected(self) -> bool:
-        """Whether the selection rule prefers the last epoch's weights to the ones kept so far."""
+        """True if the selection rule prefers the last epoch's weights to the ones kept so far."""
         history, options = self.history, self.config.train
 
         def best() -> bool:

@@ -35,7 +35,7 @@ CHECK_EVERY = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """What a progress display may ask for while an epoch runs; asking waits for the device."""
+    """The state of a running epoch, for a progress display; asking waits for the device."""
 
     batch: int
     """The batches done so far in this epoch."""
@@ -79,7 +79,8 @@ class Trainer:
     oracle."""
     seed: int = 0
     shard: Shard = ALONE
-    """Which of the processes this is: all make the same updates, each from its own rows."""
+    """This process among those that share the training: all make the same updates, each from its
+    own rows."""
 
     def __post_init__(self) -> None:
         self.bank = Bank(self.pool.data if self.pool and self.pool.replaces_data else self.data)
