@@ -35,9 +35,8 @@ def local_rank() -> int | None:
 def end_process(code: int) -> NoReturn:
     """End this process with an exit code.
 
-    One of several processes ends without the interpreter's clean-up.  With it, in one of fifty runs
-    on a busy machine, a thread of torch's process group was still running and aborted the process
-    after its results had been written ("terminate called without an active exception", torch 2.14).
+    One of several processes ends without the interpreter's clean-up, because threads of torch's
+    process group may still be there (see ``group._never_deallocate``) and would abort it.
     """
     if world() > 1:
         sys.stdout.flush()

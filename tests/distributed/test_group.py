@@ -34,14 +34,17 @@ try:
 except BaseException as error:
     (out / str(rank)).write_text(f"{{type(error).__name__}} {{error}}")
     env.end_process(1)
+{after}
 env.end_process(0)
 """
 
 
-def launched(tmp_path, body):
+def launched(tmp_path, body, after=""):
     """What each of two processes raised, by rank."""
     script = tmp_path / "script.py"
-    script.write_text(BODY.format(body="\n".join(f"        {line}" for line in body.splitlines())))
+    script.write_text(
+        BODY.format(body="\n".join(f"        {line}" for line in body.splitlines()), after=after)
+    )
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -124,3 +127,10 @@ def test_rows_are_dealt_out_in_turn():
     rows = torch.arange(7)
     assert [rows[Shard(rank, 3).rows].tolist() for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
     assert Shard(1, 3).mine(7).nonzero()[0].tolist() == [1, 4]
+
+
+def test_the_process_group_is_not_deallocated_where_it_could_wait_for_its_own_threads(tmp_path):
+    body = "import weakref\nkept = weakref.ref(torch.distributed.group.WORLD)\nshard.all_gather(0)"
+    after = "\nassert not torch.distributed.is_initialized()\nassert kept() is not None\n"
+    done, raised = launched(tmp_path, body, after=after)
+    assert done.returncode == 0, (raised, done.stderr)
