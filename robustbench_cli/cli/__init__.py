@@ -16,6 +16,7 @@ import typer
 from robustbench_cli import __version__
 from robustbench_cli.cli.attack import attack_command
 from robustbench_cli.cli.bench import bench_command
+from robustbench_cli.cli.console import printable
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import eval_command
 from robustbench_cli.cli.joint import joint_command
@@ -27,7 +28,7 @@ from robustbench_cli.cli.show import show_command
 from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
 from robustbench_cli.cli.synth import synth
 from robustbench_cli.cli.train import train_command
-from robustbench_cli.core.errors import RunError, UserError
+from robustbench_cli.core.errors import RunError, UserError, stopped_program
 from robustbench_cli.distributed import env
 
 HELP = """Train, attack and report adversarial robustness.
@@ -79,6 +80,10 @@ app.command("list", cls=StrictCommand)(list_command)
 app.command("show", cls=StrictCommand)(show_command)
 
 
+_COMPLETION = "_ADVBENCH_COMPLETE"
+"""Set where a shell asks for completions; Typer ends the process when it has printed them."""
+
+
 @cache
 def program() -> Any:
     """Return the program with all its commands, made once; Typer's type for it is not public."""
@@ -110,6 +115,12 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # what click found wrong with the options
             return _complain(error.format_message(), code=2)
         return _fail(error, debug, code=1)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if _COMPLETION in os.environ:  # the shell's question was answered
+            raise
+        return _fail(stopped_program(error), debug, code=2)
     return code if isinstance(code, int) else 0
 
 
@@ -124,7 +135,7 @@ def _fail(error: Exception, debug: bool, code: int) -> int:
 def _complain(what: str, code: int) -> int:
     """Print one line, from one process: the others, if any, failed for the same reason."""
     if env.is_main_process():
-        typer.echo(f"advbench: {' '.join(what.split())}", err=True)
+        typer.echo(f"advbench: {printable(' '.join(what.split()))}", err=True)
     else:
         env.linger()
     return code

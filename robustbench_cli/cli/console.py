@@ -3,6 +3,7 @@
 rich is imported when something is printed: ``--help`` does without.
 """
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -32,4 +33,18 @@ def rendered(console: "Console", parts: "Iterable[RenderableType]") -> str:
     with console.capture() as capture:
         for part in parts:
             console.print(part)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+    shown = _COLOURS.split(capture.get())
+    # Pieces of text and, between them, rich's own colours; a record's escapes are text.
+    kept = [part if place % 2 else printable(part) for place, part in enumerate(shown)]
+    return "\n".join(line.rstrip() for line in "".join(kept).splitlines()) + "\n"
+
+
+_COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+def printable(text: str) -> str:
+    """Return the text with spaces for all that could move a cursor or command a terminal.
+
+    Line breaks stay.  Names in a record come from anywhere.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

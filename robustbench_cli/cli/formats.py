@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from robustbench_cli.cli.console import fits_console, rendered, table_console
+from robustbench_cli.cli.console import fits_console, printable, rendered, table_console
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _markdown(page: Page) -> str:
         lines += [escaped(grid.title), ""] if grid.title else []
         lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
     listing = ["", "```sh", *page.listing, "```"] if page.listing else []
-    return "\n".join([*lines, "\n\n".join(page.notes), *listing, ""])
+    return printable("\n".join([*lines, "\n\n".join(page.notes), *listing, ""]))
 
 
 def _latex(page: Page) -> str:
@@ -135,7 +135,9 @@ def _latex(page: Page) -> str:
         lines += [f"% {grid.title}"] if grid.title else []
         lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *body]
         lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {text}" for text in (*page.notes, *page.listing)), ""])
+    return printable(
+        "\n".join([*lines, *(f"% {text}" for text in (*page.notes, *page.listing)), ""])
+    )
 
 
 # An underscore inside a word emphasises nothing.
@@ -161,12 +163,29 @@ def _csv(page: Page) -> str:
     import pandas as pd
 
     names = dict.fromkeys(name for line in page.lines for name in line)
-    table = pd.DataFrame([dict(line) for line in page.lines], columns=list(names))
+    lines = [{key: _spreadsheet(value) for key, value in line.items()} for line in page.lines]
+    table = pd.DataFrame(lines, columns=list(names)).rename(columns=_spreadsheet)
     return table.to_csv(index=False, lineterminator="\n")
 
 
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+def _spreadsheet(value: Any) -> Any:
+    """Return a text that a spreadsheet shows as it is: no formula, nothing for a terminal."""
+    if not isinstance(value, str):
+        return value
+    text = printable(" ".join(value.splitlines()))
+    return f"'{text}" if _FORMULA.match(value) else text
+
+
 def _json(page: Page) -> str:
-    return json.dumps(list(page.objects), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(list(page.objects), indent=2, ensure_ascii=False)
+    # JSON escapes control characters, but not those above 127.
+    return _UPPER_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+
+
+_UPPER_CONTROLS = re.compile(r"[\x7f-\x9f]")
 
 
 TABLE_FORMATS: Mapping[str, Callable[[Page], str]] = {

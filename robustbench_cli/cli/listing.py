@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.console import fits_console, rendered, table_console
+from robustbench_cli.cli.console import fits_console, printable, rendered, table_console
 from robustbench_cli.config import catalogue
 from robustbench_cli.core.errors import UserError, hint
 
@@ -76,7 +76,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
 
     titles = ("run", "kind", "status", "subject", "data", "created", "accuracy")
     table = Table(*titles, box=None, pad_edge=False)
-    lines = [
+    cells = [
         (
             run.id,
             run.kind,
@@ -88,6 +88,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
         )
         for run in folders.every(results, left_out)
     ]
+    lines = [[printable(" ".join(cell.splitlines())) for cell in line] for line in cells]
     for line in lines:
         table.add_row(*map(Text, line))
     if not lines:

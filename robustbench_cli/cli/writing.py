@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from robustbench_cli.cli.console import printable
 from robustbench_cli.cli.formats import FORMAT_BY_ENDING, TABLE_FORMATS, Page
 from robustbench_cli.core.errors import UserError, hint
 
@@ -21,7 +22,7 @@ def format_of(name: str | None, out: Path | None) -> str:
 
 def left_out(error: UserError) -> None:
     """Say that a damaged record is not in a table."""
-    typer.echo(f"warning: {error}; left out", err=True)
+    typer.echo(printable(f"warning: {error}; left out"), err=True)
 
 
 def put(page: Page, chosen: str, out: Path | None) -> None:

@@ -88,6 +88,10 @@ SWEPT: Mapping[str, Any] = {
 """The settings that ``--sweep`` takes, with the type of their values."""
 
 
+MOST_VALUES = 1000
+"""The number of values that a sweep may have; each is an attack on every example."""
+
+
 def _sweep(text: str, threat: Threat) -> ConfigTable:
     """Return ``eps=0,2/255,...,16/255`` as ``{"eps": [...]}``; dots continue the progression."""
     name, _, listed = text.partition("=")
@@ -96,7 +100,11 @@ def _sweep(text: str, threat: Threat) -> ConfigTable:
     if name not in SWEPT:
         raise UserError(f"--sweep {text!r}: sweep over {' or '.join(SWEPT)}{hint(name, SWEPT)}")
     try:
-        swept = {name: TypeAdapter(SWEPT[name]).validate_python(_listed(listed.split(",")))}
+        values = _listed(listed.split(","))
+        _check_length(len(values))
+        swept = {name: TypeAdapter(SWEPT[name]).validate_python(values)}
+    except UserError as error:
+        raise UserError(f"--sweep {text[:60]!r}: {error}") from None
     except (ValidationError, ValueError) as error:
         raise UserError(
             f"--sweep {text!r}: expected numbers, as in eps=0,2/255,...,16/255"
@@ -107,6 +115,11 @@ def _sweep(text: str, threat: Threat) -> ConfigTable:
     except ValueError as error:
         raise UserError(str(error)) from None
     return swept
+
+
+def _check_length(count: int) -> None:
+    if count > MOST_VALUES:
+        raise UserError(f"{count} values are too many; a sweep has at most {MOST_VALUES}")
 
 
 def _listed(items: list[str]) -> list[str]:
@@ -120,6 +133,7 @@ def _listed(items: list[str]) -> list[str]:
     if not second > first:
         raise ValueError("the numbers must rise")
     step = second - first
+    _check_length(math.ceil((last - second) / step))
     between = [second + step * i for i in range(1, math.ceil((last - second) / step))]
     return items[:at] + [str(value) for value in between] + items[at + 1 :]
 

@@ -102,6 +102,11 @@ def restore(run: records.Run, folder: Path, kept: records.Checkpoint | None = No
     if not path.is_file():
         raise UserError(f"checkpoint {str(path)!r} is missing: train the run again")
     if records.sha256(path) != kept.sha256:
+        if run.status != "ok":  # killed between writing the weights and recording their hash
+            raise UserError(
+                f"run {run.id!r} was interrupted while it kept its weights: resume it, with "
+                f"advbench train --resume {run.id}"
+            )
         raise UserError(
             f"checkpoint {str(path)!r} is damaged or was replaced: its sha256 is not the recorded "
             "one"

@@ -34,6 +34,8 @@ def _number(value: object) -> object:
 Number = Annotated[float, BeforeValidator(_number), AllowInfNan(False)]
 """A finite float that may be written as a fraction, ``8/255``; JSON could not record infinity."""
 Seed = Annotated[int, Field(ge=0)]
+LARGEST_INTEGER = 2**31 - 1
+"""The largest whole number that a component takes: more steps or examples than any run has."""
 """A random seed."""
 
 
@@ -178,9 +180,17 @@ class Registry(Generic[_T]):
         spec = self.resolve(spec)
         cls = self._entries[spec.name].cls
         try:
-            return cast("_T", _validator(cls).validate_python(dict(spec.params)))
+            built = cast("_T", _validator(cls).validate_python(dict(spec.params)))
         except ValidationError as error:
             raise UserError(_explain(self.kind, spec.name, cls, error)) from None
+        for each in fields(cls):
+            value = getattr(built, each.name)
+            if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+                raise UserError(
+                    f"{self.kind} {spec.name!r}, parameter {each.name!r}: at most "
+                    f"{LARGEST_INTEGER}, got {value}"
+                )
+        return built
 
     def name_of(self, component: Any) -> str:
         """Return the registered name of a component's class, else the class's own name."""

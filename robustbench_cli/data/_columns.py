@@ -31,6 +31,8 @@ class Part:
     """Name of the table in messages."""
     folder: Path
     """Folder that paths of images kept beside the table are relative to."""
+    top: Path
+    """Folder of the whole data set, which those paths must not leave."""
     schema: Any
     """A ``pyarrow.Schema``."""
     rows: int

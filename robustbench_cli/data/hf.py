@@ -117,7 +117,7 @@ def _local(name: str, place: Path, test: str) -> Tables:
                 schema, rows = opened.schema_arrow, opened.metadata.num_rows
         except Exception as error:  # Arrow raises errors of many types for damaged files
             raise UserError(f"{file}: not a readable parquet file") from error
-        return Part(str(file), file.parent, schema, rows, read)
+        return Part(str(file), file.parent, top, schema, rows, read)
 
     def of(split: str) -> list[Part]:
         start = re.compile(rf"{re.escape(split)}[-.]")
@@ -154,7 +154,7 @@ def _hub(name: str, path: str, test: str, root: Path) -> Tables:
         rows = splits[split]
         table = rows.with_format("arrow")[:]
         schema = rows.features.arrow_schema
-        return [Part(f"{name}, {split}", root, schema, table.num_rows, table.column)]
+        return [Part(f"{name}, {split}", root, root, schema, table.num_rows, table.column)]
 
     return _both(name, of, test, known)
 
@@ -194,10 +194,19 @@ def _encoded(parts: Sequence[Part], column: str) -> Iterator[Encoded]:
 
 
 def _content(value: Any, part: Part, where: str) -> Path | bytes:
-    """Return the image of one table cell: its bytes, or the path of its file."""
+    """Return the image of one table cell: its bytes, or the path of its file.
+
+    Raises:
+        UserError: there is no image, or its path leaves the folder of the data set.
+    """
     content = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(content, bytes):
         return content
     if isinstance(value, dict) and value.get("path"):
-        return part.folder / str(value["path"])
+        path = (part.folder / str(value["path"])).resolve()
+        if not path.is_relative_to(part.top.resolve()):
+            raise UserError(
+                f"{where}: its image {str(value['path'])!r} lies outside {str(part.top)!r}"
+            )
+        return path
     raise UserError(f"{where}: no image")

@@ -39,7 +39,9 @@ def load_foreign(text: str, weights: Path | None) -> nn.Module:
             raise UserError(f"model {text!r}: no function {function!r} there{choice}")
         try:
             model = factory()
-        except Exception as error:  # it is the user's code: anything may come out of it
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's code may raise anything, SystemExit too
             raise UserError(f"model {text!r}: {function}() raised {_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise UserError(
@@ -71,8 +73,10 @@ def _import(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up while the file runs
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:  # sys.exit() at the end of a script, too
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise UserError(f"{path} cannot be imported: {_one_line(error)}") from error
     return module
 
@@ -81,5 +85,5 @@ def _is_own(value: object, module: ModuleType) -> bool:
     return callable(value) and getattr(value, "__module__", None) == module.__name__
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

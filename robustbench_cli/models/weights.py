@@ -5,6 +5,7 @@ files through the restricted unpickler of ``torch.load(weights_only=True)``.
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,13 +52,19 @@ def digest(model: nn.Module) -> str:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a file; raise ``UserError`` if it is absent, damaged, or more than that."""
-    if not path.is_file():
-        raise UserError(f"no weights at {path}: expected a .safetensors, .pt or .pth file")
     try:
+        if not path.is_file():
+            raise UserError(f"no weights at {path}: expected a .safetensors, .pt or .pth file")
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # of a file's format; the error below says enough
+                warnings.simplefilter("ignore")
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # damaged bytes make the readers raise nearly anything
         raise UserError(
             f"{path} is damaged, or holds more than tensors ({type(error).__name__}); "

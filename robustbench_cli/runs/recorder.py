@@ -6,7 +6,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class Recorder:
     folder: Path
     silent: bool = False
     """Whether another process writes the record."""
+    temporary: list[Path] = field(default_factory=list)
+    """Files that only an unfinished run needs: removed once the record says ``ok``."""
 
     def update(self, **changes: Any) -> None:
         """Change fields and write the record."""
@@ -73,14 +75,12 @@ def recording(
     *,
     silent: bool = False,
     worthless: Callable[[Run, BaseException], bool] = lambda *_: False,
-    finished: Callable[[], object] = lambda: None,
 ) -> Iterator[Recorder]:
     """A record that says how the run went, even when it fails or is interrupted.
 
     Args:
         silent: another process writes it.
         worthless: whether a run that ends with this error leaves nothing, not even its folder.
-        finished: called after the record says ``ok``: removes what only an unfinished run needs.
 
     Raises:
         UserError: another process writes it now, or has since ``run`` was read; or code of the
@@ -104,7 +104,8 @@ def recording(
             _end(recorder, stopped, worthless)
             raise stopped from error
         recorder.update(status="ok")
-        finished()
+        for path in recorder.temporary:
+            path.unlink(missing_ok=True)
 
 
 def _end(

@@ -112,7 +112,7 @@ class Keeper:
         self.recorder.update(history=history, seconds=spent, **changes)
 
     def finish(self) -> None:
-        """Write the final checkpoints into the record and remove the state to resume from."""
+        """Write the final checkpoints into the record and give up the state to resume from."""
         if self.recorder.silent:
             return
         rule, epochs = self.config.train.select, len(self.history)
@@ -122,7 +122,8 @@ class Keeper:
             changes = {"last": self._checkpoint(LAST, epochs, "last")}
         # Once more, because a process that was killed may have saved weights and not recorded them.
         self.recorder.update(checkpoint=self._checkpoint(MODEL, self.kept, rule), **changes)
-        (self.recorder.folder / STATE).unlink(missing_ok=True)
+        # Removed when the record says that the run is finished: until then it may be resumed.
+        self.recorder.temporary.append(self.recorder.folder / STATE)
 
     def _save(self, name: str) -> None:
         with self.trainer.swap_in_eval_weights():

@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,6 +160,36 @@ def test_images_may_lie_beside_the_table(top: Path, picture: Picture) -> None:
     content = {"img": pa.array(paths, HF_IMAGE), "label": pa.array([1, 0], pa.int64())}
     pq.write_table(pa.table(content), top / "test-00000-of-00001.parquet")
     assert load(f"hf:{top}", "test").fingerprint() == expected
+
+
+@pytest.mark.parametrize("way", ["up", "absolute", "link"])
+def test_images_beside_the_table_lie_inside_the_folder(
+    tmp_path: Path, picture: Picture, way: str
+) -> None:
+    top = tmp_path / "set"
+    top.mkdir()
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(picture(1))
+    (top / "link.png").symlink_to(secret)
+    path = {"up": "../secret.png", "absolute": str(secret), "link": "link.png"}[way]
+    content = {
+        "img": pa.array([pair(None, path), pair(picture(2))], HF_IMAGE),
+        "label": pa.array([0, 1], pa.int64()),
+    }
+    for split in ("train", "test"):
+        pq.write_table(pa.table(content), top / f"{split}.parquet")
+    message = (
+        f"train.parquet, row 0: its image '{re.escape(path)}' lies outside '{re.escape(str(top))}'"
+    )
+    with pytest.raises(UserError, match=message):
+        load(f"hf:{top}").images(slice(2))
+
+
+def test_scripts_of_the_hub_are_not_run() -> None:
+    """From version 2.20 on, ``datasets`` runs a repository's code only where it is told to."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (wanted,) = (each for each in project["optional-dependencies"]["hf"] if "datasets" in each)
+    assert wanted == "datasets>=2.20"
 
 
 def test_class_names_are_read(top: Path, picture: Picture) -> None:
