@@ -74,7 +74,7 @@ def rows(
     """
     trained = seed_groups.trained(runs)
     done = [
-        replace(run, subject=trained[run.parent].subject) if run.parent in trained else run
+        seed_groups.described_as(run, trained[run.parent].subject) if run.parent in trained else run
         for run in finished(runs)
         if keep(run)
     ]

@@ -30,9 +30,17 @@ def trained(runs: Sequence[Run]) -> dict[str, Run]:
         sha256: run for run in of_kind(runs, "synth") if (sha256 := run.settings.data.extra_sha256)
     }
     known = by_weights(every) | drawn
-    return {
-        run.id: replace(run, config=_made(run, known), subject=display_name(run)) for run in every
-    }
+    return {run.id: described_as(run, display_name(run), _made(run, known)) for run in every}
+
+
+def described_as(run: Run, subject: str, config: dict[str, Any] | None = None) -> Run:
+    """The run under another subject or with another configuration; itself where both are its own.
+
+    A run keeps its typed settings, which a copy would have to read again.
+    """
+    config = run.config if config is None else config
+    own = subject == run.subject and config is run.config
+    return run if own else replace(run, subject=subject, config=config)
 
 
 def display_name(run: Run) -> str:
@@ -62,6 +70,8 @@ def as_evaluated(run: Run, parent: Run) -> Run:
         label: {key: asked.get(label, {}).get(key, value) for key, value in table.items()}
         for label, table in parent.settings.defense.items()
     }
+    if tables == parent.settings.defense:
+        return parent
     return replace(parent, config={**parent.config, "defense": tables})
 
 

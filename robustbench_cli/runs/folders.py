@@ -43,10 +43,12 @@ def distinct(results: Path, skip: Skip | None = None) -> dict[Path, Run]:
         beside = folder.parent / run.parent
         return ids.get(beside) or ids.get(made.get(run.weights, beside), run.parent)
 
-    return {
-        folder: replace(run, id=ids.get(folder, run.id), parent=parent(folder, run))
-        for folder, run in runs
-    }
+    def renamed(folder: Path, run: Run) -> Run:
+        id_, parent_id = ids.get(folder, run.id), parent(folder, run)
+        same = (id_, parent_id) == (run.id, run.parent)
+        return run if same else replace(run, id=id_, parent=parent_id)
+
+    return {folder: renamed(folder, run) for folder, run in runs}
 
 
 REFERENCE = "reference"

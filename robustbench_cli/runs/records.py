@@ -280,4 +280,7 @@ def same_but_seed(config: Mapping[str, Any]) -> str:
     """A key that is equal for runs which differ only in their seed."""
     # A preset and the same settings typed by hand are one configuration.
     rest = {key: value for key, value in config.items() if key not in ("seed", "preset")}
-    return hashlib.sha256(TypeAdapter(dict[str, Any]).dump_json(rest)).hexdigest()
+    return hashlib.sha256(_TABLE.dump_json(rest)).hexdigest()
+
+
+_TABLE = TypeAdapter(dict[str, Any])
