@@ -40,7 +40,7 @@ def comparison_page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page
 
 @dataclass(kw_only=True)
 class ComparisonSheet:
-    """What the tables of a page refer to: models by letter, commands by number."""
+    """The models (by letter) and commands (by number) that the tables of a page refer to."""
 
     remarks: Remarks
     known: Known
@@ -94,7 +94,7 @@ class ComparisonSheet:
 
     @property
     def legend(self) -> list[str]:
-        """What the letters of models stand for."""
+        """The meaning of the models' letters, a line each."""
         return [
             f"{letter} = {run}: {apart or 'no difference in training is known'}"
             for (run, apart), letter in self.models.items()

@@ -12,7 +12,7 @@ from robustbench_cli.cli.console import fits_console, printable, rendered, table
 
 @dataclass(frozen=True)
 class TableEntry:
-    """What stands in one place of a table."""
+    """The entry of one row and column of a table."""
 
     text: str
     best: bool = False
@@ -51,7 +51,7 @@ class Page:
     objects: Sequence[Mapping[str, Any]]
     """The same for JSON, where values may be lists."""
     head: Sequence[str] = ()
-    """What stands above the tables."""
+    """The lines above the tables."""
     listing: Sequence[str] = ()
     """Commands, each whole on its line."""
 

@@ -28,7 +28,7 @@ def published_page(paper: Paper, cells: Cells) -> Page:
 
 
 def head(paper: Paper) -> list[str]:
-    """What stands above a paper's tables."""
+    """Return the lines above a paper's tables: title, citation, and the source of the numbers."""
     return [paper.title, paper.citation, *([paper.about] if paper.about else [])]
 
 
@@ -73,7 +73,7 @@ class TableBlock:
 
     @classmethod
     def of(cls, cells: Cells, metrics: Metrics) -> "TableBlock":
-        """Where each number belongs."""
+        """Arrange numbers in rows and columns."""
         whole = {cell.place: _completed(cell, cells) for cell in cells}
         attacks: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for cell in whole.values():
@@ -110,7 +110,7 @@ class TableBlock:
 
     @property
     def facts(self) -> list[str]:
-        """What tells the rows apart, the method in any case."""
+        """The facts that tell the rows apart; the method in any case."""
         return [fact for fact in FACTS if fact == "method" or fact not in self.shared]
 
     @property
@@ -121,7 +121,7 @@ class TableBlock:
         return f"{named}: {', '.join(common)}" if common else named
 
     def row(self, cell: Published) -> tuple[str, ...]:
-        """What a number's row is, as far as that tells it from others."""
+        """Return the facts of a number's row that tell it from others."""
         known = dict(zip(FACTS, self.rows[cell.place], strict=True))
         return tuple(known[fact] for fact in self.facts)
 
@@ -152,7 +152,7 @@ def _model(cell: Published) -> tuple[str, str, str, str]:
 
 
 def _label(cell: Published, metrics: Metrics) -> str:
-    """What a number's column is called."""
+    """Return the name of a number's column."""
     title = metrics[cell.metric].title
     if not cell.attack or cell.attack == title:
         return title
@@ -160,7 +160,7 @@ def _label(cell: Published, metrics: Metrics) -> str:
 
 
 def _odd(alike: Cells) -> list[str]:
-    """What is stated of these attacks, and not the same of all."""
+    """Return the stated parameters in which these attacks differ."""
     keys = dict.fromkeys(key for cell in alike for key in cell.params)
     return [key for key in keys if len({cell.params.get(key) for cell in alike}) > 1]
 
@@ -214,7 +214,7 @@ class Remarks:
 
     @property
     def lines(self) -> list[str]:
-        """What is to be written below the tables."""
+        """The lines below the tables."""
         of_tables: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for table, notes in self.common.items():
             of_tables[tuple(notes)].append(_named(table))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class _Titled(Protocol):
     @property
     def about(self) -> Mapping[str, Any]:
-        """What all numbers of a table have in common, the data set among it."""
+        """The setting that all numbers of a table share, the data set included."""
 
 
 _Table = TypeVar("_Table", bound=_Titled)

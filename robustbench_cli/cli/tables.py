@@ -1,4 +1,4 @@
-"""What the tables of ``advbench report`` show: rows, columns, what is best, what it means."""
+"""The tables of ``advbench report``: rows, columns, the best numbers, and what they mean."""
 
 import re
 from collections import defaultdict
@@ -88,7 +88,7 @@ class TableSheet:
         }
 
     def _notes(self) -> list[str]:
-        """What the numbers are, a line each."""
+        """Return the meaning of the numbers, a line each."""
         from robustbench_cli.report.columns import DIFF, LAST
         from robustbench_cli.report.statistics import Cell, Distance
 
@@ -138,14 +138,14 @@ def results_sheet(found: list["TableRow"], *, columns: str | None, sort: str | N
 
 
 def listed(names: str | None) -> list[str]:
-    """What ``--columns`` names, each once."""
+    """Return the names in ``--columns``, each once."""
     # ``pgd:steps=5,restarts=2`` is one name: its comma stands before a key.
     parts = re.split(r",(?![a-z_][a-z0-9_]*=)", names or "")
     return list(dict.fromkeys(name.strip() for name in parts if name.strip()))
 
 
 def shared(found: Sequence["TableRow"], column: str) -> bool:
-    """Whether all rows are the same in this respect."""
+    """Return True if all rows have the same value in this column."""
     return len({row.facts[column].text for row in found if column in row.facts}) == 1
 
 

@@ -1,4 +1,4 @@
-"""Where a command's tables go: to the screen, or whole into a file."""
+"""Output of a command's tables: to the screen, or whole into a file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

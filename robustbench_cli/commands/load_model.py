@@ -1,4 +1,4 @@
-"""Which model is evaluated: a training run's, or one of the user's own."""
+"""The model of an evaluation: a training run's, or one of the user's own."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from robustbench_cli.runs.settings import DamagedRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What the command line said about the model."""
+    """The options of the command line that name the model."""
 
     run: str | None = None
     checkpoint: str | None = None
@@ -91,7 +91,7 @@ def restore(run: records.Run, folder: Path, kept: records.Checkpoint | None = No
     """The network that a training run kept, in evaluation trim.
 
     Args:
-        kept: which of its weights; None: those that its own rule keeps.
+        kept: the weights to load; None: those that its own rule keeps.
 
     Raises:
         UserError: the checkpoint is missing, damaged, not the recorded one, or of another

@@ -76,4 +76,4 @@ def _evaluation(run: Run) -> Run:
 
 
 FILLS = {"train": _training, "eval": _evaluation}
-"""What fills a record in, by its kind."""
+"""The function that completes a record, by its kind."""

@@ -1,4 +1,4 @@
-"""What may go wrong, in two kinds: a mistake the user can mend, and a run that failed.
+"""Errors of two kinds: a mistake that the user can mend, and a run that failed.
 
 Both are shown as one line.  A message says what was wrong, what was given and what is allowed.
 """

@@ -1,4 +1,4 @@
-"""What was measured here beside what a paper published."""
+"""Measured numbers beside a paper's published ones."""
 
 import json
 from collections import defaultdict
@@ -26,15 +26,15 @@ class Beside:
     meaning: Meaning
     measured: MeasuredAccuracy | None = None
     training: tuple[SettingDifference, ...] = ()
-    """What differs in how the model was made."""
+    """Differences in the training of the model."""
     attack: tuple[SettingDifference, ...] = ()
-    """What differs in how it was measured."""
+    """Differences in the evaluation."""
     model: Run | None = None
     """The latest finished training run that differs in nothing, measured or not."""
 
     @property
     def ours(self) -> float | None:
-        """What was measured, in the paper's unit: per cent."""
+        """The measured number in the paper's unit, per cent."""
         if self.measured is None:
             return None
         accuracy = 100 * self.measured.accuracy.mean
@@ -60,7 +60,7 @@ def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> lis
     to, and beside no others; measured with other parameters of its defense it is another model.
 
     Args:
-        cells: which numbers.
+        cells: the published numbers to compare with.
         runs: every record, training runs included, oldest first.
 
     Raises:

@@ -40,11 +40,11 @@ class MeasuredAccuracy:
     norm: str
     eps: float
     mask: str = ""
-    """Which pixels could change; nothing: all."""
+    """The mask of the pixels that could change; empty: all of them."""
     within: str | None = None
     """Of a certificate: the ball, as ``Linf=2/255``, or nothing for its predictions as such."""
     source: Run | None = None
-    """What made the model that images were crafted on, if it was another one."""
+    """The training run of the model that images were crafted on, if it was another one."""
     detector: str = ""
     """Of an AUROC: what told wrong answers from right ones; nothing: it is an accuracy."""
     population: str = ""
@@ -52,7 +52,7 @@ class MeasuredAccuracy:
     run: Run
     """The latest evaluation that it is from."""
     trained: Run
-    """What made the model: of several seeds the last."""
+    """The training run; of several seeds the last."""
 
 
 def method(defense: Sequence[Spec], trained: Run) -> list[SettingDifference] | None:
@@ -72,10 +72,10 @@ def method(defense: Sequence[Spec], trained: Run) -> list[SettingDifference] | N
 def training_differences(
     cell: Published, meaning: Meaning, trained: Run, run: Run | None = None
 ) -> list[SettingDifference] | None:
-    """What else differs in how the model was made; None if that is not comparable.
+    """Return the other differences in the training; None if the two are not comparable.
 
     Args:
-        trained: what made it.
+        trained: the training run.
         run: the evaluation, which may have used other data.
     """
     settings = trained.settings
@@ -106,14 +106,14 @@ _KEPT = {"oracle": "best on test", "best": "best held out", "epoch": "chosen"}
 
 
 def _kept(rule: str, select: str) -> str | None:
-    """What the paper kept; where it does not say, only the oracle's choice is worth telling."""
+    """Return the paper's epoch; where it does not say, only the oracle's choice counts."""
     return _KEPT.get(select, select) or ("not said" if rule == "oracle" else None)
 
 
 def attack_differences(
     cell: Published, meaning: Meaning, each: MeasuredAccuracy
 ) -> list[SettingDifference] | None:
-    """What differs in how it was measured; None if it is not the same measurement."""
+    """Return the differences in the evaluation; None if it is not the same measurement."""
     alike = [spec for spec in meaning.attacks if spec.name == each.params.get("name")]
     source = _source(meaning, each)
     attacked = bool(alike) and each.within is None and cell.norm in ("", each.norm)
@@ -139,7 +139,7 @@ def attack_differences(
 
 
 def _source(meaning: Meaning, each: MeasuredAccuracy) -> list[SettingDifference] | None:
-    """What differs in the model that images were crafted on; None if it is not comparable."""
+    """Return the differences in the source of a transfer attack; None if it is not comparable."""
     if each.source is None:
         return None if meaning.source else []
     apart = method(meaning.source, each.source)
@@ -147,7 +147,7 @@ def _source(meaning: Meaning, each: MeasuredAccuracy) -> list[SettingDifference]
 
 
 def certified_ball(cell: Published) -> str:
-    """Where a number is certified, as columns name it."""
+    """Return the name, as columns have it, of the ball in which a number is certified."""
     return f"{cell.norm}={format_eps(cell.epsilon or 0)}"
 
 
@@ -182,7 +182,7 @@ def _same(ours: object, stated: object) -> bool:
 
 
 def _unequal(pairs: Sequence[tuple[str, Any, Any]]) -> list[SettingDifference]:
-    """What is known on both sides and not the same."""
+    """Return the settings that are known on both sides and differ."""
     return [
         SettingDifference(what, _size(ours), _size(theirs))
         for what, ours, theirs in pairs
@@ -208,7 +208,7 @@ def _very(data: Data, run: Run) -> bool:
 
 
 def _is(data: Data, run: Run, trained: Run) -> bool:
-    """Whether a run used the set or a copy of it, which has its name and its shape."""
+    """Return True if a run used the set, or a copy of it with its name and its shape."""
     table = trained.settings.data.shape
     shape = tuple(table[key] for key in ("channels", "height", "width", "classes") if key in table)
     called = Path(run.settings.data_path).name
@@ -219,7 +219,7 @@ def _is(data: Data, run: Run, trained: Run) -> bool:
 def _model(
     table: Mapping[str, Any], wanted: Network | None, architecture: str
 ) -> list[SettingDifference]:
-    """What differs in the architecture; whole numbers are its sizes."""
+    """Return the differences in the architecture; its whole numbers are its sizes."""
     sizes = ",".join(f"{k}={v}" for k, v in table.items() if type(v) is int)
     ours = f"{table['name']}:{sizes}" if sizes else table["name"]
     if not architecture:

@@ -21,7 +21,7 @@ CHEAPEST = "fgsm"
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What can be named on the command line."""
+    """Everything that can be named on the command line."""
 
     defenses: Mapping[str, Item]
     attacks: Mapping[str, Item]
@@ -30,7 +30,7 @@ class Known:
 
     @classmethod
     def scan(cls) -> "Known":
-        """What is there now."""
+        """Return what is registered now."""
         kinds = ("defenses", "attacks", "certificates")
         named = {kind: {item.name: item for item in catalogue.scan(kind)} for kind in kinds}
         return cls(**named, presets=frozenset(presets.preset_names()))

@@ -19,7 +19,7 @@ Texts = Annotated[
 """One text, or several."""
 
 PaperCell = tuple[object, ...]
-"""Where a number stands in a paper."""
+"""The place of a number in a paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Published:
     attack: str = ""
     """Nothing for images as they are."""
     attack_params: str = ""
-    """What is stated of the attack, ``key=value`` with semicolons; steps in pixel values."""
+    """The stated parameters of the attack, ``key=value`` with semicolons; steps in pixel values."""
     metric: str
     value: Decimal
     """With the digits that were printed."""
@@ -45,7 +45,7 @@ class Published:
 
     @property
     def params(self) -> dict[str, str]:
-        """What is stated of the attack."""
+        """The stated parameters of the attack by name."""
         pairs = (pair.partition("=") for pair in self.attack_params.split(";") if pair)
         return {key: value for key, _, value in pairs}
 
@@ -67,7 +67,7 @@ _REMARK = re.compile(r";(?![^()]*\))")  # a semicolon inside brackets ends nothi
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What a column of numbers counts."""
+    """The quantity that a column of numbers measures."""
 
     __pydantic_config__ = _STRICT
 
@@ -76,14 +76,14 @@ class Metric:
     """``clean`` or ``robust`` accuracy, or what ``differences.attack`` knows beside them; nothing:
     advbench does not measure it, or does not compare it."""
     error: bool = False
-    """Whether it is what the accuracy leaves of 100 %."""
+    """True if it is an error: 100 % less the accuracy."""
     select: str = ""
     """The rule for the epoch, as in ``train.select``; nothing where the paper does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What advbench knows of a data set in tables."""
+    """A data set of tables, as advbench knows it."""
 
     __pydantic_config__ = _STRICT
 
@@ -103,14 +103,14 @@ class Network:
     __pydantic_config__ = _STRICT
 
     write: str
-    """What stands after ``--model``."""
+    """The value of ``--model``."""
     means: str
     """The same with its sizes, as records hold it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """What stands for the same thing in every paper."""
+    """Words that mean the same in every paper."""
 
     __pydantic_config__ = _STRICT
 
@@ -121,14 +121,14 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How some rows were trained; of several rules that fit, later ones win key by key."""
+    """The training of some rows; of several rules that fit, later ones win key by key."""
 
     __pydantic_config__ = _STRICT
 
     rows: Mapping[str, Texts] = field(default_factory=dict)
-    """Which rows: columns of the CSV file, each with the texts it may hold."""
+    """The rows that it is about: columns of the CSV file, each with the texts it may hold."""
     defense: str | None = None
-    """What the method is in these rows, if not what it is elsewhere in the paper."""
+    """The defense of these rows, where it is not the paper's usual one."""
     inner: str | None = None
     """Parameters of the objective: ``steps=10,step=7/31``."""
     eps: Number | None = None
@@ -142,18 +142,18 @@ class Rule:
     options: Texts | None = None
     """Further words for ``advbench train``."""
     measure: Texts | None = None
-    """What follows ``advbench`` where another command than ``eval`` measures it, line by line."""
+    """The words after ``advbench``, by line, where another command than ``eval`` measures it."""
     lacking: str | None = None
     """Why it cannot be had here, where nothing else in these files tells."""
 
     def fits(self, cell: Published) -> bool:
-        """Whether it speaks of this number's row."""
+        """Return True if the rule is about this number's row."""
         return all(getattr(cell, column) in texts for column, texts in self.rows.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """What a number was measured on and how, in advbench's terms."""
+    """The training and the evaluation behind a number, in advbench's terms."""
 
     method: tuple[Spec, ...]
     """Nothing: there is no such method here."""
@@ -162,7 +162,7 @@ class Meaning:
     dataset: Data | None
     model: Network | None
     attacks: tuple[Spec, ...]
-    """What may stand for the attack, the best first, with what is stated of it."""
+    """The attacks that may stand for the paper's, the best first, with their stated parameters."""
     source: tuple[Spec, ...]
     """The defense of the model that images were crafted on, where it was another one."""
     metric: Metric
@@ -188,7 +188,7 @@ class Meaning:
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """Who published what, and how to read it."""
+    """A paper's numbers, and the meaning of its words."""
 
     __pydantic_config__ = _STRICT
 
@@ -199,12 +199,12 @@ class Paper:
     venue: str = ""
     arxiv: str = ""
     about: str = ""
-    """Where the numbers are from, and how far they can be trusted."""
+    """The source of the numbers, and how far they can be trusted."""
     aliases: tuple[str, ...] = ()
     methods: Mapping[str, str] = field(default_factory=dict)
-    """What tables call a method -> advbench's defense."""
+    """The defense of advbench by the paper's name of a method."""
     attacks: Mapping[str, Texts] = field(default_factory=dict)
-    """What tables call an attack -> advbench's, or several that may stand for it."""
+    """The attack of advbench, or several that may stand for it, by the paper's name."""
     rules: tuple[Rule, ...] = ()
     cells: tuple[Published, ...] = ()
     words: Words
@@ -216,7 +216,7 @@ class Paper:
 
     @property
     def citation(self) -> str:
-        """Who, where and when."""
+        """Authors, venue, year and link in one line."""
         link = f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
         return ", ".join(filter(None, (self.authors, self.venue, str(self.year), link)))
 
@@ -231,7 +231,7 @@ class Paper:
         return found
 
     def meaning(self, cell: Published) -> Meaning:
-        """What advbench would have to do for this number."""
+        """Return the training and the evaluation that this number takes."""
         settings: dict[str, Any] = {"defense": self.methods.get(cell.method, ""), "inner": ""}
         settings |= {"eps": cell.epsilon, "preset": ""}
         for rule in self.rules:
@@ -261,7 +261,7 @@ def defense_specs(text: str) -> list[Spec]:
 
 
 _PASSED_ON = ("steps", "step", "start", "restarts", "version")
-"""What tables state of an attack under the name of advbench's own parameter."""
+"""Parameters of an attack that tables state under advbench's own names."""
 
 
 def _attack(text: str, cell: Published) -> Spec:

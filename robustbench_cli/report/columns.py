@@ -1,4 +1,4 @@
-"""What the attacks of many evaluations are called, side by side in one table."""
+"""Names of the attacks of many evaluations, so that each has one column of a table."""
 
 import json
 import re
@@ -19,7 +19,7 @@ RESERVED_COLUMNS = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, W
 
 
 def is_plain(run: Run) -> bool:
-    """Whether an evaluation is of one model under white-box attacks, at one radius: no sweep, no
+    """Return True for an evaluation of one model under its own attacks at one radius: no sweep, no
     transfer."""
     return not run.settings.swept and not run.settings.source
 
@@ -31,7 +31,7 @@ def key_of(run: Run, outcome: Outcome, *, apart: bool = True) -> str:
 
 
 def is_last_epoch(run: Run, trained: Mapping[str, Run]) -> bool:
-    """Whether an evaluation is of the last epoch's weights where its training run keeps others."""
+    """Return True for the last epoch's weights of a training run that keeps others."""
     parent = trained.get(run.parent or "")
     kept = parent.checkpoint if parent else None
     return bool(kept and run.evaluated and run.evaluated.rule != kept.rule)
@@ -125,7 +125,7 @@ def _place(column: TableColumn, among: Sequence[TableColumn]) -> tuple[int, floa
 def labels(
     found: Sequence[tuple[Run, str, Outcome]], trained: Mapping[str, Run] | None = None
 ) -> list[str]:
-    """What to call each attack, the value of a sweep apart; last_iterate is always told.
+    """Return a name for each attack, without the value of a sweep; last_iterate is always named.
 
     Args:
         found: evaluation, label and outcome.

@@ -26,7 +26,7 @@ class JointLine:
 
     attack: str
     cells: Mapping[str, Cell]
-    """How many examples are wrong in all domains; then the accuracy in each."""
+    """The number of examples that are wrong in all domains, then the accuracy in each."""
     runs: tuple[str, ...]
     """The joint attacks that the numbers are from, one per seed."""
 
@@ -42,7 +42,7 @@ class JointTable:
 
     @property
     def title(self) -> str:
-        """What all numbers have in common."""
+        """The setting that all numbers share, in words."""
         about = self.about
         of = ", ".join(about["runs"])
         views = f" under {', '.join(about['transforms'])}" if len(about["transforms"]) > 1 else ""
@@ -129,7 +129,7 @@ def _cells(runs: Sequence[Run], domains: Sequence[str], intervals: bool) -> dict
 
 
 def _names(run: Run, known: Mapping[str, Run]) -> dict[str, str]:
-    """What to call each run: by its defense, and its id where that is not enough."""
+    """Return a name for each run: its defense, or its id where several have that defense."""
     found = {
         id_: model.subject if (model := known.get(sha)) else id_
         for id_, sha in run.settings.runs.items()

@@ -45,17 +45,17 @@ class TableRow:
     setting: Hashable
     """Rows are comparable where this is equal."""
     config: Mapping[str, Any]
-    """What made the model: every setting but the seed."""
+    """Every setting of the training but the seed."""
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
     """The evaluations that the numbers are from."""
     oracle: bool
-    """Whether the weights were chosen by their accuracy on the test set."""
+    """True if the weights were chosen by their accuracy on the test set."""
     retrained: int
     """Training runs left out because a later one has the same configuration and seed."""
 
     def get(self, column: str) -> Fact | Measurement | None:
-        """What stands in a column; None where nothing does."""
+        """Return the fact or the measurement in a column; None where there is none."""
         return self.facts.get(column) or self.cells.get(column)
 
 
@@ -70,7 +70,7 @@ def rows(
     Args:
         runs: every record, training runs included, oldest first.
         intervals: write confidence intervals instead of the spread over seeds.
-        keep: which evaluations.
+        keep: returns True for the evaluations that are wanted.
     """
     trained = seed_groups.trained(runs)
     done = [
@@ -133,13 +133,14 @@ def comparison_key(run: Run) -> Hashable:
 
 
 def count(share: float | None, n: int) -> float:
-    """How many examples a recorded share stands for: whole, unless a model is randomised."""
+    """Return the number of examples that a recorded share stands for; it need not be whole for a
+    randomised model."""
     exact = (share or 0.0) * n
     return round(exact) if abs(exact - round(exact)) < 0.01 else exact
 
 
 def right(outcome: Outcome) -> float:
-    """How many examples are right under an attack; on average, for a randomised model."""
+    """Return the number of right answers under an attack; the average, for a randomised model."""
     random = outcome.majority_accuracy is not None
     return count(outcome.robust_accuracy, outcome.n) if random else outcome.correct
 
@@ -154,7 +155,7 @@ def _row(
     """One row.
 
     Args:
-        compared: whether the table has columns for the last epoch's weights, too.
+        compared: True if the table has columns for the last epoch's weights, too.
     """
     made: dict[int, dict[str, Any]] = defaultdict(dict)
     current = {}

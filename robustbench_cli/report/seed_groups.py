@@ -1,4 +1,4 @@
-"""How a model was made: what two training runs have in common when only their seeds differ."""
+"""Training runs that differ in their seeds only, and the keys by which they are joined."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ def described_as(run: Run, subject: str, config: dict[str, Any] | None = None) -
 
 
 def display_name(run: Run) -> str:
-    """What tables call a run: its subject, which of the paper's or the code's variant included."""
+    """Return a run's name in tables: its subject, with the variant (the paper's or the code's)."""
     parts, tables = run.subject.split("+"), [*run.settings.defense.values()]
     if len(parts) != len(tables):
         return run.subject
@@ -64,7 +64,7 @@ def group_key(run: Run) -> Hashable:
 
 
 def as_evaluated(run: Run, parent: Run) -> Run:
-    """What made the model of an evaluation, with the parameters that the evaluation set."""
+    """Return the training run of an evaluation, with the parameters that the evaluation changed."""
     asked = run.settings.defense
     tables = {
         label: {key: asked.get(label, {}).get(key, value) for key, value in table.items()}

@@ -1,4 +1,4 @@
-"""What stands in a table: facts on a row, accuracies and distances with their spread."""
+"""Entries of a table: facts on a row, accuracies and distances with their spread."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def wilson(correct: float, n: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Fact:
-    """What a row is in one respect, for people, for programs and for sorting."""
+    """A property of a row, as text, as data, and as a key for sorting."""
 
     text: str
     raw: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Measurement(ABC):
 
     name: str
     seeds: int = 1
-    """How many the row has; some may lack this number."""
+    """The number of seeds of the row; some may lack this measurement."""
     attack: str = ""
     """Whose number it is, whatever the value of a sweep."""
     at: tuple[str, float] | None = None
@@ -73,7 +73,7 @@ class Measurement(ABC):
 
     @property
     def partial(self) -> bool:
-        """Whether some seeds of the row lack it."""
+        """True if some seeds of the row lack it."""
         return len(self.values) < self.seeds
 
     @property
@@ -94,7 +94,7 @@ class Cell(Measurement):
     """Per seed; not whole for a randomised model, which is right with a probability."""
     n: int
     intervals: bool = False
-    """Whether it is written with its confidence interval."""
+    """True if it is written with its confidence interval."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -131,7 +131,7 @@ class Cell(Measurement):
 
 @dataclass(frozen=True, kw_only=True)
 class LastEpochGain(Measurement):
-    """What the last epoch's accuracy is above that of the weights which were kept."""
+    """The accuracy of the last epoch's weights less that of the weights which were kept."""
 
     points: tuple[float, ...]
     """Per seed, as shares; negative where the last epochs did harm."""
@@ -158,7 +158,7 @@ class LastEpochGain(Measurement):
 
 @dataclass(frozen=True, kw_only=True)
 class Distance(Measurement):
-    """How far the nearest adversarial image is: the median over examples."""
+    """The median distance of the nearest adversarial image, in the norm of the threat."""
 
     distances: tuple[float, ...]
     """Per seed; infinite where no image was found for half of the examples."""

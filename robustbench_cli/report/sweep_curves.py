@@ -35,7 +35,7 @@ class SweepPanel:
     """Curves that can be compared."""
 
     over: str
-    """What is swept: ``eps`` or ``steps``."""
+    """The parameter that is swept: ``eps`` or ``steps``."""
     dataset: str
     norm: str
     eps: float | None
@@ -43,11 +43,11 @@ class SweepPanel:
     n: int
     curves: tuple[SweepCurve, ...]
     mask: str = ""
-    """Which pixels may change; nothing: all."""
+    """The mask of the pixels that may change; empty: all of them."""
 
     @property
     def title(self) -> str:
-        """What all curves have in common."""
+        """The setting that all curves share, in words."""
         plain = self.norm if self.eps is None else format_threat(self.norm, self.eps)
         threat = f"{plain}, mask {self.mask}" if self.mask else plain
         return f"{self.dataset}, {threat}, n {self.n}"

@@ -1,4 +1,4 @@
-"""Who breaks whom: images crafted on one model, tried on another."""
+"""Transfer attacks as a matrix: images crafted on one model, tried on another."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -22,7 +22,7 @@ class Matrix:
     about: Mapping[str, Any]
     """dataset, norm, eps, perhaps mask, n."""
     names: Mapping[str, str]
-    """What to call the models, by their weights, in the order in which they were made."""
+    """Names of the models by the sha256 of their weights, in the order in which they were made."""
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     cells: Mapping[tuple[str, str], Cell]
@@ -34,7 +34,7 @@ class Matrix:
 
     @property
     def title(self) -> str:
-        """What all numbers have in common."""
+        """The setting that all numbers share, in words."""
         about = self.about
         threat = format_threat(about["norm"], about["eps"], about.get("mask", ""))
         return f"{self.attack}: {about['dataset']}, {threat}, n {about['n']}"

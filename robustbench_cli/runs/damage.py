@@ -1,4 +1,4 @@
-"""What must hold inside a record, beyond its form, so that tables can be made of it.
+"""Checks of a record's content, beyond its form, so that tables can be made of it.
 
 A damaged record is found when it is read: its file is named, and tables of other runs are made
 without it.
@@ -32,7 +32,7 @@ def check_complete(run: "Run") -> None:
 
 
 def _wrong(run: "Run") -> Iterator[str]:
-    """What cannot be, whatever the kind of run."""
+    """Yield the contradictions that no kind of run may have."""
     shares = {"clean_accuracy": run.clean_accuracy, "worst_case_accuracy": run.worst_case_accuracy}
     shares |= {f"attacks.{label}": each.robust_accuracy for label, each in run.attacks.items()}
     shares |= {f"domains.{each.name}": each.robust_accuracy for each in run.domains}
@@ -109,4 +109,4 @@ _COMPLETE: Mapping[str, Callable[["Run"], None]] = {
     "detect": _detection,
     "synth": _generator,
 }
-"""What a finished run of a kind must have."""
+"""The check of a finished run, by its kind."""

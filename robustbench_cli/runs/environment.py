@@ -1,4 +1,4 @@
-"""What software and which sources a run was made with.  No torch in here."""
+"""Versions of the software and the commit that a run was made with.  No torch in here."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""Where runs are: a folder each below ``results``, found by name or made afresh.
+"""Folders of runs, one each below ``results``: found by name or made afresh.
 
 No torch in here: reports must start fast.
 """
@@ -128,7 +128,7 @@ def find_run(name: str | None, results: Path, kind: Kind) -> Path:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a file is there; no for a path that the system cannot even look up."""
+    """Return True if a file is there; False for a path that the system cannot even look up."""
     try:
         return path.is_file()
     except OSError:

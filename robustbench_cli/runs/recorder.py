@@ -57,7 +57,7 @@ class Recorder:
     run: Run
     folder: Path
     silent: bool = False
-    """Whether another process writes the record."""
+    """True if another process writes the record."""
     temporary: list[Path] = field(default_factory=list)
     """Files that only an unfinished run needs: removed once the record says ``ok``."""
 
@@ -80,7 +80,7 @@ def recording(
 
     Args:
         silent: another process writes it.
-        worthless: whether a run that ends with this error leaves nothing, not even its folder.
+        worthless: returns True if the folder of a run that ends with this error is removed.
 
     Raises:
         UserError: another process writes it now, or has since ``run`` was read; or code of the

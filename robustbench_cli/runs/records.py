@@ -1,4 +1,4 @@
-"""What a run leaves behind: ``results/<id>/run.json``, replaced whole at every change.
+"""The record of a run, ``results/<id>/run.json``, replaced whole at every change.
 
 No torch in here: reports must start fast.
 """
@@ -38,12 +38,12 @@ class Checkpoint:
     sha256: str
     epoch: int
     rule: str
-    """How the epoch was chosen: last, best (held-out validation), epoch, oracle (test set)."""
+    """The rule for the epoch: last, best (held-out validation), epoch, oracle (test set)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one attack did to all examples of an evaluation."""
+    """The result of one attack on all examples of an evaluation."""
 
     params: dict[str, Any]
     n: int
@@ -57,11 +57,11 @@ class Outcome:
     eps: Finite | None = None
     """The radius, where it is not the evaluation's own (a sweep)."""
     broken_by: dict[str, int] = field(default_factory=dict)
-    """How many examples each member of an ensemble broke."""
+    """The number of examples that each member of an ensemble broke."""
     stages: list[str] = field(default_factory=list)
     """The member of an ensemble that each number in ``by`` stands for (``examples.npz``)."""
     minimal: bool = False
-    """Whether the attack looks for the nearest image, so that it has a distance."""
+    """True if the attack looks for the nearest image, so that it has a distance."""
     median_norm: float | None = None
     """Of attacks for the nearest image: the median distance; None where half were not reached."""
     majority_accuracy: float | None = None
@@ -72,7 +72,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Within:
-    """What is certified within one radius."""
+    """The examples certified within one radius."""
 
     norm: str
     eps: Finite
@@ -85,11 +85,11 @@ class Within:
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What one certificate says of all examples of an evaluation."""
+    """The result of one certificate on all examples of an evaluation."""
 
     params: dict[str, Any]
     norm: str
-    """What radii are measured in."""
+    """The norm in which radii are measured."""
     n: int
     correct: int
     """Examples whose true class is predicted; of smoothing: by the smoothed classifier."""
@@ -108,7 +108,7 @@ class Proof:
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """How well one detector tells wrong answers from right ones under one attack."""
+    """The power of one detector to tell wrong answers from right ones under one attack."""
 
     detector: str
     params: dict[str, Any]
@@ -133,7 +133,7 @@ class Domain:
     robust_accuracy: float
     """The share of examples about which it is right at the image that counts."""
     weight: float
-    """What the attack weighed it with in the end: the mean over the examples it attacked."""
+    """The attack's final weight of it: the mean over the examples it attacked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ class Run:
     parent: str | None = None
     """The training run that was evaluated."""
     subject: str = ""
-    """What a table's row calls it: ``trades+awp``, or the user's own model."""
+    """The name of its row in tables: ``trades+awp``, or the user's own model."""
     dataset: dict[str, Any] = field(default_factory=dict)
     """Name, sizes and sha256 fingerprints of the data that was used."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -168,9 +168,9 @@ class Run:
     weights: str = ""
     """sha256 of the weights that were evaluated."""
     evaluated: Checkpoint | None = None
-    """Which of a training run's weights those are."""
+    """The checkpoint of the training run that these weights are."""
     search: str = ""
-    """What an evaluation's attacks searched in: float32, or something faster.  Verdicts are always
+    """The arithmetic that attacks searched in: float32, or something faster.  Verdicts are always
     float32's."""
     clean_accuracy: float | None = None
     worst_case_accuracy: float | None = None
@@ -245,7 +245,7 @@ def _content(file: Path) -> bytes:
 
 
 def data_name(run: Run) -> str:
-    """What tables call the data set: its name, or ``folder:NAME`` without where that is."""
+    """Return the data set's name in tables: ``mnist``, or ``folder:NAME`` without its path."""
     settings = run.settings
     path = settings.data_path
     return f"{settings.data_name}:{Path(path).name}" if path else settings.data_name
@@ -266,7 +266,7 @@ def sha256(path: Path) -> str:
 
 
 def filed(path: Path) -> dict[str, str]:
-    """How a record names a file beside it."""
+    """Return the name and the sha256 of a file, as a record holds them."""
     return {"file": path.name, "sha256": sha256(path)}
 
 
