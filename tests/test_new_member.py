@@ -109,6 +109,53 @@ def test_new_attacks_may_be_swept(trained):
     assert swept == single
 
 
+SCHEDULE = '''"""A rate that never changes (Nobody, 2026), https://example.org/half."""
+
+from dataclasses import dataclass
+
+from robustbench_cli.optim import SCHEDULES, Schedule
+
+
+@SCHEDULES.register("half")
+@dataclass(frozen=True, kw_only=True)
+class Half(Schedule):
+    """Train with half of the full rate throughout."""
+
+    def factor(self, t: float) -> float:
+        return 0.5
+'''
+
+TRANSFORM = '''"""Negatives (Nobody, 2026), https://example.org/negative."""
+
+from dataclasses import dataclass
+
+from robustbench_cli.transforms import TRANSFORMS, Transform
+
+
+@TRANSFORMS.register("negative")
+@dataclass(frozen=True, kw_only=True)
+class Negative(Transform):
+    """Exchange black and white."""
+
+    def __call__(self, x):
+        return 1 - x
+'''
+
+
+def test_a_schedule_and_a_transform_are_one_new_file_each(trained):
+    (trained / "robustbench_cli/optim/half.py").write_text(SCHEDULE)
+    (trained / "robustbench_cli/transforms/negative.py").write_text(TRANSFORM)
+    assert "half of the full rate" in advbench(trained, "list", "schedules")
+    assert "https://example.org/negative" in advbench(trained, "show", "negative")
+    limit = ["--epochs", "1", "--set", "train.limit=64"]
+    chosen = ["--set", "schedule.name=half"]
+    advbench(trained, "train", "standard", *limit, *chosen, "--name", "halved")
+    assert record(trained, "halved")["config"]["schedule"]["name"] == "half"
+    views = ["--transform", "identity", "--transform", "negative"]
+    joint = ["joint", "--run", "noise", *views, "--n", "16", "--name", "two-views"]
+    assert "negative" in advbench(trained, *joint)
+
+
 @pytest.mark.slow
 def test_a_mean_over_the_batch_is_the_same_in_two_processes(trained):
     limit = ["--epochs", "1", "--batch-size", "64", "--set", "train.limit=64"]

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Access, IterativeAttack, Observation, State, Task
-from robustbench_cli.attacks.spsa import slopes
+from robustbench_cli.attacks.spsa import estimate_gradient
 from robustbench_cli.core.gradient_ascent import StepSize
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
@@ -60,10 +60,10 @@ class NES(IterativeAttack):
             "probes": self._around(x, task, torch.zeros_like(task.y)),
         }
 
-    def _around(self, x: Tensor, task: Task, turn: Tensor) -> Tensor:
+    def _around(self, x: Tensor, task: Task, draw: Tensor) -> Tensor:
         """Return Gaussian samples around ``x``, then their mirror images (B, 2 pairs, C, H, W)."""
         like = x[:, None].expand(-1, self.pairs, *x.shape[1:])
-        offset = self.sigma * task.noise.fork("probe").at(turn).normal(like)
+        offset = self.sigma * task.noise.fork("probe").at(draw).normal(like)
         return torch.cat([like + offset, like - offset], 1)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
@@ -73,7 +73,7 @@ class NES(IterativeAttack):
         rate = torch.where(stuck, (state["rate"] / 2).clamp_min(self.least), state["rate"])
         # The first entry is minus infinity until the window is full, so nothing is halved before.
         recent = torch.where(stuck[:, None], -torch.inf, recent)
-        rise = slopes(state["probes"], observation.probes, task.y, self.sigma)
+        rise = estimate_gradient(state["probes"], observation.probes, task.y, self.sigma)
         velocity = self.momentum * state["velocity"] + (1 - self.momentum) * rise
         step = over(rate * task.threat.eps, velocity) * task.threat.steepest(velocity)
         x = task.threat.project(state["x"] + step, task.x)

@@ -55,16 +55,16 @@ class SPSA(IterativeAttack):
         probes = self._around(x, task, torch.zeros_like(task.y))
         return {"x": x, "mean": 0 * x, "square": 0 * x, "probes": probes}
 
-    def _around(self, x: Tensor, task: Task, turn: Tensor) -> Tensor:
+    def _around(self, x: Tensor, task: Task, draw: Tensor) -> Tensor:
         """Return ``x`` + c v for random signs v, then ``x`` - c v (B, 2 pairs, C, H, W)."""
         like = x[:, None].expand(-1, self.pairs, *x.shape[1:])
-        coin = task.noise.fork("probe").at(turn).uniform(like)
+        coin = task.noise.fork("probe").at(draw).uniform(like)
         offset = self.c * ((coin < 0.5).to(x) * 2 - 1)
         # Not clipped to [0, 1]: clipping would make the two samples of a pair asymmetric.
         return torch.cat([like + offset, like - offset], 1)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        rise = slopes(state["probes"], observation.probes, task.y, self.c)
+        rise = estimate_gradient(state["probes"], observation.probes, task.y, self.c)
         mean = 0.9 * state["mean"] + 0.1 * rise
         square = 0.999 * state["square"] + 0.001 * rise**2
         # The rows of a batch are at different steps, so each has its own bias correction.
@@ -78,7 +78,7 @@ class SPSA(IterativeAttack):
         return step_index >= self.steps
 
 
-def slopes(probes: Tensor, logits: Tensor, y: Tensor, radius: float) -> Tensor:
+def estimate_gradient(probes: Tensor, logits: Tensor, y: Tensor, radius: float) -> Tensor:
     """Estimate the margin's gradient (B, C, H, W) from its differences across pairs of probes.
 
     Args:

@@ -39,7 +39,7 @@ class Noise:
     """The examples' ids (B, int64), on the device of the data."""
     stream: str = ""
     """The purpose, as a path of the names given to ``fork``."""
-    turn: Tensor | None = None
+    draw: Tensor | None = None
     """The index of the present draw of each example (B, int64); None: there is a single one."""
 
     def fork(self, purpose: object) -> "Noise":
@@ -49,15 +49,15 @@ class Noise:
     def only(self, rows: Tensor | slice) -> "Noise":
         """Return the source for some of the examples; ``rows`` is a mask, indices or a slice."""
         return replace(
-            self, ids=self.ids[rows], turn=None if self.turn is None else self.turn[rows]
+            self, ids=self.ids[rows], draw=None if self.draw is None else self.draw[rows]
         )
 
-    def at(self, turn: Tensor) -> "Noise":
-        """Return an independent source for each value of ``turn`` (B, int64), e.g. the step index.
+    def at(self, draw: Tensor) -> "Noise":
+        """Return an independent source for each value of ``draw`` (B, int64), e.g. the step index.
 
         The examples of a batch may be at different steps, which ``fork`` could not express.
         """
-        return replace(self, turn=turn)
+        return replace(self, draw=draw)
 
     def uniform(self, like: Tensor) -> Tensor:
         """Return uniform numbers in [0, 1) of the shape, dtype and device of ``like`` (B, ...)."""
@@ -72,8 +72,8 @@ class Noise:
     def _uniform(self, like: Tensor, purpose: str) -> Tensor:
         count = like[0].numel() if len(like) else 0
         rows = _example_keys(self.seed, self.stream, purpose, self.ids.to(like.device))
-        if self.turn is not None:
-            rows = _mix(rows + (self.turn.to(like.device) + 1) * _GAMMA)
+        if self.draw is not None:
+            rows = _mix(rows + (self.draw.to(like.device) + 1) * _GAMMA)
         counter = torch.arange(1, count + 1, device=like.device) * _GAMMA
         bits = _mix(rows[:, None] + counter)
         # The top 24 bits fill a float32 significand exactly.
@@ -83,7 +83,7 @@ class Noise:
 
 @lru_cache(maxsize=64)
 def _example_keys(seed: int, stream: str, purpose: str, ids: Tensor) -> Tensor:
-    """Return the examples' keys (B, int64), which are the same for every ``turn``.
+    """Return the examples' keys (B, int64), which are the same for every ``draw``.
 
     Cached, because attacks of thousands of queries ask for them at every query.
     """
@@ -93,7 +93,7 @@ def _example_keys(seed: int, stream: str, purpose: str, ids: Tensor) -> Tensor:
 def _mix(z: Tensor) -> Tensor:
     """Apply the splitmix64 finaliser to int64 values.
 
-    The masks turn arithmetic shifts into logical ones.
+    The masks draw arithmetic shifts into logical ones.
     """
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MIX_1
     z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MIX_2

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import Observation, Task
-from robustbench_cli.attacks.spsa import slopes
+from robustbench_cli.attacks.spsa import estimate_gradient
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin
@@ -43,7 +43,7 @@ def test_the_estimate_points_along_the_gradient(text, model, batch, build):
     task = task_of(x, y)
     state = attack.begin(task)
     radius = getattr(attack, "c", None) or attack.sigma
-    found = slopes(state["probes"], look_of(state, task, model, y * 0).probes, y, radius)
+    found = estimate_gradient(state["probes"], look_of(state, task, model, y * 0).probes, y, radius)
     leaf = state["x"].clone().requires_grad_()
     margin(model(leaf), y).sum().backward()
     cosine = nn.functional.cosine_similarity(found.flatten(1), leaf.grad.flatten(1))
@@ -78,7 +78,7 @@ def test_spsa_takes_adam_s_steps(model, batch, build):
     adam = torch.optim.Adam([weight.requires_grad_()], lr=0.003)
     for taken in range(4):
         look = look_of(state, task, model, y * 0 + taken)
-        weight.grad = -slopes(state["probes"], look.probes, y, attack.c)
+        weight.grad = -estimate_gradient(state["probes"], look.probes, y, attack.c)
         adam.step()
         with torch.no_grad():
             weight.clamp_(0, 1)
