@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.commands.devices import resolve_device
+from robustbench_cli.core.errors import stopped_program
 from robustbench_cli.evaluation.verifier import check_model, device_of, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.models.weights import digest
@@ -31,7 +32,8 @@ def lent(model: nn.Module, device: str | torch.device | None) -> Iterator[torch.
         The device.
 
     Raises:
-        UserError: there is no such device.
+        UserError: there is no such device; or the model's own code called ``sys.exit()`` or the
+            like, which must not end the caller's program as if all were well.
     """
     where = resolve_device(str(device_of(model) if device is None else device))
     state = _State(model)
@@ -40,6 +42,10 @@ def lent(model: nn.Module, device: str | torch.device | None) -> Iterator[torch.
         with torch.inference_mode(False), torch.enable_grad():
             laid_out(model.float(), where)
             yield where
+    except (KeyboardInterrupt, GeneratorExit, Exception):
+        raise
+    except BaseException as error:
+        raise stopped_program(error) from error
     finally:
         state.restore()
 
@@ -63,8 +69,11 @@ class _State:
         for module, kind, training in self._modules:
             module.__class__, module.training = kind, training
         for module, parameters, buffers in self._parameters:
-            module._parameters.update(parameters)
-            module._buffers.update(buffers)
+            # One by one: these are no dictionaries in a TorchScript module.
+            for name, parameter in parameters.items():
+                module._parameters[name] = parameter
+            for name, buffer in buffers.items():
+                module._buffers[name] = buffer
         for parameter, data, wanted, grad, values in self._tensors:
             parameter.data = data
             _write_back(data, values)

@@ -29,7 +29,9 @@ def build_choice(choice: AttackChoice | Sequence[AttackChoice]) -> dict[str, Att
     Raises:
         UserError: an unknown attack or parameter, one given twice, or none at all.
     """
-    chosen = [choice] if isinstance(choice, str | Attack) else list(choice)
+    chosen: list[Any] = [choice]  # whatever it is: ``_attacks_of`` says what is none
+    if isinstance(choice, Sequence) and not isinstance(choice, str):
+        chosen = list(choice)
     if not chosen:
         raise UserError('name an attack, e.g. attacks=["pgd20", "autoattack"]')
     attacks: dict[str, Attack] = {}

@@ -13,10 +13,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from robustbench_cli.config.layers import ConfigTable
 from robustbench_cli.core.errors import UserError, hint
-from robustbench_cli.core.registry import Number, Seed, Spec
+from robustbench_cli.core.registry import LARGEST_INTEGER, Number, Seed, Spec
 from robustbench_cli.core.threat import Threat
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
 TrainPrecision = Literal["auto", "float32", "bf16"]
 Config = TypeVar("Config")
 
@@ -30,7 +30,7 @@ class Training:
     __pydantic_config__ = _STRICT
 
     epochs: Positive = 30
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST_INTEGER)] = 128
     lr: Annotated[Number, Field(gt=0)] = 0.1
     """The highest learning rate; the schedule multiplies it."""
     eps_warmup: Annotated[Number, Field(ge=0, le=1)] = 0.0

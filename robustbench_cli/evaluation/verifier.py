@@ -39,7 +39,8 @@ def unchanged_model(model: nn.Module) -> Iterator[None]:
     # Copies, because torch's version counters miss writes to running statistics and ``.data``.
     before = {name: value.clone() for name, value in _parameters_and_buffers(model)}
     with evaluating(model), torch.autocast(device_of(model).type, enabled=False), float32():
-        model.requires_grad_(False)
+        for p in model.parameters():  # a TorchScript module freezes its weights in no other way
+            p.requires_grad_(False)
         try:
             yield
         finally:
@@ -79,7 +80,7 @@ def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the mo
 
     Args:
         x: a few images (B, C, H, W) in [0, 1].
-        classes: the number of classes of the data set.
+        classes: the number of classes of the data set; 0 where only the model can tell.
         called: the name of the model in the message.
 
     Raises:
@@ -97,7 +98,7 @@ def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the mo
             ) from None
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"{called} must return logits (B, {classes}), it returned {got}")
+        raise UserError(f"{called} must return logits (B, {classes or 'K'}), it returned {got}")
     if logits.shape[1] != classes:
         raise UserError(f"{called} returns {logits.shape[1]} classes, the data set has {classes}")
     if not logits.isfinite().all():

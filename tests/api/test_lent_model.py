@@ -130,3 +130,15 @@ def test_a_model_comes_back_from_another_device(graded, images, labels):
     assert state(graded) == before
     here = evaluate(graded, images, labels, attacks="pgd3", threat=EPS)
     assert result.clean_accuracy == here.clean_accuracy
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_torchscript_model(net, images, labels):
+    expected = evaluate(net, images, labels, attacks="pgd3", threat=EPS, precision="exact")
+    script = torch.jit.trace(net.eval(), images).train()
+    before = [(p.data_ptr(), p.requires_grad, p.tolist()) for p in script.parameters()]
+    found = evaluate(script, images, labels, attacks="pgd3", threat=EPS, precision="exact")
+    assert (found.broken["pgd3"] == expected.broken["pgd3"]).all()
+    assert [(p.data_ptr(), p.requires_grad, p.tolist()) for p in script.parameters()] == before
+    assert script.training

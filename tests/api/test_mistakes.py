@@ -1,6 +1,7 @@
 """Mistakes of a caller: one clear sentence each, and nothing left behind."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -74,6 +75,7 @@ SETTINGS = {
     "a mask unknown": ({"threat": Threat("Linf", 0.1, "bx:1")}, "unknown mask 'bx'"),
     "precision": ({"precision": "fast"}, "precision: Input should be 'exact' or 'auto'"),
     "batch size": ({"batch_size": 0}, "batch_size: Input should be greater than or equal to 1"),
+    "a vast batch": ({"batch_size": 10**20}, "batch_size: Input should be less than or equal to"),
     "seed": ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
     "a device": ({"device": "cuda:99"}, "no CUDA device 'cuda:99'"),
 }
@@ -138,7 +140,8 @@ class Returns(nn.Module):
 MODELS = {
     "NaN": (lambda z: z * torch.nan, "the model returns NaN or infinite logits on clean images"),
     "no gradient": (lambda z: z.detach(), "have no gradient with respect to the images"),
-    "a tuple": (lambda z: (z, z), "the model must return logits"),
+    "a tuple": (lambda z: (z, z), "the model must return logits (B, K), it returned tuple"),
+    "an exit": (lambda z: sys.exit(), "the model's own code ended the program (SystemExit)"),
     "one number": (lambda z: z.sum(1), "the model must return logits"),
     "an error": (lambda z: z @ z, "the model cannot take images of shape (1, 8, 8): RuntimeError"),
 }
@@ -148,6 +151,26 @@ MODELS = {
 def test_a_model(case, net, images, labels, tmp_path):
     change, message = MODELS[case]
     refused(message, tmp_path, Returns(net, change), images, labels)
+
+
+def test_an_exit_under_attack(net, images, labels, tmp_path):
+    passes = []
+
+    def late(z):
+        passes.append(z)
+        return sys.exit() if len(passes) > 6 else z
+
+    for call in (evaluate, lambda *given, attacks, **more: attack(attacks, *given, **more)):
+        passes.clear()
+        with pytest.raises(UserError, match="the model's own code ended the program"):
+            call(Returns(net, late), images, labels, attacks="pgd9", threat=EPS)
+
+
+def test_what_is_no_attack(net, images, labels):
+    with pytest.raises(UserError, match="an attack is a name such as 'pgd20' or a dataclass"):
+        attack(7, net, images, labels, threat=EPS)
+    with pytest.raises(UserError, match="an attack is a name such as 'pgd20' or a dataclass"):
+        evaluate(net, images, labels, attacks=7, threat=EPS)
 
 
 def test_what_is_no_model(images, labels, tmp_path):
