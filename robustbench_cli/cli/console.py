@@ -3,7 +3,6 @@
 rich is imported when something is printed: ``--help`` does without.
 """
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -30,16 +29,15 @@ def fits_console(console: "Console", part: "RenderableType") -> bool:
 
 def rendered(console: "Console", parts: "Iterable[RenderableType]") -> str:
     """Return what the console would show, without the blanks that fill its lines."""
+    from rich.segment import Segment, Segments
+
     with console.capture() as capture:
         for part in parts:
-            console.print(part)
-    shown = _COLOURS.split(capture.get())
-    # Pieces of text and, between them, rich's own colours; a record's escapes are text.
-    kept = [part if place % 2 else printable(part) for place, part in enumerate(shown)]
-    return "\n".join(line.rstrip() for line in "".join(kept).splitlines()) + "\n"
-
-
-_COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
+            # Only the text is cleaned, not the colours that rich puts around it: a colour that
+            # stands in a record is a command to the terminal like any other.
+            pieces = [piece for piece in console.render(part) if not piece.control]
+            console.print(Segments(Segment(printable(text), style) for text, style, _ in pieces))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
 def printable(text: str) -> str:

@@ -196,7 +196,7 @@ def test_limits_cost_one_line_and_leave_no_folder(training, tmp_path, capsys, wo
     assert {*(tmp_path / "results").iterdir()} == before
 
 
-EVIL = "=cmd()\x1b[2J\x1b]0;title\x07\x9b1m\nsecond"
+EVIL = "=cmd()\x1b[31m\x1b[2J\x1b]0;title\x07\x9b1m\nsecond"
 
 
 @pytest.fixture
