@@ -183,7 +183,8 @@ class _Session:
             target=self._verifier if request.source else None,
             note=self.note,
         )
-        # Where luck, a second look or another model decides, a walk's beginning is no verdict.
+        # A longer run gives the verdict of a shorter one, its beginning, only if neither a
+        # randomised model nor a second search nor another model has a say in it.
         exact = not (self._verifier.random or self._search.uncertain_margin)
         self._prefixes = exact and self._context.early_stop
 
