@@ -203,7 +203,7 @@ def test_any_iterate_counts_unless_the_last_is_asked_for(name):
             return torch.stack([(~inside).double(), score], 1)
 
     x, y = torch.full((2, 1, 4, 4), 0.5).double(), torch.zeros(2, dtype=torch.long)
-    params = {"steps": 10, "step": 0.3, "start": "clean"}
+    params = {"steps": 10, "step": 0.3, "start": "clean", **with_values(name, {"opening": 0})}
     any_, last = (
         run(Band(), x, y, built(name, **params, last_iterate=flag), Threat("Linf", 0.1))
         for flag in (False, True)
