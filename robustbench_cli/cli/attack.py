@@ -30,7 +30,7 @@ def attack_command(
             autocompletion=completion.attacks,
         ),
     ],
-    asked: AttackOptions,
+    flags: AttackOptions,
 ) -> None:
     """Craft adversarial examples for a model and keep them, with a picture.
 
@@ -45,7 +45,7 @@ def attack_command(
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.attack import run_attack_command
 
-    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
-        request = eval_request(replace(asked, attack=[attack]), "attack")
+    with progress_display(flags.quiet) as display, options.interruptible(options.NOTHING):
+        request = eval_request(replace(flags, attack=[attack]), "attack")
         folder = run_attack_command(request, display)
     print_evaluation(folder)

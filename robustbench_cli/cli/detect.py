@@ -31,7 +31,7 @@ def detect_fit_command(
             autocompletion=completion.detectors,
         ),
     ],
-    asked: EvalOptions,
+    flags: EvalOptions,
 ) -> None:
     """Fit a detector on what a trained run makes of its training images.
 
@@ -47,12 +47,12 @@ def detect_fit_command(
 
     fitting = DetectorFitting(
         detector=detector,
-        choice=Choice(run=asked.run),
-        workspace=asked.workspace,
+        choice=Choice(run=flags.run),
+        workspace=flags.workspace,
         command=sys.argv[1:],
-        name=asked.name,
+        name=flags.name,
     )
-    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
+    with progress_display(flags.quiet) as display, options.interruptible(options.NOTHING):
         folder = fit_detector(fitting, display)
     typer.echo(folder)
 
@@ -75,7 +75,7 @@ def detect_eval_command(
         ),
     ] = None,
     *,
-    asked: EvalOptions,
+    flags: EvalOptions,
 ) -> None:
     """Attack a run and measure how well detectors tell its errors from its right answers (AUROC).
 
@@ -89,8 +89,8 @@ def detect_eval_command(
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.detect import evaluate_detector
 
-    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
-        request = eval_request(replace(asked, attack=attack), "detect")
+    with progress_display(flags.quiet) as display, options.interruptible(options.NOTHING):
+        request = eval_request(replace(flags, attack=attack), "detect")
         folder = evaluate_detector(replace(request, early_stop=False), detector or [], display)
     print_detections(folder)
 

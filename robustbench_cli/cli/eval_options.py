@@ -79,7 +79,7 @@ class EvalOptions(RunOptions):
     seed: options.SeedOption = None
 
 
-def eval_request(asked: EvalOptions, kind: "Kind") -> "EvalRequest":
+def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
     """Return the request of an evaluation: names resolved, model loaded, configuration validated.
 
     Args:
@@ -98,41 +98,41 @@ def eval_request(asked: EvalOptions, kind: "Kind") -> "EvalRequest":
     from robustbench_cli.commands.load_model import Choice, deployed, find_model
 
     of_attacks: dict[str, Any] = given(
-        restarts=asked.restarts, eot=asked.eot, last_iterate=asked.last_iterate or None
+        restarts=flags.restarts, eot=flags.eot, last_iterate=flags.last_iterate or None
     )
-    certificates = chosen_certificates(asked.certify or [], given(sigma=asked.sigma, n0=asked.n0))
-    proof_only = certificates and not (asked.attack or asked.suite or of_attacks)
-    attacks = {} if proof_only else chosen_attacks(asked.attack or [], asked.suite, of_attacks)
+    certificates = chosen_certificates(flags.certify or [], given(sigma=flags.sigma, n0=flags.n0))
+    proof_only = certificates and not (flags.attack or flags.suite or of_attacks)
+    attacks = {} if proof_only else chosen_attacks(flags.attack or [], flags.suite, of_attacks)
     choice = Choice(
-        run=asked.run,
-        checkpoint=asked.checkpoint,
-        model=asked.model,
-        weights=asked.weights,
-        dataset=asked.dataset,
+        run=flags.run,
+        checkpoint=flags.checkpoint,
+        model=flags.model,
+        weights=flags.weights,
+        dataset=flags.dataset,
     )
-    subject, base = find_model(choice, asked.workspace)
+    subject, base = find_model(choice, flags.workspace)
     source = None
-    if asked.source is not None:
-        source, _ = find_model(Choice(run=asked.source), asked.workspace)
+    if flags.source is not None:
+        source, _ = find_model(Choice(run=flags.source), flags.workspace)
     typed = given(
         attack=attacks,
         certify=certificates,
-        dataset=component_table("dataset", asked.dataset) if asked.dataset is not None else None,
-        threat=given(norm=asked.norm, eps=asked.eps, mask=asked.mask) or None,
+        dataset=component_table("dataset", flags.dataset) if flags.dataset is not None else None,
+        threat=given(norm=flags.norm, eps=flags.eps, mask=flags.mask) or None,
         source={"id": source.parent, "weights": source.weights} if source else None,
-        sweep=asked.sweep,
-        n=asked.n,
-        precision=asked.precision,
-        batch_size=asked.batch_size,
-        seed=asked.seed,
+        sweep=flags.sweep,
+        n=flags.n,
+        precision=flags.precision,
+        batch_size=flags.batch_size,
+        seed=flags.seed,
     )
-    config = resolve_eval_config(base, typed, asked.set_ or [])
+    config = resolve_eval_config(base, typed, flags.set_ or [])
     return EvalRequest(
         subject=deployed(subject, config),
         source=source,
         config=config,
-        workspace=asked.workspace,
+        workspace=flags.workspace,
         command=sys.argv[1:],
-        name=asked.name,
+        name=flags.name,
         kind=kind,
     )

@@ -6,7 +6,7 @@ from robustbench_cli.distributed.env import is_main_process
 
 
 @options.takes_options()
-def eval_command(asked: EvalOptions) -> None:
+def eval_command(flags: EvalOptions) -> None:
     """Measure a model under attacks or certify it; print the accuracies and the folder of verdicts.
 
     An interrupted evaluation goes on where it stopped when the same command is run again.
@@ -24,7 +24,7 @@ def eval_command(asked: EvalOptions) -> None:
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.evaluate import run_evaluation
 
-    with progress_display(asked.quiet) as display, options.interruptible(options.AGAIN):
-        folder = run_evaluation(eval_request(asked, "eval"), display)
+    with progress_display(flags.quiet) as display, options.interruptible(options.AGAIN):
+        folder = run_evaluation(eval_request(flags, "eval"), display)
     if is_main_process():
         print_evaluation(folder)

@@ -55,7 +55,7 @@ def joint_command(
         ),
     ] = None,
     *,
-    asked: EvalOptions,
+    flags: EvalOptions,
 ) -> None:
     """Fool several domains with one perturbation: runs, images, transforms, or mixtures of them.
 
@@ -81,15 +81,15 @@ def joint_command(
         settings=options.given(
             images=images,
             n=n,
-            threat=options.given(norm=asked.norm, eps=asked.eps),
-            batch_size=asked.batch_size,
-            seed=asked.seed,
+            threat=options.given(norm=flags.norm, eps=flags.eps),
+            batch_size=flags.batch_size,
+            seed=flags.seed,
         ),
-        workspace=asked.workspace,
+        workspace=flags.workspace,
         command=sys.argv[1:],
-        name=asked.name,
+        name=flags.name,
     )
-    with progress_display(asked.quiet) as display, options.interruptible(options.AGAIN):
+    with progress_display(flags.quiet) as display, options.interruptible(options.AGAIN):
         folder = run_joint(joint, display)
     print_domains(records.read(folder), folder)
 

@@ -40,7 +40,7 @@ def synth_fit_command(
         typer.Option(min=1, help="First N training examples, like train.limit (default: all)."),
     ] = None,
     *,
-    asked: options.RunOptions,
+    flags: options.RunOptions,
 ) -> None:
     """Fit a generator on training images; print the folder that holds it.
 
@@ -58,11 +58,11 @@ def synth_fit_command(
         generator=generator,
         dataset=dataset,
         limit=limit,
-        workspace=asked.workspace,
+        workspace=flags.workspace,
         command=sys.argv[1:],
-        name=asked.name,
+        name=flags.name,
     )
-    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
+    with progress_display(flags.quiet) as display, options.interruptible(options.NOTHING):
         folder = fit_generator(fitting, display)
     typer.echo(folder)
 
@@ -80,7 +80,7 @@ def synth_sample_command(
     n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 5000,
     seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
     *,
-    asked: options.RunOptions,
+    flags: options.RunOptions,
 ) -> None:
     """Draw labelled images from a fitted generator; print the .npz file that holds them.
 
@@ -97,10 +97,10 @@ def synth_sample_command(
         run=run,
         n=n,
         seed=seed,
-        workspace=asked.workspace,
+        workspace=flags.workspace,
         command=sys.argv[1:],
-        name=asked.name,
+        name=flags.name,
     )
-    with progress_display(asked.quiet) as display, options.interruptible(options.NOTHING):
+    with progress_display(flags.quiet) as display, options.interruptible(options.NOTHING):
         path = draw_samples(sampling, display)
     typer.echo(path)

@@ -57,7 +57,7 @@ class DetectorFitting:
     name: str | None = None
 
 
-def fit_detector(asked: DetectorFitting, display: Display) -> Path:
+def fit_detector(request: DetectorFitting, display: Display) -> Path:
     """Fit a detector on all training images, as they are; return the folder.
 
     It holds ``detector.safetensors``: tensors only.
@@ -65,9 +65,9 @@ def fit_detector(asked: DetectorFitting, display: Display) -> Path:
     Raises:
         UserError: something asked for cannot be had; no folder is left behind.
     """
-    detector, workspace, began = _built(asked.detector), asked.workspace, time.perf_counter()
+    detector, workspace, began = _built(request.detector), request.workspace, time.perf_counter()
     where = devices.resolve_device(workspace.device)
-    subject, base = find_model(asked.choice, workspace)
+    subject, base = find_model(request.choice, workspace)
     train = DATASETS.build(spec_of(base["dataset"])).load("train", workspace.data_dir)
     data, label = train.to(where), component_label(DETECTORS, detector)
     model = laid_out(subject.model, where)
@@ -77,10 +77,10 @@ def fit_detector(asked: DetectorFitting, display: Display) -> Path:
     name = base["dataset"]["name"]
     made_up = f"detect-{DETECTORS.name_of(detector)}-{subject.name}"
     fitted = Run(
-        id=asked.name or folders.new_id(made_up, name, subject.seed),
+        id=request.name or folders.new_id(made_up, name, subject.seed),
         kind="detect",
         created=records.now(),
-        command=asked.command,
+        command=request.command,
         config=records.as_json({**base, "detector": {label: DETECTORS.describe(detector)}}),
         seed=subject.seed,
         parent=subject.parent,

@@ -47,10 +47,10 @@ def use_deterministic_algorithms(wanted: bool) -> None:
     torch.use_deterministic_algorithms(wanted)
 
 
-def resolve_precision(asked: TrainPrecision, where: torch.device) -> TrainPrecision:
+def resolve_precision(requested: TrainPrecision, where: torch.device) -> TrainPrecision:
     """Return the number format to train in; ``auto`` is bf16 on hardware that is made for it."""
     by_hardware: TrainPrecision = "bf16" if has_bf16(where) else "float32"
-    return by_hardware if asked == "auto" else asked
+    return by_hardware if requested == "auto" else requested
 
 
 def run_environment(where: torch.device) -> dict[str, Any]:

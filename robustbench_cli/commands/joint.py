@@ -47,7 +47,7 @@ _KEPT = ("prediction", "margin", "norm", "step", "by", "forwards", "backwards", 
 """The arrays of the attack in ``examples.npz``: (N), ``prediction`` and ``weights`` (N, K)."""
 
 
-def run_joint(asked: JointOptions, display: Display) -> Path:
+def run_joint(request: JointOptions, display: Display) -> Path:
     """Attack the test images, or groups of them; return the folder.
 
     An unfinished attack on the same domains with the same settings is taken up again where it
@@ -60,14 +60,14 @@ def run_joint(asked: JointOptions, display: Display) -> Path:
     """
     if env.world() > 1:
         raise UserError("joint works in one process: run it without torchrun")
-    subjects, config = resolve_joint_config(asked)
-    attack, where = build_joint_attack(config), devices.resolve_device(asked.workspace.device)
-    test = DATASETS.build(spec_of(config.dataset)).load("test", asked.workspace.data_dir)
+    subjects, config = resolve_joint_config(request)
+    attack, where = build_joint_attack(config), devices.resolve_device(request.workspace.device)
+    test = DATASETS.build(spec_of(config.dataset)).load("test", request.workspace.data_dir)
     data = _examples(config, test, where)
     model = _together(subjects, config, data, where, len(test.classes))
-    about = _described(asked, subjects, config, test, len(data.y), where)
+    about = _described(request, subjects, config, test, len(data.y), where)
     with ExitStack() as stack:
-        folder, about, again = open_run_folder(about, asked.workspace.out, asked.name, display)
+        folder, about, again = open_run_folder(about, request.workspace.out, request.name, display)
         if again:
             display.note(f"going on with {folder.name}")
         recorder = stack.enter_context(recording(about, folder, worthless=leaves_nothing))
@@ -78,7 +78,8 @@ def run_joint(asked: JointOptions, display: Display) -> Path:
             data=data,
             threat=ball,
             verifier=JointVerifier(model),
-            # With one look between checks, weights are those at the last look that counts.
+            # It checks after every pass which images are done, so the weights that are reported
+            # are those of the last pass that counted.
             search_model=search_model.SearchModel(model=model),
             noise=Noise(config.seed, torch.arange(len(data.y), device=where)),
             slots=max(1, config.batch_size // config.images),
@@ -123,7 +124,7 @@ def _together(
 
 
 def _described(
-    asked: JointOptions,
+    request: JointOptions,
     subjects: list[Subject],
     config: JointConfig,
     test: Split,
@@ -136,10 +137,10 @@ def _described(
     notes = [note for each in subjects for note in each.notes]
     notes += [f"{left_out} images are left out: they fill no group"] * bool(left_out)
     return Run(
-        id=asked.name or made_up,
+        id=request.name or made_up,
         kind="joint",
         created=records.now(),
-        command=asked.command,
+        command=request.command,
         config=records.as_json(as_recorded(config)),
         seed=config.seed,
         subject=", ".join(each.name for each in subjects),

@@ -38,25 +38,25 @@ class JointOptions:
     name: str | None = None
 
 
-def resolve_joint_config(asked: JointOptions) -> tuple[list[Subject], JointConfig]:
+def resolve_joint_config(request: JointOptions) -> tuple[list[Subject], JointConfig]:
     """Return the models and the whole configuration.
 
     Raises:
         UserError: something is unknown, damaged or makes no sense.
     """
-    found = [find_model(Choice(run=each), asked.workspace) for each in asked.runs]
+    found = [find_model(Choice(run=each), request.workspace) for each in request.runs]
     subjects, bases = [subject for subject, _ in found], [base for _, base in found]
-    _same_images(subjects, bases, asked.workspace)
-    spec = ATTACKS.resolve(Spec.parse(asked.attack))
-    attack = ATTACKS.build(Spec(spec.name, {**spec.params, **asked.options}, spec.label))
+    _same_images(subjects, bases, request.workspace)
+    spec = ATTACKS.resolve(Spec.parse(request.attack))
+    attack = ATTACKS.build(Spec(spec.name, {**spec.params, **request.options}, spec.label))
     transforms: ConfigTable = {}
-    for text in asked.transforms or ["identity"]:
+    for text in request.transforms or ["identity"]:
         if (label := text.strip().lower()) in transforms:
             raise UserError(f"transform {label!r} is given twice; once is enough")
         transforms[label] = TRANSFORMS.describe(TRANSFORMS.build(Spec.parse(text)))
     dataset = DATASETS.build(spec_of(bases[0]["dataset"]))
     usual = {key: bases[0]["threat"][key] for key in ("norm", "eps")}
-    values = merge_layers({"threat": usual}, asked.settings)
+    values = merge_layers({"threat": usual}, request.settings)
     values |= {
         "runs": {str(each.parent): each.weights for each in subjects},
         "transform": transforms,

@@ -42,10 +42,10 @@ def leaves_nothing(run: Run, error: BaseException, *, resumable: bool = True) ->
 
 def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:
     """Return the folder of an unfinished evaluation of the same weights with the same settings."""
-    asked = (run.kind, run.config, run.weights, run.dataset)
+    wanted = (run.kind, run.config, run.weights, run.dataset)
     others = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
     for folder, other in reversed(others):
-        same = (other.kind, other.config, other.weights, other.dataset) == asked
+        same = (other.kind, other.config, other.weights, other.dataset) == wanted
         if same and name in (None, other.id) and other.status in records.UNFINISHED:
             return folder
     return None

@@ -52,7 +52,7 @@ class Sampling:
     name: str | None = None
 
 
-def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
+def fit_generator(request: GeneratorFitting, display: Display) -> Path:
     """Fit a generator on training images, as they are; return the folder.
 
     It holds ``generator.safetensors``: tensors only.  Images of the test split are left out where
@@ -61,10 +61,10 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
     Raises:
         UserError: something asked for cannot be had; no folder is left behind.
     """
-    generator, began = GENERATORS.build(Spec.parse(asked.generator)), time.perf_counter()
-    dataset = DATASETS.build(spec_of(components.component_table("dataset", asked.dataset)))
-    given, test = (dataset.load(split, asked.workspace.data_dir) for split in ("train", "test"))
-    given = given.only(slice(asked.limit))
+    generator, began = GENERATORS.build(Spec.parse(request.generator)), time.perf_counter()
+    dataset = DATASETS.build(spec_of(components.component_table("dataset", request.dataset)))
+    given, test = (dataset.load(split, request.workspace.data_dir) for split in ("train", "test"))
+    given = given.only(slice(request.limit))
     train = _sampling.unseen(given, test)
     left_out = len(given) - len(train)
     if not len(train):
@@ -72,15 +72,15 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
     known = _sampling.learned(generator, train)
     name, label = DATASETS.name_of(dataset), components.component_label(GENERATORS, generator)
     run = Run(
-        id=asked.name or folders.new_id(f"synth-{GENERATORS.name_of(generator)}", name, 0),
+        id=request.name or folders.new_id(f"synth-{GENERATORS.name_of(generator)}", name, 0),
         kind="synth",
         created=records.now(),
-        command=asked.command,
+        command=request.command,
         config=records.as_json(
             {
                 "generator": {label: GENERATORS.describe(generator)},
                 "dataset": DATASETS.describe(dataset),
-                "limit": asked.limit,
+                "limit": request.limit,
             }
         ),
         subject=label,
@@ -95,7 +95,7 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
         n=len(train),
         notes=[f"{left_out} training images are in the test split, too: left out"] * bool(left_out),
     )
-    folder, run, _ = open_run_folder(run, asked.workspace.out, asked.name, display)
+    folder, run, _ = open_run_folder(run, request.workspace.out, request.name, display)
     with recording(run, folder, worthless=ENDS) as recorder:
         checkpoint.save_tensors(folder / _FITTED, known, {"generator": label})
         kept = records.filed(folder / _FITTED)
@@ -105,41 +105,44 @@ def fit_generator(asked: GeneratorFitting, display: Display) -> Path:
     return folder
 
 
-def draw_samples(asked: Sampling, display: Display) -> Path:
+def draw_samples(request: Sampling, display: Display) -> Path:
     """Draw labelled images, uint8; return the .npz file, for ``--extra-data npz:FILE``.
 
     Raises:
         UserError: there is no such generator, or it is damaged; no folder is left behind.
     """
-    began, source = time.perf_counter(), folders.find_run(asked.run, asked.workspace.out, "synth")
+    began, source = (
+        time.perf_counter(),
+        folders.find_run(request.run, request.workspace.out, "synth"),
+    )
     fitted = records.read(source)
     if not fitted.fitted:
         raise UserError(f"run {fitted.id!r} has no generator; fit one: advbench synth fit gaussian")
     known = checkpoint.load_recorded(source, fitted.fitted)
     ((label, described),) = fitted.settings.generator.items()
     generator = GENERATORS.build(spec_of(described))
-    images, labels = _sampling.sampled(generator, known, asked.n, asked.seed)
+    images, labels = _sampling.sampled(generator, known, request.n, request.seed)
     # As a training on them will see them: tables find by it what a run's extra data were made of.
     drawn = Split(images, labels, tuple(fitted.dataset.get("classes", ())))
     made_up = f"samples-{described['name']}"
     run = Run(
-        id=asked.name or folders.new_id(made_up, fitted.settings.data_name, asked.seed),
+        id=request.name or folders.new_id(made_up, fitted.settings.data_name, request.seed),
         kind="synth",
         created=records.now(),
-        command=asked.command,
-        config={**fitted.config, "n": asked.n, "seed": asked.seed},
-        seed=asked.seed,
+        command=request.command,
+        config={**fitted.config, "n": request.n, "seed": request.seed},
+        seed=request.seed,
         parent=fitted.id,
         subject=label,
-        dataset={**fitted.dataset, "extra": asked.n, "extra_sha256": drawn.fingerprint()},
+        dataset={**fitted.dataset, "extra": request.n, "extra_sha256": drawn.fingerprint()},
         environment=devices.run_environment(CPU),
         weights=fitted.fitted["sha256"],
-        n=asked.n,
+        n=request.n,
     )
-    folder, run, _ = open_run_folder(run, asked.workspace.out, asked.name, display)
+    folder, run, _ = open_run_folder(run, request.workspace.out, request.name, display)
     with recording(run, folder, worthless=ENDS) as recorder:
         arrays = {"image": images.numpy(), "label": labels.numpy()}
         path = write_arrays(folder / SAMPLES, arrays)
         recorder.update(samples=records.filed(path), seconds=time.perf_counter() - began)
-    display.note(f"{label}: {asked.n} images like those of {fitted.settings.data_name}")
+    display.note(f"{label}: {request.n} images like those of {fitted.settings.data_name}")
     return path

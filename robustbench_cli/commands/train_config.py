@@ -82,11 +82,11 @@ def smoke_substitutes(typed: ConfigTable) -> list[str]:
     Args:
         typed: what flags said, by section; ``preset`` may name one.
     """
-    asked = merge_layers(_preset_of(typed), typed)
+    wanted = merge_layers(_preset_of(typed), typed)
     replaced = [
-        (given_label(section, asked[section]), SMOKE[section]["name"])
+        (given_label(section, wanted[section]), SMOKE[section]["name"])
         for section in ("dataset", "model")
-        if section in asked
+        if section in wanted
     ]
     return [f"{small} in place of {name}" for name, small in replaced if name != small]
 

@@ -4,6 +4,7 @@ A damaged record is found when it is read: its file is named, and tables of othe
 without it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -48,6 +49,11 @@ def _wrong(run: "Run") -> Iterator[str]:
     for name, (correct, n) in counts.items():
         if not 0 <= correct <= n:
             yield f"{name}: {correct} right answers among {n} examples"
+    free = {"config": run.config, "dataset": run.dataset, "environment": run.environment}
+    free |= {f"attacks.{label}": each.params for label, each in run.attacks.items()}
+    free |= {f"certificates.{label}": each.params for label, each in run.certificates.items()}
+    for where, value in free.items():
+        yield from _wrong_inside(value, where)
     if not 1970 <= run.created.year <= 9000:  # a local time must exist
         yield f"created: {run.created.year} is no year of a run"
     named = [each.file for each in (run.checkpoint, run.last, run.evaluated) if each]
@@ -58,6 +64,20 @@ def _wrong(run: "Run") -> Iterator[str]:
             yield f"{file!r} is no file of the run's own folder"
 
 
+def _wrong_inside(value: object, where: str) -> Iterator[str]:
+    """Yield what no free-form field may hold: names that are no text, numbers that are infinite."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if key == "name" and not isinstance(each, str | None):
+                yield f"{where}.name: {each!r} is no name"
+            yield from _wrong_inside(each, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _wrong_inside(each, f"{where}.{index}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: {value} is no finite number"
+
+
 def _evaluated(run: "Run") -> None:
     """An evaluation has a threat, a model, data and accuracies."""
     _compared(run)
@@ -65,6 +85,9 @@ def _evaluated(run: "Run") -> None:
     if run.clean_accuracy is None or run.worst_case_accuracy is None or not run.n:
         raise DamagedRecord(f"run {run.id!r}", "it is finished, but has no accuracies")
     for label, outcome in run.attacks.items():
+        if outcome.n != run.n:
+            what = f"attacks.{label}: {outcome.n} examples in an evaluation of {run.n}"
+            raise DamagedRecord(f"run {run.id!r}", what)
         value = outcome.params.get(run.settings.swept) if outcome.eps is None else None
         if not isinstance(value, int | float | None):
             raise DamagedRecord(f"run {run.id!r}", f"attacks.{label}: {value!r} is no number")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from robustbench_cli.cli import completion
-from robustbench_cli.config import presets
+from robustbench_cli.config import catalogue, presets
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,9 @@ def words(found):
 
 
 def test_the_shell_is_offered_names_with_their_meaning():
-    assert words(completion.attacks("pg")) == ["pg-ours", "pgd"]
+    known = [name for each in catalogue.scan("attacks") for name in (each.name, *each.aliases)]
+    assert words(completion.attacks("pg")) == sorted(n for n in known if n.startswith("pg"))
+    assert {"pg-ours", "pgd"} <= {*words(completion.attacks("pg"))}
     assert words(completion.models("preact")) == [
         "preact-resnet-18",
         "preactresnet18",
