@@ -81,6 +81,10 @@ def float_images(images: Tensor) -> Tensor:
 def as_split(images: Tensor, labels: Tensor, classes: int) -> Split:
     """Return checked images and labels as a test set whose classes are called "0", "1", ...
 
+    Args:
+        images: (N, C, H, W), uint8 or floats in [0, 1].
+        labels: int64 (N).
+
     Raises:
         UserError: a label is not among the classes.
     """

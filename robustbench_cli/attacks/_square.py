@@ -67,7 +67,7 @@ def flipped(best: Tensor, x: Tensor, side: Tensor, threat: Threat, noise: Noise)
 def redrawn(best: Tensor, x: Tensor, side: Tensor, threat: Threat, noise: Noise) -> Tensor:
     """Propose to move the perturbation of one window into a bump in another one (L2, L1).
 
-    Takes and returns the same as ``flipped``.
+    Takes and returns images (B, C, H, W), as ``flipped`` does.
     """
     channels, shape = x.shape[1], (x.shape[2], x.shape[3])
     draw = noise.uniform(x.new_empty(len(x), 5 + channels))

@@ -48,7 +48,7 @@ class Task:
     """All examples of the evaluation, for attacks that look at other images."""
 
     def only(self, rows: Tensor) -> "Task":
-        """Return the task of some of the rows."""
+        """Return the task of these rows: positions (B, int64) or a mask (B, bool)."""
         return replace(
             self,
             x=self.x[rows],

@@ -47,7 +47,7 @@ class Noise:
         return replace(self, stream=f"{self.stream}/{purpose}")
 
     def only(self, rows: Tensor | slice) -> "Noise":
-        """Return the source for some of the examples; ``rows`` is a mask, indices or a slice."""
+        """Return the source of the examples ``rows``: a mask (N, bool), indices (B) or a slice."""
         return replace(
             self, ids=self.ids[rows], draw=None if self.draw is None else self.draw[rows]
         )

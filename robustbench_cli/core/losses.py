@@ -19,7 +19,7 @@ KAPPA = 50.0
 
 
 def wide(logits: Tensor) -> Tensor:
-    """Return ``logits`` in float32; float64 is kept, so that tests can compare exactly."""
+    """Return ``logits`` (any shape) in float32; float64 stays, so that tests compare exactly."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

@@ -73,7 +73,7 @@ class Threat:
         return Masked(self.norm, self.eps, self.mask, free=free)
 
     def only(self, rows: Tensor | slice) -> "Threat":
-        """Return the threat to some of the images that it is bound to."""
+        """Return the threat to the images ``rows`` (indices (B) or a slice) that it is bound to."""
         return self
 
     def joined(self, other: "Threat") -> "Threat":
@@ -152,11 +152,11 @@ class Threat:
         return (x + delta * over(scale, x)).clamp(0, 1)
 
     def stored(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return the images to store: those that are ``inside`` as they are, others projected."""
+        """Return images (B, C, H, W) to store: those ``inside`` as they are, others projected."""
         return torch.where(over(self.inside(x_adv, x), x), x_adv, self.project(x_adv, x))
 
     def random_start(self, x: Tensor, noise: Noise) -> Tensor:
-        """Return images uniform in the ball (by volume) around ``x``, clipped to the box."""
+        """Return images like ``x`` (B, C, H, W), uniform in the ball (by volume) and in the box."""
         if self.norm == "Linf":
             return self.project(x + self.eps * (2 * noise.uniform(x) - 1), x)
         share = noise.fork("share").uniform(x.flatten(1)[:, :1]).squeeze(1)
@@ -170,10 +170,10 @@ class Threat:
         return self.project(x + size * direction / over(direction.abs().flatten(1).sum(1), x), x)
 
     def radial_start(self, x: Tensor, noise: Noise) -> Tensor:
-        """Return images in a random direction, at a length uniform in [0, eps], clipped to the box.
+        """Return images like ``x`` (B, C, H, W) in a random direction, inside the box.
 
-        By volume almost all of an L2 ball of 3,072 dimensions lies at its border; here half of the
-        starts are within half the radius.
+        The length is uniform in [0, eps].  By volume almost all of an L2 ball of 3,072 dimensions
+        lies at its border; here half of the starts are within half the radius.
         """
         share = noise.fork("share").uniform(x.flatten(1)[:, :1]).squeeze(1)
         step = over(self.eps * share, x) * self.direction(x, noise.fork("direction"))

@@ -107,7 +107,7 @@ class Objective(Defense):
         return step.x
 
     def crafted(self, step: Step) -> Mapping[str, Tensor]:
-        """Return all inputs of ``loss`` beside ``clean``, by name; ``adv`` is the attacked images.
+        """Return all inputs of ``loss`` beside ``clean``, by name: ``adv`` (B, C, H, W).
 
         It runs with the model in ``attack_mode``.  Images go through the model when the loss asks
         for ``logits[name]``; any other tensor is found as ``logits.inputs[name]``.
@@ -126,7 +126,8 @@ class Objective(Defense):
         """Act once the backward pass is done and before the optimiser's step.
 
         Args:
-            inputs: what ``crafted`` returned; tensors that required a gradient have it now.
+            inputs: what ``crafted`` returned, images (B, C, H, W) as a rule; tensors that required
+                a gradient have it now.
         """
 
 

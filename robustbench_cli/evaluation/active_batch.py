@@ -92,7 +92,7 @@ class ActiveBatch:
     """Backward passes so far."""
 
     def only(self, rows: Tensor) -> "ActiveBatch":
-        """Return some of the rows, given by position or as a mask."""
+        """Return the rows at these positions (B, int64) or under this mask (B, bool)."""
         rest = {name: getattr(self, name)[rows] for name in _COLUMNS}
         state = {name: values[rows] for name, values in self.state.items()}
         return ActiveBatch(self.task.only(rows), state, **rest)

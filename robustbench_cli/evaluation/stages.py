@@ -212,7 +212,7 @@ class Tensors:
     """Labels (N)."""
 
     def images(self, rows: Tensor | slice) -> Tensor:
-        """Return the images of these rows."""
+        """Return the images (B, C, H, W) in [0, 1] of these rows."""
         return self.x[rows]
 
 

@@ -27,7 +27,7 @@ def learned(generator: Generator, train: Split) -> dict[str, Tensor]:
 def sampled(
     generator: Generator, known: Mapping[str, Tensor], n: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Sample ``n`` images with classes drawn at their frequencies in the training set.
+    """Sample ``n`` images and labels with classes drawn at their frequencies in the training set.
 
     With the same seed the first images are the same for every ``n``.
 

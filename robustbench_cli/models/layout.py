@@ -44,7 +44,7 @@ def contiguous_kind(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
 
 
 def row_major(x: Tensor) -> Tensor:
-    """Return the same tensor with contiguous strides that do not also count as channels_last.
+    """Return ``x`` (any shape) with contiguous strides that do not also count as channels_last.
 
     ``contiguous()`` alone is not enough: where one of C, H and W is 1 a tensor counts as both
     layouts at once and keeps the strides that it has.
