@@ -16,7 +16,6 @@ import typer
 from robustbench_cli import __version__
 from robustbench_cli.cli.attack import attack_command
 from robustbench_cli.cli.bench import bench_command
-from robustbench_cli.cli.console import printable
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import eval_command
 from robustbench_cli.cli.joint import joint_command
@@ -29,6 +28,7 @@ from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
 from robustbench_cli.cli.synth import synth
 from robustbench_cli.cli.train import train_command
 from robustbench_cli.core.errors import RunError, UserError, stopped_program
+from robustbench_cli.core.safe_text import printable
 from robustbench_cli.distributed import env
 
 HELP = """Train, attack and report adversarial robustness.

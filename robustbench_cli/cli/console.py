@@ -6,6 +6,8 @@ rich is imported when something is printed: ``--help`` does without.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from robustbench_cli.core.safe_text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -38,11 +40,3 @@ def rendered(console: "Console", parts: "Iterable[RenderableType]") -> str:
             pieces = [piece for piece in console.render(part) if not piece.control]
             console.print(Segments(Segment(printable(text), style) for text, style, _ in pieces))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
-
-
-def printable(text: str) -> str:
-    """Return the text with spaces for all that could move a cursor or command a terminal.
-
-    Line breaks stay.  Names in a record come from anywhere.
-    """
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from robustbench_cli.cli.console import fits_console, printable, rendered, table_console
+from robustbench_cli.cli.console import fits_console, rendered, table_console
+from robustbench_cli.core.safe_text import printable
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.console import fits_console, printable, rendered, table_console
+from robustbench_cli.cli.console import fits_console, rendered, table_console
 from robustbench_cli.config import catalogue
 from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.safe_text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.safe_text import one_line
 
 if TYPE_CHECKING:
     from robustbench_cli.report.joint_table import JointTable
@@ -51,7 +52,7 @@ class TableSheet:
 
     def _text(self, row: "TableRow", column: str) -> str:
         found = row.get(column)
-        text = _printable(found.text) if found else ""
+        text = one_line(found.text) if found else ""
         return f"{text} †" if row.oracle and column == self.columns[0] else text
 
     def _best(self) -> set[tuple[int, str]]:
@@ -169,7 +170,7 @@ def _grid(matrix: "Matrix") -> Grid:
     def entry(cell: "Cell | None", own: bool = False) -> TableEntry:
         return TableEntry((cell.text + " *" * own) if cell else "")
 
-    named = [_printable(name) for name in matrix.names.values()]
+    named = [one_line(name) for name in matrix.names.values()]
     names = dict(zip(matrix.names, named, strict=True))
     clean = [TableEntry(_UNCHANGED), *(entry(matrix.clean[target]) for target in matrix.targets)]
     crafted = [
@@ -180,7 +181,7 @@ def _grid(matrix: "Matrix") -> Grid:
         for source in matrix.sources
     ]
     return Grid(
-        title=_printable(matrix.title),
+        title=one_line(matrix.title),
         columns=[_CORNER, *(names[target] for target in matrix.targets)],
         rows=[clean, *crafted],
         facts=frozenset({_CORNER}),
@@ -248,15 +249,15 @@ def _domains(table: "JointTable") -> Grid:
     columns = ["attack", *["seeds"] * seeds, *table.lines[0].cells]
     rows = [
         [
-            TableEntry(_printable(line.attack)),
+            TableEntry(one_line(line.attack)),
             *[TableEntry(str(len(line.runs)))] * seeds,
             *(TableEntry(cell.text) for cell in line.cells.values()),
         ]
         for line in table.lines
     ]
     return Grid(
-        title=_printable(table.title),
-        columns=list(map(_printable, columns)),
+        title=one_line(table.title),
+        columns=list(map(one_line, columns)),
         rows=rows,
         facts=frozenset({"attack", "seeds"}),
         left=frozenset({"attack"}),
@@ -265,8 +266,3 @@ def _domains(table: "JointTable") -> Grid:
 
 def _raw(row: "TableRow", columns: Sequence[str]) -> dict[str, Any]:
     return {k: x for c in columns if (value := row.get(c)) for k, x in value.raw.items()}
-
-
-def _printable(text: str) -> str:
-    # A name may come from anywhere: nothing in it may break a line or move a cursor.
-    return "".join(c if c.isprintable() else " " for c in text)

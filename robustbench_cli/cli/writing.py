@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from robustbench_cli.cli.console import printable
 from robustbench_cli.cli.formats import FORMAT_BY_ENDING, TABLE_FORMATS, Page
 from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.safe_text import printable
 
 
 def format_of(name: str | None, out: Path | None) -> str:

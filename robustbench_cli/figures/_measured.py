@@ -15,8 +15,9 @@ from robustbench_cli import __version__
 from robustbench_cli.core import atomic_files
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Number, Seed
+from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.core.threat_text import format_eps
-from robustbench_cli.figures import FIGURES, Figure, Material, Painter, _style, legend_names
+from robustbench_cli.figures import FIGURES, Figure, Material, Painter, legend_names
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
 
@@ -134,7 +135,7 @@ class MeasuredFigure(Figure):
 
 def title(about: ResultTable) -> str:
     """Return data set and threat in words, for the title of a figure."""
-    return f"{_style.one_line(about['dataset'])}, {about['norm']} {format_eps(about['eps'])}"
+    return f"{one_line(about['dataset'])}, {about['norm']} {format_eps(about['eps'])}"
 
 
 def _read_numbers(file: Path, head: ResultTable) -> dict[str, ResultTable]:

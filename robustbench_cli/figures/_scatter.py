@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
+from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.figures import _style
 from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
 from robustbench_cli.figures._sweep_plot import PANELS_PER_ROW
@@ -61,14 +62,14 @@ def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
     lines: dict[str, Line2D] = {}
     for place, panel in enumerate(panels, 1):
         axes = page.add_subplot(down, across, place)
-        axes.set_title(_style.one_line(panel.title), loc="left", pad=10)
+        axes.set_title(one_line(panel.title), loc="left", pad=10)
         for curve in panel.curves:
             line = _line(axes, curve, names.index(curve.name))
             lines.setdefault(curve.name, line)
         axes.set_xlim(_limits([cell for curve in panel.curves for cell in curve.clean]))
         axes.set_ylim(_limits([cell for curve in panel.curves for cell in curve.robust]))
         axes.set_xlabel("clean accuracy (%)")
-        axes.set_ylabel(_style.one_line(f"robust accuracy, {panel.column} (%)"))
+        axes.set_ylabel(one_line(f"robust accuracy, {panel.column} (%)"))
         axes.grid(True)
     bars = "bars: ± standard deviation over seeds" if spread else None
     _style.legend(page, [lines[name] for name in names], labels, size[0], title=bars)

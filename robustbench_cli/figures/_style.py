@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.core.atomic_files import write_atomically
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.safe_text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -131,11 +132,6 @@ def legend(
 def _labels_per_line(labels: Sequence[str], width: float) -> int:
     """Return the number of labels that fit into one line of the legend."""
     return max(1, int(width * 10 / (max(map(len, labels)) + 6)))
-
-
-def one_line(text: str) -> str:
-    """Return a name with unprintable characters and line breaks replaced by spaces."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def label(text: str) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.figures import _style
 from robustbench_cli.figures._style import COLOURS, DASHES, HEIGHT, MARKERS, WIDTH
 from robustbench_cli.report.sweep_curves import SweepCurve, SweepPanel
@@ -49,7 +50,7 @@ def paint_sweeps(panels: Sequence[SweepPanel]) -> "Figure":
     figure = _style.sheet_for(list(looks), *size, titled=banded)
     for place, (title, panel) in enumerate(titled, 1):
         axes = figure.add_subplot(down, across, place)
-        axes.set_title(_style.one_line(title), loc="left", pad=10)
+        axes.set_title(one_line(title), loc="left", pad=10)
         _panel(axes, panel, looks)
     lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     _style.legend(

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.figures import (
     FIGURES,
     Figure,
@@ -145,7 +146,7 @@ def paint_history(tracks: Sequence[Track], title: str) -> "Page":
         axes = page.add_subplot(1, len(PANELS), place)
         axes.set_ylabel(says)
         _panel(axes, tracks, what)
-    page.axes[0].set_title(_style.one_line(title), loc="left", pad=10)
+    page.axes[0].set_title(one_line(title), loc="left", pad=10)
     _style.legend(page, [*_colour_handles(names), *styles.values()], labels, size[0])
     return page
 

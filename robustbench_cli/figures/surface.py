@@ -13,6 +13,7 @@ from pydantic import Field
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Number
+from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.figures import FIGURES, _style
 from robustbench_cli.figures._measured import MeasuredFigure, MeasuredModel, ResultTable, title
@@ -111,12 +112,12 @@ class LossSurface(MeasuredFigure):
         for place, (one, name) in enumerate(zip(found, names, strict=True), 1):
             axes = page.add_subplot(down, across, place)
             lost = " (wrong everywhere)" if min(map(min, one["margin"])) > 0 else ""
-            named = textwrap.fill(_style.one_line(name) + lost, TITLE_CHARACTERS)
+            named = textwrap.fill(one_line(name) + lost, TITLE_CHARACTERS)
             axes.set_title(named, loc="left", fontsize=10)
             filled = _panel(axes, one, about, levels)
         bar = page.colorbar(filled, ax=page.axes, aspect=18 * down, pad=0.02)
         bar.set_label("loss (cross-entropy)")
-        image = f"test image {self.image} (class {_style.one_line(found[0]['class'])})"
+        image = f"test image {self.image} (class {one_line(found[0]['class'])})"
         page.suptitle(f"{title(about)}, {image}", fontsize=11)
         page.supylabel(f"random signs ({_unit(about)})", fontsize=10)
         lines = {text: Line2D([], [], **look) for text, look in OVERLAYS.items()}
