@@ -17,7 +17,8 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Classifier, Shape
 from robustbench_cli.runs import records
-from robustbench_cli.runs.records import Checkpoint, Outcome, Run
+from robustbench_cli.runs.outcomes import Checkpoint, Outcome
+from robustbench_cli.runs.records import Run
 
 pytest_plugins = ["time_limits"]
 

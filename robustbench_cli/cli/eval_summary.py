@@ -13,6 +13,7 @@ from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.columns import ball_label
 from robustbench_cli.report.robustness_table import count
 from robustbench_cli.runs import records
+from robustbench_cli.runs.outcomes import Outcome, Proof
 
 
 def print_evaluation(folder: Path) -> None:
@@ -63,7 +64,7 @@ def _heading(run: records.Run) -> str:
     return f"{run.subject}{which} on {records.data_name(run)}, {threat.norm}{eps}{mask}{crafted}"
 
 
-def _extent(proof: records.Proof) -> str:
+def _extent(proof: Proof) -> str:
     """Return a certificate's average radius, and how often it predicts or certifies nothing."""
     return (
         f"average certified radius {proof.norm} {proof.mean_radius:.4f}; "
@@ -71,7 +72,7 @@ def _extent(proof: records.Proof) -> str:
     )
 
 
-def _about(outcome: records.Outcome) -> dict[str, str]:
+def _about(outcome: Outcome) -> dict[str, str]:
     """Return what the table shows of an attack beside its accuracy, by the title of the column."""
     broken = ", ".join(f"{member} {broke}" for member, broke in outcome.broken_by.items())
     distance, spread = outcome.median_norm, outcome.spread

@@ -8,7 +8,7 @@ import numpy as np
 from robustbench_cli.attacks import Stage
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.evaluation.stages import AttackVerdicts
-from robustbench_cli.runs.records import Outcome
+from robustbench_cli.runs.outcomes import Outcome
 
 _KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share")
 """The arrays (N) that ``examples.npz`` holds for each attack."""

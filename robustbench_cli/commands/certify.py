@@ -17,8 +17,8 @@ from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
 from robustbench_cli.evaluation.certify import Proofs, Voting
 from robustbench_cli.evaluation.journal import Journal
+from robustbench_cli.runs.outcomes import Proof, Within
 from robustbench_cli.runs.recorder import Recorder
-from robustbench_cli.runs.records import Proof, Within
 
 _RADII = (0.25, 0.5, 0.75, 1.0)
 """Radii at which certified accuracy is reported, in the certificate's norm (Cohen et al., 2019,

@@ -30,8 +30,9 @@ from robustbench_cli.evaluation.stages import Tensors
 from robustbench_cli.evaluation.verifier import check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.outcomes import Detection, Population
 from robustbench_cli.runs.recorder import recording
-from robustbench_cli.runs.records import Detection, Population, Run
+from robustbench_cli.runs.records import Run
 from robustbench_cli.training import checkpoint
 
 _FITTED = "detector.safetensors"

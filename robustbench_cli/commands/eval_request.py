@@ -12,7 +12,8 @@ from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, as_recorded
 from robustbench_cli.data import Split
 from robustbench_cli.runs import folders, records
-from robustbench_cli.runs.records import Checkpoint, Run
+from robustbench_cli.runs.outcomes import Checkpoint
+from robustbench_cli.runs.records import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean, run_stages
 from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
-from robustbench_cli.runs import records
+from robustbench_cli.runs.outcomes import Outcome
 from robustbench_cli.runs.recorder import Recorder, recording
 
 CLEAN = "clean"
@@ -194,7 +194,7 @@ class _Session:
         The record is written after each attack; certificates follow.
         """
         columns = {CLEAN: self._clean()}
-        outcomes: dict[str, records.Outcome] = {}
+        outcomes: dict[str, Outcome] = {}
         for point in todo:
             stages = point.attack.stages(point.threat, len(self.data.classes))
             column, seconds = self._column(point, stages, columns, keep)

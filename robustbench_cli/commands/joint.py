@@ -39,8 +39,9 @@ from robustbench_cli.evaluation.stages import clean, run_stages
 from robustbench_cli.evaluation.verifier import check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.outcomes import Domain, Outcome
 from robustbench_cli.runs.recorder import recording
-from robustbench_cli.runs.records import Domain, Outcome, Run
+from robustbench_cli.runs.records import Run
 from robustbench_cli.transforms import TRANSFORMS
 
 _KEPT = ("prediction", "margin", "norm", "step", "by", "forwards", "backwards", "weights")

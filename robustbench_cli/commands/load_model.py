@@ -16,6 +16,7 @@ from robustbench_cli.models import MODELS, Classifier
 from robustbench_cli.models.foreign import load_foreign
 from robustbench_cli.models.weights import digest, load_weights
 from robustbench_cli.runs import folders, records
+from robustbench_cli.runs.outcomes import Checkpoint
 from robustbench_cli.runs.settings import DamagedRecord
 
 
@@ -73,7 +74,7 @@ def _from_run(folder: Path, rule: str | None) -> tuple[Subject, ConfigTable]:
     return subject, base | {"threat": threat}
 
 
-def weights_of(run: records.Run, rule: str | None = None) -> records.Checkpoint:
+def weights_of(run: records.Run, rule: str | None = None) -> Checkpoint:
     """The weights that a training run keeps by this rule; None: by the rule it was given.
 
     Raises:
@@ -87,7 +88,7 @@ def weights_of(run: records.Run, rule: str | None = None) -> records.Checkpoint:
     return known[rule] if rule else run.checkpoint
 
 
-def restore(run: records.Run, folder: Path, kept: records.Checkpoint | None = None) -> Classifier:
+def restore(run: records.Run, folder: Path, kept: Checkpoint | None = None) -> Classifier:
     """The network that a training run kept, in evaluation trim.
 
     Args:

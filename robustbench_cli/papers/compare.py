@@ -15,7 +15,8 @@ from robustbench_cli.report.robustness_table import comparison_key, finished, ro
 from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs.damage import check_complete
-from robustbench_cli.runs.records import Detection, Run
+from robustbench_cli.runs.outcomes import Detection
+from robustbench_cli.runs.records import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from robustbench_cli.config.catalogue import typed
 from robustbench_cli.core.threat_text import format_eps
-from robustbench_cli.runs.records import Outcome, Run, Within
+from robustbench_cli.runs.outcomes import Outcome, Within
+from robustbench_cli.runs.records import Run
 
 CLEAN, WORST = "clean", "worst"
 LAST, DIFF = " last", " diff"

@@ -28,7 +28,8 @@ from robustbench_cli.report.columns import (
 from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
 from robustbench_cli.runs import records
 from robustbench_cli.runs.damage import check_complete
-from robustbench_cli.runs.records import Outcome, Run
+from robustbench_cli.runs.outcomes import Outcome
+from robustbench_cli.runs.records import Run
 
 _TOLD = 3  # differences that tell a name apart; more would fill the line
 

@@ -11,7 +11,8 @@ from robustbench_cli.report.columns import CLEAN, distinguishing_params, key_of,
 from robustbench_cli.report.robustness_table import comparison_key, count, finished, right
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs import records
-from robustbench_cli.runs.records import Outcome, Run
+from robustbench_cli.runs.outcomes import Outcome
+from robustbench_cli.runs.records import Run
 
 
 @dataclass(frozen=True, kw_only=True)

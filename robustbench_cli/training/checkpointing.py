@@ -7,8 +7,8 @@ from typing import Any
 from robustbench_cli.config.schema import TrainConfig
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.runs import records
+from robustbench_cli.runs.outcomes import Checkpoint
 from robustbench_cli.runs.recorder import Recorder
-from robustbench_cli.runs.records import Checkpoint
 from robustbench_cli.training import checkpoint
 from robustbench_cli.training.trainer import HistoryRow, Trainer
 

@@ -6,7 +6,8 @@ import pytest
 
 from robustbench_cli.cli import main
 from robustbench_cli.runs import records
-from robustbench_cli.runs.records import Checkpoint, Outcome, Run
+from robustbench_cli.runs.outcomes import Checkpoint, Outcome
+from robustbench_cli.runs.records import Run
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.figures import FIGURES, Feedback, Material, _style
 from robustbench_cli.figures._scatter import paint_tradeoff
 from robustbench_cli.report.columns import WORST
-from robustbench_cli.runs.records import Checkpoint
+from robustbench_cli.runs.outcomes import Checkpoint
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT / "results" / "reference" / "at-family-digits"

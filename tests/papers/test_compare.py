@@ -7,7 +7,7 @@ import pytest
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers.compare import beside
 from robustbench_cli.papers.reading import load_paper
-from robustbench_cli.runs.records import Detection, Proof, Within
+from robustbench_cli.runs.outcomes import Detection, Proof, Within
 
 PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat", "tla", "he")
 TRADES, RST, RICE, AWP, LBGAT, TLA, HE = map(load_paper, PAPERS)

@@ -3,7 +3,7 @@
 import pytest
 
 from robustbench_cli.report.robustness_table import rows
-from robustbench_cli.runs.records import Proof, Within
+from robustbench_cli.runs.outcomes import Proof, Within
 
 QUARTER = {"name": "smoothing", "sigma": 0.25, "n": 100}
 FGSM = {"name": "fgsm", "steps": 1}

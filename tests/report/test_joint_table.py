@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from robustbench_cli.report.joint_table import ALL, tables
-from robustbench_cli.runs.records import Domain
+from robustbench_cli.runs.outcomes import Domain
 
 MIN_MAX = {"name": "min-max", "weights": "min-max", "steps": 50}
 AVERAGE = {**MIN_MAX, "weights": "avg"}

@@ -8,7 +8,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.robustness_table import rows
 from robustbench_cli.report.statistics import wilson
-from robustbench_cli.runs.records import Checkpoint
+from robustbench_cli.runs.outcomes import Checkpoint
 
 PGD20 = {"name": "pgd", "steps": 20, "step": 0.25, "last_iterate": False}
 DEEPFOOL = {"name": "deepfool", "steps": 50, "overshoot": 0.02}
