@@ -91,7 +91,8 @@ def program() -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return the exit code: 0, 1 for a failed run, 2 for a user's mistake.
+    """Run a command; return the exit code: 0, 1 for a failed run, 2 for a user's mistake, 3 for
+    numbers that ``--strict`` does not take.
 
     Args:
         argv: the words after ``advbench``; None: those that this process was started with.

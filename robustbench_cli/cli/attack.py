@@ -18,7 +18,8 @@ class AttackOptions(EvalOptions):
 
 @options.takes_options(
     *("run", "model", "weights", "dataset", "n", "norm", "eps", "mask"),
-    *("restarts", "eot", "last_iterate", "precision", "batch_size", "seed"),
+    *("restarts", "eot", "last_iterate", "no_checks", "strict"),
+    *("precision", "batch_size", "seed"),
     *("device", "data_dir", "out", "name", "set_", "quiet", "debug"),
 )
 def attack_command(
@@ -41,7 +42,7 @@ def attack_command(
     advbench attack pgd20                   the latest run
     advbench attack cw100 --run trades --eps 4/255 --n 256
     """
-    from robustbench_cli.cli.eval_summary import print_evaluation
+    from robustbench_cli.cli.eval_summary import print_evaluation, refuse_unsound
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.attack import run_attack_command
 
@@ -49,3 +50,5 @@ def attack_command(
         request = eval_request(replace(flags, attack=[attack]), "attack")
         folder = run_attack_command(request, display)
     print_evaluation(folder)
+    if flags.strict:
+        refuse_unsound(folder)

@@ -59,7 +59,8 @@ def detect_fit_command(
 
 @detect.command("eval", cls=MeasuringCommand)
 @options.takes_options(
-    *("run", "n", "norm", "eps", "restarts", "last_iterate", "batch_size", "seed"),
+    *("run", "n", "norm", "eps", "restarts", "last_iterate", "no_checks", "strict"),
+    *("batch_size", "seed"),
     *("device", "data_dir", "out", "name", "set_", "quiet", "debug"),
 )
 def detect_eval_command(
@@ -86,6 +87,7 @@ def detect_eval_command(
     advbench detect eval --attack pgd20
     advbench detect eval --attack pgd20 --run tla --eps 0.25 --n 200 --detector gaussian
     """
+    from robustbench_cli.cli.eval_summary import refuse_unsound
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.detect import evaluate_detector
 
@@ -93,6 +95,8 @@ def detect_eval_command(
         request = eval_request(replace(flags, attack=attack), "detect")
         folder = evaluate_detector(replace(request, early_stop=False), detector or [], display)
     print_detections(folder)
+    if flags.strict:
+        refuse_unsound(folder)
 
 
 def print_detections(folder: Path) -> None:

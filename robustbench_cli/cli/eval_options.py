@@ -8,6 +8,7 @@ import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.options import RunOptions, given
+from robustbench_cli.core.errors import UserError
 
 if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
     from robustbench_cli.commands.eval_request import EvalRequest
@@ -74,6 +75,8 @@ class EvalOptions(RunOptions):
     restarts: options.RestartsOption = None
     eot: options.EotOption = None
     last_iterate: options.LastIterateOption = False
+    no_checks: options.NoChecksOption = False
+    strict: options.StrictOption = False
     precision: options.PrecisionOption = None
     batch_size: options.AttackBatchOption = None
     seed: options.SeedOption = None
@@ -88,6 +91,11 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
     Raises:
         UserError: something that was asked for is unknown, damaged or makes no sense.
     """
+    if flags.strict and flags.no_checks:
+        raise UserError(
+            "--strict asks for numbers that were checked and --no-checks for ones that were not: "
+            "leave one of them out"
+        )
     from robustbench_cli.commands.components import component_table
     from robustbench_cli.commands.eval_config import (
         chosen_attacks,
@@ -125,6 +133,7 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
         precision=flags.precision,
         batch_size=flags.batch_size,
         seed=flags.seed,
+        checks=False if flags.no_checks else None,
     )
     config = resolve_eval_config(base, typed, flags.set_ or [])
     return EvalRequest(

@@ -9,17 +9,34 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_cli.cli.console import rendered, table_console
+from robustbench_cli.core.safe_text import printable
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.columns import ball_label
 from robustbench_cli.report.robustness_table import count
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Outcome, Proof
+from robustbench_cli.runs.records import unsound
+
+UNSOUND = 3
+"""The exit code of ``--strict`` where a number is not sound."""
 
 
 def print_evaluation(folder: Path) -> None:
     """Print the accuracies of an evaluation, its notes, and the folder of its files."""
     typer.echo(evaluation_table(records.read(folder), table_console()), nl=False)
     typer.echo(folder)
+
+
+def refuse_unsound(folder: Path) -> None:
+    """Say on standard error which numbers of an evaluation are not sound, and end with code 3.
+
+    Raises:
+        typer.Exit: with code 3; not raised where all numbers are sound.
+    """
+    if doubtful := unsound(records.read(folder)):
+        said = ", ".join(f"{name} ({trust})" for name, trust in doubtful.items())
+        typer.echo(f"advbench: not sound: {printable(said)}", err=True)
+        raise typer.Exit(code=UNSOUND)
 
 
 def evaluation_table(run: records.Run, console: Console) -> str:

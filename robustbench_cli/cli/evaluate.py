@@ -9,6 +9,7 @@ from robustbench_cli.distributed.env import is_main_process
 def eval_command(flags: EvalOptions) -> None:
     """Measure a model under attacks or certify it; print the accuracies and the folder of verdicts.
 
+    Checks look for signs that a robust accuracy is too high; what they find stands below the table.
     An interrupted evaluation goes on where it stopped when the same command is run again.
 
     \b
@@ -20,7 +21,7 @@ def eval_command(flags: EvalOptions) -> None:
     advbench eval --certify smoothing --sigma 0.25 --n 500
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
     """
-    from robustbench_cli.cli.eval_summary import print_evaluation
+    from robustbench_cli.cli.eval_summary import print_evaluation, refuse_unsound
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.evaluate import run_evaluation
 
@@ -28,3 +29,5 @@ def eval_command(flags: EvalOptions) -> None:
         folder = run_evaluation(eval_request(flags, "eval"), display)
     if is_main_process():
         print_evaluation(folder)
+        if flags.strict:
+            refuse_unsound(folder)

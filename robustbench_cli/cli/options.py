@@ -120,6 +120,15 @@ LastIterateOption = Annotated[
     ),
 ]
 
+NoChecksOption = Annotated[
+    bool,
+    typer.Option("--no-checks", help="Leave out the checks of the numbers; the record says so."),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="End with exit code 3 if the checks find any number not sound."),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:

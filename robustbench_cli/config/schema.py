@@ -123,6 +123,8 @@ class EvalConfig:
     source: ConfigTable = field(default_factory=dict)
     """The run (``id`` and ``weights``) on which images are crafted, if not the model itself."""
     seed: Seed = 0
+    checks: bool = True
+    """Whether the numbers are checked, and gradient attacks followed by a control."""
     preset: str | None = None
 
 
@@ -174,10 +176,16 @@ def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def as_recorded(config: TrainConfig | EvalConfig | JointConfig) -> ConfigTable:
-    """Return a configuration as records keep it: nested tables; a mask only if there is one."""
+    """Return a configuration as records keep it: nested tables.
+
+    A mask is in it only if there is one, and ``checks`` only if they were left out: so a record of
+    before either existed holds the same configuration, and an unfinished one can be gone on with.
+    """
     values = asdict(config)
     if not config.threat.mask:
         del values["threat"]["mask"]
+    if values.get("checks"):
+        del values["checks"]
     return values
 
 

@@ -148,6 +148,15 @@ def _content(file: Path) -> bytes:
         return handle.read()
 
 
+def unsound(run: Run) -> dict[str, Trust]:
+    """Return the trust in each accuracy of an evaluation that is not sound, by ``clean``, the
+    attack's label, or ``all attacks``."""
+    trusts: dict[str, Trust] = {"clean": run.clean_trust}
+    trusts |= {label: outcome.trust for label, outcome in run.attacks.items()}
+    trusts |= {"all attacks": run.worst_case_trust} if len(run.attacks) > 1 else {}
+    return {name: trust for name, trust in trusts.items() if trust != "sound"}
+
+
 def data_name(run: Run) -> str:
     """Return the data set's name in tables: ``mnist``, or ``folder:NAME`` without its path."""
     settings = run.settings

@@ -10,14 +10,15 @@ import pytest
 from robustbench_cli.commands import bench
 from robustbench_cli.config.presets import load_preset
 from robustbench_cli.config.schema import TrainConfig, Training, validated
-from robustbench_cli.runs import records
+from robustbench_cli.runs import outcomes, records, trust
 
 PAGE = (Path(__file__).parents[2] / "docs" / "files.md").read_text()
 RECORDS = [
     value
-    for value in vars(records).values()
+    for module in (records, outcomes, trust)
+    for value in vars(module).values()
     if dataclasses.is_dataclass(value)
-    and value.__module__ == records.__name__
+    and value.__module__ == module.__name__
     and value.__dataclass_params__.frozen
 ]
 """What run.json is made of; the recorder that writes it is not frozen."""
@@ -31,7 +32,7 @@ def described(section):
 
 
 def test_the_records_are_found():
-    assert {"Run", "Outcome", "Checkpoint"} <= {kind.__name__ for kind in RECORDS}
+    assert {"Run", "Outcome", "Checkpoint", "Finding"} <= {kind.__name__ for kind in RECORDS}
 
 
 @pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
