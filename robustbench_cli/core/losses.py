@@ -67,9 +67,13 @@ def kl(logits: Tensor, target: Tensor) -> Tensor:
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return max_wrong z - z_y (B), which is positive when the example is misclassified."""
     logits = wide(logits)
+    return largest_wrong(logits, y) - picked(logits, y)
+
+
+def largest_wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the largest logit of a wrong class, max_wrong z (B)."""
     # -inf, where several published codes have -1000 or -1e4, which fail for large logits.
-    wrong = logits.scatter(1, y[:, None], float("-inf")).amax(1)
-    return wrong - picked(logits, y)
+    return wide(logits).scatter(1, y[:, None], float("-inf")).amax(1)
 
 
 def cw_margin(logits: Tensor, y: Tensor) -> Tensor:
