@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from robustbench_cli.api.result import EvaluationResult
     from robustbench_cli.core.errors import RunError, UserError
     from robustbench_cli.core.threat import Threat
+    from robustbench_cli.runs.trust import Finding
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AttackResult",
     "EvaluationResult",
+    "Finding",
     "RunError",
     "Threat",
     "TrainedRun",
@@ -38,6 +40,7 @@ __all__ = [
 _MODULES = {
     "AttackResult": "api.attack",
     "EvaluationResult": "api.result",
+    "Finding": "runs.trust",
     "RunError": "core.errors",
     "Threat": "core.threat",
     "TrainedRun": "api.load_run",

@@ -43,6 +43,7 @@ def evaluate(
     name: str | None = None,
     dataset: str = "images",
     model_name: str | None = None,
+    checks: bool = True,
 ) -> EvaluationResult:
     """Attack every image that the model classifies correctly, and judge what is found in float32.
 
@@ -69,9 +70,11 @@ def evaluate(
         name: the record's folder below ``out``; None: one is made up.
         dataset: what the record calls the images.
         model_name: what the record calls the model; None: as its class is called.
+        checks: whether the model and what attacks found are checked for signs that an accuracy is
+            too high or means nothing; False: every number is "unchecked".
 
     Returns:
-        Accuracies, verdicts example by example, and notes on what makes them doubtful.
+        Accuracies, how far each can be trusted and why, and verdicts example by example.
 
     Raises:
         UserError: a mistake in what was given: an unknown attack, images outside [0, 1], labels
@@ -97,6 +100,7 @@ def evaluate(
         batch_size=batch_size,
         precision=precision,
         seed=seed,
+        checks=checks,
     )
     with ExitStack() as stack:
         said = dtype_notes(model)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,6 +13,7 @@ from robustbench_cli.commands.attack_summary import within_radius
 from robustbench_cli.evaluation.journal import read_arrays
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
+from robustbench_cli.runs.trust import Finding, Trust
 
 Verdicts: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -24,13 +26,26 @@ class EvaluationResult:
     Accuracies are shares in [0, 1] of all N examples.  Of a randomised model they are means over
     fresh draws; of any other, ``(clean_correct & ~broken[label]).mean()`` is
     ``robust_accuracy[label]``.
+
+    Checks of the model and of what attacks found say how far each accuracy can be trusted:
+    "sound"; "upper bound" (something hides the truth, which is lower); "withheld" (the number means
+    nothing: it is NaN here, and so nobody takes it for an accuracy; the verdicts are left as they
+    are); "unchecked" (the checks were left out).
     """
 
     clean_accuracy: float
+    """NaN where it is withheld."""
     robust_accuracy: Mapping[str, float]
-    """By attack: the share of examples that are right when clean and under the attack."""
+    """By attack: the share of examples that are right when clean and under the attack; NaN where it
+    is withheld."""
     worst_case_accuracy: float
-    """The share of examples that no attack broke, example by example."""
+    """The share of examples that no attack broke, example by example; NaN where it is withheld."""
+    trust: Mapping[str, Trust]
+    """By attack: how far its accuracy can be trusted."""
+    clean_trust: Trust
+    worst_case_trust: Trust
+    findings: tuple[Finding, ...]
+    """What the checks found, and which attacks it concerns."""
     clean_correct: Flags
     """(N,): whether the model is right about the image as it is."""
     broken: Mapping[str, Flags]
@@ -81,9 +96,16 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
     assert run.clean_accuracy is not None
     assert run.worst_case_accuracy is not None
     return EvaluationResult(
-        clean_accuracy=run.clean_accuracy,
-        robust_accuracy={label: found.robust_accuracy for label, found in run.attacks.items()},
-        worst_case_accuracy=run.worst_case_accuracy,
+        clean_accuracy=_unless_withheld(run.clean_accuracy, run.clean_trust),
+        robust_accuracy={
+            label: _unless_withheld(found.robust_accuracy, found.trust)
+            for label, found in run.attacks.items()
+        },
+        worst_case_accuracy=_unless_withheld(run.worst_case_accuracy, run.worst_case_trust),
+        trust={label: found.trust for label, found in run.attacks.items()},
+        clean_trust=run.clean_trust,
+        worst_case_trust=run.worst_case_trust,
+        findings=tuple(run.findings),
         clean_correct=np.asarray(verdicts["clean"]["share"] > 0),
         broken={label: _broken(run, label, verdicts[label]) for label in run.attacks},
         verdicts=verdicts,
@@ -92,6 +114,11 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
         record=run,
         folder=folder if kept else None,
     )
+
+
+def _unless_withheld(accuracy: float, trust: Trust) -> float:
+    """Return the accuracy; NaN where it means nothing."""
+    return nan if trust == "withheld" else accuracy
 
 
 def _broken(run: Run, label: str, found: Verdicts) -> Flags:

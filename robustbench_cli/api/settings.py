@@ -52,6 +52,7 @@ def eval_config_of(
     seed: int,
     dataset: str = "",
     model: str = "",
+    checks: bool = True,
 ) -> EvalConfig:
     """Return the configuration of an evaluation, as its record keeps it.
 
@@ -79,6 +80,7 @@ def eval_config_of(
         "batch_size": batch_size,
         "precision": precision,
         "seed": seed,
+        "checks": checks,
     }
     return validated(EvalConfig, values)
 

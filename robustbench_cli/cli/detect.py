@@ -106,15 +106,21 @@ def print_detections(folder: Path) -> None:
 
     from robustbench_cli.cli.console import rendered, table_console
     from robustbench_cli.cli.eval_summary import print_evaluation
+    from robustbench_cli.report.number_trust import attack_trust, derived_text
+    from robustbench_cli.report.trust_legend import DERIVED_MEANING
     from robustbench_cli.runs import records
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("attack", "detector", "images", "AUROC", "wrong", "right"):
         number = title in ("AUROC", "wrong", "right")
         table.add_column(title, justify="right" if number else "left")
-    for each in records.read(folder).detections:
-        share = "" if each.auroc is None else f"{each.auroc:.2%}"
-        counts = (share, str(each.wrong), str(each.right))
-        table.add_row(escape(each.attack), escape(each.detector), each.population, *counts)
-    typer.echo(rendered(table_console(), [table, ""]), nl=False)
+    run, bounds = records.read(folder), False
+    for each in run.detections:
+        trust = attack_trust(run, each.attack)
+        bounds |= trust.trust == "upper bound"
+        share = "" if each.auroc is None else derived_text(trust, f"{each.auroc:.2%}")
+        counts = ("", "") if trust.withheld else (str(each.wrong), str(each.right))
+        table.add_row(escape(each.attack), escape(each.detector), each.population, share, *counts)
+    notes = [DERIVED_MEANING] * bounds
+    typer.echo(rendered(table_console(), [table, *notes, ""]), nl=False)
     print_evaluation(folder)

@@ -1,5 +1,7 @@
 """The summary that an evaluation ends with: accuracies, notes, and the folder of its verdicts."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
@@ -9,10 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_cli.cli.console import rendered, table_console
-from robustbench_cli.core.safe_text import printable
+from robustbench_cli.core.safe_text import one_line, printable
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.columns import ball_label
+from robustbench_cli.report.number_trust import (
+    NumberTrust,
+    attack_trust,
+    certificate_trust,
+    clean_trust,
+    number_trusts,
+    worst_trust,
+)
 from robustbench_cli.report.robustness_table import count
+from robustbench_cli.report.trust_legend import finding_text, mark_meanings
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Outcome, Proof
 from robustbench_cli.runs.records import unsound
@@ -45,30 +56,104 @@ def evaluation_table(run: records.Run, console: Console) -> str:
     Args:
         console: whose width and colours the table is made for.
     """
-    n = run.n or 0
-    several = (
-        len(run.attacks) > 1 and not run.settings.swept
-    )  # the points of a sweep are one attack
-    shares: list[tuple[str, float, dict[str, str]]] = [("clean", run.clean_accuracy or 0.0, {})]
-    shares += [(label, each.robust_accuracy, _about(each)) for label, each in run.attacks.items()]
-    shares += [("all of them", run.worst_case_accuracy or 0.0, {})] * several
-    for label, proof in run.certificates.items():
-        shares.append((label, proof.accuracy, {"seconds": f"{proof.seconds:.1f}"}))
-        shares += [(f"  certified@{ball_label(each)}", each.accuracy, {}) for each in proof.within]
-    known = {title for _, _, about in shares for title in about}
+    lines = _lines(run)
+    known = {title for line in lines for title in line.about}
     titles = [title for title in ("distance", "5-95 %", "seconds", "broken by") if title in known]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("attack", "accuracy", "right", "of", *titles):
         table.add_column(title, justify="left" if title in ("attack", "broken by") else "right")
-    for label, share, about in shares:
-        rest = (about.get(title, "") for title in titles)
-        right = f"{round(count(share, n), 1):g}"
-        table.add_row(escape(label), f"{share:.2%}", right, str(n), *map(escape, rest))
+    n = run.n or 0
+    for line in lines:
+        rest = (line.about.get(title, "") for title in titles)
+        right = f"{round(count(line.share, n), 1):g}"
+        marked = line.accuracy, line.trust.written(right) if not line.trust.withheld else ""
+        table.add_row(escape(line.label), *marked, str(n), *map(escape, rest))
     searched = bool(run.search and run.attacks)
-    notes = [Text(f"searched in {run.search}, judged in float32")] * searched
-    notes += [Text(f"{label}: {_extent(each)}") for label, each in run.certificates.items()]
-    notes += [Text(f"note: {note}") for note in run.notes]
-    return rendered(console, [Text(_heading(run)), table, *notes])
+    notes = [f"searched in {run.search}, judged in float32"] * searched
+    if not clean_trust(run).withheld:
+        notes += [f"{label}: {_extent(each)}" for label, each in run.certificates.items()]
+    notes += trust_notes(run)
+    notes += [f"note: {note}" for note in run.notes]
+    return rendered(console, [Text(_heading(run)), table, *map(Text, notes)])
+
+
+def trust_notes(run: records.Run) -> list[str]:
+    """Return what checks found of an evaluation, its control, and what checks cost, a line each."""
+    named = {False: "the attacks", True: "the attacks and clean"}
+    found = [
+        f"{each.severity}: {finding_text(each)} "
+        f"({', '.join([*each.attacks, *['clean'] * each.clean]) or named[each.clean]})"
+        for each in sorted(run.findings, key=lambda each: _GRAVEST.index(each.severity))
+    ]
+    return [*mark_meanings(number_trusts(run)), *map(one_line, found), *_control(run), *_cost(run)]
+
+
+_GRAVEST = ("error", "warning", "info")
+
+
+def _control(run: records.Run) -> list[str]:
+    """Return a line on the control, which counts in no attack's accuracy."""
+    if (control := run.control) is None:
+        return []
+    broken = ", ".join(f"{member} {broke}" for member, broke in control.broken_by.items())
+    of = f"{control.n - control.correct} of {control.n} images" + (f": {broken}" if broken else "")
+    cost = f"{control.forwards} forward passes, {control.seconds:.1f} s"
+    name = control.params.get("name", "black-box attacks")
+    return [one_line(f"control (not counted): {name} broke {of}; {cost}")]
+
+
+def _cost(run: records.Run) -> list[str]:
+    """Return a line on the checks: how many, on how many images, at what cost."""
+    if not run.settings.checks:
+        return ["checks: none (--no-checks)"]
+    if (checked := run.checked) is None:
+        return []
+    passes = f"{checked.forwards} forward and {checked.backwards} backward passes"
+    number = len(checked.names)
+    return [f"checks: {number} on {checked.images} images, {passes}, {checked.seconds:.1f} s"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One line of the table."""
+
+    label: str
+    share: float
+    trust: NumberTrust
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What stands beside the accuracy, by the title of the column."""
+
+    @property
+    def accuracy(self) -> str:
+        """In per cent, with its mark."""
+        found = self.trust.found
+        return self.trust.written(f"{self.share:.2%}", "" if found is None else f"{found:.2%}")
+
+
+def _several(run: records.Run) -> bool:
+    """True if there is a worst case over attacks; the points of a sweep are one attack."""
+    return len(run.attacks) > 1 and not run.settings.swept
+
+
+def _lines(run: records.Run) -> list[_Line]:
+    clean = clean_trust(run)
+    lines = [_Line(label="clean", share=run.clean_accuracy or 0.0, trust=clean)]
+    for label, each in run.attacks.items():
+        trust = attack_trust(run, label)
+        about = {} if trust.withheld else _about(each)
+        lines.append(_Line(label=label, share=each.robust_accuracy, trust=trust, about=about))
+    if _several(run):
+        worst = run.worst_case_accuracy or 0.0
+        lines.append(_Line(label="all of them", share=worst, trust=worst_trust(run)))
+    sure = certificate_trust(run) or NumberTrust(trust="sound")
+    for label, proof in run.certificates.items():
+        spent = {"seconds": f"{proof.seconds:.1f}"}
+        lines.append(_Line(label=label, share=proof.accuracy, trust=sure, about=spent))
+        lines += [
+            _Line(label=f"  certified@{ball_label(each)}", share=each.accuracy, trust=sure)
+            for each in proof.within
+        ]
+    return lines
 
 
 def _heading(run: records.Run) -> str:

@@ -16,6 +16,7 @@ from robustbench_cli.core.safe_text import printable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from robustbench_cli.report.number_trust import NumberTrust
     from robustbench_cli.runs.records import Run
 
     Parts = Sequence[RenderableType]
@@ -72,9 +73,12 @@ def _runs(results: Path, console: "Console") -> "Parts":
     from rich.text import Text
 
     from robustbench_cli.cli.writing import left_out
+    from robustbench_cli.report.number_trust import number_trusts
     from robustbench_cli.report.seed_groups import display_name
+    from robustbench_cli.report.trust_legend import mark_meanings
     from robustbench_cli.runs import folders
 
+    runs = folders.every(results, left_out)
     titles = ("run", "kind", "status", "subject", "data", "created", "accuracy")
     table = Table(*titles, box=None, pad_edge=False)
     cells = [
@@ -87,26 +91,43 @@ def _runs(results: Path, console: "Console") -> "Parts":
             f"{run.created.astimezone():%Y-%m-%d %H:%M}",
             run.error or accuracies_in_words(run),
         )
-        for run in folders.every(results, left_out)
+        for run in runs
     ]
     lines = [[printable(" ".join(cell.splitlines())) for cell in line] for line in cells]
     for line in lines:
         table.add_row(*map(Text, line))
     if not lines:
         return [Text(f"no runs in {str(results)!r}; try advbench train trades")]
+    marks = mark_meanings(trust for run in runs for trust in number_trusts(run))
+    notes = [Text(text) for text in (*marks, *["advbench show RUN says why"] * bool(marks))]
     if fits_console(console, table):
-        return [table]
+        return [table, *notes]
     # A name that is folded cannot be copied.
     below = [Padding(Text("  ".join(filter(None, rest))), (0, 0, 0, 2)) for _, *rest in lines]
-    return [part for line, rest in zip(lines, below, strict=True) for part in (Text(line[0]), rest)]
+    pairs = zip(lines, below, strict=True)
+    return [*(part for line, rest in pairs for part in (Text(line[0]), rest)), *notes]
 
 
 def accuracies_in_words(run: "Run") -> str:
-    """Return a run's accuracies: clean and under each attack, or those of its last epoch so far."""
-    shares = {"clean": run.clean_accuracy}
-    shares |= {label: outcome.robust_accuracy for label, outcome in run.attacks.items()}
-    shares |= {label: proof.accuracy for label, proof in run.certificates.items()}
-    words = [f"{label} {share:.2%}" for label, share in shares.items() if share is not None]
+    """Return a run's accuracies: clean and under each attack, or those of its last epoch so far.
+
+    Numbers that are not sound carry their mark; one that means nothing is not among them.
+    """
+    from robustbench_cli.report.number_trust import attack_trust, certificate_trust, clean_trust
+
+    def written(label: str, share: float, trust: "NumberTrust | None") -> str:
+        if trust is None:
+            return f"{label} {share:.2%}"
+        found = "" if trust.found is None else f"{trust.found:.2%}"
+        return f"{label} {trust.written(f'{share:.2%}', found)}"
+
+    words = []
+    if run.clean_accuracy is not None:
+        words.append(written("clean", run.clean_accuracy, clean_trust(run)))
+    for label, outcome in run.attacks.items():
+        words.append(written(label, outcome.robust_accuracy, attack_trust(run, label)))
+    for label, proof in run.certificates.items():
+        words.append(written(label, proof.accuracy, certificate_trust(run)))
     last = run.history[-1] if run.history else {}
     words += [f"epoch {last.get('epoch')}/{run.settings.train.epochs}"] if last else []
     for split, title in (("train", "train"), ("val", "held out")):

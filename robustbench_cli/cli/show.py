@@ -140,6 +140,8 @@ def _template(item: catalogue.Item, text: str) -> "Parts":
 
 def _run(folder: Path) -> "Parts":
     """Explain a run by its record."""
+    from robustbench_cli.cli.eval_summary import trust_notes
+    from robustbench_cli.report.number_trust import attack_trust, derived_text
     from robustbench_cli.runs import records
 
     run = records.read(folder)
@@ -151,12 +153,14 @@ def _run(folder: Path) -> "Parts":
         "command": shlex.join(["advbench", *run.command]),
         "subject": run.subject,
         "accuracy": accuracies_in_words(run),
+        "trust": "\n".join(trust_notes(run)),
         "examples": str(run.n or ""),
         "trained by": f"{run.parent}, seed {run.seed}" if run.parent else "",
         "weights": named or run.weights[:12],
         **{key: _settings(value) for key, value in run.config.items() if value is not None},
         "AUROC": ", ".join(
-            f"{each.attack} {each.detector} ({each.population}) {each.auroc:.2%}"
+            f"{each.attack} {each.detector} ({each.population}) "
+            + derived_text(attack_trust(run, each.attack), f"{each.auroc:.2%}")
             for each in run.detections
             if each.auroc is not None
         ),

@@ -113,6 +113,8 @@ class RunSettings:
     generator: dict[str, SettingTable] = field(default_factory=dict)
     images: int = 1
     """Of a joint attack: how many images share one perturbation."""
+    checks: bool = True
+    """False where an evaluation was asked to leave the checks of its numbers out."""
 
     @property
     def threat(self) -> RecordedThreat:

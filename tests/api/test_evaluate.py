@@ -1,13 +1,16 @@
 """``evaluate``: the verdicts of the command line, whatever the images and the model come as."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from robustbench_cli import Threat, UserError, evaluate, load_run
+from robustbench_cli import Finding, Threat, UserError, evaluate, load_run
 from robustbench_cli.api.lent_model import model_digest
+from robustbench_cli.api.result import read_result
 from robustbench_cli.attacks import ATTACKS, Iterated
 from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.cli import main
@@ -262,3 +265,43 @@ def test_a_digest_sees_the_numbers_and_the_code_of_a_model(net):
     with torch.no_grad():
         next(net.parameters()).add_(1)
     assert model_digest(Scaled(net, 1.0)) not in digests
+
+
+def judged(folder, run, **trusts):
+    """Write an evaluation's record again, with other trusts and findings."""
+    attacks = {
+        label: replace(each, trust=trusts.get(label, each.trust))
+        for label, each in run.attacks.items()
+    }
+    rest = {key: value for key, value in trusts.items() if key not in attacks}
+    records.write(replace(run, attacks=attacks, **rest), folder)
+
+
+def test_a_number_that_means_nothing_is_nan_and_the_others_are_there(net, images, labels, tmp_path):
+    asked = {"attacks": ["fgsm", "pgd5"], "threat": EPS, "out": tmp_path, "checks": False}
+    plain = evaluate(net, images, labels, **asked)
+    assert {*plain.trust.values(), plain.clean_trust, plain.worst_case_trust} == {"unchecked"}
+    assert plain.record.config["checks"] is False
+    finding = Finding(check="batch", severity="error", message="depends", attacks=["fgsm"])
+    judged(
+        plain.folder,
+        plain.record,
+        fgsm="withheld",
+        pgd5="upper bound",
+        worst_case_trust="withheld",
+        findings=[finding],
+    )
+    result = read_result(plain.folder)
+    assert result.trust == {"fgsm": "withheld", "pgd5": "upper bound"}
+    assert (result.worst_case_trust, result.findings) == ("withheld", (finding,))
+    assert np.isnan([result.robust_accuracy["fgsm"], result.worst_case_accuracy]).all()
+    assert result.robust_accuracy["pgd5"] == plain.robust_accuracy["pgd5"]
+    assert result.clean_accuracy == plain.clean_accuracy
+    judged(plain.folder, plain.record, clean_trust="withheld")
+    assert np.isnan(read_result(plain.folder).clean_accuracy)
+    lines = result.table().splitlines()
+    assert next(line for line in lines if line.startswith("fgsm")).split()[:2] == [
+        "fgsm",
+        "withheld",
+    ]
+    assert "error: batch: depends (fgsm)" in lines

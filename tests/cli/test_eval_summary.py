@@ -3,6 +3,8 @@
 import pytest
 
 from robustbench_cli.cli.eval_summary import print_evaluation
+from robustbench_cli.runs.outcomes import Outcome
+from robustbench_cli.runs.trust import Checked, Finding
 
 PGD20 = {"name": "pgd", "steps": 20}
 
@@ -80,3 +82,65 @@ def test_a_sweep_has_no_radius_of_its_own_and_no_sum(shown):
 def test_the_source_of_the_images_is_told(shown, trained):
     lines = shown({"pgd20": (PGD20, 50)}, source=trained(id="far-away"))
     assert lines[0] == "[bold]x on mnist, Linf eps 0.3, images crafted on far-away"
+
+
+CHECKED = Checked(names=["a", "b"], images=32, forwards=320, backwards=96, seconds=0.25)
+SECANT = Finding(
+    check="secant", severity="warning", message="gradients lie", attacks=["pgd20"], accuracy=0.13
+)
+BATCH = Finding(
+    check="batch", severity="error", message="the batch matters", attacks=["fgsm"], clean=True
+)
+
+
+def test_numbers_that_are_not_sound_are_marked_and_explained(shown):
+    broken = {"trust": "withheld", "broken_by": {"x": 12}, "minimal": True, "median_norm": 0.5}
+    attacks = {
+        "pgd20": (PGD20, 97, {"trust": "upper bound"}),
+        "fgsm": ({"name": "fgsm"}, 63, broken),
+        "cw20": ({"name": "cw", "steps": 20}, 98, {"trust": "sound"}),
+    }
+    control = Outcome(
+        params={"name": "control"},
+        n=97,
+        correct=13,
+        robust_accuracy=0.13,
+        forwards=900,
+        backwards=0,
+        seconds=1.5,
+        broken_by={"corners": 4, "square": 80},
+    )
+    lines = shown(
+        attacks,
+        clean=99,
+        checked=CHECKED,
+        findings=[SECANT, BATCH],
+        clean_trust="withheld",
+        worst_case_trust="upper bound",
+        control=control,
+    )
+    assert [line.split()[:4] for line in lines[2:7]] == [
+        ["clean", "withheld", "100"],
+        ["pgd20", "≤97.00%", "(13.00%", "found)"],
+        ["fgsm", "withheld", "100"],
+        ["cw20", "98.00%", "98", "100"],
+        ["all", "of", "them", "≤63.00%"],
+    ]
+    assert lines[7:] == [
+        "≤ = an upper bound: something hides the truth, which is lower; (N found) = left "
+        "after what another attack broke",
+        "withheld = the number means nothing and is not shown",
+        "error: batch: the batch matters (fgsm, clean)",
+        "warning: secant: gradients lie (pgd20)",
+        "control (not counted): control broke 84 of 97 images: corners 4, square 80; "
+        "900 forward passes, 1.5 s",
+        "checks: 2 on 32 images, 320 forward and 96 backward passes, 0.2 s",
+    ]
+    assert not any("x 12" in line or "0.5000" in line for line in lines)
+
+
+def test_checks_that_were_left_out_are_missed_at_every_number(shown, evaluated, trained):
+    config = {**evaluated(trained(), {"pgd20": (PGD20, 40)}).config, "checks": False}
+    lines = shown({"pgd20": (PGD20, 40)}, config=config)
+    assert [line.split()[1] for line in lines[2:4]] == ["90.00%°", "40.00%°"]
+    assert lines[4:] == ["° = not checked (--no-checks)", "checks: none (--no-checks)"]

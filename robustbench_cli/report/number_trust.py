@@ -1,0 +1,147 @@
+"""How far a number of a table can be trusted: its state, its findings, and its mark.
+
+The number of an attack that is an upper bound is written ``≤97.00 (13.00 found)``: 13 % are what
+is left after what something else found.  One that means nothing is not written at all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from robustbench_cli.runs.records import Run
+from robustbench_cli.runs.trust import Finding, Trust
+
+WITHHELD = "withheld"
+"""Written where the number means nothing."""
+UNCHECKED_SIGN = "°"
+"""Written after a number whose checks were left out on request."""
+BOUND_SIGN = "≤"
+"""Written before a number that is an upper bound."""
+DERIVED_SIGN = "(≤)"
+"""Written after what is computed from numbers that are upper bounds: a difference, an AUROC."""
+_WORST_FIRST: Sequence[Trust] = ("withheld", "upper bound", "unchecked", "sound")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberTrust:
+    """How far one number can be trusted, and why."""
+
+    trust: Trust
+    waived: bool = False
+    """True if checks were left out on request; False, and unchecked: there were none in that
+    version."""
+    found: float | None = None
+    """Of an upper bound: the lower accuracy (a share) that is left after what was found; None
+    where nothing says how much lower the truth is."""
+    findings: tuple[Finding, ...] = ()
+    """The findings behind it: warnings and errors."""
+
+    @property
+    def withheld(self) -> bool:
+        """True if the number means nothing."""
+        return self.trust == "withheld"
+
+    @property
+    def competes(self) -> bool:
+        """True if it may be the best of a column: neither withheld nor an upper bound."""
+        return self.trust in ("sound", "unchecked")
+
+    def written(self, number: str, found: str = "", *, sign: str = BOUND_SIGN) -> str:
+        """Return a number with its mark, or a word instead of it.
+
+        Args:
+            number: the number as it would be written without a mark.
+            found: the lower one, where there is one.
+            sign: the mark of a bound: of an error, which is a lower bound, ``≥``.
+        """
+        if self.trust == "withheld":
+            return WITHHELD
+        if self.trust == "upper bound":
+            return f"{sign}{number}" + (f" ({found} found)" if found else "")
+        return f"{number}{UNCHECKED_SIGN}" if self.waived else number
+
+
+def derived_text(trust: NumberTrust, number: str) -> str:
+    """Return what is computed from a number with the mark of its trust, or a word instead of it."""
+    if trust.trust == "upper bound":
+        return f"{number} {DERIVED_SIGN}"
+    return trust.written(number)
+
+
+def before_checks(run: Run) -> bool:
+    """Return True for an evaluation from before there were checks: nobody left them out."""
+    return run.checked is None and run.settings.checks
+
+
+def clean_trust(run: Run) -> NumberTrust:
+    """Return how far the clean accuracy of an evaluation can be trusted."""
+    return _trust(run, run.clean_trust, [each for each in run.findings if each.clean])
+
+
+def attack_trust(run: Run, label: str) -> NumberTrust:
+    """Return how far the number of an attack can be trusted.
+
+    Args:
+        label: the attack's, as in ``run.attacks``.
+    """
+    outcome = run.attacks[label]
+    said = [each for each in run.findings if each.concerns(label)]
+    return _trust(run, outcome.trust, said, outcome.robust_accuracy)
+
+
+def worst_trust(run: Run) -> NumberTrust:
+    """Return how far the worst case over the attacks of an evaluation can be trusted."""
+    return _trust(run, run.worst_case_trust, run.findings, run.worst_case_accuracy)
+
+
+def number_trusts(run: Run) -> list[NumberTrust]:
+    """Return the trust in each accuracy of a run, in the order in which a summary has them."""
+    if run.clean_accuracy is None:
+        return []
+    several = len(run.attacks) > 1 and not run.settings.swept
+    of_attacks = (attack_trust(run, label) for label in run.attacks)
+    return [clean_trust(run), *of_attacks, *[worst_trust(run)] * several]
+
+
+def certificate_trust(run: Run) -> NumberTrust | None:
+    """Return the trust in what is certified: withheld where predictions mean nothing, else None.
+
+    Checks look at attacks; a certificate rests on predictions alone.
+    """
+    clean = clean_trust(run)
+    return clean if clean.withheld else None
+
+
+def joined_trust(each: Sequence[NumberTrust], shares: Sequence[float]) -> NumberTrust:
+    """Return the trust in a mean over several seeds: the worst of theirs.
+
+    Args:
+        each: one per seed, at least one.
+        shares: the accuracies of the seeds, in that order; where nothing lower was found of a
+            seed, its own stands for it.
+    """
+    found = None
+    if any(one.found is not None for one in each):
+        pairs = zip(each, shares, strict=True)
+        found = fmean(share if one.found is None else one.found for one, share in pairs)
+    trust = min((one.trust for one in each), key=_WORST_FIRST.index)
+    return NumberTrust(
+        trust=trust,
+        waived=any(one.waived for one in each),
+        found=found if trust == "upper bound" else None,
+        findings=tuple(finding for one in each for finding in one.findings),
+    )
+
+
+def _trust(
+    run: Run, trust: Trust, said: Sequence[Finding], accuracy: float | None = None
+) -> NumberTrust:
+    telling = tuple(each for each in said if each.severity != "info")
+    left = [each.accuracy for each in telling if each.accuracy is not None]
+    lower = [share for share in left if accuracy is not None and share < accuracy]
+    return NumberTrust(
+        trust=trust,
+        waived=trust == "unchecked" and not run.settings.checks,
+        found=min(lower, default=None) if trust == "upper bound" else None,
+        findings=telling,
+    )
