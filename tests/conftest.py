@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from robustbench_cli.config import presets
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
+from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.models import MODELS, Classifier, Shape
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Checkpoint, Outcome
@@ -160,6 +162,48 @@ def kept():
         for run in runs:
             (results / run.id).mkdir(parents=True)
             records.write(run, results / run.id)
+
+    return write
+
+
+@pytest.fixture
+def judged(evaluated):
+    """A writer of evaluations with their verdicts: the record and ``examples.npz``."""
+
+    def write(results, parent, clean, attacks, /, *, labels=None, **changes):
+        """Write an evaluation whose numbers are those of its verdicts; return the record.
+
+        Args:
+            clean: how often each image is right (N).
+            attacks: label -> (parameters, the same under the attack).
+        """
+        n = len(clean)
+        right = {label: np.minimum(clean, share) for label, (_, share) in attacks.items()}
+        figures = {
+            label: {"robust_accuracy": float(share.mean()), "majority_accuracy": None}
+            | ({} if set(share) <= {0, 1} else {"majority_accuracy": float((share > 0.5).mean())})
+            for label, share in right.items()
+        }
+        worst = np.min([clean, *right.values()], axis=0)
+        run = evaluated(
+            parent,
+            {
+                label: (params, int((right[label] > 0.5).sum()), figures[label])
+                for label, (params, _) in attacks.items()
+            },
+            clean=float(clean.sum()),
+            n=n,
+            worst=float(worst.sum()),
+            **changes,
+        )
+        arrays = {"index": np.arange(n), "label": np.arange(n) % 10 if labels is None else labels}
+        for label, share in {"clean": clean, **{k: v for k, (_, v) in attacks.items()}}.items():
+            arrays |= {f"{label}/share": np.asarray(share, np.float32)}
+        (results / run.id).mkdir(parents=True)
+        path = write_arrays(results / run.id / "examples.npz", arrays)
+        run = replace(run, examples=records.filed(path))
+        records.write(run, results / run.id)
+        return run
 
     return write
 

@@ -9,10 +9,10 @@ from robustbench_cli.api.images import ImageInput, LabelInput, as_split, float_i
 from robustbench_cli.api.lent_model import count_classes, lent
 from robustbench_cli.api.settings import AttackChoice, build_choice, eval_config_of
 from robustbench_cli.audit import checks
-from robustbench_cli.commands.attack_summary import within_radius
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.robust_shares import within_radius
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation import mask_binding
 from robustbench_cli.evaluation.search_model import COMPARED_IMAGES, SearchPrecision

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from robustbench_cli.commands.attack_summary import within_radius
+from robustbench_cli.core.robust_shares import within_radius
 from robustbench_cli.evaluation.journal import read_arrays
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run

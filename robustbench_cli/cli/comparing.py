@@ -7,9 +7,11 @@ from typing import Any
 
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.cli.published import Remarks, TableBlock, groups, head, lettered, raw
-from robustbench_cli.papers.compare import Beside
+from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.papers.compare import Beside, beside
 from robustbench_cli.papers.howto import Known, Wanted, commands, lacking, training_command
 from robustbench_cli.papers.paper import Paper
+from robustbench_cli.papers.reading import load_paper
 from robustbench_cli.runs.records import Run
 
 MEASURED, SETTING = "measured", "what differs (paper)"
@@ -18,6 +20,25 @@ MEANING = (
     "ours: accuracy in %, right before and after the attack, or the error that it leaves, or "
     "AUROC; mean ± std over seeds; diff: ours less the paper's, in points"
 )
+
+
+def paper_page(name: str, table: str | None, dataset: str | None, runs: Sequence[Run]) -> Page:
+    """The numbers of a paper, or of one of its tables, with ours beside.
+
+    Args:
+        dataset: those on this data set only.
+
+    Raises:
+        UserError: there is no such paper or table, or it has no numbers on this data set.
+    """
+    paper = load_paper(name)
+    cells, known = paper.only(table), paper.words.datasets
+    of = {cell.dataset: known[cell.dataset].name for cell in cells if cell.dataset in known}
+    if dataset not in (None, *of.values()):
+        named = f"{dataset!r}{hint(str(dataset), of.values())}"
+        raise UserError(f"paper {paper.name!r} has no numbers on {named}")
+    kept = [cell for cell in cells if dataset in (None, of.get(cell.dataset))]
+    return comparison_page(paper, beside(paper, kept, runs), Known.scan())
 
 
 def comparison_page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page:

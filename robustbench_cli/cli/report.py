@@ -8,11 +8,13 @@ import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.formats import Page
-from robustbench_cli.cli.tables import joints, results_sheet, transfers
+from robustbench_cli.cli.matrices import joints, transfers
+from robustbench_cli.cli.tables import results_sheet
 from robustbench_cli.cli.writing import format_of, left_out, put, writing
 from robustbench_cli.core.errors import UserError, hint
 
 if TYPE_CHECKING:
+    from robustbench_cli.report.example_files import ExampleFiles
     from robustbench_cli.report.robustness_table import TableRow
     from robustbench_cli.runs.records import Run
 
@@ -57,7 +59,12 @@ def report_command(
         str | None, typer.Option(help="By this column, best first; -pgd20: worst first.")
     ] = None,
     intervals: Annotated[
-        bool, typer.Option("--intervals", help="95 % confidence intervals (Wilson).")
+        bool,
+        typer.Option(
+            "--intervals",
+            help="95 % confidence intervals: Wilson's for one seed; for several, images and seeds "
+            "are resampled.",
+        ),
     ] = False,
     sweeps: Annotated[
         bool,
@@ -115,6 +122,7 @@ def report_command(
     advbench report --plot curves                      curves.png and curves.svg
     """
     from robustbench_cli.commands.upgrade_records import comparable
+    from robustbench_cli.report.example_files import ExampleFiles
 
     shape = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
     text = {"--format": format_, "--out": out, "--intervals": intervals}
@@ -131,12 +139,15 @@ def report_command(
     if joint:
         _alone("--joint", shape)
     chosen = format_of(format_, out)
-    runs = [*comparable(results, left_out).values()]
+    folders = comparable(results, left_out)
+    runs, files = [*folders.values()], ExampleFiles.of_runs(folders)
     if paper is not None:
-        put(_beside(paper, table, dataset, runs), chosen, out)
+        from robustbench_cli.cli.comparing import paper_page
+
+        put(paper_page(paper, table, dataset, runs), chosen, out)
         return
     if joint:
-        put(_joint(runs, dataset, intervals), chosen, out)
+        put(_joint(runs, dataset, intervals, files), chosen, out)
         return
     _check(runs, results, dataset)
     if plot is not None:
@@ -145,7 +156,7 @@ def report_command(
     if transfer:
         page = _transfers(runs, dataset, intervals)
     else:
-        found = _rows(runs, dataset, intervals=intervals, sweeps=sweeps)
+        found = _rows(runs, dataset, files, intervals=intervals, sweeps=sweeps)
         page = results_sheet(found, columns=columns, sort=sort).page()
     put(page, chosen, out)
     if not transfer:
@@ -156,23 +167,6 @@ def _alone(option: str, others: Mapping[str, object]) -> None:
     for name, value in others.items():
         if value:
             raise UserError(f"{option} goes without {name}")
-
-
-def _beside(name: str, table: str | None, dataset: str | None, runs: Sequence["Run"]) -> Page:
-    """A paper's numbers and ours."""
-    from robustbench_cli.cli import comparing
-    from robustbench_cli.papers.compare import beside
-    from robustbench_cli.papers.howto import Known
-    from robustbench_cli.papers.reading import load_paper
-
-    paper = load_paper(name)
-    cells, known = paper.only(table), paper.words.datasets
-    of = {cell.dataset: known[cell.dataset].name for cell in cells if cell.dataset in known}
-    if dataset not in (None, *of.values()):
-        named = f"{dataset!r}{hint(str(dataset), of.values())}"
-        raise UserError(f"paper {paper.name!r} has no numbers on {named}")
-    kept = [cell for cell in cells if dataset in (None, of.get(cell.dataset))]
-    return comparing.comparison_page(paper, beside(paper, kept, runs), Known.scan())
 
 
 def _check(runs: Sequence["Run"], results: Path, dataset: str | None) -> None:
@@ -191,14 +185,19 @@ def _check(runs: Sequence["Run"], results: Path, dataset: str | None) -> None:
 
 
 def _rows(
-    runs: Sequence["Run"], dataset: str | None, *, intervals: bool, sweeps: bool
+    runs: Sequence["Run"],
+    dataset: str | None,
+    files: "ExampleFiles",
+    *,
+    intervals: bool,
+    sweeps: bool,
 ) -> list["TableRow"]:
     """The rows of the main table: sweeps where they are asked for, or are all there is."""
     from robustbench_cli.report.columns import is_plain
     from robustbench_cli.report.robustness_table import rows
 
     for keep in (_own_images,) if sweeps else (is_plain, _own_images):
-        every = rows(runs, intervals=intervals, keep=keep)
+        every = rows(runs, intervals=intervals, keep=keep, files=files)
         if found := [row for row in every if dataset in (None, row.facts["dataset"].text)]:
             return found
     raise UserError("every finished evaluation tries another model's images: add --transfer")
@@ -238,11 +237,13 @@ def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> P
     return transfers(_on(dataset, transfer_matrices(runs, intervals=intervals), none))
 
 
-def _joint(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
+def _joint(
+    runs: Sequence["Run"], dataset: str | None, intervals: bool, files: "ExampleFiles"
+) -> Page:
     from robustbench_cli.report.joint_table import tables
 
     none = "no finished joint attack; make one: advbench joint --run RUN --run OTHER --eps 0.15"
-    return joints(_on(dataset, tables(runs, intervals=intervals), none))
+    return joints(_on(dataset, tables(runs, intervals=intervals, files=files), none))
 
 
 def _on(dataset: str | None, tables: Sequence[_Table], none: str) -> list[_Table]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.commands.sweep import SweepPoint
+from robustbench_cli.core.robust_shares import bounded_shares, nearest_shares
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.outcomes import Outcome
 
@@ -37,11 +38,6 @@ def fill_unattacked(
     a["prediction"][spared], a["share"][spared] = labels[spared], clean.arrays["share"][spared]
 
 
-def within_radius(norm: np.ndarray, eps: float) -> np.ndarray:
-    """Return whether distances (N) are at most ``eps``, up to rounding, as bool (N)."""
-    return np.asarray(norm <= eps * (1 + 1e-6))
-
-
 def robust_share(point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts) -> np.ndarray:
     """Return how often each example is classified correctly, clean and under the attack (N).
 
@@ -51,9 +47,8 @@ def robust_share(point: SweepPoint, column: AttackVerdicts, clean: AttackVerdict
     right = clean.arrays["share"]
     if point.attack.minimal:
         eps = point.threat.eps if point.eps is None else point.eps
-        reached = column.broken & within_radius(column.arrays["norm"], eps)
-        return np.where(reached, 0, right)
-    return np.asarray(np.minimum(right, column.arrays["share"]))
+        return nearest_shares(right, column.broken, column.arrays["norm"], eps)
+    return bounded_shares(right, column.arrays["share"])
 
 
 def summarize_attack(

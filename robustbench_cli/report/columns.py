@@ -78,15 +78,25 @@ def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, TableC
     return dict(sorted(result.items(), key=lambda pair: _place(pair[1], list(result.values()))))
 
 
-def certified_counts(run: Run) -> dict[str, int]:
+@dataclass(frozen=True, kw_only=True)
+class CertifiedCount:
+    """Right answers of one certified predictor, or those proven within one ball."""
+
+    label: str
+    """The certificate's."""
+    within: Within | None
+    """The ball; None: whatever is proven."""
+    correct: int
+
+
+def certified_counts(run: Run) -> dict[str, CertifiedCount]:
     """Right answers by column's key: of each certified predictor, then within each ball."""
     return {
-        json.dumps([proof.params, within], sort_keys=True): correct
-        for proof in run.certificates.values()
-        for within, correct in (
-            ("", proof.correct),
-            *((ball_label(w), w.correct) for w in proof.within),
+        json.dumps([proof.params, ball_label(within) if within else ""], sort_keys=True): (
+            CertifiedCount(label=label, within=within, correct=correct)
         )
+        for label, proof in run.certificates.items()
+        for within, correct in ((None, proof.correct), *((w, w.correct) for w in proof.within))
     }
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import distinguishing_params, join_label
+from robustbench_cli.report.example_files import ExampleFiles
+from robustbench_cli.report.origins import JointOrigin
 from robustbench_cli.report.robustness_table import comparison_key
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs import records
@@ -59,13 +61,18 @@ def done(runs: Sequence[Run]) -> list[Run]:
     return finished_runs
 
 
-def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[JointTable]:
+def tables(
+    runs: Sequence[Run], *, intervals: bool = False, files: ExampleFiles | None = None
+) -> list[JointTable]:
     """One for each set of domains and each threat, in the order in which they were first attacked.
 
     Args:
         runs: every record, training runs included, oldest first.
         intervals: write confidence intervals instead of the spread over seeds.
+        files: the per-example verdicts, which intervals over several seeds need; None: there are
+            none.
     """
+    files = files or ExampleFiles()
     known = seed_groups.by_weights(seed_groups.trained(runs).values())
     groups: dict[Hashable, dict[Hashable, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in done(runs):
@@ -74,11 +81,14 @@ def tables(runs: Sequence[Run], *, intervals: bool = False) -> list[JointTable]:
         transforms = tuple(seed_groups.flat(run.settings.transform))
         shape = comparison_key(run), alike, transforms, run.settings.images
         groups[shape][records.same_but_seed(run.settings.attack)].append(run)
-    return [_table([*attacks.values()], known, intervals) for attacks in groups.values()]
+    return [_table([*attacks.values()], known, intervals, files) for attacks in groups.values()]
 
 
 def _table(
-    attacks: Sequence[Sequence[Run]], known: Mapping[str, Run], intervals: bool
+    attacks: Sequence[Sequence[Run]],
+    known: Mapping[str, Run],
+    intervals: bool,
+    files: ExampleFiles,
 ) -> JointTable:
     first = attacks[0][0]
     settings, names = first.settings, _names(first, known)
@@ -94,7 +104,7 @@ def _table(
         lines.append(
             JointLine(
                 attack=join_label(str(outcome.params["name"]), ",".join(more)),
-                cells=_cells([*latest.values()], domains, intervals),
+                cells=_cells([*latest.values()], domains, intervals, files),
                 runs=tuple(run.id for run in latest.values()),
             )
         )
@@ -112,19 +122,35 @@ def _table(
     )
 
 
-def _cells(runs: Sequence[Run], domains: Sequence[str], intervals: bool) -> dict[str, Cell]:
+def _cells(
+    runs: Sequence[Run], domains: Sequence[str], intervals: bool, files: ExampleFiles
+) -> dict[str, Cell]:
     """The numbers of one attack, one per seed."""
     n = runs[0].n or 0
 
-    def cell(name: str, shares: Sequence[float]) -> Cell:
+    def cell(name: str, shares: Sequence[float], domain: int | None) -> Cell:
         counts = tuple(round(share * n) for share in shares)
-        return Cell(name=name, correct=counts, n=n, seeds=len(runs), intervals=intervals)
+        origins = tuple(
+            JointOrigin(file=files.of(run), right=right, label=next(iter(run.attacks)), at=domain)
+            for run, right in zip(runs, counts, strict=True)
+        )
+        return Cell(
+            name=name,
+            correct=counts,
+            n=n,
+            seeds=len(runs),
+            intervals=intervals,
+            origins=origins,
+        )
 
     fooled = [1 - (run.worst_case_accuracy or 0.0) for run in runs]
     each = [[run.domains[i].robust_accuracy for run in runs] for i in range(len(domains))]
     return {
-        ALL: cell(ALL, fooled),
-        **{name: cell(name, shares) for name, shares in zip(domains, each, strict=True)},
+        ALL: cell(ALL, fooled, None),
+        **{
+            name: cell(name, shares, i)
+            for i, (name, shares) in enumerate(zip(domains, each, strict=True))
+        },
     }
 
 

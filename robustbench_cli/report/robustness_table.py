@@ -25,6 +25,15 @@ from robustbench_cli.report.columns import (
     join_label,
     key_of,
 )
+from robustbench_cli.report.example_files import ExampleFiles
+from robustbench_cli.report.origins import (
+    CleanOrigin,
+    Origin,
+    attack_origin,
+    certified_origin,
+    gain_origin,
+    worst_origin,
+)
 from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
 from robustbench_cli.runs import records
 from robustbench_cli.runs.damage import check_complete
@@ -61,7 +70,11 @@ class TableRow:
 
 
 def rows(
-    runs: Sequence[Run], *, intervals: bool = False, keep: Callable[[Run], bool] = is_plain
+    runs: Sequence[Run],
+    *,
+    intervals: bool = False,
+    keep: Callable[[Run], bool] = is_plain,
+    files: ExampleFiles | None = None,
 ) -> list[TableRow]:
     """Finished evaluations, those of one training configuration joined over its seeds.
 
@@ -72,7 +85,10 @@ def rows(
         runs: every record, training runs included, oldest first.
         intervals: write confidence intervals instead of the spread over seeds.
         keep: returns True for the evaluations that are wanted.
+        files: their per-example verdicts, which are read when a number's interval or place is
+            asked for; None: there are none.
     """
+    files = files or ExampleFiles()
     trained = seed_groups.trained(runs)
     done = [
         seed_groups.described_as(run, trained[run.parent].subject) if run.parent in trained else run
@@ -84,7 +100,7 @@ def rows(
         groups[_identity(run, trained)].append(run)
     named = columns(done, trained)
     compared = any(is_last_epoch(run, trained) for run in done)
-    found = [_row(group, trained, named, intervals, compared) for group in groups.values()]
+    found = [_row(group, trained, named, intervals, compared, files) for group in groups.values()]
     order = sorted(found, key=lambda row: (row.facts["dataset"].rank, row.facts["eps"].rank))
     return _told_apart(order)
 
@@ -152,6 +168,7 @@ def _row(
     named: Mapping[str, TableColumn],
     intervals: bool,
     compared: bool,
+    files: ExampleFiles,
 ) -> TableRow:
     """One row.
 
@@ -172,20 +189,27 @@ def _row(
         and run.weights == current[run.parent, is_last_epoch(run, trained)]
     ]
     found: dict[str, dict[int, float]] = defaultdict(dict)
+    origins: dict[str, dict[int, Origin]] = defaultdict(dict)
     for run in used:
-        n, seed, of = run.n or 0, run.seed, LAST * is_last_epoch(run, trained)
-        found[CLEAN + of][seed] = count(run.clean_accuracy, n)
-        for outcome in run.attacks.values():
+        n, seed, of, file = run.n or 0, run.seed, LAST * is_last_epoch(run, trained), files.of(run)
+
+        def put(name: str, number: float, origin: Origin, seed: int = seed, of: str = of) -> None:
+            found[name + of][seed], origins[name + of][seed] = number, origin
+
+        right_on_clean = count(run.clean_accuracy, n)
+        put(CLEAN, right_on_clean, CleanOrigin(file=file, right=right_on_clean))
+        for label, outcome in run.attacks.items():
             column = named[key_of(run, outcome)]
-            found[column.name + of][seed] = right(outcome)
+            put(column.name, right(outcome), attack_origin(run, label, outcome, files))
             if column.distance and not of and (reach := _reach(run, outcome)) is not None:
                 found[column.distance][seed] = reach
-        for key, correct in certified_counts(run).items():
-            found[named[key].name + of][seed] = correct
+        for key, sure in certified_counts(run).items():
+            put(named[key].name, sure.correct, certified_origin(run, sure, files))
         if is_plain(run) and run.attacks and not of:
             # Every one is an upper bound of what all their attacks together leave.
             lowest = count(run.worst_case_accuracy, n)
-            found[WORST][seed] = min(found[WORST].get(seed, lowest), lowest)
+            if lowest <= found[WORST].get(seed, lowest):
+                put(WORST, lowest, worst_origin(run, files))
     last = used[-1]
     parent = trained.get(last.parent or "")
     alone = {"model": last.settings.model, "weights": last.weights[:8]}
@@ -193,7 +217,8 @@ def _row(
 
     def cell(name: str, **about: Any) -> Measurement | None:
         numbers = tuple(found[name][seed] for seed in kept if seed in found[name])
-        about = {"name": name, "seeds": len(kept), **about}
+        known = tuple(origins[name][seed] for seed in kept if seed in origins[name])
+        about = {"name": name, "seeds": len(kept), "origins": known, **about}
         if not numbers:
             return None
         if name in distances:
@@ -204,7 +229,10 @@ def _row(
         after, before = found[name + LAST], found[name]
         seeds = [seed for seed in kept if seed in after and seed in before]
         points = tuple((after[seed] - before[seed]) / (last.n or 1) for seed in seeds)
-        return LastEpochGain(name=name + DIFF, seeds=len(kept), points=points) if points else None
+        if not points:
+            return None
+        known = tuple(gain_origin(origins[name + LAST][s], origins[name][s]) for s in seeds)
+        return LastEpochGain(name=name + DIFF, seeds=len(kept), points=points, origins=known)
 
     def both(
         name: str, attack: str = "", at: tuple[str, float] | None = None

@@ -2,18 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf, isfinite, sqrt
 from statistics import NormalDist, fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_Z = NormalDist().inv_cdf(0.975)
+from robustbench_cli.report.example_files import MissingVerdicts
+
+if TYPE_CHECKING:
+    from robustbench_cli.report.origins import Origin
+    from robustbench_cli.report.sampling import Sample
+
+Z95 = NormalDist().inv_cdf(0.975)
+"""The factor of a 95 % interval, 1.96."""
 
 
-def wilson(correct: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson, 1927)."""
-    share, weight = correct / n, _Z**2 / n
-    half = _Z * sqrt(share * (1 - share) / n + weight / (4 * n))
+def wilson(correct: float, n: float, quantile: float = Z95) -> tuple[float, float]:
+    """The score interval of a share (Wilson, 1927), of 95 % with the usual quantile."""
+    share, weight = correct / n, quantile**2 / n
+    half = quantile * sqrt(share * (1 - share) / n + weight / (4 * n))
     low, high = ((share + weight / 2 + side * half) / (1 + weight) for side in (-1, 1))
     # Rounding must not move the ends where nothing or everything is right.
     return (low if correct else 0.0), (high if correct < n else 1.0)
@@ -39,6 +47,27 @@ class Measurement(ABC):
     """Whose number it is, whatever the value of a sweep."""
     at: tuple[str, float] | None = None
     """In a sweep: over what, and the value."""
+    origins: tuple["Origin", ...] = field(default=(), compare=False, repr=False)
+    """The per-example verdicts, one for each of ``values``; empty: nobody knows them."""
+
+    @cached_property
+    def sample(self) -> "Sample":
+        """The verdicts of all seeds; they are read when this is first asked for.
+
+        Raises:
+            MissingVerdicts: they are missing, damaged, or not about the same images.
+        """
+        from robustbench_cli.report.sampling import Sample
+
+        self.check_presence()
+        return Sample.of(self.origins)
+
+    def check_presence(self) -> None:
+        """Raise ``MissingVerdicts`` if a file of verdicts is missing; nothing is read."""
+        if len(self.origins) != len(self.values):
+            raise MissingVerdicts(f"no per-example verdicts of {self.name!r} are kept")
+        for origin in self.origins:
+            origin.check_presence()
 
     @property
     @abstractmethod
@@ -109,22 +138,40 @@ class Cell(Measurement):
         return round(100 * self.mean, 2)
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's interval, the examples of all seeds pooled."""
-        return wilson(sum(self.correct), self.n * len(self.correct))
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval: of one seed Wilson's; of several that of ``Sample``, which needs the
+        verdicts; None without them."""
+        return self._ends if isinstance(self._ends, tuple) else None
+
+    @property
+    def no_interval(self) -> str:
+        """The reason why there is no interval; empty where there is one or nobody wants it."""
+        if not self.intervals or isinstance(self._ends, tuple):
+            return ""
+        return str(self._ends)
+
+    @cached_property
+    def _ends(self) -> tuple[float, float] | MissingVerdicts:
+        if len(self.correct) == 1:
+            return wilson(self.correct[0], self.n)
+        try:
+            return self.sample.interval
+        except MissingVerdicts as error:
+            return error
 
     @property
     def text(self) -> str:
-        """Per cent."""
-        low, high = self.interval
+        """Per cent, with the interval if that is wanted and known, else with the deviation."""
         spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
-        ends = f" [{100 * low:.1f}, {100 * high:.1f}]"
-        return f"{100 * self.mean:.2f}{ends if self.intervals else spread}{self._some}"
+        if self.intervals and self.interval:
+            low, high = self.interval
+            spread = f" [{100 * low:.1f}, {100 * high:.1f}]"
+        return f"{100 * self.mean:.2f}{spread}{self._some}"
 
     @property
     def raw(self) -> Mapping[str, Any]:
-        """Shares."""
-        low, high = self.interval
+        """Shares; the ends of the interval, if that is wanted, are None where it is not known."""
+        low, high = (self.intervals and self.interval) or (None, None)
         ends = {f"{self.name}_low": low, f"{self.name}_high": high} if self.intervals else {}
         return {self.name: self.mean, f"{self.name}_std": self.std, **ends}
 

@@ -10,11 +10,15 @@ import shutil
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from robustbench_cli.cli import main
+from robustbench_cli.report.example_files import ExamplesFile
+from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs import records
 
 ROOT = Path(__file__).parents[2]
@@ -27,20 +31,22 @@ RIGHT = {
 }
 MEANING = "accuracy in %, robust accuracy = right before and after the attack"
 OF_SEEDS = f"{MEANING}; mean ± std over seeds"
+BOLD = (
+    "bold = better than every comparable row, each by a paired test on the same images (p < 0.05)"
+)
+TIED = "= the highest and those that no paired test tells from it"
 
 
 @pytest.fixture
-def write(trained, evaluated, kept):
-    """Write a training run and its evaluation."""
+def write(trained, judged, kept):
+    """Write a training run and its evaluation, which is right about the first images."""
 
     def both(results, defense, seed, right, *, minute, n=100, rule="last", data="mnist"):
-        clean, fgsm, pgd20 = right
+        clean, fgsm, pgd20 = (np.arange(n) < each for each in right)
         parent = trained(defense, seed, rule=rule, data=data, id=f"train-{minute}")
         asked = {"fgsm": ({"name": "fgsm"}, fgsm), "pgd20": ({"name": "pgd", "steps": 20}, pgd20)}
-        ident = f"eval-{minute}"
-        worst = {"clean": clean, "worst": pgd20}
-        judged = evaluated(parent, asked, n=n, eps=8 / 255, id=ident, **worst)
-        kept(results, parent, judged)
+        judged(results, parent, clean, asked, eps=8 / 255, id=f"eval-{minute}")
+        kept(results, parent)
 
     return both
 
@@ -103,13 +109,17 @@ def on_a_terminal(width, *args):
 
 
 def test_on_the_screen(report):
+    about = "mnist     Linf 8/255   100       2"
     assert report().splitlines() == [
-        "defense   dataset   eps            n   seeds          clean           fgsm          pgd20",
-        "─" * 89,
-        "trades    mnist     Linf 8/255   100       2   89.00 ± 1.41   60.50 ± 0.71   52.00 ± 0.00",
-        "[bold]x   mnist     Linf 8/255   100       2   95.00 ± 0.00   60.50 ± 0.71   12.00 ± 2.83",
+        "defense   dataset   eps            n   seeds"
+        "          clean             fgsm          pgd20",
+        "─" * 91,
+        f"trades    {about}   89.00 ± 1.41   = 60.50 ± 0.71   52.00 ± 0.00",
+        f"[bold]x   {about}   95.00 ± 0.00   = 60.50 ± 0.71   12.00 ± 2.83",
         "",
         OF_SEEDS,
+        BOLD,
+        TIED,
     ]
 
 
@@ -117,12 +127,16 @@ def test_markdown(report):
     assert report("--format", "md").splitlines() == [
         "| defense | dataset | eps | n | seeds | clean | fgsm | pgd20 |",
         "| :-- | :-- | :-- | --: | --: | --: | --: | --: |",
-        "| trades | mnist | Linf 8/255 | 100 | 2 | 89.00 ± 1.41 | **60.50 ± 0.71** "
+        "| trades | mnist | Linf 8/255 | 100 | 2 | 89.00 ± 1.41 | = 60.50 ± 0.71 "
         "| **52.00 ± 0.00** |",
-        r"| \[bold\]x | mnist | Linf 8/255 | 100 | 2 | **95.00 ± 0.00** | **60.50 ± 0.71** "
+        r"| \[bold\]x | mnist | Linf 8/255 | 100 | 2 | **95.00 ± 0.00** | = 60.50 ± 0.71 "
         "| 12.00 ± 2.83 |",
         "",
         OF_SEEDS,
+        "",
+        BOLD,
+        "",
+        TIED,
     ]
 
 
@@ -133,13 +147,15 @@ def test_latex(report):
         r"\toprule",
         r"defense & dataset & eps & n & seeds & clean & fgsm & pgd20 \\",
         r"\midrule",
-        r"trades & mnist & Linf 8/255 & 100 & 2 & 89.00 $\pm$ 1.41 & \textbf{60.50 $\pm$ 0.71} "
+        r"trades & mnist & Linf 8/255 & 100 & 2 & 89.00 $\pm$ 1.41 & = 60.50 $\pm$ 0.71 "
         r"& \textbf{52.00 $\pm$ 0.00} \\",
         r"{[}bold{]}x & mnist & Linf 8/255 & 100 & 2 & \textbf{95.00 $\pm$ 0.00} "
-        r"& \textbf{60.50 $\pm$ 0.71} & 12.00 $\pm$ 2.83 \\",
+        r"& = 60.50 $\pm$ 0.71 & 12.00 $\pm$ 2.83 \\",
         r"\bottomrule",
         r"\end{tabular}",
         f"% {OF_SEEDS}",
+        f"% {BOLD}",
+        f"% {TIED}",
     ]
 
 
@@ -173,6 +189,8 @@ def test_json_has_everything(report):
         "pgd20": 0.52,
         "pgd20_std": 0.0,
         "correct": {"clean": [90, 88], "fgsm": [60, 61], "pgd20": [52, 52]},
+        "best": ["pgd20"],
+        "tied": ["fgsm"],
         "oracle": False,
         "runs": ["eval-0", "eval-1"],
     }
@@ -180,11 +198,70 @@ def test_json_has_everything(report):
 
 def test_intervals_take_the_place_of_deviations(report):
     out = report("--intervals", "--format", "md")
-    assert "| **52.00 [45.1, 58.8]** |" in out
-    assert f"{MEANING}; [95 % Wilson interval, seeds pooled]" in out
+    assert f"{MEANING}; [95 % interval: images and seeds resampled]" in out
     assert "±" not in out
     row = json.loads(report("--intervals", "--format", "json"))[0]
-    assert (row["pgd20_low"], row["pgd20_high"]) == pytest.approx((0.451, 0.588), abs=1e-3)
+    # Both seeds are right about the same 52 of the 100 images.
+    assert (row["pgd20_low"], row["pgd20_high"]) == pytest.approx(wilson(52, 100))
+    assert "| **52.00 [42.3, 61.5]** |" in out
+
+
+def test_without_verdicts_there_is_no_interval_over_seeds_and_the_reason_is_told(results, report):
+    (results / "eval-1" / "examples.npz").unlink()
+    out = report("--intervals", "--format", "md")
+    assert "| 52.00 ± 0.00 |" in out
+    assert "no interval for 3 number(s): examples.npz of 'eval-1' is missing" in out
+    assert "| 95.00 [88.8, 97.8] |" in out
+    row = json.loads(report("--intervals", "--format", "json"))[0]
+    assert (row["pgd20_low"], row["pgd20_high"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.unlink(), "is missing"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "(sha256)"),
+        (lambda file: file.write_bytes(b""), "(sha256)"),
+        (lambda file: (file.unlink(), os.mkfifo(file)), "is missing"),
+    ],
+)
+def test_without_verdicts_nothing_is_bold_and_the_reason_is_told(results, report, damage, said):
+    damage(results / "eval-2" / "examples.npz")
+    out = report("--format", "md")
+    assert "**" not in out
+    assert "| = " not in out
+    note = out.splitlines()[-1]
+    assert note.startswith("no best is marked in clean, fgsm, pgd20: examples.npz of 'eval-2' ")
+    assert said in note
+    assert json.loads(report("--format", "json"))[0]["best"] == []
+
+
+def test_a_file_that_does_not_add_up_to_its_record_is_not_used(results, report):
+    """A whole file with the sha256 of the record, but of other verdicts."""
+    file = results / "eval-2" / "run.json"
+    run = records.read(file)
+    other = records.filed(
+        shutil.copy(results / "eval-0" / "examples.npz", file.parent / "examples.npz")
+    )
+    records.write(replace(run, examples=other), file.parent)
+    out = report("--format", "md")
+    assert "**" not in out
+    assert "examples.npz of 'eval-2' does not add up to its record" in out
+
+
+def test_hidden_columns_cost_no_reading(results, report, monkeypatch):
+    read, whole = [], ExamplesFile._read
+    monkeypatch.setattr(
+        ExamplesFile,
+        "_read",
+        lambda self, name: (read.append((self.run_id, name)), whole(self, name))[1],
+    )
+    report("--columns", "defense,fgsm")
+    assert {name for _, name in read} == {"label", "clean/share", "fgsm/share"}
+    assert len(read) == len(set(read)) == 4 * 3
+    read.clear()
+    report("--columns", "defense,eps")
+    assert read == []
 
 
 def test_a_row_that_compares_with_none_is_not_best(write, results, report):
@@ -195,13 +272,23 @@ def test_a_row_that_compares_with_none_is_not_best(write, results, report):
     assert "**95.00 ± 0.00**" in out
 
 
-def test_what_is_written_alike_is_best_together(write, results, report):
-    write(results, "mart", 0, (950_102, 100, 100), minute=9, n=1_000_000, data="digits")
-    write(results, "alp", 0, (950_098, 0, 0), minute=10, n=1_000_000, data="digits")
+def test_numbers_that_a_few_images_part_are_tied(write, results, report):
+    write(results, "mart", 0, (9504, 100, 100), minute=9, n=10_000, data="digits")
+    write(results, "alp", 0, (9499, 0, 0), minute=10, n=10_000, data="digits")
     out = report("--dataset", "digits", "--format", "md")
-    assert out.count("**95.01**") == 2
-    assert out.count("**") == 2 * 4
+    assert "| = 95.04 |" in out
+    assert "| = 94.99 |" in out
+    assert out.count("**1.00**") == 2
     assert "mnist" not in out
+
+
+def test_one_more_image_decides(write, results, report):
+    """Six images against none: McNemar's p is 1/32; five: 1/16."""
+    write(results, "mart", 0, (96, 50, 50), minute=9, data="digits")
+    write(results, "alp", 0, (90, 50, 45), minute=10, data="digits")
+    mart, alp = json.loads(report("--dataset", "digits", "--format", "json"))
+    assert (mart["best"], mart["tied"]) == (["clean"], ["fgsm", "pgd20"])
+    assert (alp["best"], alp["tied"]) == ([], ["fgsm", "pgd20"])
 
 
 def columns(text):
@@ -267,7 +354,7 @@ def test_names_cannot_break_a_format(write, results, report):
     name = "a_b*c|d\\e & f%g$h#i{j}~^<k>\n_l_\x1b[2J"
     write(results, name, 0, (50, 50, 50), minute=9)
     screen = report()
-    assert len(screen.splitlines()) == 7
+    assert len(screen.splitlines()) == 9
     assert "\x1b" not in screen
     line = report("--format", "md").splitlines()[4]
     assert line.startswith(r"| a_b\*c\|d\\e & f%g$h#i{j}\~^\<k> \_l\_ \[2J | mnist")
@@ -357,10 +444,10 @@ def test_a_narrow_terminal_gets_whole_numbers(results):
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert max(map(len, plain)) <= 60
     assert plain[0] == "dataset mnist, eps Linf 8/255, n 100, seeds 2"
-    assert "[bold]x   95.00 ± 0.00   60.50 ± 0.71   12.00 ± 2.83" in plain
+    assert "[bold]x   95.00 ± 0.00   = 60.50 ± 0.71   12.00 ± 2.83" in plain
     wide = on_a_terminal(50, "--results", str(results), "--columns", "clean,fgsm,pgd20,worst")
     plain = re.sub(r"\x1b\[[0-9;]*m", "", wide).splitlines()
-    assert "trades    89.00 ± 1.41   60.50 ± 0.71" in plain
+    assert "trades    89.00 ± 1.41   = 60.50 ± 0.71" in plain
     assert "trades    52.00 ± 0.00   52.00 ± 0.00" in plain
 
 
@@ -399,15 +486,19 @@ def deepfool(results, trained, evaluated, kept):
             kept(results, parent, judged)
 
 
-def test_distances_have_a_column_and_the_largest_is_best(deepfool, report):
+def test_distances_have_a_column_and_none_is_called_best(deepfool, report):
     args = ["--columns", "defense,deepfool,deepfool dist"]
     assert report("--format", "md", "--dataset", "digits", *args).splitlines() == [
         "| defense | deepfool | deepfool dist |",
         "| :-- | --: | --: |",
-        "| mart | **40.00 ± 0.00** | **0.1400 ± 0.0283** |",
+        "| mart | 40.00 ± 0.00 | 0.1400 ± 0.0283 |",
         "| alp | 30.00 ± 0.00 | 0.1000 ± 0.0141 |",
         "",
         OF_SEEDS,
+        "",
+        "no best is marked in deepfool: examples.npz of 'eval-mart-0' is missing",
+        "",
+        "no best is marked among distances: no test compares them",
         "",
         "dist = median distance to the nearest adversarial image that was found",
     ]

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat_text import format_eps
+from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.robustness_table import rows
 from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs.outcomes import Checkpoint
@@ -68,15 +70,37 @@ def test_seeds_are_joined_as_mean_and_sample_deviation(trained, evaluated):
     assert len(row.runs) == 3
 
 
-def test_an_interval_pools_the_seeds(trained, evaluated):
-    runs = []
-    for seed, correct in ((0, 3), (1, 5)):
-        parent = trained(seed=seed)
-        runs += [parent, evaluated(parent, {"pgd20": (PGD20, correct)}, n=5, clean=5)]
-    (row,) = rows(runs, intervals=True)
+def test_an_interval_of_one_seed_needs_no_verdicts(trained, evaluated):
+    parent = trained()
+    run = evaluated(parent, {"pgd20": (PGD20, 8)}, n=10, clean=10)
+    (row,) = rows([parent, run], intervals=True)
     assert row.cells["pgd20"].interval == wilson(8, 10)
     assert row.cells["pgd20"].text == "80.00 [49.0, 94.3]"
     assert row.cells["pgd20"].raw["pgd20_low"] == wilson(8, 10)[0]
+
+
+def test_an_interval_over_seeds_does_not_count_them_as_images(trained, judged, tmp_path):
+    """Two seeds, 100 images, verdicts that mostly agree: as fault A9 was seen."""
+    draw = np.random.default_rng(0)
+    hard, runs = draw.normal(0, 2, 100), {}
+    for seed in (0, 1):
+        parent = trained(seed=seed)
+        share = (hard + draw.normal(0, 0.8, 100) > 0) * 1.0
+        runs[tmp_path / parent.id] = parent
+        run = judged(tmp_path, parent, np.ones(100), {"pgd20": (PGD20, share)})
+        runs[tmp_path / run.id] = run
+    files = ExampleFiles.of_runs(runs)
+    (row,) = rows([*runs.values()], intervals=True, files=files)
+    cell = row.cells["pgd20"]
+    low, high = cell.interval
+    pooled = wilson(sum(cell.correct), 200)
+    assert high - low > 1.25 * (pooled[1] - pooled[0])
+    assert low < cell.mean < high
+    assert cell.text == f"{100 * cell.mean:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
+    (row,) = rows([*runs.values()], intervals=True)
+    assert row.cells["pgd20"].interval is None
+    assert "is missing" in row.cells["pgd20"].no_interval
+    assert row.cells["pgd20"].text == f"{100 * cell.mean:.2f} ± {100 * cell.std:.2f}"
 
 
 def test_one_seed_has_no_deviation(trained, evaluated):
