@@ -15,10 +15,9 @@ PACKAGE = Path(robustbench_cli.__file__).parent
 ROOT = PACKAGE.parent
 FLOORS = [
     {"core"},
-    {"attacks", "certificates", "config", "detectors", "distributed", "masks", "models", "optim"}
-    | {"runs"},
-    {"data", "report"},
-    {"defenses", "generators", "papers", "transforms"},
+    {"certificates", "config", "detectors", "distributed", "masks", "models", "optim", "runs"},
+    {"data", "report", "views"},
+    {"attacks", "defenses", "generators", "papers", "transforms"},
     {"evaluation"},
     {"audit", "training"},
     {"commands"},

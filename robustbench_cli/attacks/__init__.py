@@ -27,6 +27,7 @@ from robustbench_cli.core.gradient_ascent import (
 )
 from robustbench_cli.core.registry import Registry
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.views import VIEWS, View
 
 __all__ = [
     "ATTACKS",
@@ -52,11 +53,17 @@ class Stage(NamedTuple):
     attack: "Attack"
     restart_or_target: int
     """Counted from 0."""
+    view: View | None = None
+    """The view of the model to search on; None: the model itself.  Where the model gives no reason
+    for the view, the stage is left out."""
+    most_spent: int | None = None
+    """The passes that an example may have cost before, if the stage is still to attack it."""
 
     @property
     def key(self) -> str:
         """The key of its random numbers: the registered name, so pgd100 begins as pgd20 does."""
-        return ATTACKS.name_of(self.attack)
+        name = ATTACKS.name_of(self.attack)
+        return name if self.view is None else f"{name} on {VIEWS.name_of(self.view)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,10 +167,14 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
     observation, forwards, backwards = context.search_model.observe(attack, state, task, step_index)
     x = state["x"]
     wrong_is_final = context.early_stop and not context.verifier.random
-    score, wrong = _score(attack, observation, x, task, wrong_is_final=wrong_is_final)
+    judged = observation
+    if not context.search_model.faithful:  # the search follows one model, another one is attacked
+        logits, forwards = context.verifier.logits(x), forwards + 1
+        judged = observation._replace(logits=logits, loss=margin(logits, task.y))
+    score, wrong = _score(attack, judged, x, task, wrong_is_final=wrong_is_final)
     # Logits that are not finite make the score NaN, which stops the run at the next check; for
     # all others the difference is zero.
-    score = score + (observation.logits - observation.logits).flatten(1).sum(1)
+    score = score + (judged.logits - judged.logits).flatten(1).sum(1)
     better = batch.alive & attack.counts(state, step_index) & ~(score <= batch.best_score)
     success = better & wrong if attack.minimal else better & wrong & (batch.best_step < 0)
     last = attack.over(state, step_index)

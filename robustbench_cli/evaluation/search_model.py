@@ -50,6 +50,11 @@ class SearchModel:
     """Examples that stand by a logit margin smaller than this are attacked again in float32."""
     about: str = "float32"
     """The precision, for the record."""
+    faithful: bool = True
+    """True if its predictions are those of the evaluated model, but for rounding.  Otherwise that
+    model classifies every image that an attack proposes."""
+    passes: int = 1
+    """The passes of the evaluated model in one of its passes."""
 
     def observe(
         self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
@@ -68,7 +73,8 @@ class SearchModel:
         backwards = int(attack.access == "gradient")
         if attack.access == "jacobian":
             backwards = observations[0].grad.shape[1]
-        cost = attack.draws * (1 + attack.probes), attack.draws * backwards
+        draws = attack.draws * self.passes
+        cost = draws * (1 + attack.probes), draws * backwards
         observation = observations[0] if len(observations) == 1 else _mean(observations)
         if attack.access == "logits":
             return observation._replace(loss=margin(observation.logits, task.y)), *cost

@@ -21,7 +21,9 @@ from robustbench_cli.evaluation.search_model import (
     exact_search_model,
     fastest_search_model,
 )
+from robustbench_cli.evaluation.transfer_verdicts import judged_by_target
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
+from robustbench_cli.evaluation.view_search import BuiltViews
 
 VERDICT_COLUMNS: dict[str, tuple[type[np.generic], float]] = {
     "prediction": (np.int32, -1),
@@ -63,6 +65,17 @@ class AttackVerdicts:
     def broken(self) -> np.ndarray:
         """The examples that a stage has broken, a mask (N)."""
         return np.asarray(self.arrays["by"] >= 0)
+
+    @property
+    def spent(self) -> np.ndarray:
+        """The passes that each example has cost so far, forward and backward (N)."""
+        return np.asarray(self.arrays["forwards"] + self.arrays["backwards"])
+
+    def charge(self, examples: np.ndarray, forwards: int, backwards: int) -> None:
+        """Divide passes among the examples, a mask (N) that is not empty; shares are rounded up."""
+        share = int(examples.sum())
+        self.arrays["forwards"][examples] += -(-forwards // share)
+        self.arrays["backwards"][examples] += -(-backwards // share)
 
     def waiting(self, stage: int, minimal: bool) -> np.ndarray:
         """Return a mask (N) of the examples that this stage is to attack.
@@ -131,14 +144,24 @@ def run_stages(
         context: its search model is used wherever a faster model will do.
         exact: the model as it is, for the rest.
     """
+    views = BuiltViews(context)
     for number, stage in enumerate(stages):
         attacked = standing & column.waiting(number, stage.attack.minimal)
+        if stage.most_spent is not None:
+            attacked &= column.spent <= stage.most_spent
         rows = torch.from_numpy(attacked.nonzero()[0]).to(context.data.y.device)
-        for result in _run_and_repeat(stage, rows, column, context, exact):
+        searched, itself = context, exact
+        if stage.view is not None:
+            view = views.search_model(stage.view) if len(rows) else None
+            if view is None:
+                continue
+            column.charge(attacked, *views.unpaid())
+            searched, itself = replace(context, search_model=view), view
+        for result in _run_and_repeat(stage, rows, column, searched, itself):
             if not len(result.rows):
                 continue
             if context.target:
-                result = _judged_by_target(result, context, stage.attack.minimal)
+                result = judged_by_target(result, context, stage.attack.minimal)
             kept = column.put(number, result, stage.attack.minimal)
             yield Progress(number, stage, result, kept)
 
@@ -174,28 +197,6 @@ def _run_and_repeat(
         column.arrays["forwards"][again.numpy()] += forwards.numpy()
         column.arrays["backwards"][again.numpy()] += backwards.numpy()
         yield from run_stage(stage, again.to(rows.device), replace(context, search_model=exact))
-
-
-def _judged_by_target(result: StageResult, context: EvalContext, minimal: bool) -> StageResult:
-    """The results with the target model's verdicts on images that were crafted on another model."""
-    assert context.target is not None
-    rows = result.rows.to(context.data.y.device)
-    x, y = context.data.images(rows), context.data.y[rows]
-    threat, x_adv = context.threat.only(rows), result.x.to(x)
-    verdict = context.target.verdict(x_adv, x, y, threat, bounded=not minimal)
-    judged = StageResult.judged(rows, x_adv, threat.distance(x_adv, x), verdict)
-    if minimal:
-        # The nearest image that the target gets wrong counts, not the nearest that the source does.
-        norm = torch.where(judged.broken, judged.norm, torch.inf)
-        result = replace(result, norm=norm, margin=-norm)
-    return replace(
-        result,
-        broken=judged.broken,
-        prediction=judged.prediction,
-        share=judged.share,
-        step=judged.step,
-        forwards=result.forwards + judged.forwards,
-    )
 
 
 def _rows_of(result: StageResult, rows: Tensor) -> StageResult:
