@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from robustbench_cli.api.images import ImageInput, LabelInput, as_split, float_images, read_images
 from robustbench_cli.api.lent_model import count_classes, lent
 from robustbench_cli.api.settings import AttackChoice, build_choice, eval_config_of
-from robustbench_cli.audit import checks
+from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
@@ -87,7 +87,7 @@ def attack(
         check_attacks(built, wanted, classes)
         clean = data.images(slice(None))
         with unchanged_model(model):
-            random = checks.randomised(model, clean[:COMPARED_IMAGES])
+            random = randomised(model, clean[:COMPARED_IMAGES])
         found = attack_batch(
             model,
             clean,

@@ -1,1 +1,105 @@
-"""Checks of a model and of the attacks' results: signs that a robust accuracy is too high."""
+"""Checks: can a robust accuracy be believed?  One file each, found by its registered name.
+
+A check is a frozen dataclass of thresholds.  Model checks look at the model on a few images before
+any attack is run; verdict checks look at all attacks of an evaluation afterwards, example by
+example; battery checks run attacks of their own and belong to ``advbench audit``.  A check yields
+findings, and a finding has a severity: what follows from it for each number is decided in
+``runs.trust``.  Nothing that a check does changes a verdict.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from robustbench_cli.audit._evidence import Evidence, JudgedAttack
+from robustbench_cli.audit._probe import Probe
+from robustbench_cli.core.registry import Registry
+from robustbench_cli.runs.trust import Finding, Severity
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Evidence",
+    "JudgedAttack",
+    "ModelCheck",
+    "Need",
+    "Probe",
+    "VerdictCheck",
+]
+
+Need = Literal["gradients", "a second copy", "several attacks", "a control", "training data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(ABC):
+    """Thresholds, with where they come from, and what is to be said of the check itself."""
+
+    needs: ClassVar[tuple[Need, ...]] = ()
+    """What it needs beside the model's logits."""
+    passes: ClassVar[float] = 0
+    """Its cost for each image that it looks at, in forward and backward passes."""
+    severity: ClassVar[Severity]
+    """The severity of its findings; a check may lower it for a weak sign."""
+    clean: ClassVar[bool] = False
+    """True if its findings concern the clean accuracy, too."""
+    says: ClassVar[str]
+    """The sentence that it says; ``{images}``, ``{of}``, ``{value}`` and ``{what}`` are filled."""
+
+    def finding(
+        self,
+        images: int,
+        of: int,
+        *,
+        value: float | None = None,
+        threshold: float | None = None,
+        what: str = "",
+        attacks: Sequence[str] = (),
+        severity: Severity | None = None,
+        accuracy: float | None = None,
+    ) -> Finding:
+        """Return a finding of this check.
+
+        Args:
+            images: on how many of the ``of`` images that were looked at it was seen.
+            value: the quantity that was compared with ``threshold``.
+            what: what else the sentence names.
+            attacks: the labels of the attacks that it concerns; none: all of them.
+            severity: None: the check's own.
+            accuracy: the share of all images on which the model is still right after what was
+                found.
+        """
+        shown = "" if value is None else f"{value:.3g}"
+        return Finding(
+            check=CHECKS.name_of(self),
+            severity=severity or self.severity,
+            message=self.says.format(images=images, of=of, value=shown, what=what),
+            attacks=list(attacks),
+            clean=self.clean,
+            images=images,
+            of=of,
+            value=value,
+            threshold=threshold,
+            accuracy=accuracy,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCheck(Check):
+    """A check of the model on a few images, before any attack is run."""
+
+    @abstractmethod
+    def look(self, probe: Probe) -> Iterator[Finding]:
+        """Yield what is wrong with the model on the probe's images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictCheck(Check):
+    """A check of the verdicts of all attacks of an evaluation, after they were run."""
+
+    @abstractmethod
+    def judge(self, evidence: Evidence) -> Iterator[Finding]:
+        """Yield what the verdicts contradict."""
+
+
+CHECKS: Registry[Check] = Registry("check", __name__)

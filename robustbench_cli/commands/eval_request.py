@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from robustbench_cli.attacks import Attack
+from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.devices import run_environment
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, as_recorded
@@ -31,6 +32,8 @@ class Subject:
     """The seed of the training run, so that tables can join seeds."""
     notes: tuple[str, ...] = ()
     """Notes for the record of every evaluation of it."""
+    copy: Copy | None = None
+    """Makes the model anew; None: it is copied in memory before it is used."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from robustbench_cli.attacks import Stage
-from robustbench_cli.audit import checks
+from robustbench_cli.audit._probe import copier
 from robustbench_cli.commands import devices
 from robustbench_cli.commands.attack_progress import AttackProgress
 from robustbench_cli.commands.attack_summary import (
@@ -20,6 +20,7 @@ from robustbench_cli.commands.attack_summary import (
     summarize_attack,
 )
 from robustbench_cli.commands.certify import Certifying
+from robustbench_cli.commands.checking import Checking, start_checking
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, new_record
@@ -99,6 +100,7 @@ def evaluate_shard(
     data = test.only(slice(config.n or len(test))).to(where)
     attacks = request.attacks or build_attacks(config, len(test.classes))
     todo = points(attacks, config)
+    copy = subject.copy or copier(subject.model)
     for each in filter(None, (subject, request.source)):
         laid_out(each.model, where)
         called = "the model" if each is subject else f"the source {each.name!r}"
@@ -119,7 +121,8 @@ def evaluate_shard(
         stack.enter_context(shard.share_failure())
         for each in filter(None, (subject, request.source)):
             stack.enter_context(unchanged_model(each.model))
-        session = _Session(request, data, threat, shard, recorder, display)
+        checking = start_checking(request, todo, data, threat, copy, shard, display.note)
+        session = _Session(request, data, threat, shard, recorder, display, checking)
         for note in subject.notes:
             session.note(note)
         columns = session.run_attacks(todo, keep or (lambda *_: None))
@@ -150,19 +153,16 @@ class _Session:
         shard: Shard,
         recorder: Recorder,
         display: Display,
+        checking: Checking,
     ) -> None:
         self.config, self.data, self.shard = request.config, data, shard
         self.journal = Journal(recorder.folder, len(data))
         self._recorder, self._display = recorder, display
         self._labels = data.y.cpu().numpy()
-        model = request.subject.model
-        few, labels = (
-            data.images(slice(search_model.COMPARED_IMAGES)),
-            data.y[: search_model.COMPARED_IMAGES],
-        )
-        self._verifier = Verifier(model, checks.randomised(model, few))
-        for note in checks.before(model, few, labels, self._verifier.random):
-            self.note(note)
+        self._checking, model = checking, request.subject.model
+        few = data.images(slice(search_model.COMPARED_IMAGES))
+        checking.before()
+        self._verifier = Verifier(model, checking.random)
         on = request.source.model if request.source else model
         self._itself = self._search = search_model.exact_search_model(on)
         if self.config.precision == "auto" and request.source is None:
@@ -200,9 +200,10 @@ class _Session:
             column, seconds = self._column(point, stages, columns, keep)
             columns[point.label] = column
             outcomes[point.label] = summarize_attack(point, stages, column, columns[CLEAN], seconds)
-            for note in checks.after(stages, column, len(self.data)):
-                self.note(f"{point.label}: {note}")
             self._recorder.update(attacks=dict(outcomes), search=self._search.about)
+        clean_, *_ = columns.values()
+        attacked = {label: columns[label] for label in outcomes}
+        self._recorder.update(**self._checking.conclude(attacked, clean_, outcomes, self._context))
         certifying = Certifying(
             config=self.config,
             model=self._verifier.model,
@@ -265,6 +266,7 @@ class _Session:
         watched = AttackProgress(self._display, point, column, clean_, mine, standing, len(stages))
         for progress in run_stages(stages, column, standing, context, self._itself):
             keep(point.label, progress)
+            self._checking.watch(progress, self._labels)
             self.journal.moved(name, column, progress.found.rows.numpy())
             watched.see(progress)
         self.journal.flush(name, column)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from robustbench_cli.attacks import Stage
-from robustbench_cli.audit import checks
+from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.commands import devices
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import Subject
@@ -118,7 +118,7 @@ def _together(
         laid_out(each.model, where)
         check_model(each.model, few[:2], classes, called=f"run {each.parent!r}")
         with unchanged_model(each.model):
-            if checks.randomised(each.model, few):
+            if randomised(each.model, few):
                 raise UserError(f"run {each.parent!r} is randomised: a joint attack asks once")
     transforms = [TRANSFORMS.build(spec) for spec in specs_of(config.transform)]
     return Joint([each.model for each in subjects], transforms)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from robustbench_cli.audit._probe import copier
 from robustbench_cli.commands import components
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.workspace import Workspace
@@ -148,7 +149,10 @@ def _foreign(text: str, choice: Choice, workspace: Workspace) -> tuple[Subject, 
         # The file decides what the tensors do, the tensors whether it is the same net again.
         source = records.sha256(Path(text.rpartition(":")[0]).expanduser())
         known = f"{digest(model)}+{source}"
-        return Subject(model=model, name=text, weights=known), base | {"model": {"name": text}}
+        # A copy in memory would share what the file keeps in globals: it is run again.
+        fresh = copier(model, lambda: load_foreign(text, choice.weights))
+        subject = Subject(model=model, name=text, weights=known, copy=fresh)
+        return subject, base | {"model": {"name": text}}
     table = components.component_table("model", text)
     if choice.weights is None:
         if not MODELS.accepts(table["name"], "pretrained"):

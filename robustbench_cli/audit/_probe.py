@@ -1,0 +1,135 @@
+"""What model checks look at: a model on a few images, each answer computed once."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cli.attacks import Stage
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import cross_entropy, margin, wide
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.search_model import Meter
+from robustbench_cli.evaluation.verifier import device_of
+
+Copy = Callable[[], nn.Module | None]
+"""Returns a copy of the model as it was before it was used, or None where it cannot be copied."""
+
+
+class GradientsAtStart(NamedTuple):
+    """The model at a random start of each image, and the gradients of two losses there."""
+
+    x: Tensor
+    """The starts (m, C, H, W) in [0, 1]."""
+    logits: Tensor
+    """(m, K)."""
+    cross_entropy: Tensor
+    """The gradient (m, C, H, W) of the cross-entropy; zero where no graph leads to the images."""
+    margin: Tensor
+    """The gradient (m, C, H, W) of the margin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A model in evaluation mode, on m images; checks share the answers.
+
+    The model is called in the order in which checks ask, so a model with a memory may answer later
+    ones differently: this is what the check of the memory looks for.
+    """
+
+    model: nn.Module
+    x: Tensor
+    """Clean images (m, C, H, W) in [0, 1]."""
+    y: Tensor
+    """Labels (m)."""
+    threat: Threat
+    """With a mask, bound to these images."""
+    noise: Noise
+    """Keyed by example, m of them."""
+    random: bool
+    """True if the model's answers differ from pass to pass."""
+    copy: Copy = lambda: None
+    stages: Mapping[str, Sequence[Stage]]
+    """The stages of each attack of the evaluation, by label; empty if another model is attacked."""
+
+    @cached_property
+    def meter(self) -> Meter:
+        """The model, with a count of the images that checks push through it."""
+        return Meter(self.model)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of images (B, C, H, W) in one batch, without a gradient."""
+        with torch.no_grad():
+            return wide(self.meter(x))
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """The logits (m, K) of the clean images, in one batch."""
+        return self.logits(self.x)
+
+    @cached_property
+    def right(self) -> Tensor:
+        """True for images that are classified correctly when clean (m, bool)."""
+        return self.clean.argmax(1) == self.y
+
+    @cached_property
+    def start(self) -> Tensor:
+        """A random start in the ball of each image (m, C, H, W)."""
+        return self.threat.random_start(self.x, self.noise.fork("start"))
+
+    @cached_property
+    def at_start(self) -> GradientsAtStart:
+        """The logits at the random start, and the gradients of cross-entropy and margin there."""
+        x = self.start.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = wide(self.meter(x))
+            losses = [loss(logits, self.y).sum() for loss in (cross_entropy, margin)]
+            first, second = (
+                torch.autograd.grad(loss, x, retain_graph=True, allow_unused=True)[0]
+                if loss.requires_grad
+                else None
+                for loss in losses
+            )
+        none = torch.zeros_like(x)
+        grads = (none if grad is None else grad for grad in (first, second))
+        return GradientsAtStart(x.detach(), logits.detach(), *grads)
+
+    @cached_property
+    def autograd_runs(self) -> int:
+        """How often autograd ran during one forward pass without a gradient."""
+        runs: list[int] = []
+        # ``torch.autograd.grad`` and ``Tensor.backward`` both end there, however imported.
+        engine = "_engine_run_backward"
+        run = getattr(torch.autograd, engine)
+
+        def counted(*args: object, **options: object) -> object:
+            runs.append(1)
+            return run(*args, **options)
+
+        with mock.patch.object(torch.autograd, engine, counted):
+            self.logits(self.x)
+        return len(runs)
+
+
+def copier(model: nn.Module, rebuild: Callable[[], nn.Module] | None = None) -> Copy:
+    """Return a function that gives copies of a model as it is now, in evaluation mode.
+
+    Args:
+        rebuild: makes the model anew, where that is possible: a copy in memory shares what a model
+            keeps outside of itself, in a global or in a closure.
+    """
+    try:
+        pristine = copy.deepcopy(model)
+    except Exception:  # the model is the user's: its parts may refuse to be copied
+        pristine = None
+
+    def fresh() -> nn.Module | None:
+        made = rebuild() if rebuild is not None else copy.deepcopy(pristine)
+        return None if made is None else made.to(device_of(model)).eval()
+
+    return fresh

@@ -1,0 +1,82 @@
+"""Models that expect other inputs than images in [0, 1]: a normalisation is missing or doubled.
+
+The robust accuracy of such a model is that of another model than the one that was meant.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_cli.audit import CHECKS, ModelCheck, Probe
+from robustbench_cli.runs.trust import Finding, Severity
+
+_STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "MNIST": ((0.1307,), (0.3081,)),
+    "0.5": ((0.5,), (0.5,)),
+}
+"""The channel means and standard deviations of usual normalisations."""
+
+
+@CHECKS.register("input-scale")
+@dataclass(frozen=True, kw_only=True)
+class InputScale(ModelCheck):
+    """Clean accuracy must not rise when images are normalised, or scaled, in a usual way first.
+
+    It is looked at only where clean accuracy is not high already: values in [0, 255], values in
+    [-1, 1], the statistics of MNIST, CIFAR-10 and ImageNet, their opposites, which undo a doubled
+    normalisation, and the channels in the opposite order.
+    """
+
+    severity: ClassVar[Severity] = "error"
+    says: ClassVar[str] = (
+        "clean accuracy rises by {value} of the images if they are {what} first: does the model "
+        "expect other inputs than images in [0, 1]?"
+    )
+
+    high: float = 0.9
+    """The clean accuracy from which nothing is tried."""
+    gain: float = 0.2
+    """The gain in clean accuracy that counts; it must also be twice its standard error."""
+    least: int = 4
+    """The number of images that the gain must comprise."""
+
+    def look(self, probe: Probe) -> Iterator[Finding]:
+        m, right = len(probe.x), int(probe.right.sum())
+        if right >= self.high * m or probe.random:
+            return
+        gains = {
+            what: int((probe.logits(change(probe.x)).argmax(1) == probe.y).sum()) - right
+            for what, change in _changes(probe.x).items()
+        }
+        what, most = max(gains.items(), key=lambda pair: pair[1])
+        if most >= max(self.least, self.gain * m, m**0.5):
+            yield self.finding(most, m, what=what, value=most / m, threshold=self.gain)
+
+
+def _changes(x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return changes of images like ``x`` (B, C, H, W) by what is said of them."""
+    channels = x.shape[1]
+    found: dict[str, Callable[[Tensor], Tensor]] = {
+        "scaled to [0, 255]": lambda x: 255 * x,
+        "divided by 255": lambda x: x / 255,
+    }
+    if channels > 1:
+        found["given with their channels in the opposite order"] = lambda x: x.flip(1)
+    for name, pair in _STATISTICS.items():
+        if len(pair[0]) not in (1, channels):
+            continue
+        mean, std = (torch.tensor(part, device=x.device).view(1, -1, 1, 1) for part in pair)
+        found[f"normalised with mean and std of {name}"] = _normalised(mean, std)
+        found[f"freed of a normalisation with mean and std of {name}"] = _normalised(
+            -mean / std, 1 / std
+        )
+    return found
+
+
+def _normalised(mean: Tensor, std: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: (x - mean) / std

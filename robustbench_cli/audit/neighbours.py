@@ -1,0 +1,58 @@
+"""Predictions that depend on the other images of the batch.
+
+An accuracy of such a model depends on the batch size.  It happens with BatchNorm that keeps no
+running statistics, and with any other mean, maximum or attention over the batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from robustbench_cli.audit import CHECKS, ModelCheck, Probe
+from robustbench_cli.audit._difference import largest_difference
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.runs.trust import Finding, Severity
+
+SEVERAL = 7
+"""The size of the smaller batches: a number that no batch size is a multiple of."""
+
+
+@CHECKS.register("neighbours")
+@dataclass(frozen=True, kw_only=True)
+class Neighbours(ModelCheck):
+    """The logits of an image must be the same alone, among seven, and in a larger batch."""
+
+    passes: ClassVar[float] = 3
+    severity: ClassVar[Severity] = "error"
+    clean: ClassVar[bool] = True
+    says: ClassVar[str] = (
+        "the answer for an image depends on the other images of its batch ({images} of {of} images "
+        "differ, by up to {value} of the logits' range): evaluate it with fixed statistics"
+    )
+
+    threshold: float = 1e-4
+    """The largest difference, as a fraction of the range of the logits.  Float32 itself differs by
+    about 1e-6 between batch sizes."""
+
+    def look(self, probe: Probe) -> Iterator[Finding]:
+        if probe.random:
+            return
+        whole = probe.logits(probe.start)
+        try:
+            alone = torch.cat([probe.logits(image) for image in torch.split(probe.start, 1)])
+        except Exception as error:  # the model's own code: anything can come out of it
+            first = (str(error).splitlines() or [""])[0]
+            raise UserError(
+                "the model cannot classify an image alone, so its answers depend on the other "
+                f"images of a batch ({type(error).__name__}: {first}); evaluate it with fixed "
+                "statistics, such as BatchNorm with track_running_stats=True"
+            ) from None
+        backwards = torch.split(probe.start.flip(0), SEVERAL)
+        several = torch.cat([probe.logits(part) for part in backwards]).flip(0)
+        apart = torch.maximum(largest_difference(whole, alone), largest_difference(whole, several))
+        differ = int((apart > self.threshold).sum())
+        if differ:
+            most = float(apart.max())
+            yield self.finding(differ, len(apart), value=most, threshold=self.threshold)

@@ -1,0 +1,274 @@
+"""The checks of one evaluation: before its attacks, and after all of them."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustbench_cli.attacks import Stage
+from robustbench_cli.audit import CHECKS, Evidence, JudgedAttack, ModelCheck, VerdictCheck
+from robustbench_cli.audit._budget import operations, planned_passes, probe_images
+from robustbench_cli.audit._evidence import Replay
+from robustbench_cli.audit._probe import Copy, Probe
+from robustbench_cli.audit.randomness import randomised
+from robustbench_cli.commands.attack_summary import robust_share
+from robustbench_cli.commands.control import ControlResult, run_control
+from robustbench_cli.commands.eval_request import EvalRequest
+from robustbench_cli.commands.sweep import SweepPoint
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import wide
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.data import Split
+from robustbench_cli.distributed.group import Shard
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
+from robustbench_cli.evaluation.verifier import device_of
+from robustbench_cli.runs.outcomes import Outcome
+from robustbench_cli.runs.trust import (
+    Checked,
+    Finding,
+    trust_in,
+    trust_in_clean,
+    trust_in_worst,
+)
+
+CLEAR = 1e-3
+"""The smallest margin, as a fraction of the logits' range, that rounding cannot turn over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedSubject:
+    """What checks need to know of the evaluation that they belong to."""
+
+    model: torch.nn.Module
+    copy: Copy
+    data: Split
+    threat: Threat
+    """With a mask, bound to all images of ``data``."""
+    seed: int
+    shard: Shard
+    todo: Sequence[SweepPoint]
+    transferred: bool
+    """True if the images are crafted on another model."""
+
+
+@dataclass
+class Checking:
+    """The checks of one evaluation, and what they have found so far."""
+
+    subject: CheckedSubject
+    enabled: bool
+    note: Callable[[str], None]
+    findings: list[Finding] = field(default_factory=list)
+    random: bool = False
+    """True if the model is randomised."""
+    _final: dict[int, tuple[Tensor, int, bool]] = field(default_factory=dict)
+    """By tracked example: the last image that was judged, the prediction, and whether it is
+    right."""
+    _cost: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Forward passes, backward passes, seconds."""
+
+    def __post_init__(self) -> None:
+        data, classes = self.subject.data, len(self.subject.data.classes)
+        self._stages: dict[str, list[Stage]] = {}
+        if not self.subject.transferred:
+            self._stages = {p.label: p.attack.stages(p.threat, classes) for p in self.subject.todo}
+        every = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
+        self._model_checks = [each for each in every if isinstance(each, ModelCheck)]
+        self._verdict_checks = [each for each in every if isinstance(each, VerdictCheck)]
+        self._flops = operations(self.subject.model, data.images(slice(2)))
+        self._planned = sum(map(planned_passes, self._stages.values()))
+        cost = sum(each.passes for each in self._model_checks)
+        self.images = probe_images(len(data), self._planned, cost, self._flops)
+
+    def before(self) -> None:
+        """Look at the model on a few images, before any attack."""
+        started = time.perf_counter()
+        few = slice(self.images)
+        data, device = self.subject.data, self.subject.data.y.device
+        x, rows = data.images(few), torch.arange(self.images, device=device)
+        self.random = randomised(self.subject.model, x, passes=3)
+        if not self.enabled:
+            return
+        probe = Probe(
+            model=self.subject.model,
+            x=x,
+            y=data.y[few],
+            threat=self.subject.threat.only(rows),
+            noise=Noise(self.subject.seed, rows).fork("checks"),
+            random=self.random,
+            copy=self.subject.copy,
+            stages=self._stages,
+        )
+        for check in self._model_checks:
+            self._found(check.look(probe))
+        self._add_cost(3 * self.images + probe.meter.forwards, probe.meter.backwards, started)
+
+    def watch(self, progress: Progress, labels: np.ndarray) -> None:
+        """Remember the images that an attack ended with, of the examples that are looked at."""
+        if not self.enabled:
+            return
+        found = progress.found
+        for place in (found.rows < self.images).nonzero().squeeze(1).tolist():
+            if progress.kept[place]:
+                row, prediction = int(found.rows[place]), int(found.prediction[place])
+                self._final[row] = found.x[place], prediction, prediction == int(labels[row])
+
+    def conclude(
+        self,
+        columns: Mapping[str, AttackVerdicts],
+        clean: AttackVerdicts,
+        outcomes: Mapping[str, Outcome],
+        context: EvalContext,
+    ) -> dict[str, object]:
+        """Compare the verdicts of all attacks; return the changes of the record that follow.
+
+        Args:
+            columns: the verdicts under each attack, merged over processes, by label.
+            clean: those on the clean images.
+            outcomes: of each attack, by label.
+            context: of the evaluation's attacks; the control works in it.
+        """
+        control = self._judge(columns, clean, context) if self.enabled and outcomes else None
+        checked = self._checked
+        trusts = {
+            label: trust_in(self.findings, label, checked=bool(checked)) for label in outcomes
+        }
+        return {
+            "attacks": {label: replace(o, trust=trusts[label]) for label, o in outcomes.items()},
+            "findings": self.findings,
+            "checked": checked,
+            "clean_trust": trust_in_clean(self.findings, checked=bool(checked)),
+            "worst_case_trust": trust_in_worst(list(trusts.values())),
+            "control": control,
+        }
+
+    def _judge(
+        self, columns: Mapping[str, AttackVerdicts], clean: AttackVerdicts, context: EvalContext
+    ) -> Outcome | None:
+        """Run the checks of the verdicts; return the outcome of the control, if there was one."""
+        right = clean.arrays["share"] > 0
+        classes = len(self.subject.data.classes)
+        evidence = Evidence(
+            right=right,
+            classes=classes,
+            attacks=[
+                _judged(point, point.attack.stages(point.threat, classes), columns, clean)
+                for point in self.subject.todo
+            ],
+            random=self.random,
+        )
+        control = self._control(evidence, context)
+        started = time.perf_counter()
+        replay = self._replay(len(right))
+        self._add_cost(len(self._final), 0, started)
+        evidence = replace(evidence, control=control.masks if control else None, replay=replay)
+        for verdict_check in self._verdict_checks:
+            self._found(verdict_check.judge(evidence))
+        return control.outcome if control else None
+
+    @property
+    def _checked(self) -> Checked | None:
+        """The checks that were run and their cost; None: none were."""
+        if not self.enabled:
+            return None
+        return Checked(
+            names=CHECKS.names(),
+            images=self.images,
+            forwards=int(self._cost[0]),
+            backwards=int(self._cost[1]),
+            seconds=round(self._cost[2], 4),
+        )
+
+    def _control(self, evidence: Evidence, context: EvalContext) -> ControlResult | None:
+        """Run the control attack where every attack of the evaluation follows gradients."""
+        plain = all(each.gradient_only for each in evidence.attacks)
+        if not evidence.attacks or not plain or self.random or self.subject.transferred:
+            return None
+        return run_control(
+            evidence, context, self.subject.shard, planned=self._planned, flops=self._flops
+        )
+
+    def _replay(self, n: int) -> Replay | None:
+        """Show the final images to a fresh copy, one by one."""
+        fresh = None if self.random else self.subject.copy()
+        if fresh is None:
+            return None
+        device = device_of(self.subject.model)
+        tried, differs, worse = (np.zeros(n, bool) for _ in range(3))
+        for row, (image, prediction, held) in self._final.items():
+            with torch.no_grad():
+                (logits,) = wide(fresh(image[None].to(device)))
+            tried[row] = True
+            top = logits.topk(2).values
+            clear = float(top[0] - top[1]) > CLEAR * float(logits.amax() - logits.amin())
+            differs[row] = clear and int(logits.argmax()) != prediction
+            worse[row] = differs[row] and held
+        self.subject.shard.merge_rows({"t": tried, "d": differs, "w": worse}, n)
+        return Replay(tried=tried, differs=differs, worse=worse)
+
+    def _found(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self.findings = [*self.findings, finding]
+            self.note(finding.message)
+
+    def _add_cost(self, forwards: int, backwards: int, started: float) -> None:
+        more = forwards, backwards, time.perf_counter() - started
+        self._cost = tuple(old + new for old, new in zip(self._cost, more, strict=True))
+
+
+def start_checking(
+    request: EvalRequest,
+    todo: Sequence[SweepPoint],
+    data: Split,
+    threat: Threat,
+    copy: Copy,
+    shard: Shard,
+    note: Callable[[str], None],
+) -> Checking:
+    """Return the checks of an evaluation; nothing is looked at yet.
+
+    Args:
+        todo: its attacks.
+        data: the images that are evaluated.
+        threat: with a mask, bound to them.
+        copy: makes copies of the model as it was before it was used.
+        note: called with what a check finds.
+    """
+    subject = CheckedSubject(
+        model=request.subject.model,
+        copy=copy,
+        data=data,
+        threat=threat,
+        seed=request.config.seed,
+        shard=shard,
+        todo=todo,
+        transferred=request.source is not None,
+    )
+    return Checking(subject, request.config.checks, note)
+
+
+def _judged(
+    point: SweepPoint,
+    stages: Sequence[Stage],
+    columns: Mapping[str, AttackVerdicts],
+    clean: AttackVerdicts,
+) -> JudgedAttack:
+    column = columns[point.label]
+    right = clean.arrays["share"] > 0
+    return JudgedAttack(
+        label=point.label,
+        attack=point.attack,
+        stages=stages,
+        eps=point.threat.eps if point.eps is None else point.eps,
+        swept=point.eps is not None or point.until is not None or point.within is not None,
+        broken=right & (robust_share(point, column, clean) < 0.5),
+        by=column.arrays["by"],
+        step=column.arrays["step"],
+        tried=column.arrays["stages"],
+        zero_gradient=column.arrays["flat"],
+    )
