@@ -172,9 +172,10 @@ def _alone(option: str, others: Mapping[str, object]) -> None:
 def _check(runs: Sequence["Run"], results: Path, dataset: str | None) -> None:
     """Raise ``UserError`` where there is nothing to report."""
     from robustbench_cli.report.robustness_table import finished
-    from robustbench_cli.runs.records import data_name
+    from robustbench_cli.report.row_names import data_names
 
-    data = [data_name(run) for run in finished(runs)]
+    names = data_names(finished(runs))
+    data = [*(short for short, _ in names), *names.values()]
     if not data:
         raise UserError(
             f"no finished evaluation in {str(results)!r}; evaluate a run first: "
@@ -198,7 +199,7 @@ def _rows(
 
     for keep in (_own_images,) if sweeps else (is_plain, _own_images):
         every = rows(runs, intervals=intervals, keep=keep, files=files)
-        if found := [row for row in every if dataset in (None, row.facts["dataset"].text)]:
+        if found := [row for row in every if dataset in (None, *row.datasets)]:
             return found
     raise UserError("every finished evaluation tries another model's images: add --transfer")
 

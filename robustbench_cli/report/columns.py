@@ -68,6 +68,8 @@ def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, TableC
     for (key, seen), attack in zip(found.items(), labels([*found.values()], trained), strict=True):
         at = _at(seen[0], seen[2])
         name = f"{attack}@{at[0]}={format_eps(at[1])}" if at else attack
+        if at and name in taken:
+            name = f"{attack}@{at[0]}={at[1]!r}"
         # Whatever a suite calls its attacks: two never share a column.
         while {name, f"{name} dist"} & taken:
             name += "'"
@@ -191,9 +193,15 @@ def distinguishing_params(things: Sequence[tuple[Hashable, Mapping[str, Any]]]) 
         alike[name].append(params)
     return [
         [
-            f"{key}={typed(value)}"
+            f"{key}={_typed_apart(value, others)}"
             for key, value in params.items()
-            if any(other.get(key) != value for other in alike[name])
+            if (others := [o.get(key) for o in alike[name] if o.get(key) != value])
         ]
         for name, params in things
     ]
+
+
+def _typed_apart(value: object, others: Sequence[object]) -> str:
+    """A value as a user would type it; with all digits where another one is written alike."""
+    text = typed(value)
+    return repr(value) if any(typed(other) == text for other in others) else text

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import (
     CLEAN,
@@ -19,10 +18,8 @@ from robustbench_cli.report.columns import (
     TableColumn,
     certified_counts,
     columns,
-    distinguishing_params,
     is_last_epoch,
     is_plain,
-    join_label,
     key_of,
 )
 from robustbench_cli.report.example_files import ExampleFiles
@@ -34,13 +31,12 @@ from robustbench_cli.report.origins import (
     gain_origin,
     worst_origin,
 )
+from robustbench_cli.report.row_facts import data_fact, renamed, row_facts, training_data
+from robustbench_cli.report.row_names import RowDetails, data_key, data_names, told_apart
 from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
-from robustbench_cli.runs import records
 from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.outcomes import Outcome
 from robustbench_cli.runs.records import Run
-
-_TOLD = 3  # differences that tell a name apart; more would fill the line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +52,8 @@ class TableRow:
     """Rows are comparable where this is equal."""
     config: Mapping[str, Any]
     """Every setting of the training but the seed."""
+    data: Mapping[str, str]
+    """Fingerprints of the data of the training; empty where it is not known."""
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
     """The evaluations that the numbers are from."""
@@ -63,6 +61,11 @@ class TableRow:
     """True if the weights were chosen by their accuracy on the test set."""
     retrained: int
     """Training runs left out because a later one has the same configuration and seed."""
+
+    @property
+    def datasets(self) -> tuple[str, str]:
+        """The names that the data set goes by: as it is shown, and its own."""
+        return self.facts["dataset"].text, self.facts["dataset"].rank
 
     def get(self, column: str) -> Fact | Measurement | None:
         """Return the fact or the measurement in a column; None where there is none."""
@@ -98,11 +101,21 @@ def rows(
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in done:
         groups[_identity(run, trained)].append(run)
-    named = columns(done, trained)
+    named, datasets = columns(done, trained), data_names(done)
     compared = any(is_last_epoch(run, trained) for run in done)
     found = [_row(group, trained, named, intervals, compared, files) for group in groups.values()]
+    found = [
+        replace(
+            row,
+            facts={
+                **row.facts,
+                "dataset": data_fact(datasets[data_key(group[0])], row.facts["dataset"].text),
+            },
+        )
+        for row, group in zip(found, groups.values(), strict=True)
+    ]
     order = sorted(found, key=lambda row: (row.facts["dataset"].rank, row.facts["eps"].rank))
-    return _told_apart(order)
+    return _named_apart(order)
 
 
 def finished(runs: Sequence[Run]) -> list[Run]:
@@ -113,22 +126,28 @@ def finished(runs: Sequence[Run]) -> list[Run]:
     return done
 
 
-def _told_apart(found: Sequence[TableRow]) -> list[TableRow]:
-    """Rows with what differs in the names of models and, if they still look alike, of defenses."""
-    models = [(row.facts["model"].text, row.config.get("model", {})) for row in found]
-    found = [
-        _named(row, "model", join_label(name, ",".join(more)))
-        for row, (name, _), more in zip(found, models, distinguishing_params(models), strict=True)
-    ]
-    names = [(row.facts["defense"].text, row.facts["model"].text, row.setting) for row in found]
-    looks = [
-        (name, dict(seed_groups.flat(row.config))) for name, row in zip(names, found, strict=True)
+def _named_apart(found: Sequence[TableRow]) -> list[TableRow]:
+    """Rows with what differs in their facts, so that no two look alike."""
+    details = [
+        RowDetails(
+            defense=row.facts["defense"].text,
+            dataset=row.facts["dataset"].text,
+            model=row.facts["model"].text,
+            model_params=row.config.get("model", {}),
+            threat=row.facts["eps"].text,
+            norm=row.facts["eps"].raw["norm"],
+            eps=row.facts["eps"].raw["eps"],
+            mask=row.facts["eps"].raw.get("mask", ""),
+            n=row.facts["n"].raw["n"],
+            settings=row.config,
+            data=row.data,
+            run=row.runs[-1],
+        )
+        for row in found
     ]
     return [
-        _named(row, "defense", f"{row.facts['defense'].text} ({', '.join(more[:_TOLD])})")
-        if more
-        else row
-        for row, more in zip(found, distinguishing_params(looks), strict=True)
+        replace(row, facts={**row.facts, **renamed(row.facts, names)})
+        for row, names in zip(found, told_apart(details), strict=True)
     ]
 
 
@@ -138,7 +157,7 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
     made: Hashable = run.weights
     if parent:
         made = seed_groups.group_key(seed_groups.as_evaluated(run, parent))
-    return made, comparison_key(run), *(fact.text for fact in _facts(run, seeds=1).values())
+    return made, comparison_key(run), *(fact.text for fact in row_facts(run, seeds=1).values())
 
 
 def comparison_key(run: Run) -> Hashable:
@@ -249,10 +268,11 @@ def _row(
         cells |= both(column.name, attack=column.attack, at=column.at)
         cells |= {column.distance: cell(column.distance)} if column.distance else {}
     return TableRow(
-        facts=_facts(last, seeds=len(kept)),
+        facts=row_facts(last, seeds=len(kept)),
         cells={**cells, WORST: cell(WORST)},
         setting=comparison_key(last),
         config={key: value for key, value in config.items() if key != "seed"},
+        data=training_data(parent) if parent else {},
         seeds=tuple(kept),
         runs=tuple(run.id for run in used),
         oracle=bool(parent and parent.checkpoint and parent.checkpoint.rule == "oracle"),
@@ -264,24 +284,3 @@ def _reach(run: Run, outcome: Outcome) -> float | None:
     """The median distance of an attack that measures it; infinite if half were not reached."""
     tried = outcome.minimal and run.clean_accuracy
     return inf if outcome.median_norm is None and tried else outcome.median_norm
-
-
-def _facts(run: Run, *, seeds: int) -> dict[str, Fact]:
-    threat = run.settings.threat
-    names = {
-        "defense": run.subject,
-        "dataset": records.data_name(run),
-        "model": run.settings.model_name,
-    }
-    counts = {"n": run.n or 0, "seeds": seeds}
-    norm, eps, mask = threat.norm, threat.eps, threat.mask
-    limited = threat.table
-    return {
-        **{key: Fact(name, {key: name}, name) for key, name in names.items()},
-        "eps": Fact(format_threat(**limited), limited, (norm, eps, mask)),
-        **{key: Fact(str(count), {key: count}, -count) for key, count in counts.items()},
-    }
-
-
-def _named(row: TableRow, fact: str, name: str) -> TableRow:
-    return replace(row, facts={**row.facts, fact: Fact(name, {fact: name}, name)})

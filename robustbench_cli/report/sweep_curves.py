@@ -69,7 +69,7 @@ def panels(runs: Sequence[Run], *, dataset: str | None = None) -> list[SweepPane
     return [
         _panel(over, found)
         for (over, _), found in groups.items()
-        if dataset in (None, found[0].facts["dataset"].text)
+        if dataset in (None, *found[0].datasets)
     ]
 
 

@@ -146,7 +146,7 @@ def test_one_label_for_two_attacks_is_told_apart(trained, evaluated):
     }
 
 
-def test_labels_that_no_suffix_can_tell_apart_still_get_columns_of_their_own(trained, evaluated):
+def test_parameters_that_are_written_alike_get_all_their_digits(trained, evaluated):
     parent = trained()
     close = [PGD20 | {"step": 0.25 + 1e-9 * i} for i in range(3)]
     evaluations = [evaluated(parent, {"a": (params, i)}) for i, params in enumerate(close)]
@@ -154,8 +154,8 @@ def test_labels_that_no_suffix_can_tell_apart_still_get_columns_of_their_own(tra
     assert right(row) == {
         "clean": (90,),
         "a:step=0.25": (0,),
-        "a:step=0.25'": (1,),
-        "a:step=0.25''": (2,),
+        "a:step=0.250000001": (1,),
+        "a:step=0.250000002": (2,),
         "worst'": (60,),
         "worst": (0,),
     }

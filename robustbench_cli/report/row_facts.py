@@ -1,0 +1,45 @@
+"""Facts on a row: what it is about, as text, as data, and as a key for sorting."""
+
+from collections.abc import Mapping
+
+from robustbench_cli.core.threat_text import format_threat
+from robustbench_cli.report.statistics import Fact
+from robustbench_cli.runs import records
+from robustbench_cli.runs.records import Run
+
+
+def row_facts(run: Run, *, seeds: int) -> dict[str, Fact]:
+    """Return the facts on an evaluation: defense, dataset, model, eps, n, seeds."""
+    threat = run.settings.threat
+    names = {
+        "defense": run.subject,
+        "dataset": records.data_name(run),
+        "model": run.settings.model_name,
+    }
+    counts = {"n": run.n or 0, "seeds": seeds}
+    norm, eps, mask = threat.norm, threat.eps, threat.mask
+    limited = threat.table
+    return {
+        **{key: Fact(name, {key: name}, name) for key, name in names.items()},
+        "eps": Fact(format_threat(**limited), limited, (norm, eps, mask)),
+        **{key: Fact(str(count), {key: count}, -count) for key, count in counts.items()},
+    }
+
+
+def data_fact(name: str, plain: str) -> Fact:
+    """A data set under a name that tells it apart; it is sorted and found by its own name."""
+    return Fact(name, {"dataset": name}, plain)
+
+
+def renamed(facts: Mapping[str, Fact], names: Mapping[str, str]) -> dict[str, Fact]:
+    """Return the facts with these texts; a threat's numbers stay as they are."""
+    raws = {key: facts[key].raw if key == "eps" else {key: text} for key, text in names.items()}
+    ranks = {key: facts[key].rank if key == "eps" else text for key, text in names.items()}
+    return {key: Fact(text, raws[key], ranks[key]) for key, text in names.items()}
+
+
+def training_data(run: Run) -> dict[str, str]:
+    """Return the fingerprints of the images that a training used, as far as they are known."""
+    data = run.settings.data
+    found = {"trained on": data.train_sha256, "extra data": data.extra_sha256}
+    return {key: sha256[:8] for key, sha256 in found.items() if sha256}
