@@ -88,6 +88,9 @@ class Check(ABC):
 class ModelCheck(Check):
     """A check of the model on a few images, before any attack is run."""
 
+    repeated: ClassVar[bool] = False
+    """True if it is made again after the last attack: a model may change by being used."""
+
     @abstractmethod
     def look(self, probe: Probe) -> Iterator[Finding]:
         """Yield what is wrong with the model on the probe's images."""

@@ -26,7 +26,8 @@ class Memory(ModelCheck):
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("a second copy",)
-    passes: ClassVar[float] = 2
+    passes: ClassVar[float] = 4
+    repeated: ClassVar[bool] = True
     severity: ClassVar[Severity] = "error"
     clean: ClassVar[bool] = True
     says: ClassVar[str] = (

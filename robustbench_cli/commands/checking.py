@@ -88,25 +88,30 @@ class Checking:
     def before(self) -> None:
         """Look at the model on a few images, before any attack."""
         started = time.perf_counter()
-        few = slice(self.images)
-        data, device = self.subject.data, self.subject.data.y.device
-        x, rows = data.images(few), torch.arange(self.images, device=device)
-        self.random = randomised(self.subject.model, x, passes=3)
+        few = self.subject.data.images(slice(self.images))
+        self.random = randomised(self.subject.model, few, passes=3)
         if not self.enabled:
             return
+        self._add_cost(3 * self.images, 0, started)
+        self._look(self._model_checks, "checks")
+
+    def _look(self, checks: Sequence[ModelCheck], purpose: str) -> None:
+        """Make checks of the model; ``purpose`` keys their random numbers."""
+        started, data = time.perf_counter(), self.subject.data
+        rows = torch.arange(self.images, device=data.y.device)
         probe = Probe(
             model=self.subject.model,
-            x=x,
-            y=data.y[few],
+            x=data.images(rows),
+            y=data.y[rows],
             threat=self.subject.threat.only(rows),
-            noise=Noise(self.subject.seed, rows).fork("checks"),
+            noise=Noise(self.subject.seed, rows).fork(purpose),
             random=self.random,
             copy=self.subject.copy,
             stages=self._stages,
         )
-        for check in self._model_checks:
+        for check in checks:
             self._found(check.look(probe))
-        self._add_cost(3 * self.images + probe.meter.forwards, probe.meter.backwards, started)
+        self._add_cost(probe.meter.forwards, probe.meter.backwards, started)
 
     def watch(self, progress: Progress, labels: np.ndarray) -> None:
         """Remember the images that an attack ended with, of the examples that are looked at."""
@@ -167,6 +172,9 @@ class Checking:
         replay = self._replay(len(right))
         self._add_cost(len(self._final), 0, started)
         evidence = replace(evidence, control=control.masks if control else None, replay=replay)
+        known = {finding.check for finding in self.findings}
+        repeated = [c for c in self._model_checks if c.repeated and CHECKS.name_of(c) not in known]
+        self._look(repeated, "checks after the attacks")
         for verdict_check in self._verdict_checks:
             self._found(verdict_check.judge(evidence))
         return control.outcome if control else None

@@ -1,0 +1,280 @@
+"""Each check of a model finds the model that deserves it, and nothing in a plain one."""
+
+import inspect
+import itertools
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import grad as grad_of
+
+from robustbench_cli.audit import CHECKS, ModelCheck
+from robustbench_cli.audit.randomness import randomised
+from robustbench_cli.config.catalogue import parameters
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.models.bpda import bpda
+from tests.audit.conftest import Around, probe_of
+
+EVERY = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
+OF_MODELS = [check for check in EVERY if isinstance(check, ModelCheck)]
+
+
+def cleaned(net, x):
+    """Images are moved uphill before they are classified."""
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (grad,) = torch.autograd.grad(net(leaf).logsumexp(1).sum(), leaf)
+    return net(x + 0.01 * grad)
+
+
+def cleaned_by_backward(net, x):
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        net(leaf).logsumexp(1).sum().backward()
+    return net(x + 0.01 * leaf.grad)
+
+
+def cleaned_by_another_name(net, x):
+    """As a model file may have imported it, long before anyone looks."""
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (grad,) = grad_of(net(leaf).logsumexp(1).sum(), leaf)
+    return net(x + 0.01 * grad)
+
+
+def cleaned_functionally(net, x):
+    grad = torch.func.grad(lambda z: net(z).logsumexp(1).sum())(x.detach())
+    return net(x + 0.01 * grad)
+
+
+class Scrambled(torch.autograd.Function):
+    """The identity, with the gradient's entries in the opposite order."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.flatten(1).flip(1).view_as(grad)
+
+
+def cached():
+    """Answers are kept by the rounded image."""
+    known = {}
+
+    def forward(net, x):
+        answers = []
+        for image in x:
+            key = tuple((image * 3).round().flatten().tolist())
+            answers.append(known.setdefault(key, net(image[None])[0].detach()))
+        return torch.stack(answers) + 0 * net(x)
+
+    return forward
+
+
+def counted():
+    calls = itertools.count()
+    return lambda net, x: net(x) * (1 if next(calls) < 3 else -1)
+
+
+def steps(net, x):
+    return net((x * 4).round() / 4) + 0 * x.sum()
+
+
+def sawtooth(net, x):
+    return net(x + 0.02 * (x * 300).sin())
+
+
+def side_path(net, x):
+    return net(x).detach() + 1e-3 * (x.flatten(1)[:, :5] - x.flatten(1)[:, 5:10])
+
+
+def centred(net, x):
+    return net(x - x.mean(0, keepdim=True))
+
+
+PLANTED = {
+    "randomness": [lambda net, x: net(x + 0.05 * torch.randn_like(x))],
+    "dynamic": [cleaned, cleaned_by_backward, cleaned_by_another_name, cleaned_functionally],
+    "outputs": [lambda net, x: net(x).softmax(1), lambda net, x: 100 * net(x).softmax(1)],
+    "neighbours": [centred, lambda net, x: net(x) * (1 + x.amax())],
+    "zero-gradient": [
+        steps,
+        lambda net, x: 1e4 * net(x),
+        lambda net, x: net(((x > 0.3) * x).sqrt() ** 2),
+    ],
+    "secant": [sawtooth, side_path, lambda net, x: net(Scrambled.apply(x))],
+    "saturation": [lambda net, x: 1e4 * net(x), lambda net, x: 1e-6 * net(x)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name, some in PLANTED.items() for i in range(len(some))]
+)
+def test_a_model_that_misleads_is_found(name, number, net, images, found):
+    model = Around(net, PLANTED[name][number])
+    labels = model(images[0]).argmax(1)
+    (finding, *_) = found(CHECKS.build(Spec(name)), model, labels)
+    assert finding.check == name
+    assert finding.of <= 32
+    assert finding.images > 0
+
+
+@pytest.mark.parametrize("make", [cached, counted])
+def test_a_model_with_a_memory_is_found(make, net, images, found):
+    """The copy shares what a closure keeps, so the model is built anew."""
+    x, y = images
+    fresh = lambda: Around(net, make()).eval()  # noqa: E731
+    probe = replace_copy(fresh(), x, y, fresh)
+    (finding,) = CHECKS.build(Spec("memory")).look(probe)
+    assert finding.severity == "error"
+    assert finding.clean
+
+
+def replace_copy(model, x, y, fresh):
+    return replace(probe_of(model, x, y), copy=fresh, random=False)
+
+
+def test_a_memory_inside_the_model_is_found_by_a_copy_in_memory(net, images, found):
+    class Recent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.seen = net, []
+
+        def forward(self, x):
+            self.seen.append(float(x.detach().mean()))
+            return self.net(x + 0.01 * len(self.seen))
+
+    x, y = images
+    probe = replace(probe_of(Recent(), x, y), random=False)
+    (finding,) = CHECKS.build(Spec("memory")).look(probe)
+    assert finding.check == "memory"
+
+
+@pytest.mark.parametrize("check", OF_MODELS, ids=lambda check: CHECKS.name_of(check))
+def test_a_plain_net_is_not_marked(check, net, found, digits_model):
+    assert found(check, net.eval()) == []
+    model, (x, y) = digits_model[0], digits_model[1:]
+    model = model.eval()
+    probe = probe_of(model, x[:32], y[:32], attacks=("pgd20", "cw20", "apgd-dlr", "autoattack"))
+    assert list(check.look(probe)) == []
+
+
+def test_log_probabilities_are_only_mentioned(net, found):
+    (finding,) = found(
+        CHECKS.build(Spec("outputs")), Around(net, lambda net, x: net(x).log_softmax(1))
+    )
+    assert finding.severity == "info"
+
+
+def test_batchnorm_of_the_batch_s_statistics_is_found(net, images, found):
+    norm = nn.BatchNorm2d(1, track_running_stats=False)
+    (finding,) = found(CHECKS.build(Spec("neighbours")), nn.Sequential(norm, net))
+    assert finding.severity == "error"
+    assert finding.clean
+    norm = nn.BatchNorm1d(16, track_running_stats=False)
+    with pytest.raises(UserError, match="cannot classify an image alone"):
+        found(CHECKS.build(Spec("neighbours")), nn.Sequential(nn.Flatten(), norm, net))
+
+
+def test_a_module_that_stays_in_training_mode_is_named(net, found):
+    class Stubborn(nn.Dropout):
+        def train(self, mode=True):
+            return super().train(True)
+
+    (finding,) = found(CHECKS.build(Spec("evaluation-mode")), nn.Sequential(Stubborn(0.0), net))
+    assert finding.severity == "error"
+    assert "(0)" in finding.message
+
+
+def test_a_gradient_that_is_not_a_number_is_found_in_every_attack(net, images, found):
+    x, _ = images
+    model = Around(net, lambda net, x: net(((x > 0.5) * x).sqrt() ** 2))
+    (finding,) = found(CHECKS.build(Spec("zero-gradient")), model, model(x).argmax(1))
+    assert "NaN" in finding.message
+    assert finding.attacks == []
+
+
+def test_saturated_logits_mark_the_attacks_whose_own_loss_vanishes(net, images, found):
+    model = Around(net, lambda net, x: 1e4 * net(x))
+    attacks = ("pgd20", "cw20", "apgd-dlr", "autoattack", "square100", "mim")
+    findings = found(CHECKS.build(Spec("zero-gradient")), model, attacks=attacks)
+    assert {label for each in findings for label in each.attacks} == {"pgd20", "mim"}
+
+
+def test_only_images_that_are_attacked_count_for_the_gradient(net, images, found):
+    x, _ = images
+    bright = x.mean((1, 2, 3)) > 0.5
+
+    def flat(net, x):
+        keep = (x.mean((1, 2, 3)) > 0.5)[:, None, None, None]
+        return net(torch.where(keep, 0.0, x)) + 0 * x.sum()
+
+    check, model = CHECKS.build(Spec("zero-gradient")), Around(net, flat)
+    right = model(x).argmax(1)
+    (finding,) = found(check, model, right, threat=Threat("Linf", 1e-4))
+    assert (finding.images, finding.of) == (int(bright.sum()), 32)
+    wrong = torch.where(bright, (right + 1) % 5, right)
+    assert found(check, model, wrong, threat=Threat("Linf", 1e-4)) == []
+
+
+def test_a_declared_surrogate_is_no_secant_finding(net, images, found):
+    model = nn.Sequential(bpda(lambda x: (x * 4).round() / 4), net)
+    labels = model(images[0]).argmax(1)
+    assert found(CHECKS.build(Spec("secant")), model, labels) == []
+
+
+@pytest.mark.parametrize(
+    ("expects", "said"),
+    [
+        (lambda net, x: net((x - 0.5) / 0.5 * 3), None),
+        (lambda net, x: net(x / 255), "scaled to [0, 255]"),
+        (lambda net, x: net((x * 0.3081) + 0.1307), "mean and std of MNIST"),
+    ],
+)
+def test_inputs_on_another_scale_are_found(expects, said, digits_model):
+    model, x, y = digits_model
+    check = CHECKS.build(Spec("input-scale"))
+    found = list(check.look(probe_of(Around(model.eval(), expects), x[:32], y[:32])))
+    if said and found:
+        assert said in found[0].message
+    assert all(each.severity == "error" for each in found)
+
+
+def test_looking_changes_nothing(net, found):
+    net.train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    for check in OF_MODELS:
+        found(check, net)
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+    assert net.training
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert torch.autograd._engine_run_backward.__module__.startswith("torch")
+
+
+def test_tiny_differences_between_passes_are_no_randomness(net, images):
+    def jitter(scale):
+        return Around(net, lambda net, x: net(x) * (1 + scale * torch.rand(1)))
+
+    x, _ = images
+    # A common factor does not count: only the direction of the logits does.
+    assert not randomised(jitter(0.1), x)
+    assert not randomised(Around(net, lambda net, x: net(x) + 1e-7 * torch.randn(len(x), 5)), x)
+    assert randomised(Around(net, lambda net, x: net(x) + 1e-2 * torch.randn(len(x), 5)), x)
+
+
+@pytest.mark.parametrize("check", EVERY, ids=lambda check: CHECKS.name_of(check))
+def test_every_check_says_what_it_is(check):
+    """Its source, what it says, and where each threshold comes from."""
+    cls = type(check)
+    assert inspect.getdoc(cls)
+    assert inspect.getdoc(inspect.getmodule(cls))
+    assert cls.says
+    assert cls.severity in ("info", "warning", "error")
+    assert cls.passes >= 0
+    assert all(each.meaning for each in parameters(cls)), "a threshold without its reason"
+    assert len(parameters(cls)) == len(fields(cls))

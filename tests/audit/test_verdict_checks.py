@@ -1,0 +1,146 @@
+"""Each check of verdicts finds the contradiction it is for, and nothing in verdicts that agree."""
+
+import numpy as np
+import pytest
+
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.audit import CHECKS, Evidence, JudgedAttack
+from robustbench_cli.audit._evidence import Control, Replay
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+
+N = 100
+
+
+def rows(*places):
+    """Return a mask (N) of these ranges of examples."""
+    mask = np.zeros(N, bool)
+    for place in places:
+        mask[place] = True
+    return mask
+
+
+def judged(name, broken, *, by=None, step=None):
+    attack = ATTACKS.build(Spec.parse(name))
+    stages = attack.stages(Threat("Linf", 0.1), 10)
+    by = np.where(broken, 0, -1) if by is None else by
+    return JudgedAttack(
+        label=name,
+        attack=attack,
+        stages=stages,
+        eps=0.1,
+        swept=False,
+        broken=broken,
+        by=by,
+        step=np.where(broken, 1, -1) if step is None else step,
+        tried=np.ones(N, int),
+        zero_gradient=np.zeros(N, bool),
+    )
+
+
+def evidence(*attacks, right=None, **more):
+    right = rows(slice(0, 95)) if right is None else right
+    return Evidence(right=right, classes=10, attacks=attacks, random=False, **more)
+
+
+def found(name, seen):
+    return list(CHECKS.build(Spec(name)).judge(seen))
+
+
+@pytest.mark.parametrize(("right", "fires"), [(0, 1), (10, 1), (14, 1), (15, 0), (95, 0)])
+def test_accuracy_at_chance(right, fires):
+    seen = evidence(right=rows(slice(0, right)))
+    assert len(found("chance", seen)) == fires
+
+
+def test_few_images_are_not_enough_for_chance():
+    assert not found("chance", Evidence(right=rows()[:20], classes=10, attacks=[], random=False))
+
+
+@pytest.mark.parametrize(
+    ("extra", "severity"), [(0, None), (2, "info"), (3, "info"), (10, "warning")]
+)
+def test_another_attack_without_gradients_breaks_more(extra, severity):
+    """The two stand side by side; neither is a member of the other."""
+    white, black = rows(slice(0, 30)), rows(slice(20, 30 + extra))
+    findings = found("black-box", evidence(judged("pgd20", white), judged("square100", black)))
+    assert [each.severity for each in findings] == [severity] * (severity is not None)
+    for each in findings:
+        assert (each.images, each.of) == (extra, 65)
+        assert each.accuracy == pytest.approx((65 - extra) / N)
+
+
+def test_a_member_without_gradients_breaks_more():
+    stages = ATTACKS.build(Spec("autoattack")).stages(Threat("Linf", 0.1), 10)
+    square = [i for i, stage in enumerate(stages) if stage.member == "square"]
+    broken = rows(slice(0, 40))
+    by = np.where(rows(slice(0, 20)), 0, np.where(broken, square[0], -1))
+    (finding,) = found("black-box", evidence(judged("autoattack", broken, by=by)))
+    assert (finding.images, finding.severity) == (20, "warning")
+
+
+@pytest.mark.parametrize("name", ["square100", "pgd20"])
+def test_an_attack_on_its_own_contradicts_nobody(name):
+    seen = evidence(judged(name, rows(slice(0, 95))))
+    for check in ("black-box", "losses", "one-step", "restarts", "convergence"):
+        assert not found(check, seen)
+
+
+def test_one_step_breaks_more_than_twenty():
+    one, many = judged("fgsm", rows(slice(0, 50))), judged("pgd20", rows(slice(0, 40)))
+    (finding,) = found("one-step", evidence(one, many))
+    assert finding.attacks == ["pgd20"]
+    assert (finding.images, finding.of) == (10, 55)
+    assert not found("one-step", evidence(one, judged("pgd20", rows(slice(0, 49)))))
+
+
+@pytest.mark.parametrize(("extra", "severity"), [(4, None), (10, "info"), (20, "warning")])
+def test_the_result_depends_on_the_loss(extra, severity):
+    seen = evidence(judged("pgd20", rows(slice(0, 30))), judged("cw20", rows(slice(0, 30 + extra))))
+    findings = found("losses", seen)
+    assert [each.severity for each in findings] == [severity] * (severity is not None)
+    assert all(each.attacks == ["pgd20"] for each in findings)
+
+
+def test_an_attack_that_had_not_converged():
+    broken = rows(slice(0, 40))
+    step = np.where(rows(slice(0, 12)), 19, np.where(broken, 2, -1))
+    (finding,) = found("convergence", evidence(judged("pgd20", broken, step=step)))
+    assert (finding.images, finding.severity) == (12, "warning")
+    step[:12] = 3
+    assert not found("convergence", evidence(judged("pgd20", broken, step=step)))
+
+
+def test_restarts_that_disagree():
+    broken = rows(slice(0, 40))
+    by = np.where(rows(slice(0, 12)), 2, np.where(broken, 0, -1))
+    (finding,) = found("restarts", evidence(judged("pgd:steps=20,restarts=3", broken, by=by)))
+    assert (finding.images, finding.of) == (12, 67)
+    by[:12] = 0
+    assert not found("restarts", evidence(judged("pgd:steps=20,restarts=3", broken, by=by)))
+
+
+@pytest.mark.parametrize(
+    ("corners", "search", "severity"),
+    [(0, 0, None), (0, 1, "info"), (0, 2, "info"), (1, 0, "warning"), (0, 10, "warning")],
+)
+def test_the_control_breaks_what_stood(corners, search, severity):
+    control = Control(
+        tried=rows(slice(40, 72)),
+        corners=rows(slice(40, 40 + corners)),
+        search=rows(slice(60, 60 + search)),
+    )
+    seen = evidence(judged("pgd20", rows(slice(0, 40))), control=control)
+    findings = found("control", seen)
+    assert [each.severity for each in findings] == [severity] * (severity is not None)
+    for each in findings:
+        assert each.of == 32
+        assert each.accuracy == pytest.approx(0.55 * (1 - (corners + search) / 32))
+
+
+def test_a_fresh_copy_that_answers_differently():
+    none = rows()
+    replay = Replay(tried=rows(slice(0, 8)), differs=rows(slice(0, 2)), worse=rows(slice(0, 1)))
+    (finding,) = found("replay", evidence(replay=replay))
+    assert (finding.images, finding.of, finding.severity) == (2, 8, "error")
+    assert not found("replay", evidence(replay=Replay(tried=none, differs=none, worse=none)))
