@@ -51,13 +51,13 @@ class AutoAttack(Attack):
             "standard": {
                 "apgd-ce": CrossEntropy(restarts=5 if sparse else 1),
                 **targeted,
-                "square": Square(),
+                "square": Square(rescale=False),  # as the official code
             },
             "plus": {
                 "apgd-ce": CrossEntropy(restarts=5),
                 "apgd-dlr": LogitRatio(restarts=5),
                 "fab": FAB(restarts=5, within=True),
-                "square": Square(),
+                "square": Square(rescale=False),  # as the official code
                 **targeted,
             },
             "rand": {"apgd-ce": CrossEntropy(eot=20), "apgd-dlr": LogitRatio(eot=20)},

@@ -22,12 +22,18 @@ from robustbench_cli.core.threat import over
 @ATTACKS.register("square", pattern=r"square-?(?P<queries>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class Square(IterativeAttack):
-    """Random search over square windows that needs logits only, with AutoAttack's settings.
+    """Random search over square windows that needs logits only; masked gradients do not mislead it.
 
-    5000 queries; squares cover 0.8 of the image at first, and their area is halved at fixed
-    numbers of queries.  Each image has squares of its own, as in the paper's code; AutoAttack's
-    code gives a whole batch the same ones.  Unlike gradient attacks it is not misled by masked
-    gradients.
+    Squares cover 0.8 of the image at first, as in AutoAttack, and their area is halved nine times.
+    The paper's code halves it after fixed shares of the ``queries``, as here: a short search then
+    reaches small squares, too.  AutoAttack's code halves it after the same numbers of queries
+    however many there are, made for 10,000, so that its 5000 end with larger squares than a whole
+    search: ``rescale=false``, as the member of ``autoattack`` has it and as other tools report for
+    5000 queries.  Of 500 queries that schedule makes three of the nine halvings: a digits net is
+    left with 90 % of the images where the default leaves 71 %.
+
+    Each image has squares of its own, as in the paper's code; AutoAttack's code gives a whole batch
+    the same ones.
     """
 
     queries: Annotated[int, Field(ge=1)] = 5000
@@ -36,8 +42,9 @@ class Square(IterativeAttack):
     """Share of the image's area that the first squares cover (p_init)."""
     restarts: Annotated[int, Field(ge=1)] = 1
     """Independent searches."""
-    rescale: bool = False
-    """Scale the schedule of the squares' area, made for 10,000 queries, to ``queries``."""
+    rescale: bool = True
+    """Scale the schedule of the squares' area, made for 10,000 queries, to ``queries``; false: keep
+    it as it is, as AutoAttack does."""
 
     access: ClassVar[Access] = "logits"
 

@@ -1,0 +1,43 @@
+"""Square Attack: the schedule of its squares, and what it breaks with few queries."""
+
+import pytest
+
+from robustbench_cli.attacks._windows import sides
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.stages import attack_batch
+
+SHAPE = (32, 32)
+
+
+def sides_of(attack, device):
+    return sides(attack.queries, attack.share, SHAPE, False, attack.rescale, device).tolist()
+
+
+@pytest.mark.parametrize("text", ["square500", "square1000", "square5000", "square"])
+def test_a_search_of_any_length_goes_through_the_whole_schedule(text, build, batch):
+    """0.8 of the image at first, 0.8 / 512 of it for the last fifth of the queries."""
+    attack = build(text)
+    seen = sides_of(attack, batch[0].device)
+    assert seen[0] == round((0.8 * 32 * 32) ** 0.5)
+    assert set(seen[-attack.queries // 5 + 1 :]) == {round((0.8 / 2**9 * 32 * 32) ** 0.5)}
+    assert sorted(set(seen), reverse=True) == list(dict.fromkeys(seen))  # they only shrink
+    assert len(set(seen)) == 10
+
+
+@pytest.mark.parametrize("version", ["standard", "plus"])
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_the_member_of_autoattack_keeps_the_official_schedule(version, norm, build, batch):
+    member = build(f"autoattack:version={version}").members(Threat(norm, 0.1))["square"]
+    seen = sides_of(member, batch[0].device)
+    halved = [i for i in range(1, 5000) if seen[i] != seen[i - 1]]
+    assert halved == [11, 51, 201, 501, 1001, 2001, 4001]
+
+
+def test_few_queries_break_more_with_the_schedule_scaled_to_them(digits_model, build, noise):
+    net, x, y = digits_model
+    source = type(noise)(0, y.new_tensor(range(len(y))))
+    broken = {
+        text: int(attack_batch(net, x, y, build(text), Threat("Linf", 0.16), source).broken.sum())
+        for text in ("square300", "square:queries=300,rescale=false")
+    }
+    assert broken["square300"] >= broken["square:queries=300,rescale=false"] + 6, broken
