@@ -93,6 +93,15 @@ class Attack:
         return False
 
     @property
+    def needs_float32(self) -> bool:
+        """True if rounding the model's answers would hide what it follows.
+
+        It then works on the model as it is, never on a faster one.  Attacks with ``probes`` and
+        ``minimal`` ones do so anyway.
+        """
+        return False
+
+    @property
     def maskable(self) -> bool:
         """True if a mask can be imposed on it from outside, pixel by pixel."""
         return True

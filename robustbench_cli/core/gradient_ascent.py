@@ -5,6 +5,7 @@ Every defense that attacks its own model runs this loop.  Attacks take the same 
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.model_modes import full_float32
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import Threat
 
@@ -49,6 +51,17 @@ class Ascent:
     step: float
     """As a fraction of eps, so a sweep over eps keeps the path: 2/255 at eps 8/255 is 1/4."""
     start: Start = "uniform"
+
+    @property
+    def exact_steps(self) -> int:
+        """The number of first steps whose gradient is taken in full float32.
+
+        A Gaussian start is 0.001 away from the clean image.  The gradient of a divergence from the
+        clean prediction is so small there that rounding to bfloat16 or TF32 replaces it by noise:
+        on the digits the signs of 63 % of the pixels are right, where guessing gives 50 %.  Steps
+        are much larger than 0.001, so all further gradients may be rounded.
+        """
+        return 1 if self.start == "gauss" else 0
 
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> Tensor:
         """Return the starting points (B, C, H, W), inside the ball and the box [0, 1].
@@ -90,9 +103,12 @@ def ascend(
 ) -> Tensor:
     """Maximise ``loss(model(x'), target)`` over the threat ball; return the last iterate.
 
-    This is the inner problem of training: no example stops early and nothing is judged.
+    This is the inner problem of training: no example stops early and nothing is judged.  After a
+    Gaussian start the first gradient is in full float32, whatever the model trains in.
 
     Args:
+        target: what ``loss`` compares with.  Where that is the model's own answer to ``x``, take it
+            from ``fixed_logits``.
         x: clean images (B, C, H, W) in [0, 1].
         threat: with a mask, bound to these images.
         noise: keyed by example, B of them; the random start draws from it.
@@ -107,7 +123,19 @@ def ascend(
         return projected_step(here.x_adv, here.grad, x, threat, climb.step)
 
     start = climb.begin(x, threat, noise)
-    return iterate(model, loss, target, start, climb.steps, next_iterate or projected)
+    return iterate(
+        model, loss, target, start, climb.steps, next_iterate or projected, climb.exact_steps
+    )
+
+
+def fixed_logits(model: Model, x: Tensor) -> Tensor:
+    """Return the logits (B, classes) at ``x`` in full float32, as the constant target of an ascent.
+
+    Args:
+        x: images (B, C, H, W) in [0, 1].
+    """
+    with full_float32(model), torch.no_grad():
+        return model(x)
 
 
 def iterate(
@@ -117,14 +145,17 @@ def iterate(
     x_adv: Tensor,
     steps: int,
     next_iterate: NextIterate,
+    exact_steps: int = 0,
 ) -> Tensor:
     """Take the gradient and go to the next iterate, ``steps`` times; return the last iterate.
 
     Args:
         x_adv: the first iterate (B, C, H, W).
+        exact_steps: the number of first gradients that are taken in full float32.
     """
     for step_index in range(steps):
-        logits, grad = gradient(model, loss, target, x_adv)
+        with full_float32(model) if step_index < exact_steps else nullcontext():
+            logits, grad = gradient(model, loss, target, x_adv)
         x_adv = next_iterate(Iterate(x_adv, logits, grad, step_index))
     return x_adv
 

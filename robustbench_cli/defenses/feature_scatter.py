@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.gradient_ascent import Loss, Steps, StepSize, ascend
+from robustbench_cli.core.gradient_ascent import Loss, Steps, StepSize, ascend, fixed_logits
 from robustbench_cli.core.losses import cross_entropy, wide
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe, _transport
@@ -63,9 +62,7 @@ class FeatureScatter(Adversarial):
             return self.climb.begin(step.x, step.threat, step.noise)
         if self.perturbation == "supervised":
             return self._ascend(step, cross_entropy, step.y)
-        with torch.no_grad():
-            clean = step.model(step.x)
-        return self._ascend(step, self.distance, clean)
+        return self._ascend(step, self.distance, fixed_logits(step.model, step.x))
 
     def distance(self, logits: Tensor, clean: Tensor) -> Tensor:
         """Return each moved example's part (B) of the distance between two batches of logits.

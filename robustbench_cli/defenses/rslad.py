@@ -8,11 +8,11 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.gradient_ascent import Start, ascend
+from robustbench_cli.core.gradient_ascent import Start, ascend, fixed_logits
 from robustbench_cli.core.losses import kl
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe
-from robustbench_cli.defenses._distillation import Distilled, teacher_logits
+from robustbench_cli.defenses._distillation import Distilled
 from robustbench_cli.defenses._step import Passes, Step
 
 MOST_CLASSES = 10
@@ -55,7 +55,7 @@ class RSLAD(Distilled, Adversarial):
             )
 
     def crafted(self, step: Step) -> Mapping[str, Tensor]:
-        taught = teacher_logits(step.teachers[0], step.x)
+        taught = fixed_logits(step.teachers[0], step.x)
         adv = ascend(step.model, kl, taught, step.x, step.threat, step.noise, self.climb)
         return {"adv": adv, "taught": taught}
 

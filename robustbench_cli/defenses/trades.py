@@ -6,12 +6,11 @@ min over the weights of  CE(f(x), y) + beta max over x' in the ball of KL(f(x) |
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.gradient_ascent import Start, StepSize, ascend
+from robustbench_cli.core.gradient_ascent import Start, StepSize, ascend, fixed_logits
 from robustbench_cli.core.losses import kl
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial, Recipe
@@ -48,8 +47,7 @@ class Trades(Adversarial):
             )
 
     def perturb(self, step: Step) -> Tensor:
-        with torch.no_grad():
-            clean_logits = step.model(step.x)
+        clean_logits = fixed_logits(step.model, step.x)
         return ascend(step.model, kl, clean_logits, step.x, step.threat, step.noise, self.climb)
 
     def loss(self, step: Step, logits: Passes) -> Tensor:

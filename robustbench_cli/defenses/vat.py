@@ -1,7 +1,6 @@
 """Virtual adversarial training (Miyato et al., 2018), https://arxiv.org/abs/1704.03976, eq. 5-8."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -10,9 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.core.gradient_ascent import Iterate, Steps, iterate
+from robustbench_cli.core.gradient_ascent import Iterate, Steps, fixed_logits, iterate
 from robustbench_cli.core.losses import kl
-from robustbench_cli.core.model_modes import frozen_batchnorm
+from robustbench_cli.core.model_modes import frozen_batchnorm, full_float32
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Objective
 from robustbench_cli.defenses._step import Passes, Step
@@ -52,9 +51,8 @@ class VAT(Objective):
         if step.extra is not None:
             x, noise, labelled = x[step.extra], noise.only(step.extra), x[~step.extra]
         direction = unit_l2(noise.normal(x))
-        with full_float32(step.model):
-            with torch.no_grad():
-                fixed = step.model(x)
+        fixed = fixed_logits(step.model, x)
+        with full_float32(step.model):  # a finite difference of ``xi`` is lost in bfloat16
             direction = self._power_iteration(step.model, x, fixed, direction)
         length = self.radius or step.threat.radius_in("L2", x[0].numel())
         return {"labelled": labelled, "moved": x + length * direction, "fixed": fixed}
@@ -94,17 +92,3 @@ def unit_l2(direction: Tensor) -> Tensor:
     flat = direction.flatten(1)
     flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-30)
     return F.normalize(flat).view_as(direction)
-
-
-@contextmanager
-def full_float32(model: Classifier) -> Iterator[None]:
-    """Run the model in full float32 while the context is open.
-
-    A finite difference of ``xi`` is lost in bfloat16 and in TF32.
-    """
-    was = model.low_precision, torch.backends.cudnn.allow_tf32
-    model.low_precision = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        model.low_precision, torch.backends.cudnn.allow_tf32 = was

@@ -180,7 +180,10 @@ def _run_and_repeat(
     # A nearest adversarial image lies on the boundary, and differences between probes are small:
     # for both, rounded logits will not do.
     needs_exact = (
-        stage.attack.minimal or stage.attack.probes > 0 or isinstance(stage.attack, ExternalAttack)
+        stage.attack.minimal
+        or stage.attack.probes > 0
+        or stage.attack.needs_float32
+        or isinstance(stage.attack, ExternalAttack)
     )
     search_model = exact if needs_exact else context.search_model
     # With a randomised model, a second attempt would not settle what its noise leaves open.
