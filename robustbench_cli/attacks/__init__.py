@@ -94,12 +94,9 @@ class Attack:
 
     @property
     def needs_float32(self) -> bool:
-        """True if rounding the model's answers would hide what it follows.
-
-        It then works on the model as it is, never on a faster one.  Attacks with ``probes`` and
-        ``minimal`` ones do so anyway.
-        """
-        return False
+        """True if it must not work on a rounded model, whose rounding hides what it follows."""
+        # A nearest adversarial image lies on the boundary, and differences of probes are small.
+        return self.minimal or self.probes > 0
 
     @property
     def maskable(self) -> bool:
@@ -212,9 +209,8 @@ class IterativeAttack(Attack, ABC):
 class ExternalAttack(Attack, ABC):
     """An attack of another library, which calls the model itself, batch by batch."""
 
-    @property
-    def maskable(self) -> bool:
-        return False
+    needs_float32 = True
+    maskable = False
 
     @abstractmethod
     def craft(self, model: Any, task: Task) -> Tensor:

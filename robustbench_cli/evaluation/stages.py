@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.attacks import Attack, ExternalAttack, Stage
+from robustbench_cli.attacks import Attack, Stage
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.active_batch import StageResult
@@ -177,15 +177,7 @@ def _run_and_repeat(
 
     The first attempt's passes are added to the costs of those examples.
     """
-    # A nearest adversarial image lies on the boundary, and differences between probes are small:
-    # for both, rounded logits will not do.
-    needs_exact = (
-        stage.attack.minimal
-        or stage.attack.probes > 0
-        or stage.attack.needs_float32
-        or isinstance(stage.attack, ExternalAttack)
-    )
-    search_model = exact if needs_exact else context.search_model
+    search_model = exact if stage.attack.needs_float32 else context.search_model
     # With a randomised model, a second attempt would not settle what its noise leaves open.
     uncertain = 0.0 if context.verifier.random else search_model.uncertain_margin
     repeated: list[tuple[Tensor, ...]] = []  # positions and costs; no images, which take memory
