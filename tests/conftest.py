@@ -21,6 +21,7 @@ from robustbench_cli.models import MODELS, Classifier, Shape
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Checkpoint, Outcome
 from robustbench_cli.runs.records import Run
+from robustbench_cli.runs.trust import Checked
 
 pytest_plugins = ["time_limits"]
 
@@ -246,7 +247,7 @@ def evaluated_run(
     source=None,
     **changes,
 ):
-    """The record of an evaluation.
+    """The record of an evaluation whose checks found nothing.
 
     Args:
         attacks: label -> (parameters, right answers); a third item: further figures.
@@ -266,6 +267,7 @@ def evaluated_run(
                 "forwards": 1,
                 "backwards": 1,
                 "seconds": 1.0,
+                "trust": "sound",
                 **dict(*figures),
             }
         )
@@ -296,6 +298,9 @@ def evaluated_run(
         "n": n,
         "clean_accuracy": clean / n,
         "worst_case_accuracy": lowest / n,
+        "checked": Checked(names=["secant"], images=32, forwards=64, backwards=32, seconds=0.1),
+        "clean_trust": "sound",
+        "worst_case_trust": "sound",
         "attacks": outcomes,
     }
     return Run(**{**fields, **changes})

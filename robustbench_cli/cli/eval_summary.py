@@ -22,7 +22,7 @@ from robustbench_cli.report.number_trust import (
     number_trusts,
     worst_trust,
 )
-from robustbench_cli.report.robustness_table import count
+from robustbench_cli.report.row_numbers import count
 from robustbench_cli.report.trust_legend import finding_text, mark_meanings
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Outcome, Proof

@@ -55,6 +55,8 @@ class Page:
     """The lines above the tables."""
     listing: Sequence[str] = ()
     """Commands, each whole on its line."""
+    legend: Sequence[str] = ()
+    """The meaning of marks, and why numbers have them: in LaTeX it is printed, too."""
 
 
 def _terminal(page: Page) -> str:
@@ -78,7 +80,7 @@ def _terminal(page: Page) -> str:
         parts += [part for block in blocks for part in (_drawing(grid, block), "")]
     # A command that is folded cannot be copied.
     listing = "".join(f"{line}\n" for line in ("", *page.listing)) if page.listing else ""
-    return rendered(console, [*parts, *map(Text, page.notes)]) + listing
+    return rendered(console, [*parts, *map(Text, (*page.notes, *page.legend))]) + listing
 
 
 def _drawing(grid: Grid, columns: Sequence[str]) -> Any:
@@ -121,7 +123,8 @@ def _markdown(page: Page) -> str:
         lines += [escaped(grid.title), ""] if grid.title else []
         lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
     listing = ["", "```sh", *page.listing, "```"] if page.listing else []
-    return printable("\n".join([*lines, "\n\n".join(page.notes), *listing, ""]))
+    below = "\n\n".join([*page.notes, *map(escaped, page.legend)])
+    return printable("\n".join([*lines, below, *listing, ""]))
 
 
 def _latex(page: Page) -> str:
@@ -129,13 +132,17 @@ def _latex(page: Page) -> str:
     for grid in page.grids:
         cells = _looks(grid, lambda text: text.translate(_TEX), r"\textbf{TEXT}")
         head, *body = (
-            _SIGNS.sub(lambda sign: _SIGN[sign[0]], " & ".join(row)) + r" \\"
+            _signs_in_tex(" & ".join(row)) + r" \\"
             for row in ([name.translate(_TEX) for name in grid.columns], *cells)
         )
         sides = "".join("l" if name in grid.left else "r" for name in grid.columns)
         lines += [f"% {grid.title}"] if grid.title else []
         lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule", *body]
         lines += [r"\bottomrule", r"\end{tabular}"]
+    if page.legend:
+        # A reader of the paper needs it beside the numbers.
+        said = [rf"{_signs_in_tex(text.translate(_TEX))}\par" for text in page.legend]
+        lines += [r"\par\smallskip", r"{\footnotesize", *said, "}"]
     return printable(
         "\n".join([*lines, *(f"% {text}" for text in (*page.notes, *page.listing)), ""])
     )
@@ -156,8 +163,20 @@ _TEX = str.maketrans(
         "|": r"\textbar{}",
     }
 )
-_SIGN = {"±": r"$\pm$", "†": r"$^\dagger$", "∞": r"$\infty$"}
+_SIGN = {
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "∞": r"$\infty$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "°": r"$^\circ$",
+}
 _SIGNS = re.compile("|".join(_SIGN))
+
+
+def _signs_in_tex(text: str) -> str:
+    """Return the text with TeX's commands for signs."""
+    return _SIGNS.sub(lambda sign: _SIGN[sign[0]], text)
 
 
 def _csv(page: Page) -> str:

@@ -257,7 +257,7 @@ def _on(dataset: str | None, tables: Sequence[_Table], none: str) -> list[_Table
 
 def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:
     from robustbench_cli.figures._sweep_plot import draw
-    from robustbench_cli.report.sweep_curves import panels
+    from robustbench_cli.report.sweep_curves import NOTHING_TO_DRAW, panels
 
     path = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
     if path.suffix or not path.name:
@@ -268,6 +268,8 @@ def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:
             "no finished sweep; make one: "
             "advbench eval --attack pgd20 --sweep eps=0,2/255,...,8/255"
         )
+    if not any(panel.curves for panel in found):
+        raise UserError(NOTHING_TO_DRAW)
     files = [path.with_name(f"{path.name}{ending}") for ending in (".png", ".svg")]
     with writing("--plot", *files):
         draw(found, path)

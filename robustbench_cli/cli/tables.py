@@ -1,8 +1,8 @@
 """The main table of ``advbench report``: rows, columns, the best numbers, and what they mean."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from robustbench_cli.core.safe_text import one_line
 if TYPE_CHECKING:
     from robustbench_cli.report.robustness_table import TableRow
     from robustbench_cli.report.standings import Standings
-    from robustbench_cli.report.statistics import Measurement
+    from robustbench_cli.report.statistics import Fact, Measurement
+    from robustbench_cli.report.trust_legend import JudgedNumber
+    from robustbench_cli.runs.trust import Finding
 
 MEANING_OF_ACCURACY = "accuracy in %, robust accuracy = right before and after the attack"
 _NAMED = 3
@@ -30,6 +32,7 @@ class TableSheet:
     def page(self) -> Page:
         """The table, ready to be written."""
         from robustbench_cli.report.standings import standings
+        from robustbench_cli.report.trust_legend import trust_legend
 
         best, facts = standings(self.rows, self.columns), frozenset(self.rows[0].facts)
         grid = Grid(
@@ -49,7 +52,25 @@ class TableSheet:
         names = dict.fromkeys(k for c in self.columns for row in self.rows for k in _raw(row, [c]))
         lines = [{name: raw.get(name) for name in names} for raw in raws]
         objects = [self._object(place, best) for place in range(len(self.rows))]
-        return Page(grids=[grid], notes=self._notes(best), lines=lines, objects=objects)
+        return Page(
+            grids=[grid],
+            notes=self._notes(best),
+            lines=lines,
+            objects=objects,
+            legend=trust_legend(self._judged(), unseen=sum(row.before_checks for row in self.rows)),
+        )
+
+    def _judged(self) -> list["JudgedNumber"]:
+        """Return the numbers that are shown and of whose trust something is known."""
+        from robustbench_cli.report.trust_legend import JudgedNumber
+
+        names = row_names(self.rows)
+        return [
+            JudgedNumber(row=name, column=column, trust=cell.trust)
+            for name, row in zip(names, self.rows, strict=True)
+            for column in self.columns
+            if (cell := row.cells.get(column)) and cell.trust
+        ]
 
     def _entry(self, place: int, column: str, best: "Standings") -> TableEntry:
         row = self.rows[place]
@@ -77,6 +98,7 @@ class TableSheet:
             **({"distances": far} if far else {}),
             "best": [c for c in self.columns if (place, c) in best.alone],
             "tied": [c for c in self.columns if (place, c) in best.tied],
+            "findings": findings_as_data(shown),
             "oracle": row.oracle,
             "runs": list(row.runs),
         }
@@ -163,9 +185,9 @@ def results_sheet(found: list["TableRow"], *, columns: str | None, sort: str | N
         chosen = [c for c in facts if c != "model" or not shared(found, c)] + chosen
     if sort is not None:
         by = known(sort.removeprefix("-"))
-        ranked = [(row, value.rank) for row in found if (value := row.get(by))]
+        ranked = [(row, value.rank) for row in found if (value := _number(row, by))]
         ranked.sort(key=lambda pair: pair[1], reverse=sort.startswith("-"))
-        found = [row for row, _ in ranked] + [row for row in found if not row.get(by)]
+        found = [row for row, _ in ranked] + [row for row in found if not _number(row, by)]
     return TableSheet(chosen, found)
 
 
@@ -179,6 +201,44 @@ def listed(names: str | None) -> list[str]:
 def shared(found: Sequence["TableRow"], column: str) -> bool:
     """Return True if all rows have the same value in this column."""
     return len({row.facts[column].text for row in found if column in row.facts}) == 1
+
+
+def row_names(found: Sequence["TableRow"]) -> list[str]:
+    """Return a name for each row: its defense, and where several have that, what tells them
+    apart."""
+    told = [fact for fact in found[0].facts if fact != "defense" and not shared(found, fact)]
+    names = [row.facts["defense"].text for row in found]
+    return [
+        " ".join([name, *(f"{fact} {row.facts[fact].text}" for fact in told)])
+        if names.count(name) > 1
+        else name
+        for name, row in zip(names, found, strict=True)
+    ]
+
+
+def _number(row: "TableRow", column: str) -> "Fact | Measurement | None":
+    """Return what a row is sorted by; None where there is nothing, or a number without meaning."""
+    from robustbench_cli.report.withheld import WithheldNumber
+
+    found = row.get(column)
+    return None if isinstance(found, WithheldNumber) else found
+
+
+def findings_as_data(shown: Mapping[str, "Measurement"]) -> list[dict[str, Any]]:
+    """Return what was found about the numbers of a row as data, with the columns it concerns."""
+    pairs = [
+        (finding, column)
+        for column, cell in shown.items()
+        for finding in (cell.trust.findings if cell.trust else ())
+    ]
+    found: list[Finding] = []
+    for finding, _ in pairs:
+        if finding not in found:
+            found.append(finding)
+    return [
+        {"columns": list(dict.fromkeys(c for each, c in pairs if each == one)), **asdict(one)}
+        for one in found
+    ]
 
 
 def _raw(row: "TableRow", columns: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.figures import _style
+from robustbench_cli.figures._bounds import caption_lines, draw_bounds
 from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
 from robustbench_cli.figures._sweep_plot import PANELS_PER_ROW
 from robustbench_cli.report.statistics import Cell
@@ -47,6 +48,8 @@ class TradeoffPanel:
     column: str
     """The attack, or column of the report, of the robust accuracies."""
     curves: tuple[TradeoffCurve, ...]
+    withheld: int = 0
+    """The rows that are not drawn because their number means nothing."""
 
 
 def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
@@ -54,11 +57,15 @@ def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
     drawn = [curve for panel in panels for curve in panel.curves]
     names = list(dict.fromkeys(curve.name for curve in drawn))
     labels = [_style.label(name) for name in names]
-    spread = any(cell.std for curve in drawn for cell in (*curve.clean, *curve.robust))
+    cells = [cell for curve in drawn for cell in (*curve.clean, *curve.robust)]
+    bars = "bars: ± standard deviation over seeds" if any(cell.std for cell in cells) else ""
+    said = caption_lines(
+        (cell.trust for cell in cells), sum(panel.withheld for panel in panels), spread=bars
+    )
     across = min(PANELS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
     size = across * WIDTH, down * HEIGHT
-    page = _style.sheet_for(labels, *size, titled=spread)
+    page = _style.sheet_for(labels, *size, title_lines=len(said))
     lines: dict[str, Line2D] = {}
     for place, panel in enumerate(panels, 1):
         axes = page.add_subplot(down, across, place)
@@ -71,8 +78,8 @@ def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
         axes.set_xlabel("clean accuracy (%)")
         axes.set_ylabel(one_line(f"robust accuracy, {panel.column} (%)"))
         axes.grid(True)
-    bars = "bars: ± standard deviation over seeds" if spread else None
-    _style.legend(page, [lines[name] for name in names], labels, size[0], title=bars)
+    title = "\n".join(said) or None
+    _style.legend(page, [lines[name] for name in names], labels, size[0], title=title)
     page.draw_without_rendering()  # computes the sizes used below
     for axes, panel in zip(page.axes, panels, strict=True):
         taken = [
@@ -100,6 +107,8 @@ def _line(axes: "Axes", curve: TradeoffCurve, place: int) -> "Line2D":
         elinewidth=1,
         zorder=3 if curve.labels else 2,
     )
+    trusts = [cell.trust for cell in curve.robust]
+    draw_bounds(axes, [*zip(x, y, strict=True)], trusts, _colour(place))
     line: Line2D = bars[0]
     return line
 

@@ -88,7 +88,7 @@ def blank_page(width: float, height: float) -> "Figure":
 
 
 def sheet_for(
-    labels: Sequence[str], width: float, height: float, *, titled: bool = False
+    labels: Sequence[str], width: float, height: float, *, title_lines: int = 0
 ) -> "Figure":
     """Return a page with room for panels and, below them, for a legend.
 
@@ -96,12 +96,12 @@ def sheet_for(
         labels: the legend's labels.
         width: of all panels together, in inches.
         height: of all panels together, in inches.
-        titled: whether the legend has a title.
+        title_lines: of the legend's title.
     """
     down = math.ceil(len(labels) / _labels_per_line(labels, width))
     longest = max(len(label) for label in labels)
     # Wide enough for the longest label.
-    return blank_page(max(width, 0.08 * longest + 0.7), height + 0.25 * (down + titled) + 0.2)
+    return blank_page(max(width, 0.08 * longest + 0.7), height + 0.25 * (down + title_lines) + 0.2)
 
 
 def legend(

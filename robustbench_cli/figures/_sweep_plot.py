@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.figures import _style
+from robustbench_cli.figures._bounds import caption_lines, draw_bounds
 from robustbench_cli.figures._style import COLOURS, DASHES, HEIGHT, MARKERS, WIDTH
 from robustbench_cli.report.sweep_curves import SweepCurve, SweepPanel
 
@@ -37,7 +38,13 @@ def draw(panels: Sequence[SweepPanel], path: Path) -> list[Path]:
 
 
 def paint_sweeps(panels: Sequence[SweepPanel]) -> "Figure":
-    """Return a page with the panels side by side and one legend below them."""
+    """Return a page with the panels side by side and one legend below them.
+
+    Args:
+        panels: one of them at least has curves.
+    """
+    withheld = sum(panel.withheld for panel in panels)
+    panels = [panel for panel in panels if panel.curves]
     titled = [(panel.title, panel) for panel in panels]
     if any(len(panel.curves) > MAX_LINES for panel in panels):
         titled = [part for panel in panels for part in _by_attack(panel)]
@@ -45,9 +52,11 @@ def paint_sweeps(panels: Sequence[SweepPanel]) -> "Figure":
     looks = _line_styles([curve for panel in panels for curve in panel.curves])
     across = min(PANELS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
-    banded = any(point.std for p in panels for curve in p.curves for point in curve.points)
+    points = [point for panel in panels for curve in panel.curves for point in curve.points]
+    bands = "bands: ± standard deviation over seeds" if any(p.std for p in points) else ""
+    said = caption_lines((point.trust for point in points), withheld, spread=bands)
     size = across * WIDTH, down * HEIGHT
-    figure = _style.sheet_for(list(looks), *size, titled=banded)
+    figure = _style.sheet_for(list(looks), *size, title_lines=len(said))
     for place, (title, panel) in enumerate(titled, 1):
         axes = figure.add_subplot(down, across, place)
         axes.set_title(one_line(title), loc="left", pad=10)
@@ -58,7 +67,7 @@ def paint_sweeps(panels: Sequence[SweepPanel]) -> "Figure":
         [lines[label] for label in looks],
         list(looks),
         size[0],
-        title="bands: ± standard deviation over seeds" if banded else None,
+        title="\n".join(said) or None,
     )
     return figure
 
@@ -129,6 +138,8 @@ def _panel(axes: "Axes", panel: SweepPanel, looks: Mapping[str, _LineStyle]) -> 
             clip_on=False,  # draw markers at 0 % and 100 % in full
             zorder=3,
         )
+        trusts = [point.trust for point in curve.points]
+        draw_bounds(axes, [*zip(x, y, strict=True)], trusts, look.colour)
         spread = [100 * (point.std or 0.0) for point in curve.points]
         if any(spread):
             low = [max(0.0, mean - std) for mean, std in zip(y, spread, strict=True)]

@@ -62,7 +62,7 @@ class WeightLandscape(MeasuredFigure):
         self, about: ResultTable, found: Sequence[ResultTable], names: Sequence[str]
     ) -> "Page":
         labels = [_style.label(name) for name in names]
-        page = _style.sheet_for(labels, WIDTH, HEIGHT, titled=self.directions > 1)
+        page = _style.sheet_for(labels, WIDTH, HEIGHT, title_lines=self.directions > 1)
         axes = page.add_subplot()
         lines = []
         for at, one in enumerate(found):

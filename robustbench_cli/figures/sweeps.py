@@ -14,7 +14,7 @@ from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.figures._sweep_plot import paint_sweeps
 from robustbench_cli.report.robustness_table import finished
 from robustbench_cli.report.seed_groups import of_kind
-from robustbench_cli.report.sweep_curves import panels
+from robustbench_cli.report.sweep_curves import NOTHING_TO_DRAW, panels
 from robustbench_cli.runs.records import Run
 
 
@@ -32,6 +32,8 @@ class Sweep(Figure):
         found = [panel for panel in panels(kept) if panel.over == self.over]
         if not found:
             raise UserError(self._lacking(*recorded.named))
+        if not any(panel.curves for panel in found):
+            raise UserError(NOTHING_TO_DRAW)
         shown = [run for run in finished(kept) if run.settings.swept == self.over]
         for run in recorded.named:
             if run.id not in {name for each in shown for name in (each.id, each.parent)}:

@@ -16,6 +16,7 @@ from robustbench_cli.figures._scatter import TradeoffCurve, TradeoffPanel, paint
 from robustbench_cli.report.columns import CLEAN, LAST, WORST, is_plain
 from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.statistics import Cell
+from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.records import Run, same_but_seed
 
 
@@ -44,12 +45,17 @@ class TradeOff(Figure):
         panels, notes = [], []
         for comparable in settings.values():
             column = self.attack or _strongest(comparable)
-            shown = [row for row in comparable if column in _measured(row)]
+            shown = [row for row in comparable if {CLEAN, column} <= _measured(row).keys()]
             title = "{dataset}, {eps}, n {n}".format_map(_texts(comparable[0]))
             notes += [f"{title}: {note}" for note in _notes(comparable, shown, column)]
             if shown:
                 panels.append(
-                    TradeoffPanel(title=title, column=column, curves=curves(shown, column))
+                    TradeoffPanel(
+                        title=title,
+                        column=column,
+                        curves=curves(shown, column),
+                        withheld=len(_withheld(comparable, column)),
+                    )
                 )
         if not panels:
             raise UserError(notes[0])
@@ -76,7 +82,7 @@ def _rows(material: Material) -> list[TableRow]:
         for run in recorded.named
         if run.id not in used
     ]
-    found = [row for row in rows(recorded.runs, keep=wanted) if CLEAN in _measured(row)]
+    found = [row for row in rows(recorded.runs, keep=wanted) if row.cells.get(CLEAN)]
     if not found:
         nothing = f"no finished evaluation in {str(material.results)!r}; make one: "
         raise UserError(lacking[0] if lacking else f"{nothing}advbench eval --attack pgd20")
@@ -96,13 +102,28 @@ def _measured(row: TableRow) -> dict[str, Cell]:
     return {key: c for key, c in cells if isinstance(c, Cell) and not key.endswith(LAST)}
 
 
+def _withheld(found: Sequence[TableRow], column: str) -> list[TableRow]:
+    """Return the rows whose number in a column, or whose clean accuracy, means nothing."""
+    return [
+        row
+        for row in found
+        if any(isinstance(row.cells.get(name), WithheldNumber) for name in (CLEAN, column))
+    ]
+
+
 def _strongest(found: Sequence[TableRow]) -> str:
     """Return the column to draw: ``worst`` where it is comparable, else the lowest that all rows
     have.
 
     Empty where there is none.
     """
-    measured = [_measured(row) for row in found]
+    measured = [
+        cells
+        for row in found
+        if not isinstance(row.cells.get(CLEAN), WithheldNumber) and (cells := _measured(row))
+    ]
+    if not measured:
+        return ""
     whole = [{name for name, c in cells.items() if not c.partial} for cells in measured]
     common = set.intersection(*whole)
     # ``worst`` compares only rows that met the same attacks.
@@ -117,13 +138,15 @@ def _notes(found: Sequence[TableRow], shown: Sequence[TableRow], column: str) ->
     if not column:
         choice = sorted({name for row in found for name in _measured(row)} - {CLEAN, WORST})
         return [f"no attack was tried on all rows; choose one by attack=NAME: {', '.join(choice)}"]
-    lost = [_texts(row)["defense"] for row in found if row not in shown]
+    void = _withheld(found, column)
+    lost = [_texts(row)["defense"] for row in found if row not in shown and row not in void]
     some = [_texts(row)["defense"] for row in shown if _measured(row)[column].partial]
     return [
         f"{what}: {', '.join(of)}"
         for what, of in (
             (f"left out, without {column}", lost),
             (f"{column} not of all seeds", some),
+            (f"left out, {column} or clean withheld", [_texts(row)["defense"] for row in void]),
         )
         if of
     ]

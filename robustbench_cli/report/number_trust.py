@@ -133,6 +133,16 @@ def joined_trust(each: Sequence[NumberTrust], shares: Sequence[float]) -> Number
     )
 
 
+def trust_of_one_model(each: Sequence[NumberTrust]) -> NumberTrust:
+    """Return the trust in one model's predictions by several evaluations of it.
+
+    Args:
+        each: one per evaluation, at least one.  What was checked counts for more than what was not.
+    """
+    first: Sequence[Trust] = ("withheld", "upper bound", "sound", "unchecked")
+    return min(each, key=lambda one: first.index(one.trust))
+
+
 def _trust(
     run: Run, trust: Trust, said: Sequence[Finding], accuracy: float | None = None
 ) -> NumberTrust:

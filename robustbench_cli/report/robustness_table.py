@@ -6,7 +6,6 @@ No torch, and nothing that decides a verdict: records hold them, this joins and 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any
 
 from robustbench_cli.report import seed_groups
@@ -16,26 +15,19 @@ from robustbench_cli.report.columns import (
     LAST,
     WORST,
     TableColumn,
-    certified_counts,
     columns,
     is_last_epoch,
     is_plain,
-    key_of,
 )
 from robustbench_cli.report.example_files import ExampleFiles
-from robustbench_cli.report.origins import (
-    CleanOrigin,
-    Origin,
-    attack_origin,
-    certified_origin,
-    gain_origin,
-    worst_origin,
-)
+from robustbench_cli.report.number_trust import before_checks
+from robustbench_cli.report.origins import gain_origin
 from robustbench_cli.report.row_facts import data_fact, renamed, row_facts, training_data
 from robustbench_cli.report.row_names import RowDetails, data_key, data_names, told_apart
+from robustbench_cli.report.row_numbers import row_numbers, trust_of_seeds
 from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
+from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.damage import check_complete
-from robustbench_cli.runs.outcomes import Outcome
 from robustbench_cli.runs.records import Run
 
 
@@ -61,6 +53,8 @@ class TableRow:
     """True if the weights were chosen by their accuracy on the test set."""
     retrained: int
     """Training runs left out because a later one has the same configuration and seed."""
+    before_checks: int = 0
+    """The evaluations among ``runs`` that are from before there were checks."""
 
     @property
     def datasets(self) -> tuple[str, str]:
@@ -168,19 +162,6 @@ def comparison_key(run: Run) -> Hashable:
     return settings.data_name, settings.test_sha256, *limited, run.n
 
 
-def count(share: float | None, n: int) -> float:
-    """Return the number of examples that a recorded share stands for; it need not be whole for a
-    randomised model."""
-    exact = (share or 0.0) * n
-    return round(exact) if abs(exact - round(exact)) < 0.01 else exact
-
-
-def right(outcome: Outcome) -> float:
-    """Return the number of right answers under an attack; the average, for a randomised model."""
-    random = outcome.majority_accuracy is not None
-    return count(outcome.robust_accuracy, outcome.n) if random else outcome.correct
-
-
 def _row(
     group: Sequence[Run],
     trained: Mapping[str, Run],
@@ -207,51 +188,45 @@ def _row(
         if (run.parent or "") == kept[run.seed]
         and run.weights == current[run.parent, is_last_epoch(run, trained)]
     ]
-    found: dict[str, dict[int, float]] = defaultdict(dict)
-    origins: dict[str, dict[int, Origin]] = defaultdict(dict)
-    for run in used:
-        n, seed, of, file = run.n or 0, run.seed, LAST * is_last_epoch(run, trained), files.of(run)
-
-        def put(name: str, number: float, origin: Origin, seed: int = seed, of: str = of) -> None:
-            found[name + of][seed], origins[name + of][seed] = number, origin
-
-        right_on_clean = count(run.clean_accuracy, n)
-        put(CLEAN, right_on_clean, CleanOrigin(file=file, right=right_on_clean))
-        for label, outcome in run.attacks.items():
-            column = named[key_of(run, outcome)]
-            put(column.name, right(outcome), attack_origin(run, label, outcome, files))
-            if column.distance and not of and (reach := _reach(run, outcome)) is not None:
-                found[column.distance][seed] = reach
-        for key, sure in certified_counts(run).items():
-            put(named[key].name, sure.correct, certified_origin(run, sure, files))
-        if is_plain(run) and run.attacks and not of:
-            # Every one is an upper bound of what all their attacks together leave.
-            lowest = count(run.worst_case_accuracy, n)
-            if lowest <= found[WORST].get(seed, lowest):
-                put(WORST, lowest, worst_origin(run, files))
+    found = row_numbers(used, named, trained, files)
     last = used[-1]
     parent = trained.get(last.parent or "")
     alone = {"model": last.settings.model, "weights": last.weights[:8]}
     config = seed_groups.as_evaluated(last, parent).config if parent else alone
 
     def cell(name: str, **about: Any) -> Measurement | None:
-        numbers = tuple(found[name][seed] for seed in kept if seed in found[name])
-        known = tuple(origins[name][seed] for seed in kept if seed in origins[name])
-        about = {"name": name, "seeds": len(kept), "origins": known, **about}
-        if not numbers:
+        of_seeds = found.get(name, {})
+        known = [of_seeds[seed] for seed in kept if seed in of_seeds]
+        if not known:
             return None
+        trust = trust_of_seeds(known, last.n or 1)
+        about = {"name": name, "seeds": len(kept), "trust": trust, **about}
+        if trust and trust.withheld:
+            return WithheldNumber(spaced=name not in distances, **about)
+        about["origins"] = tuple(each.origin for each in known if each.origin)
+        numbers = tuple(each.number for each in known)
         if name in distances:
             return Distance(distances=numbers, **about)
         return Cell(correct=numbers, n=last.n or 0, intervals=intervals, **about)
 
     def gained(name: str) -> Measurement | None:
-        after, before = found[name + LAST], found[name]
+        after, before = found.get(name + LAST, {}), found.get(name, {})
         seeds = [seed for seed in kept if seed in after and seed in before]
-        points = tuple((after[seed] - before[seed]) / (last.n or 1) for seed in seeds)
-        if not points:
+        if not seeds:
             return None
-        known = tuple(gain_origin(origins[name + LAST][s], origins[name][s]) for s in seeds)
-        return LastEpochGain(name=name + DIFF, seeds=len(kept), points=points, origins=known)
+        pairs = [(after[seed], before[seed]) for seed in seeds]
+        trust = trust_of_seeds([one for pair in pairs for one in pair], last.n or 1)
+        about: dict[str, Any] = {"name": name + DIFF, "seeds": len(kept)}
+        about["trust"] = trust and replace(trust, found=None)
+        if trust and trust.withheld:
+            return WithheldNumber(**about)
+        return LastEpochGain(
+            points=tuple((a.number - b.number) / (last.n or 1) for a, b in pairs),
+            origins=tuple(
+                gain_origin(a.origin, b.origin) for a, b in pairs if a.origin and b.origin
+            ),
+            **about,
+        )
 
     def both(
         name: str, attack: str = "", at: tuple[str, float] | None = None
@@ -277,10 +252,5 @@ def _row(
         runs=tuple(run.id for run in used),
         oracle=bool(parent and parent.checkpoint and parent.checkpoint.rule == "oracle"),
         retrained=sum(len(born) - 1 for born in made.values()),
+        before_checks=sum(map(before_checks, used)),
     )
-
-
-def _reach(run: Run, outcome: Outcome) -> float | None:
-    """The median distance of an attack that measures it; infinite if half were not reached."""
-    tried = outcome.minimal and run.clean_accuracy
-    return inf if outcome.median_norm is None and tried else outcome.median_norm

@@ -58,7 +58,7 @@ def _groups(
     found: dict[tuple[Hashable, str], dict[int, Measurement]] = defaultdict(dict)
     for place, row in enumerate(rows):
         for name in columns:
-            if cell := row.cells.get(name):
+            if (cell := row.cells.get(name)) and cell.competes:
                 found[row.setting, name][place] = cell
     return [(name, group) for (_, name), group in found.items()]
 

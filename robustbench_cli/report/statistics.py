@@ -9,6 +9,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.report.example_files import MissingVerdicts
+from robustbench_cli.report.number_trust import NumberTrust, derived_text
 
 if TYPE_CHECKING:
     from robustbench_cli.report.origins import Origin
@@ -47,6 +48,8 @@ class Measurement(ABC):
     """Whose number it is, whatever the value of a sweep."""
     at: tuple[str, float] | None = None
     """In a sweep: over what, and the value."""
+    trust: NumberTrust | None = None
+    """How far the number can be trusted; None where nothing is said of that."""
     origins: tuple["Origin", ...] = field(default=(), compare=False, repr=False)
     """The per-example verdicts, one for each of ``values``; empty: nobody knows them."""
 
@@ -111,6 +114,18 @@ class Measurement(ABC):
         return -self.mean
 
     @property
+    def competes(self) -> bool:
+        """True if it may be the best of its column."""
+        return self.trust is None or self.trust.competes
+
+    def _trusted(self, key: str) -> dict[str, Any]:
+        """Return the trust as data, by the key of the number with an ending."""
+        if self.trust is None:
+            return {}
+        found = {} if self.trust.found is None else {f"{key}_found": self.trust.found}
+        return {f"{key}_trust": self.trust.trust, **found}
+
+    @property
     def _some(self) -> str:
         return f" ({len(self.values)}/{self.seeds})" if self.partial else ""
 
@@ -166,14 +181,19 @@ class Cell(Measurement):
         if self.intervals and self.interval:
             low, high = self.interval
             spread = f" [{100 * low:.1f}, {100 * high:.1f}]"
-        return f"{100 * self.mean:.2f}{spread}{self._some}"
+        number = f"{100 * self.mean:.2f}{spread}{self._some}"
+        if self.trust is None:
+            return number
+        found = self.trust.found
+        return self.trust.written(number, "" if found is None else f"{100 * found:.2f}")
 
     @property
     def raw(self) -> Mapping[str, Any]:
         """Shares; the ends of the interval, if that is wanted, are None where it is not known."""
         low, high = (self.intervals and self.interval) or (None, None)
         ends = {f"{self.name}_low": low, f"{self.name}_high": high} if self.intervals else {}
-        return {self.name: self.mean, f"{self.name}_std": self.std, **ends}
+        numbers = {self.name: self.mean, f"{self.name}_std": self.std, **ends}
+        return {**numbers, **self._trusted(self.name)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +215,13 @@ class LastEpochGain(Measurement):
     def text(self) -> str:
         """Percentage points, with their sign."""
         spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
-        return f"{100 * self.mean:+.2f}{spread}{self._some}"
+        number = f"{100 * self.mean:+.2f}{spread}{self._some}"
+        return derived_text(self.trust, number) if self.trust else number
 
     @property
     def raw(self) -> Mapping[str, Any]:
         """Shares."""
-        return {self.name: self.mean, f"{self.name}_std": self.std}
+        return {self.name: self.mean, f"{self.name}_std": self.std, **self._trusted(self.name)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,10 +248,12 @@ class Distance(Measurement):
         """Four digits: in Linf the first two are often zero."""
         spread = "" if self.std is None else f" ± {self.std:.4f}"
         number = f"{self.mean:.4f}" if isfinite(self.mean) else "∞"
-        return f"{number}{spread}{self._some}"
+        whole = f"{number}{spread}{self._some}"
+        return self.trust.written(whole) if self.trust else whole
 
     @property
     def raw(self) -> Mapping[str, Any]:
         """None where it is infinite, which JSON cannot say."""
         key = self.name.replace(" ", "_")
-        return {key: self.mean if isfinite(self.mean) else None, f"{key}_std": self.std}
+        mean = self.mean if isfinite(self.mean) else None
+        return {key: mean, f"{key}_std": self.std, **self._trusted(key)}

@@ -6,9 +6,13 @@ from dataclasses import dataclass, replace
 
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report.columns import CLEAN, LAST
+from robustbench_cli.report.number_trust import NumberTrust
 from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.statistics import Cell
+from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.records import Run
+
+NOTHING_TO_DRAW = "every number of these sweeps is withheld: advbench show RUN says why"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,8 @@ class CurvePoint:
     mean: float
     std: float | None
     """Over seeds; None for a single one."""
+    trust: NumberTrust | None = None
+    """How far it can be trusted; a number that means nothing is no point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,8 @@ class SweepPanel:
     curves: tuple[SweepCurve, ...]
     mask: str = ""
     """The mask of the pixels that may change; empty: all of them."""
+    withheld: int = 0
+    """The numbers that are missing because they mean nothing."""
 
     @property
     def title(self) -> str:
@@ -92,6 +100,11 @@ def _panel(over: str, found: Sequence[TableRow]) -> SweepPanel:
         eps=None if over == "eps" else eps["eps"],
         n=facts["n"].raw["n"],
         mask=eps.get("mask", ""),
+        withheld=sum(
+            isinstance(cell, WithheldNumber) and cell.at is not None and cell.at[0] == over
+            for row in found
+            for cell in row.cells.values()
+        ),
         curves=tuple(
             curve
             for row, name in zip(found, defenses, strict=True)
@@ -119,7 +132,8 @@ def _curves(row: TableRow, model: str, over: str) -> list[SweepCurve]:
             model=model,
             attack=attack,
             points=tuple(
-                CurvePoint(at=at, mean=cell.mean, std=cell.std) for at, cell in sorted(line.items())
+                CurvePoint(at=at, mean=cell.mean, std=cell.std, trust=cell.trust)
+                for at, cell in sorted(line.items())
             ),
         )
         for attack, line in lines.items()

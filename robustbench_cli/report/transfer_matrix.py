@@ -8,8 +8,11 @@ from typing import Any
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import CLEAN, distinguishing_params, key_of, labels
-from robustbench_cli.report.robustness_table import comparison_key, count, finished, right
+from robustbench_cli.report.number_trust import attack_trust, before_checks, clean_trust
+from robustbench_cli.report.robustness_table import comparison_key, finished
+from robustbench_cli.report.row_numbers import count, right
 from robustbench_cli.report.statistics import Cell
+from robustbench_cli.report.withheld import WithheldNumber, cell_of_one
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Outcome
 from robustbench_cli.runs.records import Run
@@ -26,12 +29,14 @@ class Matrix:
     """Names of the models by the sha256 of their weights, in the order in which they were made."""
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    cells: Mapping[tuple[str, str], Cell]
+    cells: Mapping[tuple[str, str], Cell | WithheldNumber]
     """By source and target; the white-box evaluation where both are one."""
-    clean: Mapping[str, Cell]
+    clean: Mapping[str, Cell | WithheldNumber]
     """By target."""
     runs: Mapping[tuple[str, str], str]
     """The evaluation that each number is from."""
+    before_checks: int = 0
+    """The evaluations among them that are from before there were checks."""
 
     @property
     def title(self) -> str:
@@ -79,16 +84,18 @@ def _matrix(
     involved = {
         w for run, _, _ in seen if run.settings.source for w in (_made_on(run), run.weights)
     }
-    cells, clean, used = {}, {}, {}
+    cells, clean, used, old = {}, {}, {}, 0
     for run, label, outcome in seen:
         pair, n = (_made_on(run), run.weights), run.n or 0
         if not involved.issuperset(pair):
             continue
-        cells[pair] = Cell(name=label, correct=(right(outcome),), n=n, intervals=intervals)
-        clean[run.weights] = Cell(
-            name=CLEAN, correct=(count(run.clean_accuracy, n),), n=n, intervals=intervals
+        trust = attack_trust(run, label)
+        cells[pair] = cell_of_one(label, right(outcome), n, trust, intervals=intervals)
+        clean[run.weights] = cell_of_one(
+            CLEAN, count(run.clean_accuracy, n), n, clean_trust(run), intervals=intervals
         )
         used[pair] = run.id
+        old += before_checks(run)
     first = seen[0][0]
     return Matrix(
         attack=attack,
@@ -99,6 +106,7 @@ def _matrix(
         cells=cells,
         clean=clean,
         runs=used,
+        before_checks=old,
     )
 
 

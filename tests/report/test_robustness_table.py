@@ -108,7 +108,11 @@ def test_one_seed_has_no_deviation(trained, evaluated):
     (row,) = rows([parent, evaluated(parent, {"pgd20": (PGD20, 52)})])
     assert row.cells["pgd20"].std is None
     assert row.cells["pgd20"].text == "52.00"
-    assert row.cells["pgd20"].raw == {"pgd20": 0.52, "pgd20_std": None}
+    assert row.cells["pgd20"].raw == {
+        "pgd20": 0.52,
+        "pgd20_std": None,
+        "pgd20_trust": "sound",
+    }
 
 
 def test_evaluations_of_one_run_add_columns_and_the_latest_wins(trained, evaluated):
@@ -324,6 +328,7 @@ def test_a_minimal_attack_has_its_distance_beside_its_accuracy(trained, evaluate
     assert cell.raw == {
         "deepfool_dist": pytest.approx(0.14),
         "deepfool_dist_std": pytest.approx(0.0282843, abs=1e-7),
+        "deepfool_dist_trust": "sound",
     }
 
 
@@ -341,7 +346,11 @@ def test_where_half_of_the_images_were_not_reached_the_median_is_infinite(traine
     first, second = rows([weak, strong, reached, unreached])
     cell = second.cells["deepfool dist"]
     assert cell.text == "∞"
-    assert cell.raw == {"deepfool_dist": None, "deepfool_dist_std": None}
+    assert cell.raw == {
+        "deepfool_dist": None,
+        "deepfool_dist_std": None,
+        "deepfool_dist_trust": "sound",
+    }
     assert first.cells["deepfool dist"].rank > cell.rank
 
 
