@@ -95,11 +95,10 @@ def _control(run: records.Run) -> list[str]:
     """Return a line on the control, which counts in no attack's accuracy."""
     if (control := run.control) is None:
         return []
-    broken = ", ".join(f"{member} {broke}" for member, broke in control.broken_by.items())
-    of = f"{control.n - control.correct} of {control.n} images" + (f": {broken}" if broken else "")
+    each = ", ".join(f"{member} {broke}" for member, broke in control.broken_by.items())
+    broken = f"{control.n - control.correct} of {control.n} images that stood"
     cost = f"{control.forwards} forward passes, {control.seconds:.1f} s"
-    name = control.params.get("name", "black-box attacks")
-    return [one_line(f"control (not counted): {name} broke {of}; {cost}")]
+    return [one_line(f"control (not counted): broke {broken} ({each}); {cost}")]
 
 
 def _cost(run: records.Run) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import Any
 
+from robustbench_cli.report.example_files import MissingVerdicts
 from robustbench_cli.report.number_trust import WITHHELD, NumberTrust
 from robustbench_cli.report.statistics import Cell, Measurement
 
@@ -15,6 +16,10 @@ class WithheldNumber(Measurement):
 
     spaced: bool = True
     """False if the names of its data hold no spaces, as those of distances."""
+
+    def check_presence(self) -> None:
+        """Raise ``MissingVerdicts``: verdicts that mean nothing are not to be compared."""
+        raise MissingVerdicts(f"{self.name!r} is withheld: it means nothing")
 
     @property
     def values(self) -> tuple[float, ...]:

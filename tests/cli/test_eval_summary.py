@@ -15,7 +15,7 @@ def shown(tmp_path, trained, evaluated, kept, capsys):
 
     def run(attacks, **changes):
         parent = trained("[bold]x")
-        record = evaluated(parent, attacks, id="e", **changes)
+        record = evaluated(parent, attacks, id="e", **{"checked": None, **changes})
         kept(tmp_path, record)
         print_evaluation(tmp_path / "e")
         *lines, last = capsys.readouterr().out.splitlines()
@@ -101,7 +101,7 @@ def test_numbers_that_are_not_sound_are_marked_and_explained(shown):
         "cw20": ({"name": "cw", "steps": 20}, 98, {"trust": "sound"}),
     }
     control = Outcome(
-        params={"name": "control"},
+        params={"name": "ensemble"},
         n=97,
         correct=13,
         robust_accuracy=0.13,
@@ -132,7 +132,7 @@ def test_numbers_that_are_not_sound_are_marked_and_explained(shown):
         "withheld = the number means nothing and is not shown",
         "error: batch: the batch matters (fgsm, clean)",
         "warning: secant: gradients lie (pgd20)",
-        "control (not counted): control broke 84 of 97 images: corners 4, square 80; "
+        "control (not counted): broke 84 of 97 images that stood (corners 4, square 80); "
         "900 forward passes, 1.5 s",
         "checks: 2 on 32 images, 320 forward and 96 backward passes, 0.2 s",
     ]
@@ -141,6 +141,7 @@ def test_numbers_that_are_not_sound_are_marked_and_explained(shown):
 
 def test_checks_that_were_left_out_are_missed_at_every_number(shown, evaluated, trained):
     config = {**evaluated(trained(), {"pgd20": (PGD20, 40)}).config, "checks": False}
-    lines = shown({"pgd20": (PGD20, 40)}, config=config)
+    bare = {"clean_trust": "unchecked", "worst_case_trust": "unchecked"}
+    lines = shown({"pgd20": (PGD20, 40, {"trust": "unchecked"})}, config=config, **bare)
     assert [line.split()[1] for line in lines[2:4]] == ["90.00%°", "40.00%°"]
     assert lines[4:] == ["° = not checked (--no-checks)", "checks: none (--no-checks)"]
