@@ -84,6 +84,14 @@ def report_command(
         bool,
         typer.Option("--joint", help="Instead: a table for each set of domains of advbench joint."),
     ] = False,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B",
+            help="Instead: two rows (by name, for all their seeds) or runs on the same images: the "
+            "paired table, McNemar's test, the difference and its interval.",
+        ),
+    ] = None,
     paper: Annotated[
         str | None,
         typer.Option(
@@ -119,6 +127,7 @@ def report_command(
     advbench report --paper trades --table 5           published numbers beside ours
     advbench report --transfer --out transfer.md
     advbench report --joint                            one perturbation, several domains
+    advbench report --compare trades pgd-at            which is better, on the same images
     advbench report --plot curves                      curves.png and curves.svg
     """
     from robustbench_cli.commands.upgrade_records import comparable
@@ -128,7 +137,10 @@ def report_command(
     text = {"--format": format_, "--out": out, "--intervals": intervals}
     if plot is not None:
         others = {"--paper": paper, "--transfer": transfer, "--joint": joint}
-        _alone("--plot", {**others, **shape, **text})
+        _alone("--plot", {**others, "--compare": compare, **shape, **text})
+    if compare is not None:
+        others = {"--paper": paper, "--transfer": transfer, "--joint": joint}
+        _alone("--compare", {**others, **shape, "--dataset": dataset, "--intervals": intervals})
     if paper is not None:
         others = {"--transfer": transfer, "--joint": joint}
         _alone("--paper", {**others, **shape, "--intervals": intervals})
@@ -150,6 +162,9 @@ def report_command(
         put(_joint(runs, dataset, intervals, files), chosen, out)
         return
     _check(runs, results, dataset)
+    if compare is not None:
+        put(_compared(runs, compare, files), chosen, out)
+        return
     if plot is not None:
         _draw(runs, dataset, plot)
         return
@@ -202,6 +217,13 @@ def _rows(
         if found := [row for row in every if dataset in (None, *row.datasets)]:
             return found
     raise UserError("every finished evaluation tries another model's images: add --transfer")
+
+
+def _compared(runs: Sequence["Run"], names: tuple[str, str], files: "ExampleFiles") -> Page:
+    from robustbench_cli.cli.paired import paired_page
+    from robustbench_cli.report.paired_rows import paired_rows
+
+    return paired_page(paired_rows(runs, names, files))
 
 
 def _own_images(run: "Run") -> bool:

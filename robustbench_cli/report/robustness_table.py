@@ -72,6 +72,7 @@ def rows(
     intervals: bool = False,
     keep: Callable[[Run], bool] = is_plain,
     files: ExampleFiles | None = None,
+    side: Mapping[str, str] | None = None,
 ) -> list[TableRow]:
     """Finished evaluations, those of one training configuration joined over its seeds.
 
@@ -84,6 +85,7 @@ def rows(
         keep: returns True for the evaluations that are wanted.
         files: their per-example verdicts, which are read when a number's interval or place is
             asked for; None: there are none.
+        side: by an evaluation's id; those of different sides share no row.
     """
     files = files or ExampleFiles()
     trained = seed_groups.trained(runs)
@@ -94,7 +96,7 @@ def rows(
     ]
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in done:
-        groups[_identity(run, trained)].append(run)
+        groups[_identity(run, trained), (side or {}).get(run.id)].append(run)
     named, datasets = columns(done, trained), data_names(done)
     compared = any(is_last_epoch(run, trained) for run in done)
     found = [_row(group, trained, named, intervals, compared, files) for group in groups.values()]

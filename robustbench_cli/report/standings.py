@@ -4,9 +4,13 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from robustbench_cli.report.columns import LAST, WORST
 from robustbench_cli.report.example_files import MissingVerdicts
+from robustbench_cli.report.origins import AttackOrigin
 from robustbench_cli.report.robustness_table import TableRow
 from robustbench_cli.report.statistics import Distance, Measurement
+
+_OTHER_ATTACKS = "its rows were not all under the same attacks"
 
 Place = tuple[int, str]
 """The number of a row, and the name of a column."""
@@ -41,6 +45,9 @@ def standings(rows: Sequence[TableRow], columns: Sequence[str]) -> Standings:
     for name, group in _groups(rows, columns):
         if len(group) < 2 or any(isinstance(cell, Distance) for cell in group.values()):
             continue
+        if name == WORST and not same_attacks([rows[place] for place in group]):
+            found.untested.setdefault(name, _OTHER_ATTACKS)
+            continue
         try:
             top, equal = _best(group)
         except MissingVerdicts as error:
@@ -49,6 +56,19 @@ def standings(rows: Sequence[TableRow], columns: Sequence[str]) -> Standings:
             places = found.tied if equal else found.alone
             places.update((place, name) for place in (top, *equal))
     return found
+
+
+def same_attacks(rows: Sequence[TableRow]) -> bool:
+    """Return True if the worst cases of rows are over the same attacks."""
+    measured = [set(filter(None, map(_attack, row.cells.values()))) for row in rows]
+    return all(each == measured[0] for each in measured)
+
+
+def _attack(cell: Measurement | None) -> str:
+    """The name of a number that has a part in the worst case; empty for any other."""
+    if cell is None or cell.at or cell.name.endswith(LAST):
+        return ""
+    return cell.name if any(isinstance(each, AttackOrigin) for each in cell.origins) else ""
 
 
 def _groups(
