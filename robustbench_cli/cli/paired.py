@@ -10,6 +10,7 @@ from robustbench_cli.core.safe_text import one_line
 if TYPE_CHECKING:
     from robustbench_cli.report.paired_rows import PairedLine, PairedRows
     from robustbench_cli.report.robustness_table import TableRow
+    from robustbench_cli.report.trust_legend import JudgedNumber
 
 _FIRST, _SECOND, _MEASURED = "A", "B", "measured"
 _COUNTS = ("both right", "only A", "only B", "both wrong")
@@ -18,11 +19,14 @@ _DIFFERENCE, _P = "A - B [95 % interval]", "p"
 
 def paired_page(found: Sequence["PairedRows"]) -> Page:
     """A table for each threat and number of images under which both were evaluated."""
+    from robustbench_cli.report.trust_legend import trust_legend
+
     lines = [line for pair in found for line in pair.lines]
     tables = [line.table for line in lines]
     cells = [cell for line in lines for cell in (line.first, line.second)]
     exact = any(table.exact for table in tables)
     resampled = any(not table.exact for table in tables)
+    withheld = [one_line(name) for pair in found for name in pair.withheld]
     notes = {
         MEANING_OF_ACCURACY + spread_note(cells): True,
         "both right, only A, only B, both wrong: numbers of images"
@@ -32,6 +36,9 @@ def paired_page(found: Sequence["PairedRows"]) -> Page:
         "A - B: difference in points, with an interval for which images and seeds are resampled; "
         "p: the larger of random signs of the images' differences and Student's t over images "
         "and seeds": resampled,
+        f"not compared, because it means nothing for one of them: {', '.join(withheld)}": bool(
+            withheld
+        ),
     }
     objects = [_object(pair, line) for pair in found for line in pair.lines]
     return Page(
@@ -43,7 +50,21 @@ def paired_page(found: Sequence["PairedRows"]) -> Page:
         notes=[note for note, applies in notes.items() if applies],
         lines=[{k: v for k, v in each.items() if not isinstance(v, list)} for each in objects],
         objects=objects,
+        legend=trust_legend(_judged(found)),
     )
+
+
+def _judged(found: Sequence["PairedRows"]) -> list["JudgedNumber"]:
+    """The numbers of both sides and how far each can be trusted."""
+    from robustbench_cli.report.trust_legend import JudgedNumber
+
+    return [
+        JudgedNumber(row=side, column=one_line(line.measured), trust=cell.trust)
+        for pair in found
+        for line in pair.lines
+        for side, cell in ((_FIRST, line.first), (_SECOND, line.second))
+        if cell.trust
+    ]
 
 
 def _title(row: "TableRow") -> str:
@@ -87,6 +108,11 @@ def _object(pair: "PairedRows", line: "PairedLine") -> dict[str, Any]:
         "second": pair.second.facts["defense"].text,
         "first_accuracy": line.first.mean,
         "second_accuracy": line.second.mean,
+        **{
+            f"{side}_trust": cell.trust.trust
+            for side, cell in (("first", line.first), ("second", line.second))
+            if cell.trust
+        },
         "both_right": table.both_right,
         "only_first": table.only_first,
         "only_second": table.only_second,

@@ -9,10 +9,11 @@ from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.report.columns import WORST, is_plain
 from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.paired_tests import PairedTable, paired_table
-from robustbench_cli.report.robustness_table import TableRow, rows
+from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.sampling import check_same_images
 from robustbench_cli.report.standings import same_attacks
 from robustbench_cli.report.statistics import Cell
+from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.records import Kind, Run
 
 _FIRST, _SECOND = "first", "second"
@@ -37,6 +38,8 @@ class PairedRows:
     first: TableRow
     second: TableRow
     lines: Sequence[PairedLine]
+    withheld: Sequence[str]
+    """What was measured for both and means nothing for one, so that it is not compared."""
 
 
 def paired_rows(
@@ -105,7 +108,17 @@ def _paired(first: TableRow, second: TableRow) -> PairedRows:
         lines.append(
             PairedLine(measured=name, first=one, second=other, table=paired_table(*samples))
         )
-    return PairedRows(first=first, second=second, lines=lines)
+    pairs = {name: (one, second.cells.get(name)) for name, one in first.cells.items()}
+    return PairedRows(
+        first=first,
+        second=second,
+        lines=lines,
+        withheld=[
+            name
+            for name, pair in pairs.items()
+            if all(pair) and any(isinstance(each, WithheldNumber) for each in pair)
+        ],
+    )
 
 
 def _evaluations(
@@ -146,7 +159,7 @@ def _of_run(
         near = hint(name, [*dict.fromkeys([*titles, *(run.id for run in known)])])
         raise UserError(f"--compare {name!r}: no row and no run has this name{near}")
     (meant,) = found
-    own = [run for run in runs if run.kind == "eval" and run.status == "ok" and _own_images(run)]
+    own = [run for run in finished(runs) if _own_images(run)]
     return {run.id for run in own if meant.id in (run.id, run.parent)}
 
 

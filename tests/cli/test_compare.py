@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from robustbench_cli.cli import main
 from robustbench_cli.report.paired_tests import mcnemar_p, newcombe
+from robustbench_cli.runs import records
 
 FGSM = {"name": "fgsm", "steps": 1}
 PGD = {"name": "pgd", "steps": 20}
@@ -183,3 +185,30 @@ def test_verdicts_about_other_labels_are_refused(results, trained, judged, kept,
     labels = np.arange(100)[::-1] % 10
     judged(results, parent, first(90), {"pgd20": (PGD, first(60))}, labels=labels, id="alp-eval")
     assert "hold other labels" in refused("alp", "trades")
+
+
+@pytest.mark.parametrize(("trust", "compared"), [("upper bound", True), ("withheld", False)])
+def test_numbers_that_are_not_sound_are_marked_or_left_out(results, compare, trust, compared):
+    folder = results / "trades-eval-0"
+    run = records.read(folder)
+    outcome = replace(run.attacks["pgd20"], trust=trust)
+    records.write(
+        replace(run, attacks={"pgd20": outcome}, worst_case_trust=trust, checked=None), folder
+    )
+    lines = json.loads(compare("trades", "pgd-at", "--format", "json"))
+    assert [line["measured"] for line in lines] == ["clean", "pgd20", "worst"][
+        : 3 if compared else 1
+    ]
+    out = compare("trades", "pgd-at", "--format", "md")
+    if compared:
+        assert lines[1]["first_trust"] == "upper bound"
+        assert "| ≤60.00 |" in out
+        assert "an upper bound: something hides the truth" in out
+    else:
+        assert "60.00" not in out
+        assert "not compared, because it means nothing for one of them: pgd20, worst" in out
+
+
+def test_no_comparison_imports_torch(results, without_torch):
+    done = without_torch("report", "--results", results, "--compare", "trades", "mart")
+    assert done.returncode == 0, done.stderr
