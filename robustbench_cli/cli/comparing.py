@@ -12,6 +12,14 @@ from robustbench_cli.papers.compare import Beside, beside
 from robustbench_cli.papers.howto import Known, Wanted, commands, lacking, training_command
 from robustbench_cli.papers.paper import Paper
 from robustbench_cli.papers.reading import load_paper
+from robustbench_cli.report.columns import CLEAN
+from robustbench_cli.report.number_trust import (
+    BOUND_SIGN,
+    LOWER_BOUND_SIGN,
+    before_checks,
+    derived_text,
+)
+from robustbench_cli.report.trust_legend import DERIVED_MEANING, JudgedNumber, trust_legend
 from robustbench_cli.runs.records import Run
 
 MEASURED, SETTING = "measured", "what differs (paper)"
@@ -54,6 +62,7 @@ def comparison_page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page
         grids=grids,
         notes=[MEANING, *sheet.legend, *sheet.remarks.lines],
         listing=sheet.listing,
+        legend=_legend(pairs),
         lines=[{key: _flat(value) for key, value in each.items()} for each in objects],
         objects=objects,
     )
@@ -132,11 +141,44 @@ class ComparisonSheet:
 
 
 def _ours(pair: Beside) -> tuple[str, str]:
-    """Our number and the difference, with two digits."""
+    """Our number and the difference, with two digits and the mark of their trust."""
+    trust = pair.trust
     if pair.ours is None or pair.points is None:
-        return "", ""
+        return (trust.written("") if trust else ""), ""
     spread = "" if pair.std is None else f" ± {pair.std:.2f}"
-    return f"{pair.ours:.2f}{spread}", f"{pair.points:+.2f}"
+    number, points = f"{pair.ours:.2f}{spread}", f"{pair.points:+.2f}"
+    if trust is None:
+        return number, points
+    if pair.measured and pair.measured.detector:
+        return derived_text(trust, number), derived_text(trust, points)
+    lower = "" if pair.lower is None else f"{pair.lower:.2f}"
+    sign = LOWER_BOUND_SIGN if pair.meaning.metric.error else BOUND_SIGN
+    return trust.written(number, lower, sign=sign), derived_text(trust, points)
+
+
+def _legend(pairs: Sequence[Beside]) -> list[str]:
+    """Return what the marks of our numbers mean, and why numbers have them."""
+    judged = [
+        JudgedNumber(row=pair.measured.trained.id, column=_measured(pair), trust=pair.trust)
+        for pair in pairs
+        if pair.measured and pair.trust
+    ]
+    bounds = [pair for pair in pairs if pair.trust and pair.trust.trust == "upper bound"]
+    errors = any(pair.meaning.metric.error for pair in bounds)
+    meanings = [
+        f"{LOWER_BOUND_SIGN} = an error that is a lower bound: something hides the truth",
+        DERIVED_MEANING,
+    ]
+    used = {pair.measured.run.id: pair.measured.run for pair in pairs if pair.measured}
+    old = sum(map(before_checks, used.values()))
+    applies = [line for line, used in zip(meanings, (errors, bool(bounds)), strict=True) if used]
+    return [*applies, *trust_legend(judged, unseen=old)]
+
+
+def _measured(pair: Beside) -> str:
+    """Return what our number was measured under: an attack's name, or ``clean``."""
+    assert pair.measured
+    return str(pair.measured.params.get("name", CLEAN))
 
 
 def _flat(value: Any) -> Any:
@@ -154,6 +196,8 @@ def _object(paper: Paper, pair: Beside, known: Known) -> dict[str, Any]:
         **raw(cell),
         "ours": pair.ours,
         "ours_std": pair.std,
+        "ours_trust": pair.trust.trust if pair.trust else None,
+        "ours_found": pair.lower,
         "n": found.run.n if found else None,
         "difference": None if pair.points is None else round(pair.points, 6),
         "differs": list(map(str, (*pair.training, *pair.attack))),

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from robustbench_cli.papers import differences
@@ -11,9 +11,11 @@ from robustbench_cli.papers.differences import MeasuredAccuracy, SettingDifferen
 from robustbench_cli.papers.paper import Meaning, Paper, PaperCell, Published
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import CLEAN, columns, key_of
+from robustbench_cli.report.number_trust import NumberTrust, attack_trust, joined_trust
 from robustbench_cli.report.robustness_table import comparison_key, finished, rows
 from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.report.statistics import Cell
+from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.outcomes import Detection
 from robustbench_cli.runs.records import Run
@@ -35,11 +37,25 @@ class Beside:
 
     @property
     def ours(self) -> float | None:
-        """The measured number in the paper's unit, per cent."""
-        if self.measured is None:
+        """The measured number in the paper's unit, per cent; None where it means nothing, too."""
+        if self.measured is None or isinstance(self.measured.accuracy, WithheldNumber):
             return None
-        accuracy = 100 * self.measured.accuracy.mean
-        return 100 - accuracy if self.meaning.metric.error else accuracy
+        return self._in_unit(self.measured.accuracy.mean)
+
+    @property
+    def trust(self) -> NumberTrust | None:
+        """How far the measured number can be trusted; None where there is none."""
+        return self.measured.accuracy.trust if self.measured else None
+
+    @property
+    def lower(self) -> float | None:
+        """What is left of a number that is an upper bound, in the paper's unit; None if nobody
+        knows."""
+        found = self.trust.found if self.trust else None
+        return None if found is None else self._in_unit(found)
+
+    def _in_unit(self, share: float) -> float:
+        return 100 - 100 * share if self.meaning.metric.error else 100 * share
 
     @property
     def std(self) -> float | None:
@@ -56,7 +72,7 @@ class Beside:
 def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> list[Beside]:
     """Numbers of a paper, in order, each with the closest one that was measured here.
 
-    The closest has the fewest differences, then the fewest in the attack, then the most examples,
+    The closest means something, has the fewest differences, then the fewest in the attack, then the most examples,
     then is the latest.  Within a table a model stands beside the rows whose method it is closest
     to, and beside no others; measured with other parameters of its defense it is another model.
 
@@ -145,7 +161,8 @@ def _distance(pair: Beside) -> tuple[float, ...]:
     assert pair.measured
     run = pair.measured.run
     total = len(pair.training) + len(pair.attack)
-    return total, len(pair.attack), -(run.n or 0), -run.created.timestamp()
+    void = isinstance(pair.measured.accuracy, WithheldNumber)
+    return void, total, len(pair.attack), -(run.n or 0), -run.created.timestamp()
 
 
 def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
@@ -163,7 +180,7 @@ def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
             accuracy, threat = row.cells.get(name), run.settings.threat
             # Of a certificate the ball, of an attack the radius and whose images they are.
             (within, eps, made_on) = (rest[0], None, None) if len(rest) == 1 else (None, *rest)
-            if parent and isinstance(accuracy, Cell):
+            if parent and isinstance(accuracy, Cell | WithheldNumber):
                 yield MeasuredAccuracy(
                     accuracy=accuracy,
                     params=params,
@@ -200,10 +217,16 @@ def detected(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     for found in groups.values():
         run, each, _ = [*found.values()][-1]
         shares = tuple(share for *_, share in found.values())
+        trusts = [attack_trust(one, seen.attack) for one, seen, _ in found.values()]
+        # What was found lower is an accuracy, and no AUROC.
+        trust = replace(joined_trust(trusts, shares), found=None)
+        # Of pairs, one wrong and one right: how many there are differs between seeds.
+        about: dict[str, Any] = {"name": "AUROC", "seeds": len(shares), "trust": trust}
         outcome, threat = run.attacks[each.attack], run.settings.threat
         yield MeasuredAccuracy(
-            # Of pairs, one wrong and one right: how many there are differs between seeds.
-            accuracy=Cell(name="AUROC", correct=shares, n=1, seeds=len(shares)),
+            accuracy=(
+                WithheldNumber(**about) if trust.withheld else Cell(correct=shares, n=1, **about)
+            ),
             params=outcome.params,
             norm=threat.norm,
             eps=threat.eps if outcome.eps is None else outcome.eps,

@@ -16,6 +16,7 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.papers.paper import Data, Meaning, Network, Published, defense_specs, ratio
 from robustbench_cli.report.statistics import Cell
+from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.records import Run, data_name
 
 
@@ -34,7 +35,7 @@ class SettingDifference(NamedTuple):
 class MeasuredAccuracy:
     """A share, mostly an accuracy, of a model that was trained here, seeds joined."""
 
-    accuracy: Cell
+    accuracy: Cell | WithheldNumber
     params: Mapping[str, Any]
     """The attack's; nothing for images as they are."""
     norm: str

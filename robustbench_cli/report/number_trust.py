@@ -17,6 +17,8 @@ UNCHECKED_SIGN = "°"
 """Written after a number whose checks were left out on request."""
 BOUND_SIGN = "≤"
 """Written before a number that is an upper bound."""
+LOWER_BOUND_SIGN = "≥"
+"""Written before an error that is a lower bound."""
 DERIVED_SIGN = "(≤)"
 """Written after what is computed from numbers that are upper bounds: a difference, an AUROC."""
 _WORST_FIRST: Sequence[Trust] = ("withheld", "upper bound", "unchecked", "sound")
