@@ -27,7 +27,7 @@ def list_command(
         str | None,
         typer.Argument(
             help="defenses, attacks, masks, transforms, certificates, detectors, generators, "
-            "models, datasets, optimizers, schedules, figures, presets, suites, or runs "
+            "models, datasets, optimizers, schedules, figures, checks, presets, suites, or runs "
             "(default: all but runs).",
             autocompletion=completion.kinds,
         ),

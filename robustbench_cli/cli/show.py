@@ -27,8 +27,8 @@ def show_command(
         str,
         typer.Argument(
             help="A defense, attack, mask, transform, certificate, detector, generator, model, "
-            "data set, optimizer, schedule, preset, suite or run; with parameters, too: pgd100, "
-            "trades:beta=1.",
+            "data set, optimizer, schedule, check, preset, suite or run; with parameters, too: "
+            "pgd100, trades:beta=1.",
             autocompletion=completion.complete_names,
         ),
     ],
@@ -92,8 +92,8 @@ def _component(item: catalogue.Item, text: str) -> "Parts":
         "also": ", ".join(item.spellings()),
         "paper": item.paper,
         "link": ", ".join(item.links),
-        "usual": _USUAL.get(item.kind, lambda _: "")(cls),
-        "example": _EXAMPLES[item.group or item.kind].format(text + blank),
+        **_FACTS.get(item.kind, lambda _: {})(cls),
+        "example": _EXAMPLES.get(item.group or item.kind, "").format(text + blank),
     }
     titles = ("parameter", "type", "default", *(["here"] if typed else []), "meaning")
     table = Table(*titles, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -197,13 +197,36 @@ _EXAMPLES = {
     "optimizers": "advbench train trades --set optimizer.name={}",
     "schedules": "advbench train trades --set schedule.name={}",
     "figures": "advbench plot {}",
+    "checks": "advbench eval --attack pgd20",
     "presets": "advbench train --preset {}",
     "suites": "advbench eval --suite {}",
     "benches": "advbench bench {}",
 }
 _ONE = {"benches": "bench"}
 _RECIPES = {"presets"}  # no other file can say that it needs an option
-_USUAL: Mapping[str, Callable[[Any], str]] = {
-    "attacks": lambda cls: f"at least {cls.min_classes} classes" if cls.min_classes > 2 else "",
-    "datasets": lambda cls: _settings({"eps": cls.eps, **cls.defaults}),
+
+
+def _check_facts(cls: Any) -> dict[str, str]:
+    """Return what a check needs, what it costs, and what follows from what it finds."""
+    follows = {
+        "info": "info: worth knowing",
+        "warning": "warning: the robust accuracy is an upper bound",
+        "error": "error: the number means nothing and is withheld",
+    }
+    return {
+        "severity": follows[cls.severity],
+        "concerns": "robust and clean accuracy" if cls.clean else "robust accuracy",
+        "needs": ", ".join(cls.needs),
+        "cost": f"{cls.passes:g} passes for each image" if cls.passes else "no passes of its own",
+        "says": cls.says.format(images="N", of="M", value="X", what="..."),
+    }
+
+
+_FACTS: Mapping[str, Callable[[Any], Mapping[str, str]]] = {
+    "attacks": lambda cls: {
+        "usual": f"at least {cls.min_classes} classes" if cls.min_classes > 2 else ""
+    },
+    "datasets": lambda cls: {"usual": _settings({"eps": cls.eps, **cls.defaults})},
+    "checks": _check_facts,
 }
+"""What a kind's members say of themselves, from their class variables."""

@@ -181,6 +181,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "optimizers": ("optim", "OPTIMIZERS"),
     "schedules": ("optim", "SCHEDULES"),
     "figures": ("figures", "FIGURES"),
+    "checks": ("audit", "CHECKS"),
 }
 """The package and the name of the registry of each kind of component."""
 

@@ -72,9 +72,10 @@ class Beside:
 def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> list[Beside]:
     """Numbers of a paper, in order, each with the closest one that was measured here.
 
-    The closest means something, has the fewest differences, then the fewest in the attack, then the most examples,
-    then is the latest.  Within a table a model stands beside the rows whose method it is closest
-    to, and beside no others; measured with other parameters of its defense it is another model.
+    The closest is not withheld, has the fewest differences, then the fewest in the attack, then the
+    most examples, then is the latest.  Within a table a model stands beside the rows whose method
+    it is closest to, and beside no others; measured with other parameters of its defense it is
+    another model.
 
     Args:
         cells: the published numbers to compare with.

@@ -1,11 +1,13 @@
 """``advbench show``: one name explained."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from robustbench_cli.config import catalogue, presets
 from robustbench_cli.runs import records
+from robustbench_cli.runs.trust import Finding
 
 
 def facts(text):
@@ -141,3 +143,30 @@ def test_mistakes_cost_one_line(refused):
     assert refused("show", "20260101").startswith("run '20260101' is ambiguous: eval-trades")
     assert "no parameter 'btea'; did you mean 'beta'?" in refused("show", "trades:btea=1")
     assert "greater than or equal to 1" in refused("show", "pgd0")
+
+
+def test_a_check_tells_what_it_needs_costs_and_says(said):
+    out = said("show", "secant")
+    for line in (
+        "severity  warning: the robust accuracy is an upper bound",
+        "concerns  robust accuracy",
+        "needs     gradients",
+        "example   advbench eval --attack pgd20",
+    ):
+        assert line in out.splitlines()
+    assert "passes for each image" in out
+    assert "{" not in out
+    assert "concerns  robust and clean accuracy" in said("show", "neighbours")
+
+
+def test_what_was_found_is_told_of_a_run(results, said):
+    (file,) = results.glob("eval-*/run.json")
+    run = records.read(file.parent)
+    lies = Finding(check="secant", severity="warning", message="gradients lie", accuracy=0.13)
+    bound = replace(run.attacks["pgd20"], trust="upper bound")
+    records.write(replace(run, attacks={"pgd20": bound}, findings=[lies]), file.parent)
+    out = said("show", run.id)
+    assert "clean 90.00%  pgd20 ≤52.00% (13.00% found)" in out
+    assert "warning: secant: gradients lie (the attacks)" in out
+    assert "≤52.00% (13.00% found)" in said("list", "runs")
+    assert "advbench show RUN says why" in said("list", "runs")
