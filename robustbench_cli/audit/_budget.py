@@ -16,13 +16,13 @@ PER_SECOND = 2e10
 """Floating-point operations that one slow processor core does in a second."""
 SECONDS = 0.5
 """Seconds of arithmetic that checks may always take."""
-PART = 0.03
+SHARE = 0.03
 """The part of an evaluation's passes that checks may take."""
 BROKEN_EARLY = 0.2
 """The part of the passes of an attack that is expected: most images do not need all of them."""
 FEWEST, MOST = 4, 32
 """Images that model checks look at."""
-CONTROL_PART = 0.1
+CONTROL_SHARE = 0.1
 """The part of an evaluation's passes that the control attack may take."""
 CONTROL_FEWEST, CONTROL_MOST = 6, 48
 """Images that the control attack works on."""
@@ -72,11 +72,11 @@ def affordable(images: int, planned: float, cost: float, flops: float, part: flo
 
 def probe_images(images: int, planned: float, cost: float, flops: float) -> int:
     """Return on how many images model checks that cost so many passes each are to be made."""
-    wanted = affordable(images, planned, cost, flops, PART)
+    wanted = affordable(images, planned, cost, flops, SHARE)
     return min(images, max(FEWEST, min(MOST, wanted)))
 
 
 def control_images(images: int, planned: float, cost: float, flops: float) -> int:
     """Return on how many images the control attack is to be made."""
-    wanted = affordable(images, planned, cost, flops, CONTROL_PART / BROKEN_EARLY)
+    wanted = affordable(images, planned, cost, flops, CONTROL_SHARE / BROKEN_EARLY)
     return min(images, max(CONTROL_FEWEST, min(CONTROL_MOST, wanted)))

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.gradient_ascent import Loss
 from robustbench_cli.core.losses import cross_entropy, margin, wide
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.search_model import Meter
 from robustbench_cli.evaluation.verifier import device_of
+from robustbench_cli.models.layout import laid_out
 
 Copy = Callable[[], nn.Module | None]
 """Returns a copy of the model as it was before it was used, or None where it cannot be copied."""
@@ -65,7 +68,28 @@ class Probe:
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, C, H, W) in one batch, without a gradient."""
         with torch.no_grad():
-            return wide(self.meter(x))
+            return wide(in_parts(self.meter, x))
+
+    def gradient(self, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits (B, K) and the gradient (B, C, H, W) of a loss at images (B, C, H, W).
+
+        The gradient is zero where no graph leads to the images.
+        """
+
+        def both(rows: Tensor) -> Tensor:
+            leaf = x[rows].detach().requires_grad_()
+            with torch.enable_grad():
+                logits = wide(self.meter(leaf))
+                total = loss(logits, y[rows]).sum()
+                grad = None
+                if total.requires_grad:
+                    (grad,) = torch.autograd.grad(total, leaf, allow_unused=True)
+            grad = torch.zeros_like(leaf) if grad is None else grad
+            return torch.cat([logits.detach(), grad.flatten(1).to(logits)], 1)
+
+        found = in_parts(both, torch.arange(len(x), device=x.device))
+        classes = found.shape[1] - x[0].numel()
+        return found[:, :classes], found[:, classes:].view_as(x)
 
     @cached_property
     def clean(self) -> Tensor:
@@ -85,19 +109,9 @@ class Probe:
     @cached_property
     def at_start(self) -> GradientsAtStart:
         """The logits at the random start, and the gradients of cross-entropy and margin there."""
-        x = self.start.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = wide(self.meter(x))
-            losses = [loss(logits, self.y).sum() for loss in (cross_entropy, margin)]
-            first, second = (
-                torch.autograd.grad(loss, x, retain_graph=True, allow_unused=True)[0]
-                if loss.requires_grad
-                else None
-                for loss in losses
-            )
-        none = torch.zeros_like(x)
-        grads = (none if grad is None else grad for grad in (first, second))
-        return GradientsAtStart(x.detach(), logits.detach(), *grads)
+        logits, first = self.gradient(cross_entropy, self.start, self.y)
+        _, second = self.gradient(margin, self.start, self.y)
+        return GradientsAtStart(self.start, logits, first, second)
 
     @cached_property
     def autograd_runs(self) -> int:
@@ -130,6 +144,6 @@ def copier(model: nn.Module, rebuild: Callable[[], nn.Module] | None = None) -> 
 
     def fresh() -> nn.Module | None:
         made = rebuild() if rebuild is not None else copy.deepcopy(pristine)
-        return None if made is None else made.to(device_of(model)).eval()
+        return None if made is None else laid_out(made, device_of(model)).eval()
 
     return fresh

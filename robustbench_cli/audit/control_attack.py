@@ -22,7 +22,7 @@ class ControlAttack(VerdictCheck):
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
         "the control broke {images} of {of} images that gradients had left standing ({what}): "
-        "gradients are misled; try --attack adaptive"
+        "try more steps, or --attack adaptive"
     )
 
     share: float = 0.1

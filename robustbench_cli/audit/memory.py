@@ -13,6 +13,7 @@ import torch
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
 from robustbench_cli.audit._difference import largest_difference
 from robustbench_cli.core.losses import wide
+from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -50,7 +51,7 @@ class Memory(ModelCheck):
         every = torch.arange(len(probe.x), device=probe.x.device)
         images = kinds[every % len(kinds), every]
         with torch.no_grad():
-            new = wide(fresh(images))
+            new = wide(in_parts(fresh, images))
         apart = largest_difference(new, probe.logits(images))
         differ = int((apart > self.threshold).sum())
         if differ:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
-from robustbench_cli.core.losses import lead, wide
+from robustbench_cli.core.losses import lead
 from robustbench_cli.core.threat import over
 from robustbench_cli.models.bpda import BPDA
 from robustbench_cli.runs.trust import Finding, Severity
@@ -32,7 +32,7 @@ class Secant(ModelCheck):
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("gradients",)
-    passes: ClassVar[float] = 20
+    passes: ClassVar[float] = 22
     repeated: ClassVar[bool] = True
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
@@ -99,12 +99,7 @@ def _lengths(one: Tensor, other: Tensor) -> Tensor:
 
 def _gradient_of_lead(probe: Probe, centre: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradient (m, C, H, W) of the strongest wrong class's lead, and that class (m)."""
-    x = centre.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = wide(probe.meter(x))
-        wrong = logits.detach().scatter(1, probe.y[:, None], float("-inf")).argmax(1)
-        loss = lead(logits, probe.y, wrong).sum()
-        if not loss.requires_grad:
-            return torch.zeros_like(x), wrong
-        (grad,) = torch.autograd.grad(loss, x, allow_unused=True)
-    return torch.zeros_like(x) if grad is None else grad, wrong
+    wrong = probe.logits(centre).scatter(1, probe.y[:, None], float("-inf")).argmax(1)
+    pairs = torch.stack([probe.y, wrong], 1)
+    _, grad = probe.gradient(lambda logits, y: lead(logits, *y.unbind(1)), centre, pairs)
+    return grad, wrong

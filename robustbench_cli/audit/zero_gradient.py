@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import IterativeAttack, Stage, Task
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
+from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import Tensors
 from robustbench_cli.runs.trust import Finding, Severity
@@ -72,8 +73,7 @@ class ZeroGradient(ModelCheck):
                 continue
             seen.add(stage.member)
             if stage.attack.access != "logits":
-                grad = _first_gradient(stage.attack, _task(probe, rows, stage), probe)
-                counts.append(int(_zero(grad).sum()))
+                counts.append(int(_zero(_first_gradient(stage, rows, probe)).sum()))
         return min(counts, default=0)
 
 
@@ -89,12 +89,18 @@ def _task(probe: Probe, rows: Tensor, stage: Stage) -> Task:
     )
 
 
-def _first_gradient(attack: IterativeAttack, task: Task, probe: Probe) -> Tensor:
-    """Return the gradient (B, ...) that the attack sees at its first pass."""
-    model = probe.model if attack.taps else probe.meter
-    first = torch.zeros_like(task.y)
-    observation, _, _ = SearchModel(model=model).observe(attack, attack.begin(task), task, first)
-    return observation.grad
+def _first_gradient(stage: Stage, rows: Tensor, probe: Probe) -> Tensor:
+    """Return the gradient (B, ...) that the attack of a stage sees at its first pass."""
+    attack = stage.attack
+    assert isinstance(attack, IterativeAttack)
+    search_model = SearchModel(model=probe.model if attack.taps else probe.meter)
+
+    def gradient(some: Tensor) -> Tensor:
+        task = _task(probe, some, stage)
+        first = torch.zeros_like(task.y)
+        return search_model.observe(attack, attack.begin(task), task, first)[0].grad
+
+    return in_parts(gradient, rows)
 
 
 def _zero(grad: Tensor) -> Tensor:

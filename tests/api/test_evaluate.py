@@ -159,9 +159,10 @@ class Random(nn.Module):
         return logits + torch.randn_like(logits)
 
 
-def test_notes_say_what_may_mislead(net, images, labels):
+def test_findings_say_what_may_mislead(net, images, labels):
     result = evaluate(Random(net), images[:6], labels[:6], attacks="pgd2", threat=EPS)
-    assert any("randomised" in note for note in result.notes)
+    assert "randomised" in result.findings[0].message
+    assert result.trust == {"pgd2": "upper bound"}
     assert any("randomised" in line for line in repr(result).splitlines())
 
     class Probable(nn.Module):
@@ -172,8 +173,9 @@ def test_notes_say_what_may_mislead(net, images, labels):
         def forward(self, x):
             return self.net(x).softmax(1)
 
-    (note,) = evaluate(Probable(), images, labels, attacks="fgsm", threat=EPS).notes[:1]
-    assert "probabilities" in note
+    result = evaluate(Probable(), images, labels, attacks="fgsm", threat=EPS)
+    assert any("probabilities" in each.message for each in result.findings)
+    assert result.trust == {"fgsm": "upper bound"}
 
 
 def test_progress_is_shown_only_on_request(net, images, labels, capsys):

@@ -299,7 +299,7 @@ def test_a_randomised_model_s_accuracy_is_a_mean_over_draws(tmp_path, net):
     outcome = found.attacks["pgd3"]
     assert outcome.spread[0] < outcome.robust_accuracy < outcome.spread[1]
     assert outcome.majority_accuracy == np.mean(np.minimum(share, arrays["clean/share"]) > 0.5)
-    assert any("randomised" in note for note in found.notes)
+    assert any("randomised" in each.message for each in found.findings)
     assert found.attacks["pgd3:eot=4"].backwards > 3 * outcome.backwards
 
 

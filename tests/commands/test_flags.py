@@ -92,8 +92,10 @@ def net(digits_model):
 def test_a_dynamic_defense_is_evaluated_and_warned_of(tmp_path, net):
     found = evaluated(tmp_path, Dynamic(net), "pgd2", n=24)
     assert 0 < found.attacks["pgd2"].correct < 24
-    dynamic, folded = found.notes
-    assert "computes gradients in its forward pass" in dynamic
+    (folded,) = found.notes
+    dynamic = {each.check: each for each in found.findings}["dynamic"]
+    assert "computes gradients in its forward pass" in dynamic.message
+    assert found.attacks["pgd2"].trust == "upper bound"
     assert folded.startswith("BatchNorm was not folded")
 
 
@@ -121,11 +123,12 @@ def test_a_model_that_changes_itself_is_refused_before_there_is_a_folder(tmp_pat
 @pytest.mark.parametrize("attack", ["apgd-dlr-2", "apgd-t:steps=2,targets=2"])
 def test_flat_starts_are_seen_wherever_they_are(attack, tmp_path, net, digits_model):
     _, x, _ = digits_model
-    assert evaluated(tmp_path, net, attack, n=24).notes == []
+    assert evaluated(tmp_path, net, attack, n=24).attacks[attack].trust == "sound"
     found = evaluated(tmp_path, FlatAfter(net, x), attack, n=24)
     right = round(found.clean_accuracy * 24)
-    (note,) = found.notes
-    assert note.startswith(f"{attack}: {right} of {right} examples have a zero gradient")
+    (flat,) = (each for each in found.findings if each.check == "flat-start")
+    assert flat.message.startswith(f"{attack}: {right} of {right} examples have a zero gradient")
+    assert found.attacks[attack].trust == "upper bound"
 
 
 def test_what_a_mask_closes_is_not_flat(tmp_path, net):
