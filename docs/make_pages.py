@@ -9,6 +9,7 @@ written by hand.  tests/docs/test_pages.py fails where a page differs from what 
 from collections.abc import Callable
 from pathlib import Path
 
+from check_table import checks
 from command_reference import reference
 from marked_parts import filled, part_names
 from package_graph import drawing, packages
@@ -17,6 +18,7 @@ from results_tables import TABLES
 ROOT = Path(__file__).parents[1]
 PARTS: dict[str, Callable[[], str]] = {
     **TABLES,
+    "checks": checks,
     "commands": reference,
     "drawing": drawing,
     "packages": packages,
