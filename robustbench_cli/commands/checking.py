@@ -36,6 +36,8 @@ from robustbench_cli.runs.trust import (
     trust_in_worst,
 )
 
+SAME, DRAWS = 2, 10
+"""The images that are shown to the model again and again, and how often."""
 CLEAR = 1e-3
 """The smallest margin, as a fraction of the logits' range, that rounding cannot turn over."""
 
@@ -88,11 +90,13 @@ class Checking:
     def before(self) -> None:
         """Look at the model on a few images, before any attack."""
         started = time.perf_counter()
-        few = self.subject.data.images(slice(self.images))
-        self.random = randomised(self.subject.model, few, passes=3)
+        model, few = self.subject.model, self.subject.data.images(slice(self.images))
+        # Many passes over a few images: a model that draws once per call may repeat itself often.
+        repeated = randomised(model, few[:SAME], passes=DRAWS)
+        self.random = repeated or randomised(model, few, passes=2)
         if not self.enabled:
             return
-        self._add_cost(3 * self.images, 0, started)
+        self._add_cost(DRAWS * len(few[:SAME]) + 2 * self.images, 0, started)
         self._look(self._model_checks, "checks")
 
     def _look(self, checks: Sequence[ModelCheck], purpose: str) -> None:
@@ -178,6 +182,11 @@ class Checking:
         for verdict_check in self._verdict_checks:
             self._found(verdict_check.judge(evidence))
         return control.outcome if control else None
+
+    @property
+    def memory(self) -> bool:
+        """True if a check found that answers depend on what was asked before, or beside."""
+        return any(finding.clean for finding in self.findings)
 
     @property
     def _checked(self) -> Checked | None:

@@ -165,7 +165,9 @@ class _Session:
         self._verifier = Verifier(model, checking.random)
         on = request.source.model if request.source else model
         self._itself = self._search = search_model.exact_search_model(on)
-        if self.config.precision == "auto" and request.source is None:
+        # Tracing runs a model's own code: what that remembers of it would be in later answers.
+        traceable = request.source is None and not checking.memory
+        if self.config.precision == "auto" and traceable:
             self._search, given_up = search_model.fastest_search_model(
                 model, few, random=self._verifier.random
             )

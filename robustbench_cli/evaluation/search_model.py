@@ -228,7 +228,7 @@ def _folded(
     folded: nn.Module = model
     if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
         why = "the model has forward hooks"
-    elif not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+    elif not _foldable(model):
         return model, []
     elif random:
         why = "the model is randomised"  # a trace keeps one branch of many
@@ -236,10 +236,18 @@ def _folded(
         try:
             folded = optimization.fuse(restore_classes(copy.deepcopy(model)).eval())
             folded = laid_out(folded, device_of(model)).requires_grad_(False)
+            if _foldable(folded) == _foldable(model):  # none of them follows a convolution
+                return model, []
             why = _difference(model, folded, x, answers)
         except Exception as error:  # this runs the user's code: anything can come out of it
             why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return (model, [f"BatchNorm was not folded: {why}"]) if why else (folded, [])
+
+
+def _foldable(model: nn.Module) -> int:
+    """The number of BatchNorm layers that normalise with running statistics."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return sum(norm.running_mean is not None for norm in norms)
 
 
 def _difference(model: nn.Module, folded: nn.Module, x: Tensor, answers: Tensor) -> str:

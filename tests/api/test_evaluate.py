@@ -22,11 +22,16 @@ SMALL = ["--epochs", "2", "--set", "train.limit=300", "--set", "train.probe=0"]
 
 
 def same_verdicts(one, other):
-    """Compare two results, or a result with the arrays of an ``examples.npz``, bit for bit."""
+    """Compare two results, or a result with the arrays of an ``examples.npz``, bit for bit.
+
+    Only distances may differ by rounding: some processors compute with other kernels for another
+    size of the batch.
+    """
     mine = {f"{label}/{key}": a for label, found in one.items() for key, a in found.items()}
     assert mine.keys() == {key for key in other if "/" in key}
     for key, values in mine.items():
-        assert np.array_equal(values, other[key]), key
+        near = np.isclose(values, other[key], rtol=1e-5) | (values == other[key])
+        assert (near if key.endswith("/norm") else values == other[key]).all(), key
         assert values.dtype == other[key].dtype, key
 
 

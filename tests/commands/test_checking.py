@@ -1,0 +1,198 @@
+"""Whole evaluations of models that mislead: what is found, and how far each number is trusted."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from robustbench_cli import Threat, evaluate
+from robustbench_cli.audit import CHECKS
+from robustbench_cli.cli import main
+
+EPS = Threat("Linf", 0.12)
+PLAIN = """
+import torch
+from pathlib import Path
+from torch import nn
+
+
+class Around(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.load(Path(__file__).with_name("net.pt"), weights_only=False)
+
+    def forward(self, x):
+        return self.net(x)
+"""
+
+
+class Around(nn.Module):
+    def __init__(self, net, forward):
+        super().__init__()
+        self.net, self.change = net, forward
+
+    def forward(self, x):
+        return self.change(self.net, x)
+
+
+@pytest.fixture
+def net(digits_model):
+    return digits_model[0]
+
+
+def judged(model, digits_model, attacks, **options):
+    _, x, y = digits_model
+    return evaluate(model, x, y, attacks=attacks, threat=EPS, **options)
+
+
+def checks_of(result):
+    return {each.check for each in result.findings if each.severity != "info"}
+
+
+def test_a_plain_net_is_sound(net, digits_model):
+    result = judged(net, digits_model, ["fgsm", "pgd20", "square100"])
+    assert result.trust == {"fgsm": "sound", "pgd20": "sound", "square100": "sound"}
+    assert (result.clean_trust, result.worst_case_trust) == ("sound", "sound")
+    checked = result.record.checked
+    assert checked.names == CHECKS.names()
+    assert 0 < checked.forwards < 5000
+    assert result.record.control is None  # Square is a control already
+
+
+def test_logits_too_large_for_the_attack_s_own_loss(net, digits_model):
+    model = Around(net, lambda net, x: 1e4 * net(x))
+    result = judged(model, digits_model, ["pgd20", "apgd-ce", "mim", "cw20", "apgd-dlr"])
+    assert result.trust["pgd20"] == result.trust["apgd-ce"] == result.trust["mim"] == "upper bound"
+    assert result.robust_accuracy["pgd20"] > result.robust_accuracy["apgd-dlr"]
+
+
+def test_gradients_that_are_no_numbers(net, digits_model):
+    model = Around(net, lambda net, x: net(x.sqrt() ** 2))
+    result = judged(model, digits_model, "pgd20")
+    assert result.trust == {"pgd20": "upper bound"}
+    (finding,) = (each for each in result.findings if each.check == "zero-gradient")
+    assert "NaN" in finding.message
+
+
+def test_neighbours_in_the_batch(net, digits_model):
+    model = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), net)
+    result = judged(model, digits_model, "pgd20", batch_size=7)
+    assert result.trust == {"pgd20": "withheld"}
+    assert result.clean_trust == "withheld"
+    assert "folded" not in result.record.search
+    assert "neighbours" in checks_of(result)
+
+
+def test_a_cache_of_answers(net, digits_model):
+    class Caching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.known = net, []
+
+        def forward(self, x):
+            answers = []
+            for image, logits in zip(x, self.net(x), strict=True):
+                near = (a for i, a in self.known if float((i - image.detach()).abs().max()) < 0.3)
+                found = next(near, None)
+                if found is None:
+                    self.known.append((image.detach(), logits.detach()))
+                answers.append(logits if found is None else found + 0 * logits)
+            return torch.stack(answers)
+
+    result = judged(Caching(), digits_model, "pgd5")
+    assert result.trust == {"pgd5": "withheld"}
+    assert "memory" in checks_of(result)
+
+
+def test_a_model_that_changes_after_many_calls_is_found_at_the_end(net, digits_model):
+    class Patient(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.calls = net, itertools.count()
+
+        def forward(self, x):
+            logits = self.net(x)
+            return logits if next(self.calls) < 60 else logits.roll(1, 1)
+
+    result = judged(Patient(), digits_model, ["pgd20", "cw20"])
+    assert "withheld" in result.trust.values()
+    assert checks_of(result) & {"replay", "memory"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net, x: net(x + 0.02 * (x * 300).sin()),
+        lambda net, x: net(x).detach() + 1e-3 * (x.flatten(1)[:, :10] - x.flatten(1)[:, 10:20]),
+    ],
+    ids=["sawtooth", "side path"],
+)
+def test_gradients_that_exist_and_are_useless(change, net, digits_model):
+    result = judged(Around(net, change), digits_model, "pgd20")
+    assert result.trust == {"pgd20": "upper bound"}
+    assert "secant" in checks_of(result)
+
+
+def test_attacks_side_by_side_are_compared_example_by_example(net, digits_model):
+    """Square breaks what gradients missed; neither attack belongs to the other."""
+    model = Around(net, lambda net, x: net((x * 6).round() / 6) + 0 * x.sum())
+    result = judged(model, digits_model, ["pgd20", "square300"])
+    (finding,) = (each for each in result.findings if each.check == "black-box")
+    extra = result.broken["square300"] & ~result.broken["pgd20"]
+    assert finding.images == extra.sum()
+
+
+def test_a_model_at_chance(net, digits_model):
+    _, x, y = digits_model
+    model = Around(net, lambda net, x: net(x).roll(1, 1))
+    result = evaluate(model, x.repeat(2, 1, 1, 1), y.repeat(2), attacks="fgsm", threat=EPS)
+    (finding,) = (each for each in result.findings if each.check == "chance")
+    assert "normalisation" in finding.message
+    assert result.trust == {"fgsm": "withheld"}
+
+
+def test_the_control_is_no_part_of_any_number(net, digits_model):
+    model = Around(net, lambda net, x: net((x * 6).round() / 6) + 0 * x.sum())
+    with_checks = judged(model, digits_model, "pgd20")
+    without = judged(model, digits_model, "pgd20", checks=False)
+    control = with_checks.record.control
+    assert control.n > control.correct
+    assert set(control.broken_by) == set(control.stages)
+    assert with_checks.record.attacks["pgd20"].correct == without.record.attacks["pgd20"].correct
+    assert without.trust == {"pgd20": "unchecked"}
+    assert without.record.checked is without.record.control is None
+
+
+def test_checks_do_not_depend_on_the_batch_size(net, digits_model):
+    model = Around(net, lambda net, x: net(x + 0.02 * (x * 300).sin()))
+    one, other = (judged(model, digits_model, "pgd5", batch_size=size) for size in (5, 64))
+    assert [f.check for f in one.findings] == [f.check for f in other.findings]
+    assert one.record.control.broken_by == other.record.control.broken_by
+
+
+def test_a_file_is_run_again_for_a_fresh_copy(tmp_path, net):
+    """A copy in memory would share the cache, which is a global of the file."""
+    torch.save(net, tmp_path / "net.pt")
+    (tmp_path / "caching.py").write_text(
+        PLAIN
+        + """
+KNOWN = {}
+
+
+class Caching(Around):
+    def forward(self, x):
+        logits = super().forward(x)
+        keys = [tuple((image * 4).round().flatten().tolist()) for image in x.detach()]
+        kept = [KNOWN.setdefault(key, one.detach()) for key, one in zip(keys, logits, strict=True)]
+        return torch.stack(kept) + 0 * logits
+"""
+    )
+    model = f"{tmp_path / 'caching.py'}:Caching"
+    out = ["--out", str(tmp_path / "r"), "--name", "e", "--quiet"]
+    args = ["--dataset", "digits", "--attack", "pgd5", "--n", "40", "--eps", "0.12"]
+    assert main(["eval", "--model", model, *args, *out]) == 0
+    record = json.loads((tmp_path / "r/e/run.json").read_text())
+    assert record["attacks"]["pgd5"]["trust"] == "withheld"
+    assert "memory" in {each["check"] for each in record["findings"]}
