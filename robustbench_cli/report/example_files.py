@@ -65,12 +65,11 @@ class ExamplesFile:
 
         try:
             self.check_presence()
-            with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
-                entry = archive.getinfo(f"{name}.npy")
-                if entry.file_size > _HEADER + _BYTES * self.n:
-                    raise ValueError(f"{name!r} is too large")
-                with archive.open(entry) as opened:
-                    values = np.lib.format.read_array(opened, allow_pickle=False)
+            entry = self._archive.getinfo(f"{name}.npy")
+            if entry.file_size > _HEADER + _BYTES * self.n:
+                raise ValueError(f"{name!r} is too large")
+            with self._archive.open(entry) as opened:
+                values = np.lib.format.read_array(opened, allow_pickle=False)
         except MissingVerdicts as error:
             return error
         except KeyError:
@@ -88,15 +87,15 @@ class ExamplesFile:
         return self.path is not None and self.path.is_file()
 
     @cached_property
-    def _content(self) -> bytes:
-        """The bytes of the file; raise ``MissingVerdicts`` if they are not what was recorded."""
+    def _archive(self) -> zipfile.ZipFile:
+        """The content of the file; raise ``MissingVerdicts`` if it is not what was recorded."""
         assert self.path is not None
         content = self.path.read_bytes()
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise MissingVerdicts(
                 f"examples.npz of {self.run_id!r} is not the file that its record names (sha256)"
             )
-        return content
+        return zipfile.ZipFile(io.BytesIO(content))
 
     @cached_property
     def _arrays(self) -> "dict[str, np.ndarray | MissingVerdicts]":

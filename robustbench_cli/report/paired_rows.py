@@ -166,5 +166,5 @@ def _of_run(
 def _folder(name: str) -> Path | None:
     """The folder of a run, if a name is its path or that of the record in it."""
     given = Path(name)
-    folder = given.parent if given.name == "run.json" else given
+    folder = given.parent if given.suffix == ".json" else given
     return folder.resolve() if (folder / "run.json").is_file() else None
