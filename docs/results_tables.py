@@ -11,6 +11,12 @@ from marked_parts import table
 from robustbench_cli.commands.bench import load_bench
 from robustbench_cli.commands.upgrade_records import comparable
 from robustbench_cli.report import joint_table
+from robustbench_cli.report.number_trust import (
+    WITHHELD,
+    NumberTrust,
+    attack_trust,
+    clean_trust,
+)
 from robustbench_cli.report.robustness_table import TableRow, rows
 from robustbench_cli.report.statistics import Measurement
 from robustbench_cli.runs import records
@@ -51,16 +57,31 @@ def record(study_name: str, run: str) -> Run:
     return records.read(REFERENCE / study_name / run)
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Return the mean of shares in %, with the standard deviation where there are several."""
+def spread(values: Sequence[float], digits: int = 1, trust: NumberTrust | None = None) -> str:
+    """Return the mean of shares in %, with the standard deviation where there are several.
+
+    Args:
+        trust: how far it can be trusted; it is marked as in a report.
+    """
+    if trust is not None and trust.withheld:
+        return WITHHELD
     text = f"{100 * fmean(values):.{digits}f}"
-    return f"{text} ± {100 * stdev(values):.{digits}f}" if len(values) > 1 else text
+    whole = f"{text} ± {100 * stdev(values):.{digits}f}" if len(values) > 1 else text
+    if trust is None:
+        return whole
+    return trust.written(whole, "" if trust.found is None else f"{100 * trust.found:.{digits}f}")
+
+
+def under(run: Run, attack: str) -> str:
+    """Return the accuracy under an attack in %, marked as in a report."""
+    trust = attack_trust(run, attack)
+    return spread([run.attacks[attack].robust_accuracy], 2, trust)
 
 
 def cells(row: TableRow, columns: Sequence[str], digits: int = 1) -> list[str]:
     """Return the numbers of a row in %; a blank where one was not measured."""
     found = map(row.get, columns)
-    return [spread(x.values, digits) if isinstance(x, Measurement) else "" for x in found]
+    return [spread(x.values, digits, x.trust) if isinstance(x, Measurement) else "" for x in found]
 
 
 def family(name: str, order: Sequence[str], called: Mapping[str, str]) -> str:
@@ -199,8 +220,8 @@ def mnist_part() -> str:
         kept = record("mnist-small-cnn", run)
         assert kept.n == n
         for attack, outcome in kept.attacks.items():
-            share = f"{100 * outcome.robust_accuracy:.2f}"
-            lines.append([f"`{name}`", f"`{attack}`", str(n), share])
+            assert outcome.n == n
+            lines.append([f"`{name}`", f"`{attack}`", str(n), under(kept, attack)])
     return table(["defense", "attack", "images", "robust accuracy"], lines, left=2)
 
 
@@ -220,11 +241,9 @@ def cifar10() -> str:
         net = f"`{model['name']}`, width {model['width']}"
         eps = "8/255" if threat["norm"] == "Linf" else f"{threat['eps']:g}"
         for attack, outcome in kept.attacks.items():
-            shares = (kept.clean_accuracy or 0.0, outcome.robust_accuracy)
-            lines.append(
-                [f"`{run.subject}`", net, f"{threat['norm']} {eps}", f"`{attack}`", str(kept.n)]
-                + [f"{100 * share:.2f}" for share in shares]
-            )
+            clean = spread([kept.clean_accuracy or 0.0], 2, clean_trust(kept))
+            facts = [f"`{run.subject}`", net, f"{threat['norm']} {eps}", f"`{attack}`"]
+            lines.append([*facts, str(outcome.n), clean, under(kept, attack)])
     heads = ["defense", "network", "eps", "attack", "images", "clean", "robust accuracy"]
     return table(heads, lines, left=4)
 
@@ -270,10 +289,13 @@ def autoattack() -> str:
     """Return the table of the official AutoAttack beside ours."""
     lines = []
     for called, name, official, own in AUTOATTACK:
-        theirs = record(name, f"eval-{official}").attacks["autoattack-reference"]
-        ours = record(name, f"eval-{own or official}").attacks["autoattack"]
+        of_theirs, of_ours = (
+            record(name, f"eval-{official}"),
+            record(name, f"eval-{own or official}"),
+        )
+        theirs, ours = of_theirs.attacks["autoattack-reference"], of_ours.attacks["autoattack"]
         assert theirs.n == ours.n
-        numbers = [f"{100 * each.robust_accuracy:.2f}" for each in (theirs, ours)]
+        numbers = [under(of_theirs, "autoattack-reference"), under(of_ours, "autoattack")]
         seconds = [f"{each.seconds:,.0f}" for each in (theirs, ours)]
         lines.append([called, f"{ours.n:,}", *numbers, *seconds])
     heads = ["model", "images", "official, %", "advbench, %", "official, s", "advbench, s"]

@@ -92,3 +92,35 @@ def test_an_unfinished_evaluation_of_before_there_were_checks_goes_on(results):
     assert main(asked) == 0
     assert len([*results.iterdir()]) == count
     assert records.read(results / "old").status == "ok"
+
+
+BATCHED = """
+import torch
+from torch import nn
+
+class Batched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, x):
+        return 30 * self.net(x - x.mean(0))
+
+def make():
+    return Batched().eval()
+"""
+
+
+@pytest.mark.parametrize("command", [["eval", "--attack", "fgsm"], ["attack", "fgsm"]])
+def test_a_model_whose_answers_depend_on_the_batch_ends_with_code_three(command, tmp_path, capsys):
+    (tmp_path / "net.py").write_text(BATCHED)
+    model = ["--model", f"{tmp_path / 'net.py'}:make", "--dataset", "digits", "--eps", "0.1"]
+    words = [*command, *model, "--n", "40", "--out", str(tmp_path / "results"), "-q"]
+    assert main([*words, "--strict"]) == 3
+    shown = capsys.readouterr()
+    assert "withheld" in shown.out
+    assert "error: neighbours: " in shown.out
+    last = shown.err.splitlines()[-1]
+    assert last == "advbench: not sound: clean (withheld), fgsm (withheld)"
+    assert main(words) == 0

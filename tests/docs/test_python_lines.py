@@ -1,4 +1,4 @@
-"""The lines of Python that the README shows do what it says, on a model trained in a second."""
+"""The lines of Python that the README shows do what it says, on a model trained in seconds."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 @pytest.mark.slow
 def test_the_python_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    few = ["--epochs", "3", "--set", "train.limit=300", "--set", "train.probe=0", "--quiet"]
+    few = ["--epochs", "8", "--set", "train.limit=1000", "--set", "train.probe=0", "--quiet"]
     assert main(["train", "trades:steps=2", *few, "--out", "results/demo", "--name", "trades"]) == 0
     (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(lines.strip().splitlines()) <= 8
