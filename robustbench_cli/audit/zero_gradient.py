@@ -8,14 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from robustbench_cli.attacks import IterativeAttack, Stage, Task
+from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
-from robustbench_cli.evaluation.out_of_memory import in_parts
-from robustbench_cli.evaluation.search_model import SearchModel
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.audit._first_gradient import first_gradient, gradient_stages
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -67,40 +64,8 @@ class ZeroGradient(ModelCheck):
 
     def _least_zero(self, probe: Probe, rows: Tensor, stages: Sequence[Stage]) -> int:
         """Return the zero gradients of the member that has the fewest; 0 where none uses any."""
-        counts, seen = [], set()
-        for stage in stages:
-            if stage.member in seen or not isinstance(stage.attack, IterativeAttack):
-                continue
-            seen.add(stage.member)
-            if stage.attack.access != "logits":
-                counts.append(int(_zero(_first_gradient(stage, rows, probe)).sum()))
-        return min(counts, default=0)
-
-
-def _task(probe: Probe, rows: Tensor, stage: Stage) -> Task:
-    return Task(
-        x=probe.x[rows],
-        y=probe.y[rows],
-        clean=probe.clean[rows],
-        threat=probe.threat.only(rows),
-        noise=probe.noise.only(rows).fork(stage.key).fork(f"restart {stage.restart_or_target}"),
-        restart_or_target=stage.restart_or_target,
-        data=Tensors(probe.x, probe.y),
-    )
-
-
-def _first_gradient(stage: Stage, rows: Tensor, probe: Probe) -> Tensor:
-    """Return the gradient (B, ...) that the attack of a stage sees at its first pass."""
-    attack = stage.attack
-    assert isinstance(attack, IterativeAttack)
-    search_model = SearchModel(model=probe.model if attack.taps else probe.meter)
-
-    def gradient(some: Tensor) -> Tensor:
-        task = _task(probe, some, stage)
-        first = torch.zeros_like(task.y)
-        return search_model.observe(attack, attack.begin(task), task, first)[0].grad
-
-    return in_parts(gradient, rows)
+        grads = [first_gradient(stage, rows, probe) for stage in gradient_stages(stages)]
+        return min((int(_zero(grad).sum()) for grad in grads), default=0)
 
 
 def _zero(grad: Tensor) -> Tensor:

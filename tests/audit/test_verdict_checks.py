@@ -111,6 +111,18 @@ def test_an_attack_that_had_not_converged():
     assert not found("convergence", evidence(judged("pgd20", broken, step=step)))
 
 
+@pytest.mark.parametrize(
+    ("name", "fires"), [("pgd:steps=5,step=0.1", 1), ("pgd:steps=5,step=0.2", 0), ("fgsm", 0)]
+)
+def test_steps_that_do_not_reach_the_border(name, fires):
+    assert len(found("reach", evidence(judged(name, rows())))) == fires
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_every_attack_reaches_the_border_as_it_comes(name):
+    assert not found("reach", evidence(judged(name, rows())))
+
+
 def test_restarts_that_disagree():
     broken = rows(slice(0, 40))
     by = np.where(rows(slice(0, 12)), 2, np.where(broken, 0, -1))

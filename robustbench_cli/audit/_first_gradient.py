@@ -1,0 +1,56 @@
+"""The gradient that an attack sees at its first pass."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robustbench_cli.attacks import IterativeAttack, Stage, Task
+from robustbench_cli.audit._probe import Probe
+from robustbench_cli.evaluation.out_of_memory import in_parts
+from robustbench_cli.evaluation.search_model import SearchModel
+from robustbench_cli.evaluation.stages import Tensors
+
+
+def gradient_stages(stages: Sequence[Stage]) -> list[Stage]:
+    """Return the first stage of each member that follows gradients of its own."""
+    first = {stage.member: stage for stage in reversed(stages)}
+    return [
+        stage
+        for stage in first.values()
+        if isinstance(stage.attack, IterativeAttack) and stage.attack.access != "logits"
+    ]
+
+
+def _task(probe: Probe, rows: Tensor, stage: Stage) -> Task:
+    return Task(
+        x=probe.x[rows],
+        y=probe.y[rows],
+        clean=probe.clean[rows],
+        threat=probe.threat.only(rows),
+        noise=probe.noise.only(rows).fork(stage.key).fork(f"restart {stage.restart_or_target}"),
+        restart_or_target=stage.restart_or_target,
+        data=Tensors(probe.x, probe.y),
+    )
+
+
+def first_gradient(stage: Stage, rows: Tensor, probe: Probe, scale: float = 1.0) -> Tensor:
+    """Return the gradient (B, ...) that the attack of a stage sees at its first pass.
+
+    Args:
+        rows: positions of images of the probe (B).
+        scale: a factor that all logits are multiplied by.
+    """
+    attack = stage.attack
+    assert isinstance(attack, IterativeAttack)
+    seen = probe.model if attack.taps else probe.meter
+    # A loss of features does not depend on the size of the logits.
+    as_it_is = scale == 1 or attack.taps
+    search_model = SearchModel(model=seen if as_it_is else lambda x: scale * seen(x))
+
+    def gradient(some: Tensor) -> Tensor:
+        task = _task(probe, some, stage)
+        first = torch.zeros_like(task.y)
+        return search_model.observe(attack, attack.begin(task), task, first)[0].grad
+
+    return in_parts(gradient, rows)
