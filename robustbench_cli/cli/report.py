@@ -271,7 +271,8 @@ def _joint(
 
 def _on(dataset: str | None, tables: Sequence[_Table], none: str) -> list[_Table]:
     """Those of a data set, or of all; ``UserError`` with the text ``none`` where there is none."""
-    found = [table for table in tables if dataset in (None, table.about["dataset"])]
+    names = ("dataset", "own_dataset")
+    found = [t for t in tables if dataset is None or dataset in [t.about[key] for key in names]]
     if not found:
         raise UserError(none)
     return found

@@ -139,7 +139,8 @@ def spread_note(cells: Sequence["Measurement"]) -> str:
     from robustbench_cli.report.statistics import Cell
 
     ends = [cell for cell in cells if isinstance(cell, Cell) and cell.intervals and cell.interval]
-    deviations = any(cell.std is not None and cell not in ends for cell in cells)
+    shown_ends = set(map(id, ends))
+    deviations = any(cell.std is not None and id(cell) not in shown_ends for cell in cells)
     several = any(len(cell.values) > 1 for cell in ends)
     one = any(len(cell.values) == 1 for cell in ends)
     parts = ["Wilson"] * one + ["images and seeds resampled"] * several

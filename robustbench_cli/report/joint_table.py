@@ -14,6 +14,7 @@ from robustbench_cli.report.columns import distinguishing_params, join_label
 from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.origins import JointOrigin
 from robustbench_cli.report.robustness_table import comparison_key
+from robustbench_cli.report.row_names import data_key, data_names
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.runs import records
 from robustbench_cli.runs.damage import check_complete
@@ -38,7 +39,8 @@ class JointTable:
     """Attacks on the same domains under the same threat."""
 
     about: Mapping[str, Any]
-    """runs, transforms, images, dataset, norm, eps, n."""
+    """runs, transforms, images, dataset, own_dataset (its name without what tells it apart), norm,
+    eps, n."""
     domains: tuple[str, ...]
     lines: tuple[JointLine, ...]
 
@@ -81,12 +83,17 @@ def tables(
         transforms = tuple(seed_groups.flat(run.settings.transform))
         shape = comparison_key(run), alike, transforms, run.settings.images
         groups[shape][records.same_but_seed(run.settings.attack)].append(run)
-    return [_table([*attacks.values()], known, intervals, files) for attacks in groups.values()]
+    datasets = data_names(done(runs))
+    return [
+        _table([*attacks.values()], known, datasets, intervals, files)
+        for attacks in groups.values()
+    ]
 
 
 def _table(
     attacks: Sequence[Sequence[Run]],
     known: Mapping[str, Run],
+    datasets: Mapping[tuple[str, str], str],
     intervals: bool,
     files: ExampleFiles,
 ) -> JointTable:
@@ -113,7 +120,8 @@ def _table(
             "runs": tuple(names.values()),
             "transforms": tuple(settings.transform),
             "images": settings.images,
-            "dataset": records.data_name(first),
+            "dataset": datasets[data_key(first)],
+            "own_dataset": records.data_name(first),
             **settings.threat.table,
             "n": first.n,
         },

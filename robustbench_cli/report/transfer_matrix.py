@@ -10,6 +10,7 @@ from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import CLEAN, distinguishing_params, key_of, labels
 from robustbench_cli.report.number_trust import attack_trust, before_checks, clean_trust
 from robustbench_cli.report.robustness_table import comparison_key, finished
+from robustbench_cli.report.row_names import data_key, data_names
 from robustbench_cli.report.row_numbers import count, right
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.report.withheld import WithheldNumber, cell_of_one
@@ -24,7 +25,7 @@ class Matrix:
 
     attack: str
     about: Mapping[str, Any]
-    """dataset, norm, eps, perhaps mask, n."""
+    """dataset, own_dataset (its name without what tells it apart), norm, eps, perhaps mask, n."""
     names: Mapping[str, str]
     """Names of the models by the sha256 of their weights, in the order in which they were made."""
     sources: tuple[str, ...]
@@ -70,16 +71,21 @@ def transfer_matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[M
     moved = {
         key: seen for key, seen in groups.items() if any(run.settings.source for run, _, _ in seen)
     }
+    datasets = data_names([run for seen in moved.values() for run, _, _ in seen])
     called = labels([seen[0] for seen in moved.values()])
     found = [
-        _matrix(attack, seen, names, intervals)
+        _matrix(attack, seen, names, datasets[data_key(seen[0][0])], intervals)
         for attack, seen in zip(called, moved.values(), strict=True)
     ]
     return sorted(found, key=lambda m: (m.about["dataset"], m.about["norm"], m.about["eps"]))
 
 
 def _matrix(
-    attack: str, seen: Sequence[tuple[Run, str, Outcome]], names: Mapping[str, str], intervals: bool
+    attack: str,
+    seen: Sequence[tuple[Run, str, Outcome]],
+    names: Mapping[str, str],
+    dataset: str,
+    intervals: bool,
 ) -> Matrix:
     involved = {
         w for run, _, _ in seen if run.settings.source for w in (_made_on(run), run.weights)
@@ -99,7 +105,12 @@ def _matrix(
     first = seen[0][0]
     return Matrix(
         attack=attack,
-        about={"dataset": records.data_name(first), **first.settings.threat.table, "n": first.n},
+        about={
+            "dataset": dataset,
+            "own_dataset": records.data_name(first),
+            **first.settings.threat.table,
+            "n": first.n,
+        },
         names=names,
         sources=tuple(model for model in names if any(model == made_on for made_on, _ in cells)),
         targets=tuple(model for model in names if model in clean),

@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from robustbench_cli.evaluation.journal import write_arrays
+from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.joint_table import ALL, tables
+from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs.outcomes import Domain
+from robustbench_cli.runs.records import filed
 
 MIN_MAX = {"name": "min-max", "weights": "min-max", "steps": 50}
 AVERAGE = {**MIN_MAX, "weights": "avg"}
@@ -107,3 +112,41 @@ def test_runs_of_one_defense_keep_their_ids_and_so_do_unknown_ones(trained, atta
 @pytest.mark.parametrize("status", ["started", "interrupted", "failed"])
 def test_unfinished_attacks_do_not_count(pairs, attacked, status):
     assert tables([*pairs[0], replace(attacked(pairs[0], MIN_MAX, (1, 2), 3), status=status)]) == []
+
+
+def test_intervals_over_seeds_resample_the_examples(pairs, attacked, tmp_path):
+    """Two seeds that agree on all examples are no more than one; without verdicts there is none."""
+    wrong = np.arange(100) < 50
+    labels = np.stack([np.arange(100) % 10] * 2, axis=1)
+    prediction = np.where(np.stack([wrong, wrong | (np.arange(100) < 60)], axis=1), -1, labels)
+    arrays = {"label": labels, "min-max/prediction": prediction}
+    runs = [run for pair in pairs for run in pair]
+    folders = []
+    for pair in pairs:
+        run = attacked(pair, MIN_MAX, (50, 40), 50)
+        folders.append(tmp_path / run.id)
+        (tmp_path / run.id).mkdir()
+        file = write_arrays(tmp_path / run.id / "examples.npz", arrays)
+        runs.append(replace(run, examples=filed(file)))
+    files = ExampleFiles({folder.name: folder for folder in folders})
+    (table,) = tables(runs, intervals=True, files=files)
+    cells = table.lines[0].cells
+    assert cells[ALL].interval == pytest.approx(wilson(50, 100))
+    assert cells["trades"].interval == pytest.approx(wilson(40, 100))
+    (table,) = tables(runs, intervals=True)
+    assert table.lines[0].cells[ALL].interval is None
+    assert table.lines[0].cells[ALL].text == "50.00 ± 0.00"
+
+
+def test_two_folders_of_images_have_titles_that_differ(pairs, attacked):
+    runs = [*pairs[0]]
+    for size in (32, 64):
+        run = attacked(pairs[0], MIN_MAX, (50, 40), 50)
+        dataset = {"name": "folder", "path": "/data/photos", "size": size}
+        recorded = {"name": "folder", "test": 100, "test_sha256": f"of {size}"}
+        runs.append(replace(run, config={**run.config, "dataset": dataset}, dataset=recorded))
+    titles = [table.title for table in tables(runs)]
+    assert [title.split(": ")[1].split(", Linf")[0] for title in titles] == [
+        "folder:photos,size=32",
+        "folder:photos,size=64",
+    ]

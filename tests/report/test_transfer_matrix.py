@@ -1,5 +1,7 @@
 """Who breaks whom: which evaluations are put into one matrix."""
 
+from dataclasses import replace
+
 import pytest
 
 from robustbench_cli.report.statistics import wilson
@@ -114,3 +116,20 @@ def test_intervals_are_of_single_evaluations(runs):
     cell = next(iter(matrix.cells.values()))
     assert cell.interval == wilson(10, 100)
     assert cell.text == "10.00 [5.5, 17.4]"
+
+
+def test_two_folders_of_images_have_titles_that_differ(trained, evaluated):
+    one, two = trained("a"), trained("b")
+    runs = [one, two]
+    for place in ("cats", "dogs"):
+        for run in (
+            evaluated(one, {"pgd20": ({"name": "pgd"}, 50)}, source=two),
+            evaluated(one, {"pgd20": ({"name": "pgd"}, 40)}),
+        ):
+            dataset = {"name": "folder", "path": f"/data/{place}/photos"}
+            recorded = {"name": "folder", "test": 100, "test_sha256": place}
+            runs.append(replace(run, config={**run.config, "dataset": dataset}, dataset=recorded))
+    titles = [matrix.title for matrix in transfer_matrices(runs)]
+    assert titles == [
+        f"pgd20: folder:{place}/photos, Linf 0.3, n 100" for place in ("cats", "dogs")
+    ]
