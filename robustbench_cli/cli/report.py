@@ -114,7 +114,8 @@ def report_command(
     """Put every finished evaluation into one table, seeds joined, the best in bold.
 
     Evaluations of one training run share a row. Runs that differ only in their seed are joined
-    as mean and standard deviation. Rows are compared where data set, threat and n are the same.
+    as mean and standard deviation. Rows are compared where data set, threat and n are the same:
+    the best is bold if a paired test over the images says so, else = marks what may be best.
     Sweeps, images from other models and joint attacks are left out: --sweeps, --plot, --transfer
     and --joint show them.
     With --paper every published number gets the closest one of ours beside it, the difference and

@@ -22,7 +22,7 @@ from robustbench_cli.report.columns import (
 from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.number_trust import before_checks
 from robustbench_cli.report.origins import gain_origin
-from robustbench_cli.report.row_facts import data_fact, renamed, row_facts, training_data
+from robustbench_cli.report.row_facts import data_fact, own_model, renamed, row_facts, training_data
 from robustbench_cli.report.row_names import RowDetails, data_key, data_names, told_apart
 from robustbench_cli.report.row_numbers import row_numbers, trust_of_seeds
 from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
@@ -193,8 +193,7 @@ def _row(
     found = row_numbers(used, named, trained, files)
     last = used[-1]
     parent = trained.get(last.parent or "")
-    alone = {"model": last.settings.model, "weights": last.weights[:8]}
-    config = seed_groups.as_evaluated(last, parent).config if parent else alone
+    config = seed_groups.as_evaluated(last, parent).config if parent else own_model(last)
 
     def cell(name: str, **about: Any) -> Measurement | None:
         of_seeds = found.get(name, {})

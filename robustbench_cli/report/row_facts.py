@@ -1,6 +1,7 @@
 """Facts on a row: what it is about, as text, as data, and as a key for sorting."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report.statistics import Fact
@@ -36,6 +37,14 @@ def renamed(facts: Mapping[str, Fact], names: Mapping[str, str]) -> dict[str, Fa
     raws = {key: facts[key].raw if key == "eps" else {key: text} for key, text in names.items()}
     ranks = {key: facts[key].rank if key == "eps" else text for key, text in names.items()}
     return {key: Fact(text, raws[key], ranks[key]) for key, text in names.items()}
+
+
+def own_model(run: Run) -> dict[str, Any]:
+    """Return what is known of an evaluated model that no training run made: its settings, and the
+    fingerprints of its weights and, if the user's own code builds it, of that file."""
+    weights, _, file = run.weights.partition("+")
+    made = {"model": run.settings.model, "weights": weights[:8]}
+    return {**made, "file": file[:8]} if file else made
 
 
 def training_data(run: Run) -> dict[str, str]:

@@ -162,6 +162,18 @@ def test_weights_of_models_of_the_user_s_own(trained, evaluated):
     assert names == [f"net.py:make (run={run.id})" for run in runs]
 
 
+def test_the_file_that_builds_a_model_of_the_user_s_own(trained, evaluated):
+    made = trained("net.py:make")
+    runs = [
+        evaluated(made, {"fgsm": (FGSM, 50)}, parent=None, weights=f"abcdefgh1+{file}")
+        for file in ("0123456789", "abcdef0123")
+    ]
+    assert [row.facts["defense"].text for row in rows(runs)] == [
+        "net.py:make (file=01234567)",
+        "net.py:make (file=abcdef01)",
+    ]
+
+
 def test_parameters_of_attacks_have_columns_that_differ(trained, evaluated):
     parent = trained()
     found = [evaluated(parent, {"fgsm": (FGSM | {"step": step}, 50)}) for step in (1.0, 1.0 + 1e-9)]
