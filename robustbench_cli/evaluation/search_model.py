@@ -171,11 +171,15 @@ def fastest_search_model(
     kind, folded = "float32", ", BatchNorm folded" * (fast is not model)
     if _has_bf16(device) and not random:
         narrow = _in_bf16(fast, device)
-        bf16_shift = _largest_shift(answers, narrow, x)
-        if bf16_shift <= MAX_BF16_SHIFT:
-            fast, shift, kind = narrow, bf16_shift, "bfloat16"
+        try:
+            bf16_shift = _largest_shift(answers, narrow, x)
+            why = "" if bf16_shift <= MAX_BF16_SHIFT else f"it moves logits by {bf16_shift:.2g}"
+        except Exception as error:  # this runs the user's code: anything can come out of it
+            why = _one_line(error)
+        if why:
+            notes = [*notes, f"bfloat16 was not used: {why}"]
         else:
-            notes = [*notes, f"bfloat16 was not used: it moves logits by up to {bf16_shift:.2g}"]
+            fast, shift, kind = narrow, bf16_shift, "bfloat16"
     about = kind + folded
     return _for_device(device, model=fast, uncertain_margin=10 * shift, about=about), notes
 
@@ -240,8 +244,12 @@ def _folded(
                 return model, []
             why = _difference(model, folded, x, answers)
         except Exception as error:  # this runs the user's code: anything can come out of it
-            why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            why = _one_line(error)
     return (model, [f"BatchNorm was not folded: {why}"]) if why else (folded, [])
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _foldable(model: nn.Module) -> int:

@@ -279,3 +279,26 @@ def test_every_check_says_what_it_is(check):
     assert cls.passes >= 0
     assert all(each.meaning for each in parameters(cls)), "a threshold without its reason"
     assert len(parameters(cls)) == len(fields(cls))
+
+
+def test_chance_is_told_from_memory(net, images):
+    """Both answer differently from pass to pass; only one of them depends on what it was shown."""
+    x, y = images
+    memory = CHECKS.build(Spec("memory"))
+    noisy = Around(net, lambda net, x: net(x + 0.05 * torch.randn_like(x)))
+    assert probe_of(noisy, x, y).random
+    assert list(memory.look(probe_of(noisy, x, y))) == []
+
+    def drifting():
+        mean = torch.zeros_like(x[0])
+
+        def forward(net, x):
+            mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+            return net(x - mean)
+
+        return Around(net, forward).eval()
+
+    probe = replace(probe_of(drifting(), x, y), copy=drifting)
+    assert probe.random
+    (finding,) = memory.look(probe)
+    assert finding.severity == "error"
