@@ -27,6 +27,7 @@ from robustbench_cli.report.trust_legend import finding_text, mark_meanings
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Outcome, Proof
 from robustbench_cli.runs.records import unsound
+from robustbench_cli.runs.trust import Finding
 
 UNSOUND = 3
 """The exit code of ``--strict`` where a number is not sound."""
@@ -79,13 +80,17 @@ def evaluation_table(run: records.Run, console: Console) -> str:
 
 def trust_notes(run: records.Run) -> list[str]:
     """Return what checks found of an evaluation, its control, and what checks cost, a line each."""
-    named = {False: "the attacks", True: "the attacks and clean"}
     found = [
-        f"{each.severity}: {finding_text(each)} "
-        f"({', '.join([*each.attacks, *['clean'] * each.clean]) or named[each.clean]})"
+        f"{each.severity}: {finding_text(each)} ({_concerned(each)})"
         for each in sorted(run.findings, key=lambda each: _GRAVEST.index(each.severity))
     ]
     return [*mark_meanings(number_trusts(run)), *map(one_line, found), *_control(run), *_cost(run)]
+
+
+def _concerned(finding: Finding) -> str:
+    """Return the numbers that a finding concerns, in words."""
+    attacks = ", ".join(finding.attacks) or "all attacks"
+    return f"{attacks} and clean" if finding.clean else attacks
 
 
 _GRAVEST = ("error", "warning", "info")

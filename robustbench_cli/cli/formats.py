@@ -141,7 +141,8 @@ def _latex(page: Page) -> str:
         lines += [r"\bottomrule", r"\end{tabular}"]
     if page.legend:
         # A reader of the paper needs it beside the numbers.
-        said = [rf"{_signs_in_tex(text.translate(_TEX))}\par" for text in page.legend]
+        dashes = (text.translate(_TEX).replace("--", "-{}-") for text in page.legend)
+        said = [rf"{_signs_in_tex(text)}\par" for text in dashes]
         lines += [r"\par\smallskip", r"{\footnotesize", *said, "}"]
     return printable(
         "\n".join([*lines, *(f"% {text}" for text in (*page.notes, *page.listing)), ""])

@@ -128,9 +128,9 @@ def test_numbers_that_are_not_sound_are_marked_and_explained(shown):
     ]
     assert lines[7:] == [
         "≤ = an upper bound: something hides the truth, which is lower; (N found) = left "
-        "after what another attack broke",
+        "after what another attack broke, in proportion where it tried some of the images only",
         "withheld = the number means nothing and is not shown",
-        "error: batch: the batch matters (fgsm, clean)",
+        "error: batch: the batch matters (fgsm and clean)",
         "warning: secant: gradients lie (pgd20)",
         "control (not counted): broke 84 of 97 images that stood (corners 4, square 80); "
         "900 forward passes, 1.5 s",

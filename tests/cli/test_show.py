@@ -167,6 +167,6 @@ def test_what_was_found_is_told_of_a_run(results, said):
     records.write(replace(run, attacks={"pgd20": bound}, findings=[lies]), file.parent)
     out = said("show", run.id)
     assert "clean 90.00%  pgd20 ≤52.00% (13.00% found)" in out
-    assert "warning: secant: gradients lie (the attacks)" in out
+    assert "warning: secant: gradients lie (all attacks)" in out
     assert "≤52.00% (13.00% found)" in said("list", "runs")
     assert "advbench show RUN says why" in said("list", "runs")
