@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from robustbench_cli.audit._battery import Battery
 from robustbench_cli.audit._evidence import Evidence, JudgedAttack
 from robustbench_cli.audit._probe import Probe
 from robustbench_cli.core.registry import Registry
@@ -19,6 +20,8 @@ from robustbench_cli.runs.trust import Finding, Severity
 
 __all__ = [
     "CHECKS",
+    "Battery",
+    "BatteryCheck",
     "Check",
     "Evidence",
     "JudgedAttack",
@@ -103,6 +106,18 @@ class VerdictCheck(Check):
     @abstractmethod
     def judge(self, evidence: Evidence) -> Iterator[Finding]:
         """Yield what the verdicts contradict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatteryCheck(Check):
+    """A check that runs attacks or measurements of its own, as part of ``advbench audit``."""
+
+    @abstractmethod
+    def examine(self, battery: Battery) -> Iterator[Finding]:
+        """Yield what is wrong with the number of the claimed attack.
+
+        What was measured is told to ``battery.measured``, whether something is wrong or not.
+        """
 
 
 CHECKS: Registry[Check] = Registry("check", __name__)

@@ -15,6 +15,7 @@ import typer
 
 from robustbench_cli import __version__
 from robustbench_cli.cli.attack import attack_command
+from robustbench_cli.cli.audit import audit_command
 from robustbench_cli.cli.bench import bench_command
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import eval_command
@@ -35,6 +36,7 @@ HELP = """Train, attack and report adversarial robustness.
 
   advbench train trades --dataset digits      one defense, one command
   advbench eval --attack pgd20 --attack aa    the latest run under attack
+  advbench audit                              can its number be believed?
   advbench report                             everything in one table
 
 `advbench list` names every defense, attack, model, data set and preset; `advbench show NAME`
@@ -69,6 +71,7 @@ def global_options(
 app.command("train", cls=StrictCommand)(train_command)
 app.command("eval", cls=MeasuringCommand)(eval_command)
 app.command("attack", cls=MeasuringCommand)(attack_command)
+app.command("audit", cls=MeasuringCommand)(audit_command)
 app.command("joint", cls=MeasuringCommand)(joint_command)
 app.add_typer(detect, name="detect")
 app.add_typer(synth, name="synth")

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 
 from robustbench_cli.attacks import Stage
+from robustbench_cli.audit import JudgedAttack
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.robust_shares import bounded_shares, nearest_shares
 from robustbench_cli.evaluation.stages import AttackVerdicts
@@ -100,3 +101,28 @@ def example_arrays(columns: dict[str, AttackVerdicts], labels: np.ndarray) -> di
     for label, column in columns.items():
         arrays |= {f"{label}/{key}": column.arrays[key] for key in _KEPT}
     return arrays
+
+
+def judged_attack(
+    point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts, classes: int
+) -> JudgedAttack:
+    """Return the verdicts under one attack as checks look at them.
+
+    Args:
+        column: the verdicts under the attack.
+        clean: those on the clean images.
+        classes: the number of classes.
+    """
+    right = clean.arrays["share"] > 0
+    return JudgedAttack(
+        label=point.label,
+        attack=point.attack,
+        stages=point.attack.stages(point.threat, classes),
+        eps=point.threat.eps if point.eps is None else point.eps,
+        swept=point.eps is not None or point.until is not None or point.within is not None,
+        broken=right & (robust_share(point, column, clean) < 0.5),
+        by=column.arrays["by"],
+        step=column.arrays["step"],
+        tried=column.arrays["stages"],
+        zero_gradient=column.arrays["flat"],
+    )

@@ -9,14 +9,21 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.attacks import Stage
-from robustbench_cli.audit import CHECKS, Evidence, JudgedAttack, ModelCheck, VerdictCheck
-from robustbench_cli.audit._budget import operations, planned_passes, probe_images
+from robustbench_cli.audit import (
+    CHECKS,
+    BatteryCheck,
+    Evidence,
+    ModelCheck,
+    VerdictCheck,
+)
+from robustbench_cli.audit._budget import control_images, operations, planned_passes, probe_images
 from robustbench_cli.audit._evidence import Replay
 from robustbench_cli.audit._probe import Copy, Probe
 from robustbench_cli.audit.randomness import randomised
-from robustbench_cli.commands.attack_summary import robust_share
-from robustbench_cli.commands.control import ControlResult, run_control
-from robustbench_cli.commands.eval_request import EvalRequest
+from robustbench_cli.commands.attack_columns import AttackColumns
+from robustbench_cli.commands.attack_summary import judged_attack
+from robustbench_cli.commands.control import CORNERS, QUERIES, ControlResult, run_control
+from robustbench_cli.commands.eval_request import AttacksDone, EvalRequest, RunBattery
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import wide
@@ -38,6 +45,8 @@ from robustbench_cli.runs.trust import (
 
 SAME, DRAWS = 2, 10
 """The images that are shown to the model again and again, and how often."""
+AUDITED = 128
+"""Images that the checks before the attacks look at in an audit."""
 CLEAR = 1e-3
 """The smallest margin, as a fraction of the logits' range, that rounding cannot turn over."""
 
@@ -56,6 +65,8 @@ class CheckedSubject:
     todo: Sequence[SweepPoint]
     transferred: bool
     """True if the images are crafted on another model."""
+    battery: RunBattery | None = None
+    """The battery of an audit: with one, checks look at more images."""
 
 
 @dataclass
@@ -86,6 +97,8 @@ class Checking:
         self._planned = sum(map(planned_passes, self._stages.values()))
         cost = sum(each.passes for each in self._model_checks)
         self.images = probe_images(len(data), self._planned, cost, self._flops)
+        if self.subject.battery:
+            self.images = min(len(data), AUDITED)
 
     def before(self) -> None:
         """Look at the model on a few images, before any attack."""
@@ -132,7 +145,7 @@ class Checking:
         columns: Mapping[str, AttackVerdicts],
         clean: AttackVerdicts,
         outcomes: Mapping[str, Outcome],
-        context: EvalContext,
+        attacks: AttackColumns,
     ) -> dict[str, object]:
         """Compare the verdicts of all attacks; return the changes of the record that follow.
 
@@ -140,9 +153,9 @@ class Checking:
             columns: the verdicts under each attack, merged over processes, by label.
             clean: those on the clean images.
             outcomes: of each attack, by label.
-            context: of the evaluation's attacks; the control works in it.
+            attacks: runs attacks on the evaluation's examples, as the control does.
         """
-        control = self._judge(columns, clean, context) if self.enabled and outcomes else None
+        control = self._judge(columns, clean, attacks) if self.enabled and outcomes else None
         checked = self._checked
         trusts = {
             label: trust_in(self.findings, label, checked=bool(checked)) for label in outcomes
@@ -157,7 +170,7 @@ class Checking:
         }
 
     def _judge(
-        self, columns: Mapping[str, AttackVerdicts], clean: AttackVerdicts, context: EvalContext
+        self, columns: Mapping[str, AttackVerdicts], clean: AttackVerdicts, attacks: AttackColumns
     ) -> Outcome | None:
         """Run the checks of the verdicts; return the outcome of the control, if there was one."""
         right = clean.arrays["share"] > 0
@@ -166,12 +179,12 @@ class Checking:
             right=right,
             classes=classes,
             attacks=[
-                _judged(point, point.attack.stages(point.threat, classes), columns, clean)
+                judged_attack(point, columns[point.label], clean, classes)
                 for point in self.subject.todo
             ],
             random=self.random,
         )
-        control = self._control(evidence, context)
+        control = self._control(evidence, attacks.context)
         started = time.perf_counter()
         replay = self._replay(len(right))
         self._add_cost(len(self._final), 0, started)
@@ -181,6 +194,15 @@ class Checking:
         self._look(repeated, "checks after the attacks")
         for verdict_check in self._verdict_checks:
             self._found(verdict_check.judge(evidence))
+        if self.subject.battery:
+            done = AttacksDone(
+                evidence=evidence,
+                columns=columns,
+                clean=clean,
+                findings=self.findings,
+                attacks=attacks,
+            )
+            self._found(self.subject.battery(done))
         return control.outcome if control else None
 
     @property
@@ -194,21 +216,27 @@ class Checking:
         if not self.enabled:
             return None
         return Checked(
-            names=CHECKS.names(),
+            names=[name for name in CHECKS.names() if self._runs(name)],
             images=self.images,
             forwards=int(self._cost[0]),
             backwards=int(self._cost[1]),
             seconds=round(self._cost[2], 4),
         )
 
+    def _runs(self, name: str) -> bool:
+        """Return True for a check that is run here: those of a battery belong to audits."""
+        battery = issubclass(CHECKS.entry(name).cls, BatteryCheck)
+        return not battery or self.subject.battery is not None
+
     def _control(self, evidence: Evidence, context: EvalContext) -> ControlResult | None:
         """Run the control attack where every attack of the evaluation follows gradients."""
         plain = all(each.gradient_only for each in evidence.attacks)
         if not evidence.attacks or not plain or self.random or self.subject.transferred:
             return None
-        return run_control(
-            evidence, context, self.subject.shard, planned=self._planned, flops=self._flops
-        )
+        count = control_images(evidence.n, self._planned, CORNERS + QUERIES, self._flops)
+        if self.subject.battery:
+            count = evidence.n
+        return run_control(evidence, context, self.subject.shard, count)
 
     def _replay(self, n: int) -> Replay | None:
         """Show the final images to a fresh copy, one by one."""
@@ -265,27 +293,6 @@ def start_checking(
         shard=shard,
         todo=todo,
         transferred=request.source is not None,
+        battery=request.battery,
     )
     return Checking(subject, request.config.checks, note)
-
-
-def _judged(
-    point: SweepPoint,
-    stages: Sequence[Stage],
-    columns: Mapping[str, AttackVerdicts],
-    clean: AttackVerdicts,
-) -> JudgedAttack:
-    column = columns[point.label]
-    right = clean.arrays["share"] > 0
-    return JudgedAttack(
-        label=point.label,
-        attack=point.attack,
-        stages=stages,
-        eps=point.threat.eps if point.eps is None else point.eps,
-        swept=point.eps is not None or point.until is not None or point.within is not None,
-        broken=right & (robust_share(point, column, clean) < 0.5),
-        by=column.arrays["by"],
-        step=column.arrays["step"],
-        tried=column.arrays["stages"],
-        zero_gradient=column.arrays["flat"],
-    )

@@ -13,7 +13,6 @@ import torch
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.ensemble import Ensemble
 from robustbench_cli.audit import Evidence
-from robustbench_cli.audit._budget import control_images
 from robustbench_cli.audit._evidence import Control
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.distributed.group import Shard
@@ -22,6 +21,7 @@ from robustbench_cli.evaluation.stages import AttackVerdicts, run_stages
 from robustbench_cli.runs.outcomes import Outcome
 
 CORNERS = 50
+"""Random corners of the ball that are tried on each example."""
 QUERIES = 300
 """Queries of random search on each example that random corners did not break."""
 
@@ -35,18 +35,16 @@ class ControlResult:
 
 
 def run_control(
-    evidence: Evidence, context: EvalContext, shard: Shard, *, planned: float, flops: float
+    evidence: Evidence, context: EvalContext, shard: Shard, count: int
 ) -> ControlResult | None:
     """Run the control on examples that stood, drawn by a keyed order; None: there are none.
 
     Args:
         context: of the evaluation's attacks.
-        planned: passes that an image costs which withstands all attacks of the evaluation.
-        flops: floating-point operations of a pass.
+        count: the number of examples to try, or all that stood if there are fewer.
     """
     n, started = evidence.n, time.perf_counter()
     standing = evidence.standing.nonzero()[0]
-    count = control_images(n, planned, CORNERS + QUERIES, flops)
     order = torch.randperm(
         len(standing), generator=stream_generator(context.noise.seed, "control")
     ).numpy()

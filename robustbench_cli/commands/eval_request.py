@@ -1,20 +1,24 @@
 """The request of an evaluation: a model, a configuration, and the folder of its record."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from robustbench_cli.attacks import Attack
+from robustbench_cli.audit import Evidence
 from robustbench_cli.audit._probe import Copy
+from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.devices import run_environment
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, as_recorded
 from robustbench_cli.data import Split
+from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Checkpoint
 from robustbench_cli.runs.records import Run
+from robustbench_cli.runs.trust import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,26 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttacksDone:
+    """The attacks of an evaluation when they are done, for the battery of an audit."""
+
+    evidence: Evidence
+    """The verdicts, by example."""
+    columns: Mapping[str, AttackVerdicts]
+    """The verdicts by the attack's label."""
+    clean: AttackVerdicts
+    """The verdicts on the clean images."""
+    findings: Sequence[Finding]
+    """What the checks before have found."""
+    attacks: AttackColumns
+    """Runs further attacks, and keeps their verdicts in the journal."""
+
+
+RunBattery = Callable[[AttacksDone], Iterator[Finding]]
+"""Runs the battery of an audit and yields what it finds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalRequest:
     """The settings of one evaluation: ``eval``, ``attack``, ``detect eval``, or one from Python."""
 
@@ -55,6 +79,8 @@ class EvalRequest:
     kind: records.Kind = "eval"
     early_stop: bool = True
     """Whether attacks leave an example once it is broken; else they go on to the surest error."""
+    battery: RunBattery | None = None
+    """Runs the battery of an audit after the attacks; its checks look at more images, then."""
 
 
 def new_record(request: EvalRequest, data: Split, test: Split, where: torch.device) -> Run:

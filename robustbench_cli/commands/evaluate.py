@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustbench_cli.attacks import Stage
 from robustbench_cli.audit._probe import copier
 from robustbench_cli.commands import devices
-from robustbench_cli.commands.attack_progress import AttackProgress
+from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.attack_summary import (
     example_arrays,
-    fill_unattacked,
     robust_share,
     summarize_attack,
 )
@@ -25,7 +23,7 @@ from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, new_record
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
-from robustbench_cli.commands.sweep import SweepPoint, cut, inherit, points
+from robustbench_cli.commands.sweep import SweepPoint, cut, points
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
@@ -35,7 +33,7 @@ from robustbench_cli.distributed.group import Shard, join_processes, local
 from robustbench_cli.evaluation import mask_binding, search_model
 from robustbench_cli.evaluation.attack_loop import EvalContext
 from robustbench_cli.evaluation.journal import Journal
-from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean
 from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs.outcomes import Outcome
@@ -185,6 +183,16 @@ class _Session:
             target=self._verifier if request.source else None,
             note=self.note,
         )
+        self._attacks = AttackColumns(
+            data=data,
+            classes=len(data.classes),
+            shard=shard,
+            journal=self.journal,
+            display=display,
+            context=self._context,
+            exact=self._itself,
+            keeps_images=request.battery is not None,
+        )
         # A longer run gives the verdict of a shorter one, its beginning, only if neither a
         # randomised model nor a second search nor another model has a say in it.
         exact = not (self._verifier.random or self._search.uncertain_margin)
@@ -199,13 +207,14 @@ class _Session:
         outcomes: dict[str, Outcome] = {}
         for point in todo:
             stages = point.attack.stages(point.threat, len(self.data.classes))
-            column, seconds = self._column(point, stages, columns, keep)
+            column, seconds = self._column(point, columns, keep)
             columns[point.label] = column
             outcomes[point.label] = summarize_attack(point, stages, column, columns[CLEAN], seconds)
             self._recorder.update(attacks=dict(outcomes), search=self._search.about)
         clean_, *_ = columns.values()
         attacked = {label: columns[label] for label in outcomes}
-        self._recorder.update(**self._checking.conclude(attacked, clean_, outcomes, self._context))
+        done = self._checking.conclude(attacked, clean_, outcomes, self._attacks)
+        self._recorder.update(**done)
         certifying = Certifying(
             config=self.config,
             model=self._verifier.model,
@@ -244,37 +253,23 @@ class _Session:
     def _column(
         self,
         point: SweepPoint,
-        stages: list[Stage],
         columns: dict[str, AttackVerdicts],
         keep: ImageCallback,
     ) -> tuple[AttackVerdicts, float]:
         """Return the verdicts under one attack, and the seconds they took."""
         name = str(len(columns))
         clean_, *filled = columns.values()
-        column, seconds = self.journal.column(name)
         if point.within is not None and (point.until is None or self._prefixes):
-            whole, draws = filled[point.within], point.attack.draws
-            cut(column, whole, self._labels, point.until, draws)
+            column = AttackVerdicts.empty(len(self.data))
+            cut(column, filled[point.within], self._labels, point.until, point.attack.draws)
             return column, 0.0
-        if point.weaker is not None:
-            inherit(column, filled[point.weaker])
-        right = clean_.arrays["share"] > 0
-        mine = self.shard.mine(len(self.data))
-        # A distance is wanted whatever the radius, and the sweep's other points read it off here.
-        standing = mine & right & (point.eps != 0 or point.attack.minimal)
-        threat = replace(self._context.threat, eps=point.threat.eps)
-        context = replace(self._context, threat=threat)
-        self.journal.started()
-        watched = AttackProgress(self._display, point, column, clean_, mine, standing, len(stages))
-        for progress in run_stages(stages, column, standing, context, self._itself):
+        weaker = None if point.weaker is None else filled[point.weaker]
+
+        def watch(progress: Progress) -> None:
             keep(point.label, progress)
             self._checking.watch(progress, self._labels)
-            self.journal.moved(name, column, progress.found.rows.numpy())
-            watched.see(progress)
-        self.journal.flush(name, column)
-        seconds += self.journal.spent
-        fill_unattacked(column, right, clean_, self._labels)
-        return column, self.shard.merge_rows(column.arrays, len(self.data), seconds)
+
+        return self._attacks.fill(name, point, clean_, weaker=weaker, watch=watch)
 
     def _close(
         self,

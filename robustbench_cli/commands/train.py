@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from robustbench_cli.commands import components, devices, parent_runs
 from robustbench_cli.commands.display import Display
@@ -94,6 +95,19 @@ def _resumed(name: str, workspace: Workspace, shard: Shard, display: Display) ->
     again = {"from_epoch": len(run.history) + 1, **devices.run_environment(where)}
     run = replace(run, resumed=[*run.resumed, again])
     return _carry_on(run, folder, prepared, display)
+
+
+def train_in_memory(config: TrainConfig, workspace: Workspace) -> nn.Module:
+    """Return a net trained with this configuration; nothing of it is written.
+
+    Raises:
+        UserError: something asked for cannot be had.
+        RunError: training failed.
+    """
+    trainer = _prepare(config, workspace, devices.resolve_device(workspace.device)).trainer
+    for epoch in range(config.train.epochs):
+        trainer.epoch(epoch)
+    return trainer.model
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ Norm = Annotated[
     BeforeValidator(lambda v: v.capitalize() if isinstance(v, str) else v),
 ]
 
-_LARGEST = {"Linf": 1.0, "L2": 50.0, "L1": 1000.0}
+LARGEST_RADIUS = {"Linf": 1.0, "L2": 50.0, "L1": 1000.0}
 """The largest radius per norm: a larger one was surely meant for pixels in [0, 255]."""
 
 _ORDER = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
@@ -49,13 +49,13 @@ class Threat:
     """The pixels that may change, as ``--mask`` takes them; empty: all of them."""
 
     def __post_init__(self) -> None:
-        if self.norm not in _LARGEST:
-            raise UserError(f"norm must be {', '.join(_LARGEST)}, got {self.norm!r}")
+        if self.norm not in LARGEST_RADIUS:
+            raise UserError(f"norm must be {', '.join(LARGEST_RADIUS)}, got {self.norm!r}")
         if not isinstance(self.eps, Real):
             raise UserError(f"eps must be a number such as 8 / 255, got {self.eps!r}")
         if not self.eps > 0:
             raise UserError(f"eps must be positive, got {self.eps:g}")
-        if self.eps > _LARGEST[self.norm]:
+        if self.eps > LARGEST_RADIUS[self.norm]:
             raise UserError(
                 f"eps {self.eps:g} looks written for pixels in [0, 255], but images here are in "
                 f"[0, 1]; did you mean '{self.eps:g}/255'?"

@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from robustbench_cli.core.atomic_files import write_bytes_atomically
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.runs.audit_result import AuditResult
 from robustbench_cli.runs.damage import check_record
 from robustbench_cli.runs.outcomes import Checkpoint, Detection, Domain, Outcome, Proof
 from robustbench_cli.runs.settings import DamagedRecord, RunSettings, read_settings
@@ -26,7 +27,7 @@ from robustbench_cli.runs.trust import Checked, Finding, Trust
 
 SCHEMA = 1
 
-Kind = Literal["train", "eval", "attack", "detect", "synth", "joint"]
+Kind = Literal["train", "eval", "attack", "detect", "synth", "joint", "audit"]
 Status = Literal["started", "interrupted", "failed", "ok"]
 UNFINISHED: tuple[Status, ...] = ("started", "interrupted", "failed")
 
@@ -95,6 +96,8 @@ class Run:
     control: Outcome | None = None
     """The control that followed attacks which use gradients only: black-box attacks on some of the
     images that stood.  It counts in no attack's accuracy."""
+    audit: AuditResult | None = None
+    """The battery of an audit, and the grade of the claim."""
     error: str | None = None
 
     @cached_property

@@ -1,0 +1,59 @@
+"""The strongest attacks that there are, on what the claimed attack left standing.
+
+AutoAttack (Croce & Hein, 2020, https://arxiv.org/abs/2003.01690), and the attack that adapts itself
+to the model, in the spirit of Tramer et al. (2020, https://arxiv.org/abs/2002.08347).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.runs.trust import Finding, Severity
+
+STRONGER = ("autoattack", "autoattack:version=rand", "adaptive")
+"""As --attack takes them; those that do not go with the model or the threat are left out."""
+
+
+@CHECKS.register("stronger")
+@dataclass(frozen=True, kw_only=True)
+class Stronger(BatteryCheck):
+    """AutoAttack and the adaptive attack must break little that the claimed attack left."""
+
+    passes: ClassVar[float] = 9800
+    severity: ClassVar[Severity] = "warning"
+    says: ClassVar[str] = (
+        "{what} broke {images} of {of} images that the claimed attack had left standing"
+    )
+
+    share: float = 0.1
+    """The share of all images from which the number is marked."""
+
+    def examine(self, battery: Battery) -> Iterator[Finding]:
+        left = battery.standing
+        for text in STRONGER:
+            spec = Spec.parse(text)
+            if spec.name not in ATTACKS.names() or spec.label == battery.claimed.label:
+                continue
+            attack = ATTACKS.build(spec)
+            fits = battery.classes >= attack.needs and battery.threat.norm in attack.measures
+            alike = spec.name != "autoattack" or ("rand" in text) == battery.random
+            if not fits or not alike or attack == battery.claimed.attack or not left.any():
+                continue
+            judged = battery.run("stronger", spec.label, attack, among=left)
+            broken, tried = int(judged.broken.sum()), int(left.sum())
+            bad = broken > self.share * battery.n
+            text = f"{spec.label} broke {broken} of {tried} images that had stood"
+            battery.measured("stronger", text, not bad)
+            if broken:
+                yield self.finding(
+                    broken,
+                    tried,
+                    what=spec.label,
+                    value=broken / battery.n,
+                    threshold=self.share,
+                    severity="warning" if bad else "info",
+                    accuracy=(tried - broken) / battery.n,
+                )

@@ -1,0 +1,60 @@
+"""Images crafted on a plain net, tried on the model.
+
+Whoever knows the model should find more than whoever does not (Athalye et al., 2018,
+https://arxiv.org/abs/1802.00420; Carlini et al., 2019, https://arxiv.org/abs/1902.06705).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.runs.trust import Finding, Severity
+
+ATTACK = "pgd:steps=40,climbs=margin"
+LABEL = "transfer from a plain net"
+
+
+@CHECKS.register("transfer")
+@dataclass(frozen=True, kw_only=True)
+class Transfer(BatteryCheck):
+    """Images for a plain net of the same data must break little that the claimed attack left."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("training data",)
+    passes: ClassVar[float] = 80
+    severity: ClassVar[Severity] = "warning"
+    says: ClassVar[str] = (
+        "images crafted on a plain net broke {images} of {of} images that the claimed attack had "
+        "left standing: gradients are masked"
+    )
+
+    share: float = 0.02
+    """The share of all images from which the number is marked."""
+    least: int = 3
+    """The smallest number of images that counts."""
+
+    def examine(self, battery: Battery) -> Iterator[Finding]:
+        net, left = battery.plain(), battery.standing
+        if net is None:
+            battery.measured("transfer", "not made: the training images are not known")
+            return
+        if not left.any():
+            battery.measured("transfer", "not made: nothing stood")
+            return
+        attack = ATTACKS.build(Spec.parse(ATTACK))
+        judged = battery.run("transfer", LABEL, attack, among=left, source=net)
+        broken, tried = int(judged.broken.sum()), int(left.sum())
+        bad = broken >= self.least and broken > self.share * battery.n
+        text = f"images crafted on a plain net broke {broken} of {tried} images that had stood"
+        battery.measured("transfer", text, not bad)
+        if broken:
+            yield self.finding(
+                broken,
+                tried,
+                value=broken / battery.n,
+                threshold=self.share,
+                severity="warning" if bad else "info",
+                accuracy=(tried - broken) / battery.n,
+            )

@@ -1,0 +1,86 @@
+"""Attacks on the examples of an evaluation: a column of verdicts each, kept in its journal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from robustbench_cli.commands.attack_progress import AttackProgress
+from robustbench_cli.commands.attack_summary import fill_unattacked
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.sweep import SweepPoint, inherit
+from robustbench_cli.data import Split
+from robustbench_cli.distributed.group import Shard
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.journal import Journal
+from robustbench_cli.evaluation.search_model import SearchModel
+from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, run_stages
+
+IMAGES = "images"
+"""The name, among the arrays of a column, of the images that an attack ended with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackColumns:
+    """Runs attacks on the examples of an evaluation and keeps their verdicts in its journal."""
+
+    data: Split
+    classes: int
+    shard: Shard
+    journal: Journal
+    display: Display
+    context: EvalContext
+    exact: SearchModel
+    """The model as it is, for stages that a faster one will not do for."""
+    keeps_images: bool = False
+    """Whether the journal keeps the images that attacks find, too."""
+
+    def fill(
+        self,
+        name: str,
+        point: SweepPoint,
+        clean: AttackVerdicts,
+        *,
+        weaker: AttackVerdicts | None = None,
+        among: np.ndarray | None = None,
+        context: EvalContext | None = None,
+        watch: Callable[[Progress], None] = lambda _: None,
+    ) -> tuple[AttackVerdicts, float]:
+        """Return the verdicts under one attack, and the seconds they took.
+
+        Args:
+            name: of the column in the journal, which may hold a part of it already.
+            point: the attack, and its threat.
+            clean: the verdicts on the clean images.
+            weaker: the verdicts under a smaller radius: what is broken there is broken here.
+            among: the examples to attack, a mask (N), of those that are right; None: all of them.
+            context: another one to attack in, with another model to craft images on.
+            watch: called with the results as they come.
+        """
+        exact = self.exact if context is None else context.search_model
+        context = context or self.context
+        stages = point.attack.stages(point.threat, self.classes)
+        column, right = AttackVerdicts.empty(len(self.data)), clean.arrays["share"] > 0
+        if self.keeps_images:
+            column.arrays[IMAGES] = self.data.images(slice(None)).cpu().numpy()
+        seconds = self.journal.recall(name, column)
+        if weaker is not None:
+            inherit(column, weaker)
+        mine = self.shard.mine(len(self.data))
+        # A distance is wanted whatever the radius, and the sweep's other points read it off here.
+        standing = mine & right & (point.eps != 0 or point.attack.minimal)
+        standing = standing if among is None else standing & among
+        context = replace(context, threat=replace(context.threat, eps=point.threat.eps))
+        self.journal.started()
+        shown = AttackProgress(self.display, point, column, clean, mine, standing, len(stages))
+        for progress in run_stages(stages, column, standing, context, exact):
+            watch(progress)
+            if self.keeps_images:
+                best = progress.found.rows.numpy()[progress.kept]
+                column.arrays[IMAGES][best] = progress.found.x[progress.kept].float().cpu().numpy()
+            self.journal.moved(name, column, progress.found.rows.numpy())
+            shown.see(progress)
+        self.journal.flush(name, column)
+        seconds += self.journal.spent
+        fill_unattacked(column, right, clean, self.data.y.cpu().numpy())
+        return column, self.shard.merge_rows(column.arrays, len(self.data), seconds)

@@ -1,0 +1,60 @@
+"""``advbench audit``: the claimed attack, then a battery of attacks and measurements against it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from robustbench_cli.commands.audit_battery import AuditBattery
+from robustbench_cli.commands.audit_claim import grade_claim
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.eval_request import EvalRequest
+from robustbench_cli.commands.evaluate import FinishedEvaluation, evaluate_shard
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.distributed import env
+from robustbench_cli.distributed.group import ALONE
+
+
+def run_audit(
+    request: EvalRequest, display: Display, *, claim: float | None = None, thorough: bool = False
+) -> Path:
+    """Audit one attack's number on one model; return the folder of the record.
+
+    An audit that was interrupted goes on where it stopped, as an evaluation does.
+
+    Args:
+        request: with exactly one attack, the claimed one.
+        claim: the claimed robust accuracy, as a share in [0, 1].
+        thorough: use all images wherever costly checks would take some of them.
+
+    Raises:
+        UserError: something asked for cannot be had; no folder is left behind.
+        RunError: a verdict is not possible; what was judged is kept.
+    """
+    if len(request.config.attack) != 1:
+        raise UserError(f"an audit grades one attack, {len(request.config.attack)} are given")
+    if env.world() > 1:
+        raise UserError("an audit runs in one process: start it without torchrun")
+    if claim is not None and not 0 <= claim <= 1:
+        raise UserError(f"--claim {100 * claim:g}: give an accuracy in per cent, from 0 to 100")
+    battery = AuditBattery(request.config, request.workspace, thorough)
+
+    def then(judged: FinishedEvaluation) -> None:
+        _conclude(judged, battery, claim)
+
+    request = replace(request, kind="audit", battery=battery)
+    return evaluate_shard(request, ALONE, display, then=then)
+
+
+def _conclude(judged: FinishedEvaluation, battery: AuditBattery, claim: float | None) -> None:
+    """Grade the claim, and put what the battery found into the record."""
+    recorder, result = judged.recorder, battery.result
+    if claim is not None:
+        same = {each.label for each in result.attacks if each.same_radius}
+        graded = grade_claim(
+            recorder.run,
+            claim,
+            battery.standing,
+            {label: broken for label, broken in battery.broken.items() if label in same},
+        )
+        result = replace(result, claim=graded)
+    spent = recorder.run.seconds + sum(each.seconds for each in result.attacks)
+    recorder.update(audit=result, seconds=spent)

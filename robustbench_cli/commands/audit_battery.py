@@ -1,0 +1,189 @@
+"""The battery of an audit: its checks, the attacks that they run, and what the record keeps."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from robustbench_cli.attacks import Attack
+from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, JudgedAttack
+from robustbench_cli.audit._series import described
+from robustbench_cli.commands.attack_columns import IMAGES
+from robustbench_cli.commands.attack_summary import judged_attack
+from robustbench_cli.commands.eval_request import AttacksDone
+from robustbench_cli.commands.sweep import SweepPoint
+from robustbench_cli.commands.train import train_in_memory
+from robustbench_cli.commands.train_config import resolve_train_config
+from robustbench_cli.commands.workspace import Workspace
+from robustbench_cli.config.schema import EvalConfig, spec_of
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.search_model import exact_search_model
+from robustbench_cli.evaluation.verifier import Verifier
+from robustbench_cli.runs.audit_result import AuditResult, BatteryAttack
+from robustbench_cli.runs.trust import Finding
+
+PLAIN_IMAGES = 5000
+"""Training images of the plain net that images are crafted on."""
+PLAIN_EPOCHS = 12
+SMALL, LARGEST = 16, 64
+"""Pixels a side: below the first the plain net is that of the digits; above the second there is
+none."""
+PLAIN_RATE = 1e-3
+"""Its learning rate, of Adam."""
+
+
+@dataclass
+class AuditBattery:
+    """Runs the battery of one audit; ``result`` holds what it found beside the findings."""
+
+    config: EvalConfig
+    workspace: Workspace
+    thorough: bool = False
+    attacks: list[BatteryAttack] = field(default_factory=list)
+    broken: dict[str, np.ndarray] = field(default_factory=dict)
+    """What each attack of the battery broke, a mask (N), by label."""
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+    """The images (N, C, H, W) that attacks at the evaluation's own radius ended with, by label."""
+    done: AttacksDone | None = None
+    battery: Battery | None = None
+
+    def __call__(self, done: AttacksDone) -> Iterator[Finding]:
+        """Run every battery check; yield what it finds."""
+        self.done = done
+        context, found = done.attacks.context, list(done.findings)
+        (claimed,) = done.evidence.attacks
+        self.images[claimed.label] = done.columns[claimed.label].arrays[IMAGES]
+        self.battery = Battery(
+            model=context.verifier.model,
+            data=context.data,
+            classes=done.evidence.classes,
+            threat=context.threat,
+            noise=context.noise.fork("battery"),
+            random=done.evidence.random,
+            right=done.evidence.right,
+            claimed=claimed,
+            images=torch.from_numpy(self.images[claimed.label]),
+            run=self._run,
+            train=lambda: self._train,
+            plain=lambda: self._plain,
+            thorough=self.thorough,
+            found=found,
+        )
+        for check in (CHECKS.build(Spec(name)) for name in CHECKS.names()):
+            if isinstance(check, BatteryCheck):
+                for finding in check.examine(self.battery):
+                    found.append(finding)
+                    yield finding
+
+    @property
+    def standing(self) -> np.ndarray:
+        """The examples that are right after the claimed attack, a mask (N)."""
+        assert self.battery is not None
+        return self.battery.standing
+
+    @property
+    def result(self) -> AuditResult:
+        """What the record keeps of the battery so far."""
+        assert self.battery is not None
+        return AuditResult(
+            attacks=self.attacks, measures=self.battery.measures, curves=self.battery.curves
+        )
+
+    def _run(
+        self,
+        check: str,
+        label: str,
+        attack: Attack,
+        *,
+        eps: float | None = None,
+        among: np.ndarray | None = None,
+        source: nn.Module | None = None,
+    ) -> JudgedAttack:
+        assert self.done is not None
+        assert self.battery is not None
+        done, own = self.done, self.done.attacks.context
+        threat = replace(self.config.threat, eps=eps) if eps is not None else self.config.threat
+        point = SweepPoint(label, attack, threat, described(attack))
+        column, seconds = done.attacks.fill(
+            f"b{len(self.attacks)}",
+            point,
+            done.clean,
+            among=among,
+            context=own if source is None else crafted_on(source, own),
+        )
+        judged = judged_attack(point, column, done.clean, done.evidence.classes)
+        same, right = threat.eps == self.config.threat.eps, self.battery.right
+        tried = right if among is None else right & among
+        left = (self.battery.standing if same else right) & ~judged.broken
+        self.broken[label] = judged.broken
+        if same:
+            self.images[label] = column.arrays[IMAGES]
+        self.attacks.append(
+            BatteryAttack(
+                label=label,
+                check=check,
+                params=dict(point.params),
+                eps=threat.eps,
+                tried=int(tried.sum()),
+                broken=int((judged.broken & tried).sum()),
+                left=float(left.mean()),
+                same_radius=same,
+                forwards=int(column.arrays["forwards"].sum()),
+                backwards=int(column.arrays["backwards"].sum()),
+                seconds=seconds,
+            )
+        )
+        return judged
+
+    @cached_property
+    def _train(self) -> Split | None:
+        """The training images; None for images that were given in memory."""
+        dataset = DATASETS.build(spec_of(self.config.dataset))
+        return dataset.load("train", self.workspace.data_dir)
+
+    @cached_property
+    def _plain(self) -> nn.Module | None:
+        """A small net trained on the same data without any defense, in evaluation mode.
+
+        None where the data is not known, or its images are too large to learn in a minute.
+        """
+        shape = self._train.x.shape if self._train else ()
+        side = max(shape[2:], default=0)
+        if not 0 < side <= LARGEST:
+            return None
+        table: Mapping[str, object] = {
+            "dataset": self.config.dataset,
+            "defense": {"standard": {"name": "standard"}},
+            "model": {"name": "digits-cnn" if side < SMALL else "small-cnn"},
+            "optimizer": {"name": "adam"},
+            "schedule": {"name": "cosine"},
+            "train": {
+                "epochs": PLAIN_EPOCHS,
+                "lr": PLAIN_RATE,
+                "limit": PLAIN_IMAGES,
+                "probe": 0,
+            },
+        }
+        config = resolve_train_config(dict(table), [])
+        return train_in_memory(config, self.workspace).eval().requires_grad_(False)
+
+
+def crafted_on(source: nn.Module, own: EvalContext) -> EvalContext:
+    """Return the context of attacks on ``source`` whose images are judged by the context's model.
+
+    Args:
+        source: in evaluation mode, its weights frozen.
+        own: the context of the evaluation.
+    """
+    return replace(
+        own,
+        verifier=Verifier(source),
+        search_model=exact_search_model(source),
+        early_stop=False,
+        target=own.verifier,
+    )

@@ -1,0 +1,167 @@
+"""Whole audits on real digits: what they leave in the record, and how they go on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robustbench_cli.commands.audit import run_audit
+from robustbench_cli.commands.audit_claim import grade_claim
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
+from robustbench_cli.commands.eval_request import EvalRequest, Subject
+from robustbench_cli.commands.workspace import Workspace
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.models.weights import digest
+from robustbench_cli.runs import folders, records
+
+BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
+
+
+def request(out, net, attack="pgd5", n=16):
+    typed = {"attack": chosen_attacks([attack], None, {}), "threat": {"eps": 0.1}, "n": n}
+    return EvalRequest(
+        subject=Subject(model=net, name="net", weights=digest(net)),
+        config=resolve_eval_config(BASE, typed, []),
+        workspace=Workspace(out=out, device="cpu"),
+        command=["audit"],
+    )
+
+
+class Stop(Display):
+    """Ctrl-C when an attack of this name starts."""
+
+    def __init__(self, label):
+        self.label = label
+
+    def judging(self, label, n, what="robust accuracy"):
+        if label.startswith(self.label):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory, digits_model):
+    out = tmp_path_factory.mktemp("audits")
+    return records.read(run_audit(request(out, digits_model[0]), Display(), claim=0.5))
+
+
+def test_an_audit_leaves_a_record_that_is_read_and_listed(audited):
+    assert (audited.kind, audited.status) == ("audit", "ok")
+    assert list(audited.attacks) == ["pgd5"]
+    assert audited.audit.claim.attack == "pgd5"
+    assert {"radius", "unbounded", "transfer"} <= {each.check for each in audited.audit.attacks}
+
+
+def test_each_radius_is_attacked_anew_and_an_honest_net_falls(audited):
+    grid = [each for each in audited.audit.attacks if each.check == "radius"]
+    assert [each.eps for each in grid] == sorted(each.eps for each in grid)
+    assert {each.tried for each in grid} == {round(audited.clean_accuracy * audited.n)}
+    assert grid[-1].left == 0
+    same = next(each for each in grid if each.same_radius)
+    assert same.left == audited.attacks["pgd5"].robust_accuracy
+
+
+def test_an_audit_that_was_interrupted_goes_on_and_ends_alike(audited, tmp_path, digits_model):
+    with pytest.raises(KeyboardInterrupt):
+        run_audit(request(tmp_path, digits_model[0]), Stop("transfer"), claim=0.5)
+    (stopped,) = folders.every(tmp_path)
+    assert stopped.status == "interrupted"
+    run = records.read(run_audit(request(tmp_path, digits_model[0]), Display(), claim=0.5))
+    assert run.id == stopped.id
+
+    def plain(each):
+        return replace(each, seconds=0)
+
+    assert [*map(plain, run.audit.attacks)] == [*map(plain, audited.audit.attacks)]
+    assert run.audit.measures == audited.audit.measures
+    assert run.audit.claim == audited.audit.claim
+
+
+class Hidden(nn.Module):
+    """A net behind a staircase: its answers change with the image, its gradient is zero."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net((x * 20).round() / 20 + 0 * x)
+
+
+def test_a_masked_net_is_found_out_by_attacks_that_use_no_gradient(tmp_path, digits_model):
+    run = records.read(
+        run_audit(request(tmp_path, Hidden(digits_model[0]), n=24), Display(), claim=0.95)
+    )
+    assert run.attacks["pgd5"].trust == "upper bound"
+    assert run.audit.claim.grade == "overstated"
+    assert run.audit.claim.left < run.attacks["pgd5"].robust_accuracy
+    assert run.audit.claim.found_by in run.audit.claim.sentence
+    found = {each.check for each in run.findings if each.severity == "warning"}
+    assert {"zero-gradient", "unbounded"} <= found
+
+
+def test_two_attacks_and_impossible_claims_are_refused(tmp_path, digits_model):
+    asked = request(tmp_path, digits_model[0])
+    with pytest.raises(UserError, match="0 to 100"):
+        run_audit(asked, Display(), claim=1.5)
+    both = {"pgd5": {"name": "pgd"}, "fgsm": {"name": "fgsm"}}
+    with pytest.raises(UserError, match="one attack"):
+        run_audit(replace(asked, config=replace(asked.config, attack=both)), Display())
+
+
+def graded(audited, claim, standing, **stronger):
+    standing = np.arange(200) < standing
+    outcome = replace(
+        audited.attacks["pgd5"], n=200, robust_accuracy=float(standing.mean()), trust="sound"
+    )
+    run = replace(audited, attacks={"pgd5": outcome}, findings=[])
+    masks = {label: np.arange(200) < broken for label, broken in stronger.items()}
+    return grade_claim(run, claim, standing, masks)
+
+
+def test_a_claim_within_the_interval_is_reproduced(audited):
+    claim = graded(audited, 0.55, standing=112)
+    assert claim.grade == "reproduced"
+    assert claim.low < 0.55 < claim.high
+
+
+def test_a_claim_outside_the_interval_is_not(audited):
+    high, low = (graded(audited, claim, standing=110) for claim in (0.70, 0.40))
+    assert (high.grade, low.grade) == ("not reproduced", "not reproduced")
+    assert "15.0 points lower" in high.sentence
+    assert "15.0 points higher" in low.sentence
+
+
+def test_the_same_images_show_smaller_differences_than_two_samples_would(audited):
+    """Six of 200 images more are within the interval of either number, but they were broken."""
+    claim = graded(audited, 0.55, standing=110, aa=6, weak=1)
+    assert (claim.grade, claim.found_by) == ("overstated", "aa")
+    assert claim.points == pytest.approx(3)
+
+
+def test_one_image_more_is_what_converged_attacks_leave(audited):
+    assert graded(audited, 0.55, standing=110, aa=1).grade == "reproduced"
+
+
+def test_more_left_than_claimed_is_no_overstatement(audited):
+    assert graded(audited, 0.50, standing=110, aa=6).grade == "reproduced"
+
+
+def test_a_number_that_means_nothing_reproduces_nothing(audited):
+    error = replace(
+        audited.findings[0] if audited.findings else _finding(), severity="error", message="it lies"
+    )
+    outcome = replace(audited.attacks["pgd5"], trust="withheld")
+    run = replace(audited, attacks={"pgd5": outcome}, findings=[error])
+    standing = torch.ones(16, dtype=torch.bool).numpy()
+    claim = grade_claim(run, outcome.robust_accuracy, standing, {})
+    assert claim.grade == "not reproduced"
+    assert "it lies" in claim.sentence
+
+
+def _finding():
+    from robustbench_cli.runs.trust import Finding
+
+    return Finding(check="memory", severity="error", message="")
