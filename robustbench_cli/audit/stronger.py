@@ -13,8 +13,9 @@ from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.runs.trust import Finding, Severity
 
-STRONGER = ("autoattack", "autoattack:version=rand", "adaptive")
-"""As --attack takes them; those that do not go with the model or the threat are left out."""
+STRONGER = {"autoattack": (False,), "autoattack:version=rand": (True,), "adaptive": (False, True)}
+"""As --attack takes them, each with whether it is for models that are not randomised, or that are.
+Those that do not go with the threat or the classes are left out."""
 
 
 @CHECKS.register("stronger")
@@ -33,20 +34,24 @@ class Stronger(BatteryCheck):
 
     def examine(self, battery: Battery) -> Iterator[Finding]:
         left = battery.standing
-        for text in STRONGER:
+        for text, models in STRONGER.items():
             spec = Spec.parse(text)
             if spec.name not in ATTACKS.names() or spec.label == battery.claimed.label:
                 continue
             attack = ATTACKS.build(spec)
             fits = battery.classes >= attack.needs and battery.threat.norm in attack.measures
-            alike = spec.name != "autoattack" or ("rand" in text) == battery.random
-            if not fits or not alike or attack == battery.claimed.attack or not left.any():
+            if (
+                not fits
+                or battery.random not in models
+                or attack == battery.claimed.attack
+                or not left.any()
+            ):
                 continue
             judged = battery.run("stronger", spec.label, attack, among=left)
             broken, tried = int(judged.broken.sum()), int(left.sum())
             bad = broken > self.share * battery.n
-            text = f"{spec.label} broke {broken} of {tried} images that had stood"
-            battery.measured("stronger", text, not bad)
+            said = f"{spec.label} broke {broken} of {tried} images that had stood"
+            battery.measured("stronger", said, not bad)
             if broken:
                 yield self.finding(
                     broken,

@@ -13,7 +13,6 @@ from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.runs.trust import Finding, Severity
 
-ATTACK = "pgd:steps=40,climbs=margin"
 LABEL = "transfer from a plain net"
 
 
@@ -30,6 +29,8 @@ class Transfer(BatteryCheck):
         "left standing: gradients are masked"
     )
 
+    attack: str = "pgd:steps=40,climbs=margin"
+    """As --attack takes it; on the margin, so that large logits alone are no reason to fail."""
     share: float = 0.02
     """The share of all images from which the number is marked."""
     least: int = 3
@@ -43,7 +44,7 @@ class Transfer(BatteryCheck):
         if not left.any():
             battery.measured("transfer", "not made: nothing stood")
             return
-        attack = ATTACKS.build(Spec.parse(ATTACK))
+        attack = ATTACKS.build(Spec.parse(self.attack))
         judged = battery.run("transfer", LABEL, attack, among=left, source=net)
         broken, tried = int(judged.broken.sum()), int(left.sum())
         bad = broken >= self.least and broken > self.share * battery.n

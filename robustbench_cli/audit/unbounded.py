@@ -14,9 +14,6 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs.trust import Finding, Severity
 
-ATTACK = "pgd:steps=100,step=0.1,climbs=margin"
-"""On the margin, so that large logits alone are no reason to fail."""
-
 
 @CHECKS.register("unbounded")
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +28,8 @@ class Unbounded(BatteryCheck):
         "to errors, or the attack is wrong"
     )
 
+    attack: str = "pgd:steps=100,step=0.1,climbs=margin"
+    """As --attack takes it; on the margin, so that large logits alone are no reason to fail."""
     left: float = 0.01
     """The largest accuracy that may be left."""
     images: int = 256
@@ -42,7 +41,7 @@ class Unbounded(BatteryCheck):
         eps = battery.diameter
         what = f"eps {format_eps(eps)} in {battery.threat.norm}"
         label = f"unbounded PGD-100@eps={format_eps(eps)}"
-        attack = ATTACKS.build(Spec.parse(ATTACK))
+        attack = ATTACKS.build(Spec.parse(self.attack))
         judged = battery.run("unbounded", label, attack, eps=eps, among=among)
         stands = tried - int(judged.broken.sum())
         bad = stands > max(1, self.left * tried)
