@@ -58,6 +58,11 @@ class CWL2(IterativeAttack):
     Here it is 1000 steps, and each example is aborted on its own, only after this c has broken it:
     an image of black and white pixels alone hardly moves at first, where the derivative of the
     tanh is almost zero, and would always seem to have stalled.
+
+    On 200 digits of five nets, with 150 steps for each of five c from 0.1, adv-lib 0.2.8 leaves the
+    same images unbroken, and so does foolbox 3.3.4; but foolbox returns a black image for each of
+    those and counts it as broken where the model gets black wrong.  Distances are those of both
+    libraries to 0.4 %, except for one image that ends 8.5 % farther because it was aborted alone.
     """
 
     steps: Steps = 1000

@@ -221,6 +221,35 @@ def test_apgd_in_l1_takes_the_official_steps_through_three_balls(standing, monke
     nearly_all_agree(asked, seen, (best, best_loss), state, atol=1e-4, loss=(1e-3, 1e-4))
 
 
+@pytest.mark.filterwarnings("ignore:there are")  # of the official code: zero gradients
+@pytest.mark.parametrize("steps", [10, 20])
+def test_apgd_dlr_in_l1_leaves_the_images_that_the_official_code_leaves(
+    steps, standing, monkeypatch
+):
+    """Image by image, from the same starts: what differs between two runs is the start alone."""
+    net, x, y = standing
+    threat, differ, ours, theirs = Threat("L1", 2.0), 0, 0, 0
+    monkeypatch.setattr(
+        autopgd_base, "L0_norm", lambda z: (z.abs() > 1e-6).flatten(1).sum(1).float()
+    )
+    for seed in range(3):
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        monkeypatch.setattr(torch, "randn_like", lambda _x, noise=noise: noise)
+        official = APGDAttack(
+            net, n_iter=steps, norm="L1", eps=threat.eps, loss="dlr", use_largereps=True, device=CPU
+        )
+        fell = net(official.perturb(x.clone(), y.clone())).argmax(1) != y
+        start = onto_l1(x + noise, x, 3 * threat.eps)
+        _, seen = walked(net, x, y, build(f"apgd-dlr-{steps}"), threat, start)
+        wrong = [(net(z).argmax(1) != y) & threat.inside(z, x) for z, _ in seen]
+        broken = torch.stack(wrong).any(0)
+        differ += int((broken != fell).sum())
+        ours, theirs = ours + int(broken.sum()), theirs + int(fell.sum())
+    assert 0.2 < theirs / (3 * len(y)) < 0.95  # the radius decides something
+    assert differ <= 1
+    assert abs(ours - theirs) <= 1
+
+
 def test_the_checkpoints_are_the_official_ones():
     for steps in (5, 10, 30, 100):
         window, least, less = (max(int(s * steps), 1) for s in (0.22, 0.06, 0.03))

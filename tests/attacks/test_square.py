@@ -1,8 +1,11 @@
 """Square Attack: the schedule of its squares, and what it breaks with few queries."""
 
 import pytest
+import torch
+from pyautoattack.square import SquareAttack
 
 from robustbench_cli.attacks._windows import sides
+from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.stages import attack_batch
 
@@ -33,11 +36,37 @@ def test_the_member_of_autoattack_keeps_the_official_schedule(version, norm, bui
     assert halved == [11, 51, 201, 501, 1001, 2001, 4001]
 
 
-def test_few_queries_break_more_with_the_schedule_scaled_to_them(digits_model, build, noise):
+def test_few_queries_break_more_with_the_schedule_scaled_to_them(digits_model, build):
     net, x, y = digits_model
-    source = type(noise)(0, y.new_tensor(range(len(y))))
+    source = Noise(0, torch.arange(len(y)))
     broken = {
         text: int(attack_batch(net, x, y, build(text), Threat("Linf", 0.16), source).broken.sum())
         for text in ("square300", "square:queries=300,rescale=false")
     }
     assert broken["square300"] >= broken["square:queries=300,rescale=false"] + 6, broken
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_no_image_falls_to_the_official_code_alone(rescale, digits_model, build):
+    """Random squares decide single images; over seeds neither side has images of its own."""
+    net, x, y = digits_model
+    right = net(x).argmax(1) == y
+    x, y, threat = x[right], y[right], Threat("Linf", 0.16)
+    attack, seeds = build(f"square:queries=200,rescale={str(rescale).lower()}"), range(4)
+    theirs = [
+        SquareAttack(
+            net, n_queries=200, eps=threat.eps, seed=s, resc_schedule=rescale, device=x.device
+        ).perturb(x.clone(), y.clone())
+        for s in seeds
+    ]
+    official = torch.stack([net(z).argmax(1) != y for z in theirs]).sum(0)
+    ours = torch.stack(
+        [
+            attack_batch(net, x, y, attack, threat, Noise(s, torch.arange(len(y)))).broken
+            for s in seeds
+        ]
+    ).sum(0)
+    assert 0 < official.sum() < official.numel() * len(seeds)
+    assert not ((official == len(seeds)) & (ours == 0)).any()
+    assert not ((ours == len(seeds)) & (official == 0)).any()
+    assert ours.sum() >= official.sum() - len(y) // 3
