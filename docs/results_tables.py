@@ -251,8 +251,13 @@ def cifar10() -> str:
 def precision() -> str:
     """Return the table of training in float32 and in bfloat16."""
     found, columns = study("precision-mnist"), ("clean", "pgd20", "cw20")
-    lines = [[name, *cells(found[name], columns)] for name in ("float32", "bf16")]
-    return table(["training in", *map(NAMES.__getitem__, columns)], lines)
+    lines = [
+        [f"`{defense}`", name, *cells(found[prefix + name], columns)]
+        for defense, prefix in (("pgd-at", ""), ("trades", "trades-"))
+        for name in ("float32", "bf16")
+    ]
+    heads = ["defense", "training in", *map(NAMES.__getitem__, columns)]
+    return table(heads, lines, left=2)
 
 
 AUTOATTACK = (
