@@ -89,7 +89,10 @@ def _names_of_data(name: str, found: Mapping[str, Mapping[str, Any]]) -> list[st
     if len({*paths}) > 1:
         tails = _shortest_tails(paths)
         heads = [f"{name.partition(':')[0]}:{tail}" if tail else name for tail in tails]
-    rest = [{k: v for k, v in t.items() if k not in ("name", "path")} for t in found.values()]
+    rest = [
+        {k: v for k, v in table.items() if k not in ("name", "path") and v is not None}
+        for table in found.values()
+    ]
     more = distinguishing_params([*zip(heads, rest, strict=True)])
     texts = [join_label(head, ",".join(each)) for head, each in zip(heads, more, strict=True)]
     return [

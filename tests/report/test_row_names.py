@@ -54,7 +54,7 @@ def data(trained, evaluated):
 
 def test_parameters_of_a_data_set(data):
     photos = {"name": "folder", "path": "/data/photos"}
-    assert data(("a", photos), ("b", photos | {"size": 32})) == [
+    assert data(("a", photos | {"size": None}), ("b", photos | {"size": 32})) == [
         "folder:photos",
         "folder:photos,size=32",
     ]
