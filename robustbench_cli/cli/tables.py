@@ -57,7 +57,10 @@ class TableSheet:
             notes=self._notes(best),
             lines=lines,
             objects=objects,
-            legend=trust_legend(self._judged(), unseen=sum(row.before_checks for row in self.rows)),
+            legend=[
+                *_meaning_of_marks(best),
+                *trust_legend(self._judged(), unseen=sum(row.before_checks for row in self.rows)),
+            ],
         )
 
     def _judged(self) -> list["JudgedNumber"]:
@@ -115,9 +118,6 @@ class TableSheet:
         notes = {
             MEANING_OF_ACCURACY + spread_note(shown): True,
             missing_intervals(shown): True,
-            "bold = better than every comparable row, each by a paired test on the same images "
-            "(p < 0.05)": bool(best.alone),
-            "= the highest and those that no paired test tells from it": bool(best.tied),
             _untested(best): True,
             "no best is marked among distances: no test compares them": best.distances,
             "worst = right under every attack of an evaluation": "worst" in self.columns,
@@ -157,6 +157,16 @@ def missing_intervals(cells: Sequence["Measurement"]) -> str:
 
     reasons = [why for cell in cells if isinstance(cell, Cell) and (why := cell.no_interval)]
     return f"no interval for {len(reasons)} number(s): {reasons[0]}" if reasons else ""
+
+
+def _meaning_of_marks(best: "Standings") -> list[str]:
+    """Return what bold and = mean, where they are in use."""
+    notes = {
+        "bold = better than every comparable row, each by a paired test on the same images "
+        "(p below 0.05)": bool(best.alone),
+        "= the highest and those that no paired test tells from it": bool(best.tied),
+    }
+    return [note for note, applies in notes.items() if applies]
 
 
 def _untested(best: "Standings") -> str:

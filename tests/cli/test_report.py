@@ -31,9 +31,8 @@ RIGHT = {
 }
 MEANING = "accuracy in %, robust accuracy = right before and after the attack"
 OF_SEEDS = f"{MEANING}; mean ± std over seeds"
-BOLD = (
-    "bold = better than every comparable row, each by a paired test on the same images (p < 0.05)"
-)
+BOLD = "bold = better than every comparable row, each by a paired test on the same images "
+BOLD += "(p below 0.05)"
 TIED = "= the highest and those that no paired test tells from it"
 
 
@@ -153,9 +152,12 @@ def test_latex(report):
         r"& = 60.50 $\pm$ 0.71 & 12.00 $\pm$ 2.83 \\",
         r"\bottomrule",
         r"\end{tabular}",
+        r"\par\smallskip",
+        r"{\footnotesize",
+        rf"{BOLD}\par",
+        rf"{TIED}\par",
+        "}",
         f"% {OF_SEEDS}",
-        f"% {BOLD}",
-        f"% {TIED}",
     ]
 
 
