@@ -15,8 +15,8 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.gradient_ascent import Loss
 from robustbench_cli.core.losses import cross_entropy, margin, wide
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.meter import Meter
 from robustbench_cli.evaluation.out_of_memory import in_parts
-from robustbench_cli.evaluation.search_model import Meter
 from robustbench_cli.evaluation.verifier import device_of
 from robustbench_cli.models.layout import laid_out
 

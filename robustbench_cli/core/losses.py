@@ -76,6 +76,28 @@ def largest_wrong(logits: Tensor, y: Tensor) -> Tensor:
     return wide(logits).scatter(1, y[:, None], float("-inf")).amax(1)
 
 
+def merge_rejection(logits: Tensor, y: Tensor, heeded: Tensor | None = None) -> Tensor:
+    """Return logits (B, K) among which an error is an error that is not rejected.
+
+    The true class gets max(z_y, z_reject), so a wrong class leads exactly where it leads both: the
+    rejection of an image is no success of an attack.  Every loss of these logits aims at both, as
+    the combined logits of Carlini & Wagner (2017), https://arxiv.org/abs/1705.07263, do.
+
+    Args:
+        logits: (B, K + 1), of K classes and, last, of the rejection.
+        y: true classes (B).
+        heeded: whether the gradient of the larger of the two counts, or that of z_y in any case
+            (B, bool); None: always the larger.  The values are the same.
+    """
+    logits = wide(logits)
+    true, rejection = picked(logits, y), logits[:, -1]
+    if heeded is not None:
+        rejection = torch.where(heeded, rejection, true + (rejection - true).detach())
+    # Of equal ones the first counts, and the gradient is not shared among them.
+    defended = torch.where(rejection > true, rejection, true)
+    return logits[:, :-1].scatter(1, y[:, None], defended[:, None])
+
+
 def cw_margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return min(max_wrong z - z_y, kappa) (B) with kappa = 50.
 

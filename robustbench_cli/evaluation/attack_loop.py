@@ -27,9 +27,11 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Masked, Threat, over
 from robustbench_cli.evaluation.active_batch import ActiveBatch, StageResult
+from robustbench_cli.evaluation.external_images import craft_images
 from robustbench_cli.evaluation.final_verdicts import judge_best_images
+from robustbench_cli.evaluation.meter import Meter
 from robustbench_cli.evaluation.out_of_memory import halving
-from robustbench_cli.evaluation.search_model import Meter, SearchModel
+from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.verifier import Verifier
 
 REFILL = 8
@@ -115,7 +117,7 @@ def _run_external(
     for part in torch.split(rows, context.slots):
         task = _make_task(stage, part, context)
         meter = Meter(context.verifier.model)
-        x_adv = attack.craft(meter, task).detach().to(task.x)
+        x_adv = craft_images(attack, meter, task, context.search_model.rejection)
         usable = torch.ones_like(part, dtype=torch.bool)
         result = judge_best_images(attack, x_adv, usable, part, task, context.verifier)
         # The batch's cost in passes, divided evenly and rounded up.
@@ -130,7 +132,7 @@ def _make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
     return Task(
         x=x,
         y=y,
-        clean=context.verifier.logits(x),
+        clean=context.verifier.attacked_logits(x, y),
         threat=context.threat.only(rows),
         noise=noise,
         restart_or_target=stage.restart_or_target,

@@ -55,7 +55,8 @@ def _moved_outward(
         if not len(pending):
             break
         passes[pending] += 1
-        pending = pending[verifier.logits(x[pending]).argmax(1) == task.y[pending]]
+        y = task.y[pending]
+        pending = pending[verifier.attacked_logits(x[pending], y).argmax(1) == y]
         further = task.x[pending] + (1 + share) * (x[pending] - task.x[pending])
         x[pending] = further.clamp(0, 1)
     return x, passes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.fx.experimental import optimization
 
 from robustbench_cli.attacks import IterativeAttack, Observation, Output, State, Task
@@ -19,6 +19,7 @@ from robustbench_cli.core.losses import margin, wide
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.verifier import device_of
 from robustbench_cli.models.layout import laid_out, restore_classes
+from robustbench_cli.models.rejecting import RejectingModel, rejection_of, with_network
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
 SearchPrecision = Literal["exact", "auto"]
@@ -42,6 +43,8 @@ class SearchModel:
 
     model: Callable[[Tensor], Tensor]
     """Images (B, C, H, W) in [0, 1] to logits (B, K)."""
+    rejection: RejectingModel | None = None
+    """The model whose logits these are, if it rejects: it merges the last one into the others."""
     check_every: int = 1
     """Passes between two checks for finished rows: on a GPU, a check waits for the device."""
     shrink_below: float = 1.0
@@ -86,14 +89,15 @@ class SearchModel:
     ) -> Observation:
         x = state["x"].detach()
         none = x.new_full((len(x),), torch.nan)
-        probes = self._classify(state["probes"]) if attack.probes else none
+        probes = self._classify(state["probes"], task.y) if attack.probes else none
         if attack.access == "logits":
             with torch.no_grad():
-                return Observation(wide(self.model(x)), none, none, probes, none, step_index)
+                logits = self._shown(self.model(x), task.y)
+            return Observation(logits, none, none, probes, none, step_index)
         x.requires_grad_()
         with torch.enable_grad():
             out = self._output(attack.seen(x, state, task, step_index), attack.taps)
-            logits = wide(out.logits)
+            logits = self._shown(out.logits, task.y)
             features = none if out.features is None else out.features.detach()
             if attack.access == "jacobian":
                 sums = logits.gather(1, attack.wanted(task)).sum(0)
@@ -109,11 +113,16 @@ class SearchModel:
             (grad,) = torch.autograd.grad(loss.sum(), x)
         return Observation(logits.detach(), loss.detach(), grad, probes, features, step_index)
 
-    def _classify(self, probes: Tensor) -> Tensor:
+    def _classify(self, probes: Tensor, y: Tensor) -> Tensor:
         """Logits (B, Q, K) of probes (B, Q, C, H, W)."""
         with torch.no_grad():
-            logits = wide(self.model(probes.flatten(0, 1)))
-        return logits.view(*probes.shape[:2], -1)
+            logits = self.model(probes.flatten(0, 1))
+            shown = self._shown(logits, y.repeat_interleave(probes.shape[1], 0))
+        return shown.view(*probes.shape[:2], -1)
+
+    def _shown(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The logits (B, K) that attacks see: an error among them is not rejected."""
+        return self.rejection.merged(logits, y) if self.rejection else wide(logits)
 
     def _output(self, x: Tensor, taps: bool) -> Output:
         if not taps:
@@ -128,28 +137,9 @@ def _mean(observations: list[Observation]) -> Observation:
     return Observation._make([*(torch.stack(part).mean(0) for part in averaged), step_index[0]])
 
 
-class Meter:
-    """A model that counts the images that pass through it, forward and backward."""
-
-    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
-        self.forwards = 0
-        self.backwards = 0
-        self._model = model
-
-    def __call__(self, x: Tensor) -> Tensor:
-        logits = self._model(x)
-        self.forwards += len(x)
-        if logits.requires_grad:
-            logits.register_hook(lambda _: self._count(len(x)))  # type: ignore[no-untyped-call]
-        return logits
-
-    def _count(self, images: int) -> None:
-        self.backwards += images
-
-
 def exact_search_model(model: nn.Module) -> SearchModel:
     """Return the model itself, in float32, as a search model."""
-    return _for_device(device_of(model), model=model)
+    return _for_device(device_of(model), model=model, rejection=rejection_of(model))
 
 
 def fastest_search_model(
@@ -170,7 +160,7 @@ def fastest_search_model(
     shift = 0.0 if fast is model else _largest_shift(answers, fast, x)
     kind, folded = "float32", ", BatchNorm folded" * (fast is not model)
     if _has_bf16(device) and not random:
-        narrow = _in_bf16(fast, device)
+        narrow = _Narrow(fast, device).eval()
         try:
             bf16_shift = _largest_shift(answers, narrow, x)
             why = "" if bf16_shift <= MAX_BF16_SHIFT else f"it moves logits by {bf16_shift:.2g}"
@@ -180,8 +170,8 @@ def fastest_search_model(
             notes = [*notes, f"bfloat16 was not used: {why}"]
         else:
             fast, shift, kind = narrow, bf16_shift, "bfloat16"
-    about = kind + folded
-    return _for_device(device, model=fast, uncertain_margin=10 * shift, about=about), notes
+    made = {"model": fast, "rejection": rejection_of(model), "about": kind + folded}
+    return _for_device(device, uncertain_margin=10 * shift, **made), notes
 
 
 def _for_device(device: torch.device, **rest: Any) -> SearchModel:
@@ -214,10 +204,6 @@ class _Narrow(nn.Module):
         return logits.float()
 
 
-def _in_bf16(model: nn.Module, device: torch.device) -> nn.Module:
-    return _Narrow(model, device).eval()
-
-
 def _folded(
     model: nn.Module, x: Tensor, answers: Tensor, random: bool
 ) -> tuple[nn.Module, list[str]]:
@@ -238,8 +224,7 @@ def _folded(
         why = "the model is randomised"  # a trace keeps one branch of many
     else:
         try:
-            folded = optimization.fuse(restore_classes(copy.deepcopy(model)).eval())
-            folded = laid_out(folded, device_of(model)).requires_grad_(False)
+            folded = laid_out(with_network(model, _fused), device_of(model)).requires_grad_(False)
             if _foldable(folded) == _foldable(model):  # none of them follows a convolution
                 return model, []
             why = _difference(model, folded, x, answers)
@@ -258,10 +243,13 @@ def _foldable(model: nn.Module) -> int:
     return sum(norm.running_mean is not None for norm in norms)
 
 
+def _fused(model: nn.Module) -> nn.Module:
+    return optimization.fuse(restore_classes(copy.deepcopy(model)).eval())
+
+
 def _difference(model: nn.Module, folded: nn.Module, x: Tensor, answers: Tensor) -> str:
     """The reason not to use a folded model; empty if there is none."""
-    near = _largest_shift(answers, folded, x) <= LOGIT_TOLERANCE * float(answers.std())
-    if not isinstance(folded, fx.GraphModule) or not near:
+    if not _largest_shift(answers, folded, x) <= LOGIT_TOLERANCE * float(answers.std()):
         return "the folded model answers differently"
     original, other = (_top_logit_gradient(each, x) for each in (model, folded))
     if not float((original - other).norm()) <= GRADIENT_TOLERANCE * float(original.norm()):

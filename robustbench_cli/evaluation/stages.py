@@ -24,6 +24,7 @@ from robustbench_cli.evaluation.search_model import (
 from robustbench_cli.evaluation.transfer_verdicts import judged_by_target
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.evaluation.view_search import BuiltViews
+from robustbench_cli.models.rejecting import RejectingModel
 
 VERDICT_COLUMNS: dict[str, tuple[type[np.generic], float]] = {
     "prediction": (np.int32, -1),
@@ -123,7 +124,7 @@ def clean(context: EvalContext, rows: Tensor) -> Iterator[StageResult]:
     def batches(waiting: Tensor, size: int) -> Iterator[StageResult]:
         for part in torch.split(waiting, size):
             x, y = context.data.images(part), context.data.y[part]
-            verdict = context.verifier.verdict(x, x, y, context.threat.only(part))
+            verdict = context.verifier.verdict(x, x, y, context.threat.only(part)).of_clean_images
             yield StageResult.judged(part, x, torch.zeros_like(part), verdict)
 
     return halving(batches, rows, context.slots, context.note)
@@ -276,7 +277,8 @@ def attack_batch(
             early_stop=early_stop,
         )
         with torch.no_grad():
-            classes = model(x[:1]).shape[1] if len(x) else 2
+            outputs = model(x[:1]).shape[1] if len(x) else 2
+        classes = outputs - isinstance(model, RejectingModel)
         stages = attack.stages(threat, classes)
         everything = np.ones(len(y), bool)
         for _, _, result, kept in run_stages(stages, column, everything, context, exact):

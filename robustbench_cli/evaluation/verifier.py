@@ -16,6 +16,7 @@ from robustbench_cli.core.losses import margin
 from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.float32 import float32
+from robustbench_cli.models.rejecting import RejectingModel, shown_logits
 
 CONFIRMATION_DRAWS = 10
 """Fresh draws that must all be wrong before an example counts as broken for good."""
@@ -80,13 +81,15 @@ def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the mo
 
     Args:
         x: a few images (B, C, H, W) in [0, 1].
-        classes: the number of classes of the data set; 0 where only the model can tell.
+        classes: the number of classes of the data set; 0 where only the model can tell.  A
+            ``RejectingModel`` has one more logit.
         called: the name of the model in the message.
 
     Raises:
         UserError: it cannot take the images, or does not return finite logits (B, classes) with a
             gradient.
     """
+    classes += classes > 0 and isinstance(model, RejectingModel)
     with unchanged_model(model):
         try:
             logits = model(x.requires_grad_())
@@ -128,16 +131,28 @@ class Verdict(NamedTuple):
     """The decision about some images; tensors (B)."""
 
     prediction: Tensor
-    """The predicted class; of a randomised model the most frequent one."""
+    """The predicted class, K for a rejection; of a randomised model the most frequent one."""
     share: Tensor
-    """The fraction of draws that are classified right: 0 or 1, except for a randomised model."""
+    """The fraction of draws that are classified right or rejected: 0 or 1, except for a randomised
+    model."""
     broken: Tensor
-    """True if the example counts as broken (bool): misclassified, and at every draw if there are
-    several."""
+    """True if the example counts as broken (bool): misclassified and not rejected, and at every
+    draw if there are several."""
     margin: Tensor
-    """Largest wrong logit minus the true one, at the first draw."""
+    """Largest wrong logit minus the larger of the true one and the rejection's, at the first
+    draw."""
     forwards: int
     """Forward passes per image."""
+    rejected: Tensor | None = None
+    """The fraction of draws that are rejected; None: the model rejects nothing."""
+
+    @property
+    def of_clean_images(self) -> "Verdict":
+        """The same verdict where the images are clean: there a rejected image is not right."""
+        if self.rejected is None:
+            return self
+        share = self.share - self.rejected
+        return self._replace(share=share, broken=share <= 0)
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,7 @@ class Verifier:
     """The model that decides whether an image is misclassified.
 
     It is given the threat with the images that it judges, so there is one threat per evaluation.
+    An error of a ``RejectingModel`` counts only if the image is not rejected.
     """
 
     model: nn.Module
@@ -152,12 +168,27 @@ class Verifier:
     """True if the model is randomised, so that one pass decides nothing."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (B, K) of one float32 pass over images (B, C, H, W) in [0, 1].
+        """Return the model's logits, of one float32 pass over images (B, C, H, W) in [0, 1].
+
+        Returns:
+            (B, K); of a ``RejectingModel`` (B, K + 1).
 
         Raises:
             UserError: they are not finite.
         """
         return predict(self.model, x)
+
+    def attacked_logits(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the logits (B, K) as attacks see them: an error among them is not rejected.
+
+        Args:
+            x: images (B, C, H, W) in [0, 1].
+            y: true classes (B).
+
+        Raises:
+            UserError: they are not finite.
+        """
+        return self._merged(self.logits(x), y)
 
     def verdict(
         self, x_adv: Tensor, x: Tensor, y: Tensor, threat: Threat, *, bounded: bool = True
@@ -177,26 +208,55 @@ class Verifier:
         """
         check_admissible(x_adv, x, threat, bounded=bounded)
         logits = self.logits(x_adv)
+        gap = margin(self._merged(logits, y), y)
         if not self.random:
             prediction = logits.argmax(1)
-            right = prediction == y
-            return Verdict(prediction, right.float(), ~right, margin(logits, y), 1)
+            wrong = self._undetected_errors(prediction, logits, y)
+            rejected = (~wrong & (prediction != y)).float() if self.rejects else None
+            return Verdict(prediction, (~wrong).float(), wrong, gap, 1, rejected)
         votes = torch.zeros_like(logits, dtype=torch.long)
         every = torch.arange(len(x_adv), device=x_adv.device)
         for _ in range(VOTING_DRAWS):
             votes[every, self.logits(x_adv).argmax(1)] += 1
-        share = votes[every, y].float() / VOTING_DRAWS
+        rejected = votes[:, -1].float() / VOTING_DRAWS if self.rejects else None
+        stands = votes[every, y] + (votes[:, -1] if self.rejects else 0)
+        share = stands.float() / VOTING_DRAWS
         # Broken is "wrong at every draw", never "at any draw", which would count luck as an attack.
         never_right = share < 1 / VOTING_DRAWS
         forwards = VOTING_DRAWS + 1
-        return Verdict(votes.argmax(1), share, never_right, margin(logits, y), forwards)
+        return Verdict(votes.argmax(1), share, never_right, gap, forwards, rejected)
 
     def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
-        """Return whether images (B, C, H, W) are misclassified at each of ``passes`` draws (B)."""
+        """Return whether images (B, C, H, W) are misclassified at each of ``passes`` draws (B).
+
+        Those of a ``RejectingModel`` must not be rejected, either.
+        """
         wrong = torch.ones_like(y, dtype=torch.bool)
         for _ in range(self.passes):
-            wrong &= self.logits(x_adv).argmax(1) != y
+            logits = self.logits(x_adv)
+            wrong &= self._undetected_errors(logits.argmax(1), logits, y)
         return wrong
+
+    @property
+    def rejects(self) -> bool:
+        """True if the model can reject an image."""
+        return isinstance(self.model, RejectingModel)
+
+    @property
+    def rejects_as(self) -> int | None:
+        """The number that stands for a rejection among predictions; None: nothing is rejected.
+
+        It follows those of the classes, which are numbered from 0.
+        """
+        return self.model.classes if isinstance(self.model, RejectingModel) else None
+
+    def _merged(self, logits: Tensor, y: Tensor) -> Tensor:
+        return shown_logits(self.model, logits, y)
+
+    def _undetected_errors(self, prediction: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        """Return a mask (B) of the predictions that are wrong, and no rejection."""
+        wrong = prediction != y
+        return wrong & (prediction != logits.shape[1] - 1) if self.rejects else wrong
 
     @property
     def passes(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustbench_cli.evaluation.attack_loop import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
+from robustbench_cli.models.rejecting import RejectingModel
 from robustbench_cli.views import SUBJECT_IMAGES, View, ViewSubject
 
 
@@ -27,7 +28,8 @@ class BuiltViews:
         if view not in self._built:
             with self._counting(self._context.verifier.model):
                 model = view.build(self.subject)
-            self._built[view] = None if model is None else _searched(view, model)
+            rejection = self._context.search_model.rejection
+            self._built[view] = None if model is None else _searched(view, model, rejection)
         return self._built[view]
 
     def unpaid(self) -> tuple[int, int]:
@@ -70,6 +72,6 @@ class BuiltViews:
             handle.remove()
 
 
-def _searched(view: View, model: nn.Module) -> SearchModel:
+def _searched(view: View, model: nn.Module, rejection: RejectingModel | None) -> SearchModel:
     search_model = exact_search_model(model)
-    return replace(search_model, faithful=view.faithful, passes=view.passes)
+    return replace(search_model, faithful=view.faithful, passes=view.passes, rejection=rejection)

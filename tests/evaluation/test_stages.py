@@ -17,7 +17,8 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation.attack_loop import EvalContext
-from robustbench_cli.evaluation.search_model import Meter, SearchModel, exact_search_model
+from robustbench_cli.evaluation.meter import Meter
+from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
 from robustbench_cli.evaluation.stages import AttackVerdicts, attack_batch, clean, run_stages
 from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
 

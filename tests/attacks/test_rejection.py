@@ -1,0 +1,111 @@
+"""Every registered attack against models that may reject an image."""
+
+import pytest
+import torch
+from torch import nn
+
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.models.rejecting import ModelWithRejectClass
+
+SMALL = {
+    **{"steps": 30, "queries": 2000, "pairs": 20, "searches": 4, "restarts": 2, "targets": 3},
+    "of": ("apgd-ce-20", "fab-t-20", "square-100"),
+}
+"""Enough of each parameter that an attack's cost depends on, where its default is larger."""
+
+
+def built(name):
+    defaults = {f: getattr(ATTACKS.entry(name).cls, f, None) for f in SMALL}
+    usable = {k: v for k, v in SMALL.items() if ATTACKS.accepts(name, k)}
+    return ATTACKS.build(
+        Spec(name, {k: v for k, v in usable.items() if isinstance(v, tuple) or defaults[k] > v})
+    )
+
+
+def attacked(model, x, y, name, eps):
+    attack = built(name)
+    norm = attack.measures[0]
+    radius = {"Linf": eps, "L2": eps * x[0].numel() ** 0.5, "L1": eps * x[0].numel()}[norm]
+    threat = Threat(norm, radius)
+    found = attack_batch(model, x, y, attack, threat, Noise(0, torch.arange(len(y))), slots=64)
+    return found, found.broken & (found.norm <= radius * (1 + 1e-5))
+
+
+class Net(nn.Module):
+    """Five real classes and a reject class of a small net with features; x is (B, 1, 6, 6)."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(36, 24), nn.Tanh())
+        self.head = nn.Linear(24, 6)
+
+    def forward(self, x):
+        return 4 * self.head(self.body(x))
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """A net, the place of its reject class among its logits, and images that it is right about."""
+    draw = torch.Generator().manual_seed(3)
+    net = Net()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(0.4 * torch.randn(p.shape, generator=draw))
+    x = torch.rand(40, 1, 6, 6, generator=draw)
+    model = ModelWithRejectClass(net, 5, 2)
+    prediction = model(x).argmax(1)
+    accepted = prediction < 5
+    assert 0 < int(accepted.sum()) < 40
+    return model, x[accepted][:16], prediction[accepted][:16]
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_a_success_is_an_error_that_the_model_itself_does_not_reject(name, planted):
+    model, x, y = planted
+    found, broken = attacked(model, x, y, name, 0.12)
+    with torch.no_grad():
+        logits = model.model(found.x)
+    undetected = (logits.argmax(1) != 2) & (model(found.x).argmax(1) != y)
+    assert broken.any()
+    assert undetected[broken].all()
+
+
+class Guarded(nn.Module):
+    """Five classes and, last, a reject class that is in the way of the first one.
+
+    a and b are how far the left and the right part of the image are from grey, on average.  Where b
+    rises, the wrong class 1 beats the true class 0, and the reject class beats both, unless a is
+    below -0.03: an attack must lower a and raise b, while the surest error is to raise both.
+    """
+
+    def forward(self, x):
+        inner = x[:, :, :-1, :-1]  # the official Square draws no small square at the last row
+        a, b = (part.flatten(1).mean(1) - 0.5 for part in inner.split([3, 2], 3))
+        true, dull = 0 * a, 0 * a - 4
+        rejects = 30 * a + 20 * b - 0.1
+        return torch.stack([true, 20 * b - 1, dull, dull - 0.1, dull - 0.2, rejects], 1)
+
+
+def follows_the_logits(name):
+    """Whether an attack takes several steps, each of which depends on the logits before it."""
+    attack = built(name)
+    return (
+        name != "corners" and not getattr(attack, "taps", False) and getattr(attack, "steps", 2) > 1
+    )
+
+
+@pytest.mark.parametrize("name", [*filter(follows_the_logits, ATTACKS.names())])
+def test_an_attack_goes_round_the_rejection_that_it_would_run_into(name):
+    x, y = torch.full((6, 1, 6, 6), 0.5), torch.zeros(6, dtype=torch.long)
+    plain, aiming = (
+        attacked(model, x, y, name, 0.1)
+        for model in (Guarded(), ModelWithRejectClass(Guarded(), 5, 5))
+    )
+    assert plain[1].all()  # of the net as it is the reject class is a class like any other
+    assert Guarded()(plain[0].x).argmax(1).eq(5).sum() >= 5  # a random start may be lucky
+    assert aiming[1].all()
+    assert Guarded()(aiming[0].x).argmax(1).eq(1).all()
