@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import evaluate_shard
+from robustbench_cli.commands.rejection import chosen_rejection
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat import Threat
@@ -44,6 +46,7 @@ def evaluate(
     dataset: str = "images",
     model_name: str | None = None,
     checks: bool = True,
+    reject_class: int | Literal["last"] | None = None,
 ) -> EvaluationResult:
     """Attack every image that the model classifies correctly, and judge what is found in float32.
 
@@ -72,6 +75,10 @@ def evaluate(
         model_name: what the record calls the model; None: as its class is called.
         checks: whether the model and what attacks found are checked for signs that an accuracy is
             too high or means nothing; False: every number is "unchecked".
+        reject_class: the position among the model's logits, from 0, of a class that stands for a
+            rejection, or "last"; labels number the other classes, in the order of their logits.
+            An image is right when clean if it is right and not rejected, and stands under attack
+            if it is right or rejected; attacks look for errors that are not rejected.
 
     Returns:
         Accuracies, how far each can be trusted and why, and verdicts example by example.
@@ -101,11 +108,13 @@ def evaluate(
         precision=precision,
         seed=seed,
         checks=checks,
+        reject=chosen_rejection(reject_class),
     )
     with ExitStack() as stack:
         said = dtype_notes(model)
         where = stack.enter_context(lent(model, device))
         classes = count_classes(model, float_images(images[:2]).to(where))
+        classes -= reject_class is not None
         data = as_split(images, labels, classes)
         check_attacks(built, config.threat, classes)
         results = out if out is not None else stack.enter_context(tempfile.TemporaryDirectory())

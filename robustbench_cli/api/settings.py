@@ -53,6 +53,7 @@ def eval_config_of(
     dataset: str = "",
     model: str = "",
     checks: bool = True,
+    reject: ConfigTable | None = None,
 ) -> EvalConfig:
     """Return the configuration of an evaluation, as its record keeps it.
 
@@ -81,6 +82,7 @@ def eval_config_of(
         "precision": precision,
         "seed": seed,
         "checks": checks,
+        "reject": reject or {},
     }
     return validated(EvalConfig, values)
 

@@ -10,6 +10,7 @@ from robustbench_cli.audit._probe import Probe
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.models.rejecting import rejection_of, shown_logits
 
 
 def gradient_stages(stages: Sequence[Stage]) -> list[Stage]:
@@ -26,7 +27,7 @@ def _task(probe: Probe, rows: Tensor, stage: Stage) -> Task:
     return Task(
         x=probe.x[rows],
         y=probe.y[rows],
-        clean=probe.clean[rows],
+        clean=shown_logits(probe.model, probe.clean[rows], probe.y[rows]),
         threat=probe.threat.only(rows),
         noise=probe.noise.only(rows).fork(stage.key).fork(f"restart {stage.restart_or_target}"),
         restart_or_target=stage.restart_or_target,
@@ -46,7 +47,8 @@ def first_gradient(stage: Stage, rows: Tensor, probe: Probe, scale: float = 1.0)
     seen = probe.model if attack.taps else probe.meter
     # A loss of features does not depend on the size of the logits.
     as_it_is = scale == 1 or attack.taps
-    search_model = SearchModel(model=seen if as_it_is else lambda x: scale * seen(x))
+    model = seen if as_it_is else lambda x: scale * seen(x)
+    search_model = SearchModel(model=model, rejection=rejection_of(probe.model))
 
     def gradient(some: Tensor) -> Tensor:
         task = _task(probe, some, stage)

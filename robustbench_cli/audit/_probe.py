@@ -19,6 +19,7 @@ from robustbench_cli.evaluation.meter import Meter
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.verifier import device_of
 from robustbench_cli.models.layout import laid_out
+from robustbench_cli.models.rejecting import shown_logits
 
 Copy = Callable[[], nn.Module | None]
 """Returns a copy of the model as it was before it was used, or None where it cannot be copied."""
@@ -109,8 +110,12 @@ class Probe:
     @cached_property
     def at_start(self) -> GradientsAtStart:
         """The logits at the random start, and the gradients of cross-entropy and margin there."""
-        logits, first = self.gradient(cross_entropy, self.start, self.y)
-        _, second = self.gradient(margin, self.start, self.y)
+
+        def attacked(loss: Loss) -> Loss:
+            return lambda logits, y: loss(shown_logits(self.model, logits, y), y)
+
+        logits, first = self.gradient(attacked(cross_entropy), self.start, self.y)
+        _, second = self.gradient(attacked(margin), self.start, self.y)
         return GradientsAtStart(self.start, logits, first, second)
 
     @cached_property

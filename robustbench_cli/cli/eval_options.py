@@ -72,6 +72,25 @@ class EvalOptions(RunOptions):
             autocompletion=completion.runs,
         ),
     ] = None
+    reject_class: Annotated[
+        str | None,
+        typer.Option(
+            help="The class by which the model rejects an image, counted from 0, or last; only an "
+            "error that is not rejected counts as broken."
+        ),
+    ] = None
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="A run of advbench detect fit: what it flags is rejected. The threshold is set on "
+            "test images that are not evaluated.",
+            autocompletion=completion.runs,
+        ),
+    ] = None
+    fpr: Annotated[
+        str | None,
+        typer.Option(help="Share of clean images that the detector may flag (default: 0.05)."),
+    ] = None
     restarts: options.RestartsOption = None
     eot: options.EotOption = None
     last_iterate: options.LastIterateOption = False
@@ -103,7 +122,9 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
         resolve_eval_config,
     )
     from robustbench_cli.commands.eval_request import EvalRequest
+    from robustbench_cli.commands.fitted_detectors import find_detector
     from robustbench_cli.commands.load_model import Choice, deployed, find_model
+    from robustbench_cli.commands.rejection import chosen_rejection
 
     of_attacks: dict[str, Any] = given(
         restarts=flags.restarts, eot=flags.eot, last_iterate=flags.last_iterate or None
@@ -122,7 +143,11 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
     source = None
     if flags.source is not None:
         source, _ = find_model(Choice(run=flags.source), flags.workspace)
+    detector = None
+    if flags.detector is not None:
+        detector = find_detector(flags.detector, flags.workspace.out, subject.weights)
     typed = given(
+        reject=chosen_rejection(flags.reject_class, detector, flags.fpr) or None,
         attack=attacks,
         certify=certificates,
         dataset=component_table("dataset", flags.dataset) if flags.dataset is not None else None,
@@ -139,6 +164,7 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
     return EvalRequest(
         subject=deployed(subject, config),
         source=source,
+        detector=detector,
         config=config,
         workspace=flags.workspace,
         command=sys.argv[1:],

@@ -59,7 +59,7 @@ def evaluation_table(run: records.Run, console: Console) -> str:
     """
     lines = _lines(run)
     known = {title for line in lines for title in line.about}
-    titles = [title for title in ("distance", "5-95 %", "seconds", "broken by") if title in known]
+    titles = [title for title in _TITLES if title in known]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("attack", "accuracy", "right", "of", *titles):
         table.add_column(title, justify="left" if title in ("attack", "broken by") else "right")
@@ -73,6 +73,7 @@ def evaluation_table(run: records.Run, console: Console) -> str:
     notes = [f"searched in {run.search}, judged in float32"] * searched
     if not clean_trust(run).withheld:
         notes += [f"{label}: {_extent(each)}" for label, each in run.certificates.items()]
+    notes += _rejection(run)
     notes += trust_notes(run)
     notes += [f"note: {note}" for note in run.notes]
     return rendered(console, [Text(_heading(run)), table, *map(Text, notes)])
@@ -93,6 +94,26 @@ def _concerned(finding: Finding) -> str:
     return f"{attacks} and clean" if finding.clean else attacks
 
 
+def _rejection(run: records.Run) -> list[str]:
+    """Return what counts where images may be rejected, and the operating point, a line each."""
+    if (found := run.rejection) is None:
+        return []
+    share = found.accepted_accuracy
+    accepted = "none are accepted" if share is None else f"{share:.2%} of the accepted are right"
+    lines = [
+        f"{found.label}: clean = right and not rejected ({accepted}); under attack what was right "
+        "when clean stands if it is right or rejected, only an undetected error breaks it"
+    ]
+    if found.threshold is not None:
+        lines.append(
+            f"the detector's threshold {found.threshold:.4g} flags {found.held_out_flagged:.2%} of "
+            f"{found.held_out} test images that were not evaluated"
+        )
+    return list(map(one_line, lines))
+
+
+_TITLES = ("rejected", "distance", "5-95 %", "seconds", "broken by")
+"""The columns beside the accuracies, where there is something in them."""
 _GRAVEST = ("error", "warning", "info")
 
 
@@ -141,7 +162,8 @@ def _several(run: records.Run) -> bool:
 
 def _lines(run: records.Run) -> list[_Line]:
     clean = clean_trust(run)
-    lines = [_Line(label="clean", share=run.clean_accuracy or 0.0, trust=clean)]
+    rejected = _rejected(run.rejection.clean_rejected) if run.rejection else {}
+    lines = [_Line(label="clean", share=run.clean_accuracy or 0.0, trust=clean, about=rejected)]
     for label, each in run.attacks.items():
         trust = attack_trust(run, label)
         about = {} if trust.withheld else _about(each)
@@ -182,9 +204,15 @@ def _about(outcome: Outcome) -> dict[str, str]:
     """Return what the table shows of an attack beside its accuracy, by the title of the column."""
     broken = ", ".join(f"{member} {broke}" for member, broke in outcome.broken_by.items())
     distance, spread = outcome.median_norm, outcome.spread
+    rejected = {} if outcome.rejected is None else _rejected(outcome.rejected)
     return {
+        **rejected,
         **({"distance": "∞" if distance is None else f"{distance:.4f}"} if outcome.minimal else {}),
         **({"5-95 %": " to ".join(f"{100 * end:.2f}" for end in spread)} if spread else {}),
         "seconds": f"{outcome.seconds:.1f}",
         **({"broken by": broken} if broken else {}),
     }
+
+
+def _rejected(share: float) -> dict[str, str]:
+    return {"rejected": f"{share:.2%}"}

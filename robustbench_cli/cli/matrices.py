@@ -96,7 +96,7 @@ def _grid(matrix: "Matrix") -> Grid:
 
 def _pairs(matrix: "Matrix") -> list[dict[str, Any]]:
     """One line for each number: who broke whom."""
-    keys = ("dataset", "norm", "eps", "mask", "n")
+    keys = ("dataset", "norm", "eps", "mask", "rejects", "n")
     about = {key: matrix.about[key] for key in keys if key in matrix.about}
     return [
         {

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from robustbench_cli.runs.trust import Finding
 
 MEANING_OF_ACCURACY = "accuracy in %, robust accuracy = right before and after the attack"
+REJECTION_MEANING = (
+    "with a reject class or a detector: clean = right and not rejected; under attack what was "
+    "right when clean stands if it is right or rejected"
+)
 _NAMED = 3
 """So many columns are named where a note is about more."""
 
@@ -117,6 +121,7 @@ class TableSheet:
         again = sum(row.retrained for row in self.rows)
         notes = {
             MEANING_OF_ACCURACY + spread_note(shown): True,
+            REJECTION_MEANING: any("rejects" in row.facts["eps"].raw for row in self.rows),
             missing_intervals(shown): True,
             _untested(best): True,
             "no best is marked among distances: no test compares them": best.distances,

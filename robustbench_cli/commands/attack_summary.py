@@ -58,6 +58,7 @@ def summarize_attack(
     column: AttackVerdicts,
     clean: AttackVerdicts,
     seconds: float,
+    rejects_as: int | None = None,
 ) -> Outcome:
     """Return the figures of one attack, as its record keeps them.
 
@@ -66,6 +67,7 @@ def summarize_attack(
         column: the verdicts under the attack (N).
         clean: the verdicts on the clean images (N).
         seconds: that the attack took, over all processes.
+        rejects_as: the prediction that stands for a rejection; None: nothing is rejected.
     """
     share = robust_share(point, column, clean)
     a, n = column.arrays, len(share)
@@ -77,6 +79,9 @@ def summarize_attack(
     random = bool(((share > 0) & (share < 1)).any())
     deviation = 1.645 * math.sqrt(float((share * (1 - share)).sum())) / max(1, n)
     mean = float(share.mean(dtype=float))
+    # What is read off a longer attack has no image of its own at its end.
+    own = rejects_as is not None and (point.within is None or point.until is None)
+    rejected = (a["prediction"] == rejects_as) & (share > 0)
     return Outcome(
         params=point.params,
         n=n,
@@ -91,6 +96,7 @@ def summarize_attack(
         minimal=point.attack.minimal,
         median_norm=median if median is not None and math.isfinite(median) else None,
         majority_accuracy=float((share > 0.5).mean()) if random else None,
+        rejected=float(rejected.mean()) if own else None,
         spread=(mean - deviation, mean + deviation) if random else None,
     )
 

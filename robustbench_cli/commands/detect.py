@@ -7,22 +7,27 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from robustbench_cli.commands import devices
 from robustbench_cli.commands.attack import AdversarialImages
 from robustbench_cli.commands.components import component_label
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_request import EvalRequest, Subject
+from robustbench_cli.commands.eval_request import EvalRequest
 from robustbench_cli.commands.evaluate import CLEAN, FinishedEvaluation, run_evaluation
+from robustbench_cli.commands.fitted_detectors import (
+    FittedDetector,
+    build_detector,
+    fitted_label,
+    fitted_on,
+    load_detector,
+)
 from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.commands.run_folder import leaves_nothing
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
-from robustbench_cli.detectors import DETECTORS, Detector
+from robustbench_cli.detectors import DETECTORS
 from robustbench_cli.distributed import env
 from robustbench_cli.evaluation.detect import auroc, seen
 from robustbench_cli.evaluation.journal import write_arrays
@@ -66,7 +71,8 @@ def fit_detector(request: DetectorFitting, display: Display) -> Path:
     Raises:
         UserError: something asked for cannot be had; no folder is left behind.
     """
-    detector, workspace, began = _built(request.detector), request.workspace, time.perf_counter()
+    began, workspace = time.perf_counter(), request.workspace
+    detector = build_detector(request.detector)
     where = devices.resolve_device(workspace.device)
     subject, base = find_model(request.choice, workspace)
     train = DATASETS.build(spec_of(base["dataset"])).load("train", workspace.data_dir)
@@ -117,9 +123,14 @@ def evaluate_detector(request: EvalRequest, names: Sequence[str], display: Displ
     """
     if env.world() > 1:
         raise UserError("detect eval keeps all images in one process: run it without torchrun")
-    there = _there(request.subject, request.workspace.out, display)
-    chosen = [_chosen(name, there, request.subject) for name in names] or list(there)
-    detectors = [_load(*there[label], label) for label in dict.fromkeys(chosen)]
+    subject, out = request.subject, request.workspace.out
+
+    def skip(error: UserError) -> None:
+        display.note(f"warning: {error}; left out")
+
+    there = fitted_on(subject.weights, subject.parent, out, skip)
+    chosen = [fitted_label(name, there, subject.parent) for name in names] or list(there)
+    detectors = [load_detector(there[label]) for label in dict.fromkeys(chosen)]
     images = AdversarialImages()
 
     def then(judged: FinishedEvaluation) -> None:
@@ -128,57 +139,11 @@ def evaluate_detector(request: EvalRequest, names: Sequence[str], display: Displ
     return run_evaluation(request, display, keep=images.keep, then=then)
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """A detector, and the tensors that it was fitted to."""
-
-    label: str
-    detector: Detector
-    known: Mapping[str, Tensor]
-    sha256: str
-
-
-def _built(text: str) -> Detector:
-    return DETECTORS.build(Spec.parse(text))
-
-
-def _there(subject: Subject, results: Path, display: Display) -> dict[str, tuple[Path, Run]]:
-    """Return the latest fit of every detector on these weights, by label."""
-    known = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
-    there = {
-        next(iter(each.settings.detector)): (folder, each)
-        for folder, each in known
-        if each.fitted and each.status == "ok" and each.weights == subject.weights
-    }
-    if not there:
-        raise UserError(
-            f"no detector in {str(results)!r} is fitted on {subject.parent}; fit one first: "
-            f"advbench detect fit gaussian --run {subject.parent}"
-        )
-    return there
-
-
-def _chosen(text: str, there: Mapping[str, object], subject: Subject) -> str:
-    label = component_label(DETECTORS, _built(text))
-    if label not in there:
-        raise UserError(
-            f"detector {label!r} is not fitted on {subject.parent}, but {', '.join(there)}; fit it "
-            f"first: advbench detect fit {label} --run {subject.parent}"
-        )
-    return label
-
-
-def _load(folder: Path, fitted: Run, label: str) -> _Fitted:
-    known = checkpoint.load_recorded(folder, fitted.fitted)
-    detector = DETECTORS.build(spec_of(fitted.settings.detector[label]))
-    return _Fitted(label, detector, known, fitted.fitted["sha256"])
-
-
 def _score(
     judged: FinishedEvaluation,
     request: EvalRequest,
     images: AdversarialImages,
-    detectors: list[_Fitted],
+    detectors: list[FittedDetector],
 ) -> None:
     """Add to the record the AUROC of each detector under each attack."""
     data, model = judged.data, request.subject.model
@@ -205,7 +170,7 @@ def _score(
 
 
 def _detection(
-    each: _Fitted, attack: str, population: Population, arrays: Mapping[str, np.ndarray]
+    each: FittedDetector, attack: str, population: Population, arrays: Mapping[str, np.ndarray]
 ) -> Detection:
     parts = (*POPULATIONS[population], attack)
     wrong = np.concatenate([arrays[f"{part}/prediction"] != arrays["label"] for part in parts])

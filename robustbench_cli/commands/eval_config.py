@@ -61,7 +61,9 @@ def resolve_eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str])
         for spec in specs_of(values.get("certify", {}))
     }
     options = {**values, "mask": threat.mask}
-    for option in ("sweep", "source", "mask"):
+    options |= {"reject-class": "class" in values.get("reject", {})}
+    options |= {"detector": "detector" in values.get("reject", {})}
+    for option in ("sweep", "source", "mask", "reject-class", "detector"):
         if values["certify"] and options.get(option):
             raise UserError(f"--certify goes without --{option}, which is for attacks")
     return validated(EvalConfig, values)

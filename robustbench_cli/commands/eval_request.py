@@ -11,6 +11,7 @@ from robustbench_cli.audit import Evidence
 from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.devices import run_environment
+from robustbench_cli.commands.fitted_detectors import FittedDetector
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, as_recorded
 from robustbench_cli.data import Split
@@ -68,6 +69,8 @@ class EvalRequest:
     source: Subject | None = None
     """The model that images are crafted on, if it is not the subject."""
     config: EvalConfig
+    detector: FittedDetector | None = None
+    """The detector of ``config.reject``, if that is one."""
     workspace: Workspace
     command: list[str]
     data: Split | None = None

@@ -22,6 +22,7 @@ from robustbench_cli.commands.checking import Checking, start_checking
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, new_record
+from robustbench_cli.commands.rejection import clean_figures, with_rejection
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.commands.sweep import SweepPoint, cut, points
 from robustbench_cli.config.schema import spec_of
@@ -90,19 +91,19 @@ def evaluate_shard(
     then: Callable[[FinishedEvaluation], None] | None = None,
 ) -> Path:
     """Run one process's part of ``run_evaluation``: all of it where the process is alone."""
-    config, workspace, subject = request.config, request.workspace, request.subject
+    config, workspace = request.config, request.workspace
     where = devices.resolve_device(local(workspace.device))
     test = _test_images(request, shard)
     if config.n > len(test):
         raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
-    data = test.only(slice(config.n or len(test))).to(where)
-    attacks = request.attacks or build_attacks(config, len(test.classes))
+    request, data = with_rejection(request, test, where)
+    attacks = request.attacks or build_attacks(config, len(data.classes))
     todo = points(attacks, config)
-    copy = subject.copy or copier(subject.model)
+    subject, copy = request.subject, request.subject.copy or copier(request.subject.model)
     for each in filter(None, (subject, request.source)):
         laid_out(each.model, where)
         called = "the model" if each is subject else f"the source {each.name!r}"
-        check_model(each.model, data.images(slice(2)), len(test.classes), called)
+        check_model(each.model, data.images(slice(2)), len(data.classes), called)
     threat = mask_binding.bind_mask(config.threat, subject.model, data)
     with ExitStack() as stack:
         run_ = new_record(request, data, test, where)
@@ -209,7 +210,9 @@ class _Session:
             stages = point.attack.stages(point.threat, len(self.data.classes))
             column, seconds = self._column(point, columns, keep)
             columns[point.label] = column
-            outcomes[point.label] = summarize_attack(point, stages, column, columns[CLEAN], seconds)
+            outcomes[point.label] = summarize_attack(
+                point, stages, column, columns[CLEAN], seconds, self._verifier.rejects_as
+            )
             self._recorder.update(attacks=dict(outcomes), search=self._search.about)
         clean_, *_ = columns.values()
         attacked = {label: columns[label] for label in outcomes}
@@ -247,7 +250,7 @@ class _Session:
             self._display.judged(done, float(column.arrays["share"][judged].mean(dtype=float)))
         self.journal.flush("0", column)
         self.shard.merge_rows(column.arrays, len(self.data))
-        self._recorder.update(clean_accuracy=float(column.arrays["share"].mean(dtype=float)))
+        self._recorder.update(**clean_figures(self._verifier.model, self.config.reject, column))
         return column
 
     def _column(

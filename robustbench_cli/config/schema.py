@@ -122,6 +122,9 @@ class EvalConfig:
     """Certificates by label, in the form of ``attack``."""
     source: ConfigTable = field(default_factory=dict)
     """The run (``id`` and ``weights``) on which images are crafted, if not the model itself."""
+    reject: ConfigTable = field(default_factory=dict)
+    """What rejects images: ``class``, a position among the logits or ``last``; or ``detector``,
+    what it was ``fitted`` to (sha256), and ``fpr``.  Empty: nothing."""
     seed: Seed = 0
     checks: bool = True
     """Whether the numbers are checked, and gradient attacks followed by a control."""
@@ -178,10 +181,13 @@ def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
 def as_recorded(config: TrainConfig | EvalConfig | JointConfig) -> ConfigTable:
     """Return a configuration as records keep it: nested tables.
 
-    A mask is in it only if there is one, and ``checks`` only if they were left out: so a record of
-    before either existed holds the same configuration, and an unfinished one can be gone on with.
+    A mask or a rejection is in it only if there is one, and ``checks`` only if they were left out:
+    so a record of before they existed holds the same configuration, and an unfinished one can be
+    gone on with.
     """
     values = asdict(config)
+    if not values.get("reject", True):
+        del values["reject"]
     if not config.threat.mask:
         del values["threat"]["mask"]
     if values.get("checks"):

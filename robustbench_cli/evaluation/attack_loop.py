@@ -115,8 +115,7 @@ def _run_external(
 ) -> Iterator[StageResult]:
     """Run another library's attack batch by batch, each to its end, and judge its images."""
     for part in torch.split(rows, context.slots):
-        task = _make_task(stage, part, context)
-        meter = Meter(context.verifier.model)
+        task, meter = _make_task(stage, part, context), Meter(context.verifier.model)
         x_adv = craft_images(attack, meter, task, context.search_model.rejection)
         usable = torch.ones_like(part, dtype=torch.bool)
         result = judge_best_images(attack, x_adv, usable, part, task, context.verifier)

@@ -167,14 +167,18 @@ def _distance(pair: Beside) -> tuple[float, ...]:
 
 
 def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
-    """Every accuracy of the report but those of sweeps, of models that were trained here."""
+    """Every accuracy of the report but those of sweeps, of models that were trained here.
+
+    Papers' tables count a rejected image as nothing special: evaluations in which images may be
+    rejected are left out.
+    """
     trained = {run.id: run for run in of_kind(runs, "train")}
     weights = seed_groups.by_weights(trained.values())
-    done = {run.id: run for run in finished(runs) if not run.settings.swept}
+    done = {run.id: run for run in finished(runs) if _has_a_counterpart(run)}
     named = columns([*done.values()], trained)
     measurements: list[tuple[str, list[Any]]] = [(CLEAN, [{}, None, None])]
     measurements += [(column.name, json.loads(key)) for key, column in named.items()]
-    for row in rows(runs, keep=lambda run: not run.settings.swept):
+    for row in rows(runs, keep=_has_a_counterpart):
         run = done[row.runs[-1]]
         parent = trained.get(run.parent or "")
         for name, (params, *rest) in measurements if parent else ():
@@ -193,6 +197,10 @@ def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
                     run=run,
                     trained=seed_groups.as_evaluated(run, parent),
                 )
+
+
+def _has_a_counterpart(run: Run) -> bool:
+    return not run.settings.swept and run.rejection is None
 
 
 def detected(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:

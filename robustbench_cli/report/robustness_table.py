@@ -157,11 +157,16 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
 
 
 def comparison_key(run: Run) -> Hashable:
-    """Equal for evaluations whose numbers can be compared."""
+    """Equal for evaluations whose numbers can be compared.
+
+    Where images may be rejected, other things count as right, and what a detector catches depends
+    on how many clean images it may flag.
+    """
     settings = run.settings
     threat = settings.threat
     limited = threat.norm, threat.eps, threat.mask
-    return settings.data_name, settings.test_sha256, *limited, run.n
+    rejects = run.rejection.label if run.rejection else ""
+    return settings.data_name, settings.test_sha256, *limited, run.n, rejects
 
 
 def _row(

@@ -10,7 +10,10 @@ from robustbench_cli.runs.records import Run
 
 
 def row_facts(run: Run, *, seeds: int) -> dict[str, Fact]:
-    """Return the facts on an evaluation: defense, dataset, model, eps, n, seeds."""
+    """Return the facts on an evaluation: defense, dataset, model, eps, n, seeds.
+
+    What rejects images stands beside the radius.
+    """
     threat = run.settings.threat
     names = {
         "defense": run.subject,
@@ -19,10 +22,11 @@ def row_facts(run: Run, *, seeds: int) -> dict[str, Fact]:
     }
     counts = {"n": run.n or 0, "seeds": seeds}
     norm, eps, mask = threat.norm, threat.eps, threat.mask
-    limited = threat.table
+    rejects = {"rejects": run.rejection.label} if run.rejection else {}
+    text = ", ".join([format_threat(**threat.table), *rejects.values()])
     return {
         **{key: Fact(name, {key: name}, name) for key, name in names.items()},
-        "eps": Fact(format_threat(**limited), limited, (norm, eps, mask)),
+        "eps": Fact(text, threat.table | rejects, (norm, eps, mask, *rejects.values())),
         **{key: Fact(str(count), {key: count}, -count) for key, count in counts.items()},
     }
 

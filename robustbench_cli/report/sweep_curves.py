@@ -52,13 +52,16 @@ class SweepPanel:
     """The mask of the pixels that may change; empty: all of them."""
     withheld: int = 0
     """The numbers that are missing because they mean nothing."""
+    rejects: str = ""
+    """What rejects images; empty: nothing."""
 
     @property
     def title(self) -> str:
         """The setting that all curves share, in words."""
         plain = self.norm if self.eps is None else format_threat(self.norm, self.eps)
         threat = f"{plain}, mask {self.mask}" if self.mask else plain
-        return f"{self.dataset}, {threat}, n {self.n}"
+        rejects = f", {self.rejects}" if self.rejects else ""
+        return f"{self.dataset}, {threat}{rejects}, n {self.n}"
 
 
 def panels(runs: Sequence[Run], *, dataset: str | None = None) -> list[SweepPanel]:
@@ -105,6 +108,7 @@ def _panel(over: str, found: Sequence[TableRow]) -> SweepPanel:
             for row in found
             for cell in row.cells.values()
         ),
+        rejects=eps.get("rejects", ""),
         curves=tuple(
             curve
             for row, name in zip(found, defenses, strict=True)

@@ -25,7 +25,8 @@ class Matrix:
 
     attack: str
     about: Mapping[str, Any]
-    """dataset, own_dataset (its name without what tells it apart), norm, eps, perhaps mask, n."""
+    """dataset, own_dataset (its name without what tells it apart), norm, eps, perhaps mask and what
+    rejects images, n."""
     names: Mapping[str, str]
     """Names of the models by the sha256 of their weights, in the order in which they were made."""
     sources: tuple[str, ...]
@@ -44,7 +45,8 @@ class Matrix:
         """The setting that all numbers share, in words."""
         about = self.about
         threat = format_threat(about["norm"], about["eps"], about.get("mask", ""))
-        return f"{self.attack}: {about['dataset']}, {threat}, n {about['n']}"
+        rejects = f", {about['rejects']}" if "rejects" in about else ""
+        return f"{self.attack}: {about['dataset']}, {threat}{rejects}, n {about['n']}"
 
 
 def transfer_matrices(runs: Sequence[Run], *, intervals: bool = False) -> list[Matrix]:
@@ -109,6 +111,7 @@ def _matrix(
             "dataset": dataset,
             "own_dataset": records.data_name(first),
             **first.settings.threat.table,
+            **({"rejects": first.rejection.label} if first.rejection else {}),
             "n": first.n,
         },
         names=names,

@@ -47,8 +47,46 @@ class Outcome:
     """Of a randomised model: examples whose most frequent prediction is right."""
     spread: tuple[float, float] | None = None
     """Of a randomised model: the 5 % and 95 % points of the accuracy over single draws."""
+    rejected: float | None = None
+    """Of a model that rejects: the share of all examples that stand because the image under attack
+    is rejected; None: it rejects nothing, or the attack is read off a longer one."""
     trust: Trust = "unchecked"
     """How far the number can be trusted, by what the checks found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """How an evaluated model rejects images: by a class of its own, or by a detector beside it.
+
+    Clean accuracy counts what is right and not rejected; under attack what was right when clean
+    stands if it is right or rejected.
+    """
+
+    kind: Literal["class", "detector"]
+    index: int | None = None
+    """Of a reject class: its position among the model's logits, from 0."""
+    detector: str = ""
+    fitted: str = ""
+    """sha256 of what the detector had learned."""
+    fpr: Finite | None = None
+    """The share of clean held-out images that the detector may flag: its operating point."""
+    threshold: Finite | None = None
+    """The largest score that it accepts."""
+    held_out: int = 0
+    """The number of images that the threshold was set on: test images that are not evaluated."""
+    held_out_flagged: Finite | None = None
+    """The share of these that it flags."""
+    clean_rejected: Finite
+    """The share of the evaluated clean images that are rejected."""
+    accepted_accuracy: Finite | None
+    """The accuracy on those that are not; None where all are."""
+
+    @property
+    def label(self) -> str:
+        """What rejects, as a table names it: ``reject class 10``, ``detector knn at 5 %``."""
+        if self.fpr is None:
+            return f"reject class {self.index}"
+        return f"detector {self.detector} at {100 * self.fpr:g} %"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,14 @@ from robustbench_cli.core.atomic_files import write_bytes_atomically
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.runs.audit_result import AuditResult
 from robustbench_cli.runs.damage import check_record
-from robustbench_cli.runs.outcomes import Checkpoint, Detection, Domain, Outcome, Proof
+from robustbench_cli.runs.outcomes import (
+    Checkpoint,
+    Detection,
+    Domain,
+    Outcome,
+    Proof,
+    Rejection,
+)
 from robustbench_cli.runs.settings import DamagedRecord, RunSettings, read_settings
 from robustbench_cli.runs.trust import Checked, Finding, Trust
 
@@ -73,6 +80,8 @@ class Run:
     """Examples that no attack of this evaluation broke, per example."""
     n: int | None = None
     attacks: dict[str, Outcome] = field(default_factory=dict)
+    rejection: Rejection | None = None
+    """How the model rejects images; None: it names a class for each."""
     certificates: dict[str, Proof] = field(default_factory=dict)
     domains: list[Domain] = field(default_factory=list)
     """Of a joint attack, whose accuracies count examples that are not wrong in all of them."""
