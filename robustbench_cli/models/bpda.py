@@ -48,11 +48,15 @@ class BPDA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # No test for enabled gradients here: torch.fx would record its result for good.
         exact = self.module(x.detach())
-        return _swap_gradient(exact, x if self.surrogate is None else self.surrogate(x))
+        return swap_gradient(exact, x if self.surrogate is None else self.surrogate(x))
 
 
-def _swap_gradient(exact: Tensor, approximate: Tensor) -> Tensor:
-    """Return the values of ``exact`` with the gradient of ``approximate`` (both of one shape)."""
+def swap_gradient(exact: Tensor, approximate: Tensor) -> Tensor:
+    """Return the values of ``exact`` with the gradient of ``approximate``, both (B, ...).
+
+    Raises:
+        ValueError: they differ in shape.
+    """
     if exact.shape != approximate.shape:
         raise ValueError(
             f"bpda: the surrogate returns {tuple(approximate.shape)}, "
@@ -62,7 +66,7 @@ def _swap_gradient(exact: Tensor, approximate: Tensor) -> Tensor:
 
 
 # Keep it as one call in torch.fx graphs, which would otherwise lose the gradient silently.
-fx.wrap("_swap_gradient")
+fx.wrap("swap_gradient")
 
 
 class _SwapGradient(torch.autograd.Function):

@@ -1,0 +1,95 @@
+"""An ensemble that adapts to what hides a model's gradients.
+
+The building blocks are those of Tramer et al. (2020), https://arxiv.org/abs/2002.08347; that a
+search over them can be automated was shown by Yao et al. (2021, A3),
+https://arxiv.org/abs/2102.11860.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from robustbench_cli.attacks import ATTACKS, Attack, Stage
+from robustbench_cli.attacks.apgd import CrossEntropy
+from robustbench_cli.attacks.autoattack import AutoAttack
+from robustbench_cli.attacks.corners import Corners
+from robustbench_cli.attacks.md import MD
+from robustbench_cli.attacks.pgd import PGD
+from robustbench_cli.attacks.pma import PMA
+from robustbench_cli.attacks.rays import RayS
+from robustbench_cli.attacks.square import Square
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.views import VIEWS, View
+
+
+class Block(NamedTuple):
+    """A building block: an attack, and the view of the model that it works on."""
+
+    attack: Attack
+    passes: int
+    """The most passes of an example, forward and backward, on the model itself."""
+    view: str = ""
+    """The name of a view; empty: the model itself."""
+
+
+@ATTACKS.register("adaptive")
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(Attack):
+    """Try one building block after the other on what still stands, and count what each broke.
+
+    First margin decomposition and Auto-PGD on the model itself.  Then searches on views of the
+    model (``advbench list views``), each of them only where the model gives a reason for it: logits
+    that saturate, gradients that are zero or contradict the answers, random draws, neighbours that
+    matter; where gradients are sound, that costs a few passes.  Then random corners, a short Square
+    with a rescaled schedule, PMA, the other members of AutoAttack with its settings, and last a
+    decision-based attack.  So it breaks whatever AutoAttack breaks.
+    """
+
+    budget: Annotated[int, Field(ge=1)] = 15_000
+    """Passes per example, forward and backward.  A block that might exceed it is left out, so that
+    with a small budget only the cheap ones run.  AutoAttack alone may take 9,800."""
+
+    def members(self, threat: Threat) -> Mapping[str, Attack]:
+        return {name: block.attack for name, block in self._blocks(threat).items()}
+
+    def stages(self, threat: Threat, classes: int) -> list[Stage]:
+        return [
+            Stage(name, block.attack, number, self._view(block), self.budget - block.passes)
+            for name, block in self._blocks(threat).items()
+            if classes >= block.attack.needs and threat.norm in block.attack.measures
+            for number in range(block.attack.restarts_or_targets(classes))
+        ]
+
+    def _view(self, block: Block) -> View | None:
+        return VIEWS.build(Spec(block.view)) if block.view else None
+
+    def _blocks(self, threat: Threat) -> dict[str, Block]:
+        standard = AutoAttack().members(threat)
+        return {
+            "md": Block(MD(), 82),
+            "apgd-ce": Block(standard["apgd-ce"], 202),
+            **dict(_on_views()),
+            "corners": Block(Corners(), 100),
+            "square-rescaled": Block(Square(queries=500, rescale=True), 503),
+            "pma": Block(PMA(), 202),
+            "apgd-t": Block(standard["apgd-t"], 202),
+            "fab-t": Block(standard["fab-t"], 350),
+            "square": Block(standard["square"], 5003),
+            "rays": Block(RayS(), 1003),
+        }
+
+
+def _on_views() -> Iterator[tuple[str, Block]]:
+    """Yield the searches on views, the cheapest first, by the name that records count them by."""
+    margin = PGD(steps=40, climbs="margin")
+    yield "rescaled-logits/apgd-ce", Block(CrossEntropy(), 202, "rescaled-logits")
+    for view in ("straight-through", "smooth-activations"):
+        yield f"{view}/pgd", Block(margin, 82, view)
+        yield f"{view}/apgd-ce", Block(CrossEntropy(), 202, view)
+    yield "smoothed-gradient/pgd", Block(margin, 738, "smoothed-gradient")
+    yield "averaged-draws/pgd", Block(margin, 1312, "averaged-draws")
+    yield "fixed-batch/pgd", Block(PGD(climbs="margin"), 356, "fixed-batch")
+    yield "student/pgd", Block(PGD(steps=40, climbs="margin", restarts=2), 123, "student")
