@@ -24,18 +24,21 @@ CALLED_FOR = {
     "small": lambda z: 1e-6 * z,
     "probabilities": lambda z: z.softmax(1),
     "percentages": lambda z: 100 * (3 * z).softmax(1),
+    "saturated": lambda z: nn.Softmax(1)(200 * z),
+    "twice": lambda z: torch.softmax(nn.functional.softmax(60 * z, 1), 1),
+    "by hand": lambda z: z.exp() / z.exp().sum(1, keepdim=True),
 }
 
 
 @pytest.mark.parametrize("change", CALLED_FOR.values(), ids=CALLED_FOR)
-def test_predictions_are_the_model_s_and_the_gap_is_one(change, digits_model, subject):
+def test_predictions_are_the_model_s_and_the_gap_is_usual(change, digits_model, subject):
     net, x, y = digits_model
     model = Changed(net, change)
     view = RescaledLogits().build(subject(model, x, y))
     logits = view(x)
     assert torch.equal(logits.argmax(1), model(x).argmax(1))
     top = logits.topk(2, dim=1).values
-    assert float((top[:, 0] - top[:, 1]).median()) == pytest.approx(1, rel=1e-3)
+    assert float((top[:, 0] - top[:, 1]).median()) == pytest.approx(5, rel=1e-3)
     leaf = x.clone().requires_grad_()
     (grad,) = torch.autograd.grad(cross_entropy(view(leaf), y).sum(), leaf)
     assert grad.flatten(1).any(1).all()
