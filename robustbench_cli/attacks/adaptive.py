@@ -1,8 +1,7 @@
-"""An ensemble that adapts to what hides a model's gradients.
+"""Adaptive attacks (Tramer et al., 2020), https://arxiv.org/abs/2002.08347, chosen by themselves.
 
-The building blocks are those of Tramer et al. (2020), https://arxiv.org/abs/2002.08347; that a
-search over them can be automated was shown by Yao et al. (2021, A3),
-https://arxiv.org/abs/2102.11860.
+The building blocks are those of the paper; that a search over them can be automated was shown by
+Yao et al. (2021, A3), https://arxiv.org/abs/2102.11860.
 """
 
 from collections.abc import Iterator, Mapping

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from robustbench_cli.models.bpda import swap_gradient
 
 Call = Callable[..., Any]
-Rule = Callable[["Interception", Call, tuple[Any, ...], dict[str, Any]], Any]
+GradientRule = Callable[["Interception", Call, tuple[Any, ...], dict[str, Any]], Any]
 """From a function and its arguments to its result, with another gradient."""
 
 _OWN = ("torch.", "robustbench_cli.")
@@ -29,7 +29,7 @@ _OWN = ("torch.", "robustbench_cli.")
 class Interception(TorchFunctionMode):
     """A context in which functions have the gradients that ``rules`` give them."""
 
-    def __init__(self, rules: Mapping[Call, Rule]) -> None:
+    def __init__(self, rules: Mapping[Call, GradientRule]) -> None:
         super().__init__()
         self._rules = rules
         self._companions: dict[int, tuple[Tensor, Tensor]] = {}
@@ -98,7 +98,7 @@ class Interception(TorchFunctionMode):
 
 
 @contextmanager
-def intercepted(rules: Mapping[Call, Rule]) -> Iterator[None]:
+def intercepted(rules: Mapping[Call, GradientRule]) -> Iterator[None]:
     """Give functions the gradients of ``rules``, and custom functions that of what they compute.
 
     ``torch.no_grad`` and ``torch.inference_mode`` have no effect while the context is open.
@@ -130,7 +130,7 @@ def intercepted(rules: Mapping[Call, Rule]) -> Iterator[None]:
 class Intercepted(nn.Module):
     """A model whose functions have the gradients of ``rules``."""
 
-    def __init__(self, model: nn.Module, rules: Mapping[Call, Rule]) -> None:
+    def __init__(self, model: nn.Module, rules: Mapping[Call, GradientRule]) -> None:
         super().__init__()
         self.model, self.rules = model, rules
 

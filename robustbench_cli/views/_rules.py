@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustbench_cli.views._interception import Call, Interception, Rule
+from robustbench_cli.views._interception import Call, GradientRule, Interception
 
 _LEAK = 0.05
 """The gradient of a clamped or rectified value beyond its border."""
@@ -99,7 +99,7 @@ def _bent(x: Tensor, width: Tensor) -> Tensor:
     return x / (width + x.abs())
 
 
-def _compared(up: bool) -> Rule:
+def _compared(up: bool) -> GradientRule:
     """A comparison has the gradient of a smooth step, once its truth values are numbers."""
 
     def rule(by: Interception, func: Call, args: Any, kwargs: Any) -> Any:
@@ -156,7 +156,7 @@ def _named(*names: str) -> Iterator[Call]:
 
 _DIVISIONS = {*_named("div", "divide")}
 
-_STRAIGHT: Mapping[Call, Rule] = {
+_STRAIGHT: Mapping[Call, GradientRule] = {
     torch._C._set_grad_enabled: _constant,
     **dict.fromkeys([*_named("detach"), torch.Tensor.data.__get__], _attached),  # type: ignore[attr-defined]
     **dict.fromkeys(_named("numpy", "__array__"), _exported),
@@ -173,16 +173,16 @@ _STRAIGHT: Mapping[Call, Rule] = {
     torch.where: _chosen,
 }
 
-STRAIGHT_THROUGH: Mapping[Call, Rule] = {
+STRAIGHT_THROUGH: Mapping[Call, GradientRule] = {
     **_STRAIGHT,
     **dict.fromkeys([*_named("remainder", "fmod", "frac"), torch.Tensor.__rmod__], _remainder),
 }
 """Rounding, comparisons, detached tensors, remainders: what has no gradient or a useless one."""
 
-STRAIGHT_THROUGH_WITH_REMAINDERS: Mapping[Call, Rule] = _STRAIGHT
+STRAIGHT_THROUGH_WITH_REMAINDERS: Mapping[Call, GradientRule] = _STRAIGHT
 """The same, but remainders keep the gradient of a straight line."""
 
-SMOOTH_ACTIVATIONS: Mapping[Call, Rule] = {
+SMOOTH_ACTIVATIONS: Mapping[Call, GradientRule] = {
     **STRAIGHT_THROUGH,
     **dict.fromkeys([*_named("relu"), F.relu, F.relu6, F.hardtanh, F.threshold], _limited),
     **dict.fromkeys([*_named("sigmoid", "tanh"), F.hardsigmoid], _squashed),
