@@ -70,6 +70,19 @@ class Replay:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackedAgain:
+    """Examples that fell under a small radius of a sweep, attacked anew under the largest one."""
+
+    label: str
+    """The attack under the largest radius."""
+    points: Sequence[str]
+    """The labels of the same attack under every radius of the sweep."""
+    tried: int
+    stood: int
+    """How many of them the attack did not break this time."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """The verdicts of an evaluation on N examples."""
 
@@ -81,6 +94,7 @@ class Evidence:
     """True if the model is randomised, so that one success may be luck."""
     control: Control | None = None
     replay: Replay | None = None
+    again: Sequence[AttackedAgain] = ()
 
     @property
     def n(self) -> int:

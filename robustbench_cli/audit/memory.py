@@ -13,8 +13,8 @@ from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
 from robustbench_cli.audit._difference import largest_difference
-from robustbench_cli.audit._draws import same_draws
 from robustbench_cli.core.losses import wide
+from robustbench_cli.core.same_draws import same_draws
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.runs.trust import Finding, Severity
 

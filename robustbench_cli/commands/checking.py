@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import (
@@ -17,16 +16,21 @@ from robustbench_cli.audit import (
     VerdictCheck,
 )
 from robustbench_cli.audit._budget import control_images, operations, planned_passes, probe_images
-from robustbench_cli.audit._evidence import Replay
 from robustbench_cli.audit._probe import Copy, Probe
 from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.attack_summary import judged_attack
-from robustbench_cli.commands.control import CORNERS, QUERIES, ControlResult, run_control
+from robustbench_cli.commands.control import (
+    CORNERS,
+    QUERIES,
+    ControlResult,
+    attack_again,
+    run_control,
+)
 from robustbench_cli.commands.eval_request import AttacksDone, EvalRequest, RunBattery
+from robustbench_cli.commands.final_images import FinalImages
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.example_rng import Noise
-from robustbench_cli.core.losses import wide
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
@@ -47,8 +51,6 @@ SAME, DRAWS = 2, 10
 """The images that are shown to the model again and again, and how often."""
 AUDITED = 128
 """Images that the checks before the attacks look at in an audit."""
-CLEAR = 1e-3
-"""The smallest margin, as a fraction of the logits' range, that rounding cannot turn over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +81,6 @@ class Checking:
     findings: list[Finding] = field(default_factory=list)
     random: bool = False
     """True if the model is randomised."""
-    _final: dict[int, tuple[Tensor, int, bool]] = field(default_factory=dict)
-    """By tracked example: the last image that was judged, the prediction, and whether it is
-    right."""
     _cost: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Forward passes, backward passes, seconds."""
 
@@ -99,6 +98,7 @@ class Checking:
         self.images = probe_images(len(data), self._planned, cost, self._flops)
         if self.subject.battery:
             self.images = min(len(data), AUDITED)
+        self._final = FinalImages(self.images)
 
     def before(self) -> None:
         """Look at the model on a few images, before any attack."""
@@ -132,13 +132,8 @@ class Checking:
 
     def watch(self, progress: Progress, labels: np.ndarray) -> None:
         """Remember the images that an attack ended with, of the examples that are looked at."""
-        if not self.enabled:
-            return
-        found = progress.found
-        for place in (found.rows < self.images).nonzero().squeeze(1).tolist():
-            if progress.kept[place]:
-                row, prediction = int(found.rows[place]), int(found.prediction[place])
-                self._final[row] = found.x[place], prediction, prediction == int(labels[row])
+        if self.enabled:
+            self._final.watch(progress, labels)
 
     def conclude(
         self,
@@ -186,9 +181,17 @@ class Checking:
         )
         control = self._control(evidence, attacks.context)
         started = time.perf_counter()
-        replay = self._replay(len(right))
+        subject, replay = self.subject, None
+        if not self.random:
+            device = device_of(subject.model)
+            replay = self._final.replay(subject.copy, device, len(right), subject.shard)
         self._add_cost(len(self._final), 0, started)
-        evidence = replace(evidence, control=control.masks if control else None, replay=replay)
+        again = []
+        if not self.random and not self.subject.transferred:
+            again = attack_again(self.subject.todo, columns, attacks.context, classes)
+        evidence = replace(
+            evidence, control=control.masks if control else None, replay=replay, again=again
+        )
         known = {finding.check for finding in self.findings}
         repeated = [c for c in self._model_checks if c.repeated and CHECKS.name_of(c) not in known]
         self._look(repeated, "checks after the attacks")
@@ -237,24 +240,6 @@ class Checking:
         if self.subject.battery:
             count = evidence.n
         return run_control(evidence, context, self.subject.shard, count)
-
-    def _replay(self, n: int) -> Replay | None:
-        """Show the final images to a fresh copy, one by one."""
-        fresh = None if self.random else self.subject.copy()
-        if fresh is None:
-            return None
-        device = device_of(self.subject.model)
-        tried, differs, worse = (np.zeros(n, bool) for _ in range(3))
-        for row, (image, prediction, held) in self._final.items():
-            with torch.no_grad():
-                (logits,) = wide(fresh(image[None].to(device)))
-            tried[row] = True
-            top = logits.topk(2).values
-            clear = float(top[0] - top[1]) > CLEAR * float(logits.amax() - logits.amin())
-            differs[row] = clear and int(logits.argmax()) != prediction
-            worse[row] = differs[row] and held
-        self.subject.shard.merge_rows({"t": tried, "d": differs, "w": worse}, n)
-        return Replay(tried=tried, differs=differs, worse=worse)
 
     def _found(self, findings: Iterable[Finding]) -> None:
         for finding in findings:

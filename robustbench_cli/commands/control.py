@@ -5,6 +5,7 @@ stood.  It counts in no attack's accuracy: what it breaks says that gradients ar
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.ensemble import Ensemble
 from robustbench_cli.audit import Evidence
-from robustbench_cli.audit._evidence import Control
+from robustbench_cli.audit._evidence import AttackedAgain, Control
+from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.distributed.group import Shard
 from robustbench_cli.evaluation.attack_loop import EvalContext
@@ -22,6 +24,8 @@ from robustbench_cli.runs.outcomes import Outcome
 
 CORNERS = 50
 """Random corners of the ball that are tried on each example."""
+AGAIN_TRIED = 16
+"""Examples of a sweep that are attacked again."""
 QUERIES = 300
 """Queries of random search on each example that random corners did not break."""
 
@@ -44,12 +48,7 @@ def run_control(
         count: the number of examples to try, or all that stood if there are fewer.
     """
     n, started = evidence.n, time.perf_counter()
-    standing = evidence.standing.nonzero()[0]
-    order = torch.randperm(
-        len(standing), generator=stream_generator(context.noise.seed, "control")
-    ).numpy()
-    tried = np.zeros(n, bool)
-    tried[standing[order[:count]]] = True
+    tried = _drawn(evidence.standing, count, context.noise.seed)
     if not tried.any():
         return None
     attack = Ensemble(of=(f"corners{CORNERS}", f"square:queries={QUERIES},rescale=true"))
@@ -78,3 +77,48 @@ def run_control(
     return ControlResult(
         masks=Control(tried=tried, corners=corners, search=search), outcome=outcome
     )
+
+
+def attack_again(
+    todo: Sequence[SweepPoint],
+    columns: Mapping[str, AttackVerdicts],
+    context: EvalContext,
+    classes: int,
+) -> list[AttackedAgain]:
+    """Attack some examples anew under the largest radius of a sweep over eps.
+
+    A sweep does not attack what a smaller radius has broken already, so it could not see an attack
+    that fails when it may do more.
+
+    Args:
+        todo: the points of the evaluation.
+        columns: the verdicts under each of them, merged over processes, by label.
+    """
+    found = []
+    swept = [point for point in todo if point.eps is not None and not point.attack.minimal]
+    for point in swept:
+        same = [each for each in swept if each.attack is point.attack]
+        if point is not same[-1] or len(same) < 2:
+            continue
+        arrays = columns[point.label].arrays
+        inherited = columns[point.label].broken & (arrays["stages"] == 0)
+        tried = _drawn(inherited, AGAIN_TRIED, context.noise.seed)
+        column = AttackVerdicts.empty(len(tried))
+        here = replace(context, threat=replace(context.threat, eps=point.threat.eps))
+        stages = point.attack.stages(point.threat, classes)
+        for _ in run_stages(stages, column, tried, here, here.search_model):
+            pass
+        stood = int((tried & ~column.broken).sum())
+        labels = [each.label for each in same]
+        count = int(tried.sum())
+        found.append(AttackedAgain(label=point.label, points=labels, tried=count, stood=stood))
+    return found
+
+
+def _drawn(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return ``count`` of these examples, a mask (N), drawn in an order that the seed decides."""
+    places = rows.nonzero()[0]
+    order = torch.randperm(len(places), generator=stream_generator(seed, "control")).numpy()
+    drawn = np.zeros(len(rows), bool)
+    drawn[places[order[:count]]] = True
+    return drawn

@@ -4,8 +4,6 @@ Gradients that are zero, that are not finite, or that do not agree with differen
 are obfuscated (Athalye et al., 2018, https://arxiv.org/abs/1802.00420).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.gradient_ascent import gradient
 from robustbench_cli.core.losses import margin, wide
+from robustbench_cli.core.same_draws import same_draws
 from robustbench_cli.core.threat import Threat
 
 DIRECTIONS = 10
@@ -39,19 +38,6 @@ class GradientQuality(NamedTuple):
     def sound(self) -> bool:
         """True if an attack can follow them."""
         return self.unusable <= MOST_ZERO and self.agreement >= LEAST_AGREEMENT
-
-
-@contextmanager
-def same_draws(x: Tensor) -> Iterator[None]:
-    """Let a randomised model draw the same numbers in every such context; restore the generators.
-
-    Args:
-        x: images on the device of the model.
-    """
-    devices = [x.device] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
-        yield
 
 
 def measure_gradients(
@@ -85,7 +71,7 @@ def measure_gradients(
 
 def margin_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient (B, C, H, W) of the margin at images ``x``; zeros where there is none."""
-    with same_draws(x):
+    with same_draws():
         try:
             return gradient(model, margin, y, x)[1]
         except RuntimeError:  # the logits do not depend on the image, as far as autograd knows
@@ -93,7 +79,7 @@ def margin_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad(), same_draws(x):
+    with torch.no_grad(), same_draws():
         return margin(wide(model(x)), y)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.audit import CHECKS, Evidence, JudgedAttack
-from robustbench_cli.audit._evidence import Control, Replay
+from robustbench_cli.audit._evidence import AttackedAgain, Control, Replay
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 
@@ -121,6 +121,15 @@ def test_steps_that_do_not_reach_the_border(name, fires):
 @pytest.mark.parametrize("name", ATTACKS.names())
 def test_every_attack_reaches_the_border_as_it_comes(name):
     assert not found("reach", evidence(judged(name, rows())))
+
+
+@pytest.mark.parametrize(("stood", "severity"), [(0, None), (1, "info"), (4, "warning")])
+def test_accuracy_that_rises_with_the_radius(stood, severity):
+    labels = ["pgd20@eps=0.1", "pgd20@eps=0.2"]
+    again = [AttackedAgain(label=labels[1], points=labels, tried=16, stood=stood)]
+    findings = found("rising", evidence(again=again))
+    assert [each.severity for each in findings] == [severity] * (severity is not None)
+    assert all(each.attacks == labels for each in findings)
 
 
 def test_restarts_that_disagree():

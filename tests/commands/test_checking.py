@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from robustbench_cli import Threat, evaluate
-from robustbench_cli.audit import CHECKS
+from robustbench_cli.audit import CHECKS, BatteryCheck
 from robustbench_cli.cli import main
 
 EPS = Threat("Linf", 0.12)
@@ -56,7 +56,8 @@ def test_a_plain_net_is_sound(net, digits_model):
     assert result.trust == {"fgsm": "sound", "pgd20": "sound", "square100": "sound"}
     assert (result.clean_trust, result.worst_case_trust) == ("sound", "sound")
     checked = result.record.checked
-    assert checked.names == CHECKS.names()
+    every = {name: CHECKS.entry(name).cls for name in CHECKS.names()}
+    assert checked.names == [n for n, cls in every.items() if not issubclass(cls, BatteryCheck)]
     assert 0 < checked.forwards < 5000
     assert result.record.control is None  # Square is a control already
 
@@ -196,3 +197,35 @@ class Caching(Around):
     record = json.loads((tmp_path / "r/e/run.json").read_text())
     assert record["attacks"]["pgd5"]["trust"] == "withheld"
     assert "memory" in {each["check"] for each in record["findings"]}
+
+
+def test_an_attack_that_fails_when_it_may_do_more(tmp_path, net):
+    """A model that knows the images puts those back that were moved far, and no others."""
+    torch.save(net, tmp_path / "net.pt")
+    (tmp_path / "plain.py").write_text(
+        PLAIN
+        + """
+from sklearn.datasets import load_digits
+
+KNOWN = torch.tensor(load_digits().images / 16, dtype=torch.float32)[:, None]
+
+
+class Retreating(Around):
+    def forward(self, x):
+        nearest = KNOWN[torch.cdist(x.detach().flatten(1), KNOWN.flatten(1)).argmin(1)]
+        far = (x - nearest).detach().abs().amax((1, 2, 3), keepdim=True) > 0.15
+        return self.net(torch.where(far, nearest + 0 * x, x))
+"""
+    )
+    out = ["--out", str(tmp_path / "r"), "--quiet", "--dataset", "digits", "--n", "60"]
+    found = {}
+    for name in ("Around", "Retreating"):
+        model = ["--model", f"{tmp_path / 'plain.py'}:{name}", "--name", name]
+        sweep = ["--sweep", "eps=0.12,0.3", "--attack", "pgd:steps=10,step=1,start=clean"]
+        assert main(["eval", *model, *sweep, *out]) == 0
+        record = json.loads((tmp_path / f"r/{name}/run.json").read_text())
+        found[name] = [f for f in record["findings"] if f["check"] == "rising"]
+    assert not found["Around"]
+    (finding,) = found["Retreating"]
+    assert len(finding["attacks"]) == 2
+    assert finding["severity"] == "warning"
