@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.views._gradients import margin_gradient, 
+from robustbench_cli.views._gradients import margin_gradient
 
 
 class Before(nn.Module):
