@@ -439,7 +439,7 @@ def test_ctrl_c_while_the_first_record_is_written(advbench, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("args", "at"),
     [
-        (["attack", "fgsm", "--n", 8], "commands.evaluate.run_stages"),
+        (["attack", "fgsm", "--n", 8], "commands.attack_columns.run_stages"),
         (["attack", "fgsm", "--n", 8], "commands.attack.adversarial_grid.draw_adversarial_grid"),
         (["detect", "fit", "gaussian"], "commands.detect.checkpoint.save_tensors"),
         (["synth", "fit", "pixels"], "commands.synth.checkpoint.save_tensors"),
