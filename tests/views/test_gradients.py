@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from robustbench_cli.core.same_draws import same_draws
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.views._gradients import margin_gradient
 
