@@ -156,6 +156,30 @@ def test_a_schedule_and_a_transform_are_one_new_file_each(trained):
     assert "negative" in advbench(trained, *joint)
 
 
+ANSWERED = (
+    "import torch\n\ndef one():\n    return torch.nn.Sequential(torch.nn.Flatten(), Zero())\n"
+)
+ZERO = """
+
+class Zero(torch.nn.Module):
+    def forward(self, x):
+        return x[:, :10] * 1e-3 + torch.eye(10)[3]
+"""
+
+
+def test_a_check_is_one_new_file(trained, tmp_path):
+    page = (ROOT / "docs/adding-others.md").read_text()
+    ((path, code),) = BLOCK.findall(page)
+    (trained / path).write_text(code)
+    assert "More than one class" in advbench(trained, "list", "checks")
+    assert "https://example.org/one" in advbench(trained, "show", "one-answer")
+    (tmp_path / "one.py").write_text(ANSWERED + ZERO)
+    model = ["--model", f"{tmp_path / 'one.py'}:one", "--dataset", "digits", "--n", "20"]
+    out = advbench(trained, "eval", *model, "--attack", "pgd2", "--name", "one")
+    assert "20 of 20 images are given the same class" in out
+    assert record(trained, "one")["attacks"]["pgd2"]["trust"] == "withheld"
+
+
 @pytest.mark.slow
 def test_a_mean_over_the_batch_is_the_same_in_two_processes(trained):
     limit = ["--epochs", "1", "--batch-size", "64", "--set", "train.limit=64"]
