@@ -26,8 +26,8 @@ def show_command(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defense, attack, mask, transform, certificate, detector, generator, model, "
-            "data set, optimizer, schedule, check, preset, suite or run; with parameters, too: "
+            help="A defense, attack, view, mask, transform, certificate, detector, generator, "
+            "model, data set, optimizer, schedule, check, preset, suite or run; with parameters, too: "
             "pgd100, trades:beta=1.",
             autocompletion=completion.complete_names,
         ),
@@ -187,6 +187,7 @@ _EXAMPLES = {
     "objective": "advbench train {}",
     "modifier": "advbench train trades+{}",
     "attacks": "advbench eval --attack {}",
+    "views": "advbench eval --attack adaptive",
     "masks": "advbench eval --attack pgd20 --mask {}",
     "transforms": "advbench joint --transform identity --transform {}",
     "certificates": "advbench eval --certify {}",

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.core.losses import wide
+from robustbench_cli.core.same_draws import same_draws
 from robustbench_cli.models.bpda import bpda
 from robustbench_cli.views import PROBED_IMAGES, ViewSubject
-from robustbench_cli.views._gradients import margin_gradient, same_draws
+from robustbench_cli.views._gradients import margin_gradient
 
 _GAIN = 0.02
 """The gain in agreement for which gradients that can be trusted are exchanged all the same."""
@@ -59,8 +60,8 @@ def _differs(plain: Tensor, other: Tensor) -> bool:
 
 def _answers_alike(candidate: nn.Module, model: nn.Module, x: Tensor) -> bool:
     """True if a pass with gradients gives the model's own logits."""
-    with torch.enable_grad(), same_draws(x):
+    with torch.enable_grad(), same_draws():
         logits = wide(candidate(x.clone().requires_grad_()).detach())
-    with torch.no_grad(), same_draws(x):
+    with torch.no_grad(), same_draws():
         expected = wide(model(x))
     return bool((logits - expected).abs().max() <= _EXACT * (1 + expected.abs().max()))

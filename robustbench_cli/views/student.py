@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.core.gradient_ascent import Ascent, ascend
 from robustbench_cli.core.losses import kl, wide
+from robustbench_cli.core.same_draws import same_draws
 from robustbench_cli.views import VIEWS, View, ViewSubject
-from robustbench_cli.views._gradients import same_draws
 from robustbench_cli.views._plain_net import plain_net
 
 _SHARPNESS = 4.0
@@ -45,7 +45,7 @@ class Student(View):
     def build(self, subject: ViewSubject) -> nn.Module | None:
         if subject.gradients.sound and not subject.random:
             return None
-        with torch.enable_grad(), same_draws(subject.x):
+        with torch.enable_grad(), same_draws():
             return self._taught(subject)
 
     def _taught(self, subject: ViewSubject) -> nn.Module:

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.same_draws import same_draws
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.views import VIEWS
-from robustbench_cli.views._gradients import margin_gradient, same_draws
+from robustbench_cli.views._gradients import margin_gradient
 from robustbench_cli.views.averaged_draws import AveragedDraws
 from robustbench_cli.views.fixed_batch import FixedBatch
 from robustbench_cli.views.smoothed_gradient import SmoothedGradient
@@ -80,9 +81,9 @@ def test_draws_are_averaged(digits_model, subject):
     noisy = Before(net, lambda z: z + 0.3 * torch.randn_like(z))
     view = AveragedDraws(draws=5).build(subject(noisy, x, y, random=True))
     assert AveragedDraws(draws=5).passes == 5
-    with same_draws(x):
+    with same_draws():
         found = view(x)
-    with same_draws(x):
+    with same_draws():
         expected = sum(noisy(x) for _ in range(5)) / 5
     torch.testing.assert_close(found, expected)
     assert AveragedDraws().build(subject(noisy, x, y, random=False)) is None
