@@ -27,8 +27,8 @@ def show_command(
         str,
         typer.Argument(
             help="A defense, attack, view, mask, transform, certificate, detector, generator, "
-            "model, data set, optimizer, schedule, check, preset, suite or run; with parameters, too: "
-            "pgd100, trades:beta=1.",
+            "model, data set, optimizer, schedule, check, preset, suite or run; with parameters, "
+            "too: pgd100, trades:beta=1.",
             autocompletion=completion.complete_names,
         ),
     ],
