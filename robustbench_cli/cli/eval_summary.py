@@ -98,8 +98,9 @@ def _rejection(run: records.Run) -> list[str]:
     """Return what counts where images may be rejected, and the operating point, a line each."""
     if (found := run.rejection) is None:
         return []
-    share = found.accepted_accuracy
+    share, trust = found.accepted_accuracy, clean_trust(run)
     accepted = "none are accepted" if share is None else f"{share:.2%} of the accepted are right"
+    accepted = "what is right among the accepted is withheld" if trust.withheld else accepted
     lines = [
         f"{found.label}: clean = right and not rejected ({accepted}); under attack what was right "
         "when clean stands if it is right or rejected, only an undetected error breaks it"
@@ -162,7 +163,8 @@ def _several(run: records.Run) -> bool:
 
 def _lines(run: records.Run) -> list[_Line]:
     clean = clean_trust(run)
-    rejected = _rejected(run.rejection.clean_rejected) if run.rejection else {}
+    counts = run.rejection if not clean.withheld else None
+    rejected = _rejected(counts.clean_rejected) if counts else {}
     lines = [_Line(label="clean", share=run.clean_accuracy or 0.0, trust=clean, about=rejected)]
     for label, each in run.attacks.items():
         trust = attack_trust(run, label)

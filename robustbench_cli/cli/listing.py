@@ -26,8 +26,8 @@ def list_command(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="defenses, attacks, masks, transforms, certificates, detectors, generators, "
-            "models, datasets, optimizers, schedules, figures, checks, presets, suites, or runs "
+            help="defenses, attacks, views, masks, transforms, certificates, detectors, "
+            "generators, models, datasets, optimizers, schedules, figures, checks, presets, suites, or runs "
             "(default: all but runs).",
             autocompletion=completion.kinds,
         ),

@@ -93,8 +93,9 @@ def _component(item: catalogue.Item, text: str) -> "Parts":
         "paper": item.paper,
         "link": ", ".join(item.links),
         **_FACTS.get(item.kind, lambda _: {})(cls),
-        "example": _EXAMPLES.get(item.group or item.kind, "").format(text + blank),
     }
+    usual = _EXAMPLES.get(item.group or item.kind, "").format(text + blank)
+    facts["example"] = facts.pop("run by", usual)
     titles = ("parameter", "type", "default", *(["here"] if typed else []), "meaning")
     table = Table(*titles, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for each in catalogue.parameters(cls):
@@ -208,7 +209,10 @@ _RECIPES = {"presets"}  # no other file can say that it needs an option
 
 
 def _check_facts(cls: Any) -> dict[str, str]:
-    """Return what a check needs, what it costs, and what follows from what it finds."""
+    """Return what a check needs, what it costs, what follows from what it finds, and the command
+    that runs it."""
+    from robustbench_cli.audit import BatteryCheck
+
     follows = {
         "info": "info: worth knowing",
         "warning": "warning: the robust accuracy is an upper bound",
@@ -220,6 +224,7 @@ def _check_facts(cls: Any) -> dict[str, str]:
         "needs": ", ".join(cls.needs),
         "cost": f"{cls.passes:g} passes for each image" if cls.passes else "no passes of its own",
         "says": cls.says.format(images="N", of="M", value="X", what="..."),
+        "run by": "advbench audit" if issubclass(cls, BatteryCheck) else _EXAMPLES["checks"],
     }
 
 

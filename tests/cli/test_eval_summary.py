@@ -3,7 +3,7 @@
 import pytest
 
 from robustbench_cli.cli.eval_summary import print_evaluation
-from robustbench_cli.runs.outcomes import Outcome
+from robustbench_cli.runs.outcomes import Outcome, Rejection
 from robustbench_cli.runs.trust import Checked, Finding
 
 PGD20 = {"name": "pgd", "steps": 20}
@@ -15,11 +15,11 @@ def shown(tmp_path, trained, evaluated, kept, capsys):
 
     def run(attacks, **changes):
         parent = trained("[bold]x")
-        record = evaluated(parent, attacks, id="e", **{"checked": None, **changes})
+        record = evaluated(parent, attacks, **{"id": "e", "checked": None, **changes})
         kept(tmp_path, record)
-        print_evaluation(tmp_path / "e")
+        print_evaluation(tmp_path / record.id)
         *lines, last = capsys.readouterr().out.splitlines()
-        assert last == str(tmp_path / "e")
+        assert last == str(tmp_path / record.id)
         return lines
 
     return run
@@ -145,3 +145,14 @@ def test_checks_that_were_left_out_are_missed_at_every_number(shown, evaluated, 
     lines = shown({"pgd20": (PGD20, 40, {"trust": "unchecked"})}, config=config, **bare)
     assert [line.split()[1] for line in lines[2:4]] == ["90.00%°", "40.00%°"]
     assert lines[4:] == ["° = not checked (--no-checks)", "checks: none (--no-checks)"]
+
+
+def test_what_is_right_among_the_accepted_is_withheld_with_the_clean_accuracy(shown):
+    rejection = Rejection(kind="class", index=10, clean_rejected=0.061, accepted_accuracy=0.937)
+    attacks = {"pgd20": (PGD20, 40, {"trust": "withheld", "rejected": 0.043})}
+    sound = "\n".join(shown({"pgd20": (PGD20, 40, {"rejected": 0.043})}, rejection=rejection))
+    assert all(number in sound for number in ("6.10%", "93.70%", "4.30%"))
+    void = {"clean_trust": "withheld", "findings": [BATCH], "id": "void"}
+    said = "\n".join(shown(attacks, rejection=rejection, **void))
+    assert not any(number in said for number in ("6.10%", "93.70%", "4.30%"))
+    assert "what is right among the accepted is withheld" in said

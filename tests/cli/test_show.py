@@ -156,6 +156,7 @@ def test_a_check_tells_what_it_needs_costs_and_says(said):
         assert line in out.splitlines()
     assert "passes for each image" in out
     assert "{" not in out
+    assert "example   advbench audit" in said("show", "unbounded").splitlines()
     assert "concerns  robust and clean accuracy" in said("show", "neighbours")
 
 
