@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.attacks import Examples
-from robustbench_cli.core.losses import merge_rejection, wide
+from robustbench_cli.core.losses import merge_rejection, picked, wide
 from robustbench_cli.detectors import Detector, ModelOutputs
 from robustbench_cli.evaluation.detect import seen
 from robustbench_cli.models.rejecting import RejectingModel
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
+_FAR = 100.0
+"""Interquartile ranges of the gap between the two largest logits that no score makes up for."""
 _KNOWN = "known_"
 """Before the names of the buffers that hold what the detector was fitted to."""
 
@@ -31,6 +33,8 @@ class ModelWithDetector(RejectingModel):
         classes: the number of classes, K.
         threshold: the largest suspicion that is accepted.
         scale: the logits that a unit of suspicion is worth, above 0; no verdict depends on it.
+        behind: the logits by which images that are classified correctly are behind flagged errors,
+            where attacks without gradients compare images; 0: they are not.
         differentiable: whether a gradient passes through the detector.
         held_out: the number of held-out images that the threshold was set on.
         flagged: the number of these with a higher suspicion.
@@ -45,6 +49,7 @@ class ModelWithDetector(RejectingModel):
         classes: int,
         threshold: float,
         scale: float,
+        behind: float,
         differentiable: bool,
         held_out: int,
         flagged: int,
@@ -52,7 +57,7 @@ class ModelWithDetector(RejectingModel):
         super().__init__(model, classes)
         self.detector = detector
         self.threshold, self.scale, self.differentiable = threshold, scale, differentiable
-        self.held_out, self.flagged = held_out, flagged
+        self.behind, self.held_out, self.flagged = behind, held_out, flagged
         for name, tensor in known.items():
             self.register_buffer(_KNOWN + name, tensor)
 
@@ -76,6 +81,20 @@ class ModelWithDetector(RejectingModel):
         """
         wrong = logits[:, :-1].argmax(1) != y
         return merge_rejection(logits, y, heeded=wrong & self.differentiable)
+
+    def ranked(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the logits (B, K) that attacks without gradients are shown.
+
+        Where the score depends on the prediction, an image that is misclassified and flagged is
+        nearer to success than any that is classified correctly: a random search, which accepts the
+        better image only, would else stop where the prediction changes and every image is flagged.
+        """
+        if not self.behind:
+            return self.merged(logits, y)
+        merged = self.merged(logits, y)
+        right = (merged.argmax(1) == y) & (logits[:, :-1].argmax(1) == y)
+        shown = torch.where(right, picked(wide(logits), y) + self.behind, picked(merged, y))
+        return merged.scatter(1, y[:, None], shown[:, None])
 
     def _answer(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with tapped(self.model, [EMBEDDING]) as found:
@@ -115,14 +134,15 @@ def with_detector(
     flagged = scores[scores > highest]
     lowest = flagged.min() if len(flagged) else highest + _spread(scores)
     top = outputs.logits.topk(2, 1).values.double()
-    scale = _spread(top[:, 0] - top[:, 1]) / _spread(scores)
+    gap = _spread(top[:, 0] - top[:, 1])
     return ModelWithDetector(
         model,
         detector,
         known,
         classes=outputs.logits.shape[1],
         threshold=float(highest + lowest) / 2,
-        scale=scale,
+        scale=gap / _spread(scores),
+        behind=_FAR * gap if _reads_logits(detector, known, outputs) else 0.0,
         differentiable=_is_differentiable(detector, known, outputs),
         held_out=len(scores),
         flagged=len(flagged),
@@ -136,6 +156,13 @@ def _is_differentiable(
     with torch.enable_grad():
         leaves = ModelOutputs(*(each[:2].detach().requires_grad_() for each in outputs))
         return detector.suspicion(leaves, known).requires_grad
+
+
+def _reads_logits(detector: Detector, known: Mapping[str, Tensor], outputs: ModelOutputs) -> bool:
+    """Whether the scores depend on more than the features: on the prediction, or how sure it is."""
+    others = ModelOutputs(outputs.features, -outputs.logits)
+    before, after = (detector.suspicion(each, known) for each in (outputs, others))
+    return not torch.equal(before, after)
 
 
 def flagged_at_most(fpr: float, n: int) -> int:

@@ -92,7 +92,8 @@ class SearchModel:
         probes = self._classify(state["probes"], task.y) if attack.probes else none
         if attack.access == "logits":
             with torch.no_grad():
-                logits = self._shown(self.model(x), task.y)
+                logits = wide(self.model(x))
+            logits = self.rejection.ranked(logits, task.y) if self.rejection else logits
             return Observation(logits, none, none, probes, none, step_index)
         x.requires_grad_()
         with torch.enable_grad():

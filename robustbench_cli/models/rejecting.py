@@ -40,6 +40,14 @@ class RejectingModel(nn.Module):
         """
         return merge_rejection(logits, y)
 
+    def ranked(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the logits (B, K) that attacks without gradients are shown; as ``merged`` does.
+
+        A model may tell such attacks better which of two images is nearer to an error that is not
+        rejected.
+        """
+        return self.merged(logits, y)
+
     @property
     def head(self) -> nn.Module:
         """The layer whose input are the features: that of the model inside."""

@@ -8,7 +8,11 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.detectors import DETECTORS
+from robustbench_cli.evaluation.detect import seen
+from robustbench_cli.evaluation.detecting_model import with_detector
+from robustbench_cli.evaluation.stages import Tensors, attack_batch
+from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.rejecting import ModelWithRejectClass
 
 SMALL = {
@@ -47,31 +51,52 @@ class Net(nn.Module):
         return 4 * self.head(self.body(x))
 
 
-@pytest.fixture(scope="module")
-def planted():
-    """A net, the place of its reject class among its logits, and images that it is right about."""
+def guarded_by(text, net, x):
+    """The net and a detector that flags a fifth of such images."""
+    detector = DETECTORS.build(Spec.parse(text))
+    with unchanged_model(net):
+        outputs = seen(net, Tensors(x, torch.zeros(len(x))), 64)
+        known = detector.fit(outputs, outputs.prediction)
+        return with_detector(net, detector, known, Tensors(x, outputs.prediction), 0.2, 64).eval()
+
+
+@pytest.fixture(scope="module", params=["class", "gaussian", "knn5"])
+def planted(request):
+    """A model that rejects, whether it rejects an image, and images that it is right about."""
     draw = torch.Generator().manual_seed(3)
     net = Net()
     with torch.no_grad():
         for p in net.parameters():
             p.copy_(0.4 * torch.randn(p.shape, generator=draw))
-    x = torch.rand(40, 1, 6, 6, generator=draw)
-    model = ModelWithRejectClass(net, 5, 2)
-    prediction = model(x).argmax(1)
-    accepted = prediction < 5
+    x = torch.rand(440, 1, 6, 6, generator=draw)
+    if request.param == "class":
+        model, classes = ModelWithRejectClass(net, 5, 2), 5
+        rejects = lambda x: net(x).argmax(1) == 2  # noqa: E731
+    else:
+        model, classes = guarded_by(request.param, net, x[40:]), 6
+
+        def rejects(x):
+            known = {name.removeprefix("known_"): each for name, each in model.named_buffers()}
+            outputs = seen(net, Tensors(x, torch.zeros(len(x))), 64)
+            return model.detector.suspicion(outputs, known) > model.threshold
+
+    with torch.no_grad():
+        prediction = model(x[:40]).argmax(1)
+    accepted = prediction < classes
     assert 0 < int(accepted.sum()) < 40
-    return model, x[accepted][:16], prediction[accepted][:16]
+    few = 16 if request.param == "class" else 6
+    return model, rejects, x[:40][accepted][:few], prediction[accepted][:few]
 
 
 @pytest.mark.parametrize("name", ATTACKS.names())
 def test_a_success_is_an_error_that_the_model_itself_does_not_reject(name, planted):
-    model, x, y = planted
+    model, rejects, x, y = planted
     found, broken = attacked(model, x, y, name, 0.12)
     with torch.no_grad():
-        logits = model.model(found.x)
-    undetected = (logits.argmax(1) != 2) & (model(found.x).argmax(1) != y)
-    assert broken.any()
-    assert undetected[broken].all()
+        wrong = model(found.x).argmax(1) != y
+        assert broken.any()
+        assert wrong[broken].all()
+        assert not rejects(found.x)[broken].any()
 
 
 class Guarded(nn.Module):
@@ -91,11 +116,13 @@ class Guarded(nn.Module):
 
 
 def follows_the_logits(name):
-    """Whether an attack takes several steps, each of which depends on the logits before it."""
+    """Whether an attack takes several steps, each of which depends on the logits before it.
+
+    Random corners depend on nothing, rays on the predicted class alone.
+    """
     attack = built(name)
-    return (
-        name != "corners" and not getattr(attack, "taps", False) and getattr(attack, "steps", 2) > 1
-    )
+    learns = name not in ("corners", "rays") and not getattr(attack, "taps", False)
+    return learns and getattr(attack, "steps", 2) > 1
 
 
 @pytest.mark.parametrize("name", [*filter(follows_the_logits, ATTACKS.names())])

@@ -169,6 +169,28 @@ def test_attacks_break_a_detector_and_its_model_at_once(guarded):
         assert aiming.broken.float().mean() > 0.5
 
 
+def test_a_random_search_gets_past_the_boundary_where_images_are_flagged(guarded, monkeypatch):
+    model, _, _, data = guarded
+    with torch.no_grad():
+        right = model(data.x).argmax(1) == data.y
+        logits = model(data.x)
+    x, y = data.x[right], data.y[right]
+    ranked, merged = (show(logits, data.y) for show in (model.ranked, model.merged))
+    assert torch.equal(ranked.argmax(1) == data.y, merged.argmax(1) == data.y)
+
+    def found():
+        attack, noise = ATTACKS.build(Spec.parse("square300")), Noise(0, torch.arange(len(y)))
+        return attack_batch(model, x, y, attack, Threat("Linf", 0.2), noise).broken.float().mean()
+
+    assert bool(model.behind) == (DETECTORS.name_of(model.detector) != "gaussian")
+    if not model.behind:
+        assert torch.equal(ranked, merged)
+        return
+    with_ranks = found()
+    monkeypatch.setattr(type(model), "ranked", type(model).merged)
+    assert with_ranks > found()
+
+
 def test_a_faster_model_rejects_as_the_model_does(guarded):
     model, held_out, _, _ = guarded
     with unchanged_model(model):
