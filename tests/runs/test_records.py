@@ -83,7 +83,7 @@ def test_a_table_leaves_out_an_evaluation_whose_counts_contradict_each_other(
     records.write(parent, new_folder(tmp_path / "parent"))
     assert main(["report", "--results", str(tmp_path), "--format", "csv"]) == 0
     out, err = capsys.readouterr()
-    assert ",100,1,0.9,,0.4," in out
+    assert ",100,1,0.9,,sound,0.4,,sound" in out
     assert "attacks.aa: 100 examples in an evaluation of 5" in err
 
 
