@@ -1,6 +1,7 @@
 """SPSA and NES: estimates that point uphill, budgets that hold, and masks that do not help."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -181,6 +182,20 @@ def test_images_stay_in_the_ball(text, norm, digits_model, run):
     found = run(net, x, y, text, threat)
     assert threat.inside(found.x, x).all()
     assert (net(found.x).argmax(1) != y).equal(found.broken)
+
+
+def test_spsa_begins_where_it_is_told_and_each_restart_draws_anew(batch, build):
+    x, y = batch
+    task = task_of(x, y)
+    begun = build("spsa:pairs=2").begin(task)["x"]
+    assert not torch.equal(begun, x)
+    assert task.threat.inside(begun, x).all()
+    attack = build("spsa:pairs=2,restarts=2,start=clean")
+    first, second = (
+        attack.begin(replace(task, noise=task.noise.fork(f"restart {i}"))) for i in (0, 1)
+    )
+    assert torch.equal(first["x"], x)
+    assert not torch.equal(first["probes"], second["probes"])
 
 
 def test_names_and_limits(build):
