@@ -63,5 +63,5 @@ def surely_breakable(net: ClassMeans, x: Tensor, y: Tensor, threat: Threat) -> T
         slope = (net.head.weight[wrong] - net.head.weight[y]).view_as(x)
         size = over(torch.full_like(picked(logits, y), threat.eps / 2), x)
         moved = threat.project(x + size.to(x) * threat.steepest(slope), x)
-        wrong_after: Tensor = net(moved).argmax(1) != y
-        return (logits.argmax(1) == y) & wrong_after
+        falls: Tensor = (logits.argmax(1) == y) & (net(moved).argmax(1) != y)
+        return falls

@@ -3,14 +3,23 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from robustbench_cli.commands.audit_battery import AuditBattery
 from robustbench_cli.commands.audit_claim import grade_claim
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import EvalRequest
 from robustbench_cli.commands.evaluate import FinishedEvaluation, evaluate_shard
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.data import Split
 from robustbench_cli.distributed import env
 from robustbench_cli.distributed.group import ALONE
+from robustbench_cli.evaluation.journal import write_arrays
+from robustbench_cli.runs import records
+
+SHOWN = 5
+"""Images on the page that only another attack than the claimed one broke."""
 
 
 def run_audit(
@@ -48,13 +57,36 @@ def _conclude(judged: FinishedEvaluation, battery: AuditBattery, claim: float | 
     """Grade the claim, and put what the battery found into the record."""
     recorder, result = judged.recorder, battery.result
     if claim is not None:
-        same = {each.label for each in result.attacks if each.same_radius}
-        graded = grade_claim(
-            recorder.run,
-            claim,
-            battery.standing,
-            {label: broken for label, broken in battery.broken.items() if label in same},
-        )
+        graded = grade_claim(recorder.run, claim, battery.standing, battery.stronger)
         result = replace(result, claim=graded)
+    curves = battery.curves()
+    examples = save_examples(judged.folder, battery, judged.data)
     spent = recorder.run.seconds + sum(each.seconds for each in result.attacks)
-    recorder.update(audit=result, seconds=spent)
+    recorder.update(audit=replace(result, curves=curves, examples=examples), seconds=spent)
+
+
+def save_examples(folder: Path, battery: AuditBattery, data: Split) -> dict[str, str]:
+    """Write ``audit.npz`` with images that only another attack broke; return name and sha256.
+
+    It holds x, x_adv (B, C, H, W) in [0, 1], label, prediction and index (B), and the name of the
+    attack.  Nothing is written where the claimed attack missed no image.
+    """
+    label, broken = battery.strongest
+    rows = broken.nonzero()[0][:SHOWN]
+    if not len(rows):
+        return {}
+    x_adv = torch.from_numpy(battery.images[label][rows])
+    where = data.y.device
+    prediction = battery.verifier.logits(x_adv.to(where)).argmax(1)
+    path = write_arrays(
+        folder / "audit.npz",
+        {
+            "x": data.images(torch.from_numpy(rows).to(where)).cpu().numpy(),
+            "x_adv": x_adv.numpy(),
+            "label": data.y.cpu().numpy()[rows],
+            "prediction": prediction.cpu().numpy(),
+            "index": rows,
+            "attack": np.array(label),
+        },
+    )
+    return records.filed(path)

@@ -13,6 +13,7 @@ from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, JudgedAttack
 from robustbench_cli.audit._series import described
 from robustbench_cli.commands.attack_columns import IMAGES
 from robustbench_cli.commands.attack_summary import judged_attack
+from robustbench_cli.commands.audit_curves import margin_curve
 from robustbench_cli.commands.eval_request import AttacksDone
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.commands.train import train_in_memory
@@ -24,12 +25,15 @@ from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.evaluation.attack_loop import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
 from robustbench_cli.evaluation.verifier import Verifier
-from robustbench_cli.runs.audit_result import AuditResult, BatteryAttack
+from robustbench_cli.runs.audit_result import AuditResult, BatteryAttack, LossCurve
 from robustbench_cli.runs.trust import Finding
 
 PLAIN_IMAGES = 5000
 """Training images of the plain net that images are crafted on."""
 PLAIN_EPOCHS = 12
+CURVE_IMAGES = 16
+ELSEWHERE = ("transfer",)
+"""Checks whose attacks follow another model."""
 SMALL, LARGEST = 16, 64
 """Pixels a side: below the first the plain net is that of the digits; above the second there is
 none."""
@@ -49,6 +53,7 @@ class AuditBattery:
     """What each attack of the battery broke, a mask (N), by label."""
     images: dict[str, np.ndarray] = field(default_factory=dict)
     """The images (N, C, H, W) that attacks at the evaluation's own radius ended with, by label."""
+    _judged: dict[str, JudgedAttack] = field(default_factory=dict)
     done: AttacksDone | None = None
     battery: Battery | None = None
 
@@ -87,6 +92,53 @@ class AuditBattery:
         return self.battery.standing
 
     @property
+    def verifier(self) -> Verifier:
+        """The model that decides."""
+        assert self.done is not None
+        context = self.done.attacks.context
+        return context.target or context.verifier
+
+    @property
+    def stronger(self) -> dict[str, np.ndarray]:
+        """What each attack at the evaluation's own radius broke of what stood, masks (N)."""
+        same = {each.label for each in self.attacks if each.same_radius}
+        return {k: broken & self.standing for k, broken in self.broken.items() if k in same}
+
+    @property
+    def strongest(self) -> tuple[str, np.ndarray]:
+        """The attack that broke most of what stood, and a mask (N) of that; "" where none did."""
+        found = {label: broken for label, broken in self.stronger.items() if broken.any()}
+        label = max(found, key=lambda label: int(found[label].sum()), default="")
+        return label, found.get(label, np.zeros_like(self.standing))
+
+    def curves(self) -> list[LossCurve]:
+        """Return the margin over the steps of the claimed attack and of the strongest other one.
+
+        On images that only the other one broke; where there are none, on images that stood.
+        """
+        assert self.done is not None
+        assert self.battery is not None
+        (claimed,) = self.done.evidence.attacks
+        label, broken = self._strongest_followed
+        rows = self.battery.rows(broken if label else self.standing)[:CURVE_IMAGES]
+        stages = {claimed.label: claimed.stages[0]}
+        if label:
+            judged = self._judged[label]
+            by = np.bincount(judged.by[broken & (judged.by >= 0)])
+            stages[label] = judged.stages[int(by.argmax())]
+        context = self.done.attacks.context
+        drawn = [margin_curve(name, stage, rows, context) for name, stage in stages.items()]
+        return [curve for curve in drawn if curve is not None]
+
+    @property
+    def _strongest_followed(self) -> tuple[str, np.ndarray]:
+        """The attack on the model itself that broke most of what stood, and what it broke."""
+        crafted_here = {each.label for each in self.attacks if each.check not in ELSEWHERE}
+        found = {k: v for k, v in self.stronger.items() if v.any() and k in crafted_here}
+        label = max(found, key=lambda label: int(found[label].sum()), default="")
+        return label, found.get(label, np.zeros_like(self.standing))
+
+    @property
     def result(self) -> AuditResult:
         """What the record keeps of the battery so far."""
         assert self.battery is not None
@@ -120,7 +172,7 @@ class AuditBattery:
         same, right = threat.eps == self.config.threat.eps, self.battery.right
         tried = right if among is None else right & among
         left = (self.battery.standing if same else right) & ~judged.broken
-        self.broken[label] = judged.broken
+        self.broken[label], self._judged[label] = judged.broken, judged
         if same:
             self.images[label] = column.arrays[IMAGES]
         self.attacks.append(

@@ -55,6 +55,8 @@ class LossCurve:
 
     label: str
     images: int
+    steps: list[int]
+    """The steps at which it was kept, from 0 (the start)."""
     margins: list[Finite]
     """Mean over the images of the largest margin so far (largest wrong logit less the true one), as
     a fraction of the range of the clean logits; above 0 an image is misclassified."""
@@ -67,7 +69,7 @@ class Claim:
     """A claimed robust accuracy, and how it fared."""
 
     accuracy: Finite
-    """The claim, as a share."""
+    """The claimed robust accuracy, as a share."""
     attack: str
     """The label of the claimed attack."""
     eps: Finite
