@@ -12,7 +12,7 @@ from robustbench_cli.attacks import Attack, Examples
 from robustbench_cli.audit._evidence import JudgedAttack
 from robustbench_cli.core.example_rng import Noise, stream_generator
 from robustbench_cli.core.threat import LARGEST_RADIUS, Threat
-from robustbench_cli.runs.audit_result import LossCurve, Measure
+from robustbench_cli.runs.audit_result import Measure
 from robustbench_cli.runs.trust import Finding
 
 
@@ -71,7 +71,6 @@ class Battery:
     found: Sequence[Finding] = ()
     """What the checks before have found."""
     measures: list[Measure] = field(default_factory=list)
-    curves: list[LossCurve] = field(default_factory=list)
 
     @property
     def n(self) -> int:

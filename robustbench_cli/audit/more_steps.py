@@ -27,8 +27,8 @@ class MoreSteps(BatteryCheck):
     passes: ClassVar[float] = 200
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
-        "{what} broke {images} of {of} images that the claimed attack had left standing: it has "
-        "not converged"
+        "{what} broke {images} of {of} images that the claimed attack had left standing: more of "
+        "the same finds more"
     )
 
     share: float = 0.05

@@ -80,6 +80,7 @@ def audit_command(
     advbench audit trades --attack pgd20 --claim 55    is it 55 %?
     advbench audit --model net.py:make --weights net.pt --dataset cifar10 --eps 8/255 --claim 60
     """
+    from robustbench_cli.cli.audit_files import write_audit_page
     from robustbench_cli.cli.audit_summary import print_audit, refuse_audit
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.audit import run_audit
@@ -90,6 +91,6 @@ def audit_command(
         request = eval_request(replace(flags, attack=[attack], run=run), "audit")
         claim = None if flags.claim is None else flags.claim / 100
         folder = run_audit(request, display, claim=claim, thorough=flags.thorough)
-    print_audit(folder)
+    print_audit(folder, write_audit_page(folder))
     if flags.strict:
         refuse_audit(folder)

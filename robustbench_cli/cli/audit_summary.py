@@ -1,5 +1,6 @@
 """The summary that an audit ends with: the claim's grade, the battery, and the page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -15,13 +16,15 @@ from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs import records
 
 
-def print_audit(folder: Path) -> None:
-    """Print the numbers of an audit, what its battery found, and the folder."""
+def print_audit(folder: Path, files: Sequence[Path] = ()) -> None:
+    """Print the numbers of an audit, what its battery found, the page's files, and the folder."""
     run = records.read(folder)
     typer.echo(evaluation_table(run, table_console()), nl=False)
     typer.echo(battery_table(run, table_console()), nl=False)
     if run.audit and run.audit.claim:
         typer.echo(one_line(run.audit.claim.sentence))
+    for file in files:
+        typer.echo(file)
     typer.echo(folder)
 
 

@@ -68,8 +68,8 @@ def _conclude(judged: FinishedEvaluation, battery: AuditBattery, claim: float | 
 def save_examples(folder: Path, battery: AuditBattery, data: Split) -> dict[str, str]:
     """Write ``audit.npz`` with images that only another attack broke; return name and sha256.
 
-    It holds x, x_adv (B, C, H, W) in [0, 1], label, prediction and index (B), and the name of the
-    attack.  Nothing is written where the claimed attack missed no image.
+    It holds x, x_adv (B, C, H, W) in [0, 1], label, prediction and index (B), the name of the
+    attack and the names of the classes.  Nothing is written where no other attack broke more.
     """
     label, broken = battery.strongest
     rows = broken.nonzero()[0][:SHOWN]
@@ -87,6 +87,7 @@ def save_examples(folder: Path, battery: AuditBattery, data: Split) -> dict[str,
             "prediction": prediction.cpu().numpy(),
             "index": rows,
             "attack": np.array(label),
+            "names": np.array(data.classes),
         },
     )
     return records.filed(path)

@@ -32,6 +32,7 @@ PLAIN_IMAGES = 5000
 """Training images of the plain net that images are crafted on."""
 PLAIN_EPOCHS = 12
 CURVE_IMAGES = 16
+CONTROL = "the control (random corners, then Square)"
 ELSEWHERE = ("transfer",)
 """Checks whose attacks follow another model."""
 SMALL, LARGEST = 16, 64
@@ -101,13 +102,17 @@ class AuditBattery:
     @property
     def stronger(self) -> dict[str, np.ndarray]:
         """What each attack at the evaluation's own radius broke of what stood, masks (N)."""
+        assert self.done is not None
         same = {each.label for each in self.attacks if each.same_radius}
-        return {k: broken & self.standing for k, broken in self.broken.items() if k in same}
+        found = {k: broken & self.standing for k, broken in self.broken.items() if k in same}
+        if (control := self.done.evidence.control) is not None:
+            found[CONTROL] = (control.corners | control.search) & self.standing
+        return found
 
     @property
     def strongest(self) -> tuple[str, np.ndarray]:
         """The attack that broke most of what stood, and a mask (N) of that; "" where none did."""
-        found = {label: broken for label, broken in self.stronger.items() if broken.any()}
+        found = {k: v for k, v in self.stronger.items() if v.any() and k in self.images}
         label = max(found, key=lambda label: int(found[label].sum()), default="")
         return label, found.get(label, np.zeros_like(self.standing))
 
@@ -143,7 +148,10 @@ class AuditBattery:
         """What the record keeps of the battery so far."""
         assert self.battery is not None
         return AuditResult(
-            attacks=self.attacks, measures=self.battery.measures, curves=self.battery.curves
+            attacks=self.attacks,
+            measures=self.battery.measures,
+            adaptive=any("adaptive" in each.label for each in self.attacks),
+            access=sorted({stage.attack.access for stage in self.battery.claimed.stages}),
         )
 
     def _run(

@@ -103,3 +103,5 @@ class AuditResult:
     broke."""
     adaptive: bool = False
     """True if an adaptive attack was part of the battery."""
+    access: list[str] = field(default_factory=list)
+    """What the claimed attack knows of the model: logits, gradient, jacobian."""

@@ -1,0 +1,67 @@
+"""The card of an audit's threat model: all that a reader must know to compare the number.
+
+Carlini et al. (2019), https://arxiv.org/abs/1902.06705, section 3, list what must be stated.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from robustbench_cli.config.catalogue import typed
+from robustbench_cli.core.threat_text import format_eps
+from robustbench_cli.runs.audit_result import AuditResult
+from robustbench_cli.runs.records import Run
+
+_KNOWLEDGE: Mapping[str, str] = {
+    "logits": "the logits",
+    "gradient": "gradients of losses, so architecture and weights",
+    "jacobian": "the gradient of every logit, so architecture and weights",
+}
+
+
+def threat_card(run: Run) -> dict[str, str]:
+    """Return the threat model of an audit, by what is stated."""
+    result, settings = run.audit or AuditResult(), run.settings
+    ((label, outcome),) = run.attacks.items()
+    threat = settings.threat
+    eps = f"{format_eps(threat.eps)} = {255 * threat.eps:.4g}/255, for pixels in [0, 1]"
+    last = _anywhere(outcome.params, "last_iterate")
+    knows = [_KNOWLEDGE.get(each, each) for each in result.access]
+    test = settings.data.test or 0
+    return {
+        "norm and radius": f"{threat.norm}, eps {eps}",
+        "pixels": f"mask {threat.mask}" if threat.mask else "all of them",
+        "goal": "any wrong class; labels are the true ones, no rejection",
+        "knowledge": "; ".join(knows) or "not stated",
+        "data": f"the first {run.n} of {test} test images of {settings.data_name} "
+        f"(sha256 {settings.test_sha256[:12]})",
+        "an image counts as broken": "if the last iterate is misclassified"
+        if last
+        else "if any iterate, the start included, is misclassified in float32 as it is stored",
+        "precision": f"searched in {run.search}, judged in float32",
+        "accuracy": "per example: the worst case over stages, restarts and targets",
+        f"attack {label}": _parameters(outcome.params),
+        "members": ", ".join(dict.fromkeys(outcome.stages)) or "a single one",
+        "seed": str(run.config.get("seed", 0)),
+        "adaptive attack": "part of the battery" if result.adaptive else "none",
+        "model": f"{run.subject}, weights {run.weights[:12]}",
+        "software": _software(run.environment),
+    }
+
+
+def _parameters(params: Mapping[str, Any]) -> str:
+    """Return a component's parameters in one line."""
+    return ", ".join(f"{key}={typed(value)}" for key, value in params.items())
+
+
+def _anywhere(value: object, key: str) -> bool:
+    """Return True if a setting of this name is on, however deep."""
+    if isinstance(value, Mapping):
+        return bool(value.get(key)) or any(_anywhere(each, key) for each in value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return any(_anywhere(each, key) for each in value)
+    return False
+
+
+def _software(environment: Mapping[str, Any]) -> str:
+    known = ("advbench", "torch", "python", "device", "commit")
+    return ", ".join(f"{key} {environment[key]}" for key in known if key in environment)
