@@ -40,6 +40,7 @@ class Binarization(BatteryCheck):
     least: float = 0.95
     """The success rate that an attack must reach, less what chance explains."""
     images: int = 24
+    """The largest number of images, unless the audit is thorough."""
     randoms: int = 100
     """Random points, half of them at distance eps."""
 

@@ -38,6 +38,7 @@ class Linearity(BatteryCheck):
     threshold: float = 0.1
     """The smallest median cosine."""
     images: int = 64
+    """The largest number of images, unless the audit is thorough."""
     step: float = 0.1
     """The length of the step, as a fraction of eps."""
 

@@ -35,6 +35,7 @@ class LossSurface(BatteryCheck):
     threshold: float = 0.5
     """The largest mean relative change, our own choice: the authors report the value alone."""
     images: int = 64
+    """The largest number of images, unless the audit is thorough."""
     points: int = 100
     """Random points around each image."""
     distance: float = 0.1

@@ -34,6 +34,7 @@ class SelfTest(BatteryCheck):
     least: float = 0.9
     """The share of the images that the claimed attack must break."""
     images: int = 12
+    """The largest number of images, unless the audit is thorough."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:
         net = ClassMeans(battery.data, battery.classes).to(device_of(battery.model)).eval()

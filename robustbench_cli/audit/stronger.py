@@ -13,9 +13,14 @@ from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.runs.trust import Finding, Severity
 
-STRONGER = {"autoattack": (False,), "autoattack:version=rand": (True,), "adaptive": (False, True)}
+STRONGER = {
+    "autoattack": (False,),
+    "autoattack:version=rand": (True,),
+    "adaptive:budget=5000": (False, True),
+}
 """As --attack takes them, each with whether it is for models that are not randomised, or that are.
-Those that do not go with the threat or the classes are left out."""
+Those that do not go with the threat or the classes are left out.  With this budget the adaptive
+attack does not repeat what AutoAttack has just done."""
 
 
 @CHECKS.register("stronger")
@@ -26,7 +31,7 @@ class Stronger(BatteryCheck):
     passes: ClassVar[float] = 9800
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
-        "{what} broke {images} of {of} images that the claimed attack had left standing"
+        "{what} broke {images} of {of} images that the attacks before it had left standing"
     )
 
     share: float = 0.1
@@ -49,8 +54,9 @@ class Stronger(BatteryCheck):
                 continue
             judged = battery.run("stronger", spec.label, attack, among=left)
             broken, tried = int(judged.broken.sum()), int(left.sum())
+            left = left & ~judged.broken
             bad = broken > self.share * battery.n
-            said = f"{spec.label} broke {broken} of {tried} images that had stood"
+            said = f"{spec.label} broke {broken} of {tried} images that still stood"
             battery.measured("stronger", said, not bad)
             if broken:
                 yield self.finding(

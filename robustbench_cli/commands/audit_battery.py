@@ -132,7 +132,11 @@ class AuditBattery:
             by = np.bincount(judged.by[broken & (judged.by >= 0)])
             stages[label] = judged.stages[int(by.argmax())]
         context = self.done.attacks.context
-        drawn = [margin_curve(name, stage, rows, context) for name, stage in stages.items()]
+        drawn = [
+            margin_curve(name if name == stage.member else f"{name}: {stage.member}", *rest)
+            for name, stage in stages.items()
+            for rest in [(stage, rows, context)]
+        ]
         return [curve for curve in drawn if curve is not None]
 
     @property

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustbench_cli.audit import stronger
 from robustbench_cli.commands.audit import run_audit
 from robustbench_cli.commands.audit_claim import grade_claim
 from robustbench_cli.commands.display import Display
@@ -39,6 +40,14 @@ class Stop(Display):
     def judging(self, label, n, what="robust accuracy"):
         if label.startswith(self.label):
             raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_stronger():
+    """Square alone in place of AutoAttack and the adaptive attack, which take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stronger, "STRONGER", {"square300": (False, True)})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +86,15 @@ def test_an_audit_that_was_interrupted_goes_on_and_ends_alike(audited, tmp_path,
     assert [*map(plain, run.audit.attacks)] == [*map(plain, audited.audit.attacks)]
     assert run.audit.measures == audited.audit.measures
     assert run.audit.claim == audited.audit.claim
+    assert run.audit.curves == audited.audit.curves
+
+
+def test_the_curve_of_the_claimed_attack_has_a_point_at_each_step(audited):
+    curve = audited.audit.curves[0]
+    assert curve.label.startswith("pgd5")
+    assert curve.steps == list(range(6))
+    assert curve.margins == sorted(curve.margins)
+    assert curve.broken == sorted(curve.broken)
 
 
 class Hidden(nn.Module):
@@ -91,15 +109,19 @@ class Hidden(nn.Module):
 
 
 def test_a_masked_net_is_found_out_by_attacks_that_use_no_gradient(tmp_path, digits_model):
+    out = tmp_path
     run = records.read(
-        run_audit(request(tmp_path, Hidden(digits_model[0]), n=24), Display(), claim=0.95)
+        run_audit(request(out, Hidden(digits_model[0]), n=24), Display(), claim=0.95)
     )
     assert run.attacks["pgd5"].trust == "upper bound"
     assert run.audit.claim.grade == "overstated"
     assert run.audit.claim.left < run.attacks["pgd5"].robust_accuracy
     assert run.audit.claim.found_by in run.audit.claim.sentence
     found = {each.check for each in run.findings if each.severity == "warning"}
-    assert {"zero-gradient", "unbounded"} <= found
+    assert {"zero-gradient", "unbounded", "binarization"} <= found
+    with np.load(tmp_path / run.id / "audit.npz") as kept:
+        assert (kept["label"] != kept["prediction"]).all()
+        assert np.abs(kept["x_adv"] - kept["x"]).max() <= 0.1 + 1e-6
 
 
 def test_two_attacks_and_impossible_claims_are_refused(tmp_path, digits_model):
