@@ -11,7 +11,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat, over
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
-GAP = 0.05
+INNER_GAP = 0.05
 """Inner points stay this fraction of eps away from the border of the ball, as in the code."""
 MOST_INNER = 999
 """The number of inner points in the code."""
@@ -86,7 +86,7 @@ def binarised(model: nn.Module, x: Tensor, threat: Threat, noise: Noise) -> Bina
 def inner_points(x: Tensor, threat: Threat, noise: Noise, count: int) -> Tensor:
     """Return random points (count, C, H, W) of the ball around an image (1, C, H, W)."""
     starts = [threat.random_start(x, noise.fork(f"inner {number}")) for number in range(count)]
-    return x + (1 - GAP) * (torch.cat(starts) - x)
+    return x + (1 - INNER_GAP) * (torch.cat(starts) - x)
 
 
 def outer_point(x: Tensor, threat: Threat, noise: Noise) -> Tensor:

@@ -19,7 +19,7 @@ from robustbench_cli.runs.trust import Finding, Severity
 
 @CHECKS.register("loss-surface")
 @dataclass(frozen=True, kw_only=True)
-class LossSurface(BatteryCheck):
+class UnstableLoss(BatteryCheck):
     """How much the cross-entropy differs between a point of the ball and points around it.
 
     The centre is a random point of the ball, the others lie up to a tenth of eps around it.
