@@ -183,7 +183,16 @@ def test_a_check_is_one_new_file(trained, tmp_path):
 @pytest.mark.slow
 def test_a_mean_over_the_batch_is_the_same_in_two_processes(trained):
     limit = ["--epochs", "1", "--batch-size", "64", "--set", "train.limit=64"]
-    plain = ["--set", "optimizer.name=sgd", "--set", "train.probe=0", "--lr", "0.05"]
+    plain = [
+        "--set",
+        "optimizer.name=sgd",
+        "--set",
+        "train.probe=0",
+        "--lr",
+        "0.05",
+        "--precision",
+        "float32",
+    ]
     # From trained weights: in the inner attack some losses rise much further than others.
     words = ["train", "rise-weights:steps=3", *limit, *plain, "--init", "noise", "--device", "cpu"]
     advbench(trained, *words, "--name", "one")

@@ -42,7 +42,6 @@ class ControlAttack(VerdictCheck):
         if not broken:
             return
         strong = corners >= self.corners or (broken >= self.least and broken > self.share * of)
-        standing = float(evidence.standing.sum()) / evidence.n
         yield self.finding(
             broken,
             of,
@@ -51,5 +50,5 @@ class ControlAttack(VerdictCheck):
             threshold=self.share,
             severity="warning" if strong else "info",
             attacks=[each.label for each in evidence.attacks if each.gradient_only],
-            accuracy=standing * (of - broken) / of,
+            accuracy=(int(evidence.standing.sum()) - broken) / evidence.n,
         )

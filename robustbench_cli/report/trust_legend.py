@@ -38,12 +38,7 @@ def mark_meanings(trusts: Iterable[NumberTrust], *, sign: str = BOUND_SIGN) -> l
     known = list(trusts)
     bounds = [each for each in known if each.trust == "upper bound"]
     lower = any(each.found is not None for each in bounds)
-    more = (
-        "; (N found) = left after what another attack broke, in proportion where it tried some of "
-        "the images only"
-        if lower
-        else ""
-    )
+    more = "; (N found) = left after what another attack broke as well" if lower else ""
     lines = {
         f"{sign} = an upper bound: something hides the truth, which is lower{more}": bool(bounds),
         f"{WITHHELD} = the number means nothing and is not shown": any(

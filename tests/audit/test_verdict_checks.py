@@ -156,7 +156,7 @@ def test_the_control_breaks_what_stood(corners, search, severity):
     assert [each.severity for each in findings] == [severity] * (severity is not None)
     for each in findings:
         assert each.of == 32
-        assert each.accuracy == pytest.approx(0.55 * (1 - (corners + search) / 32))
+        assert each.accuracy == pytest.approx((55 - corners - search) / 100)
 
 
 def test_a_fresh_copy_that_answers_differently():

@@ -128,7 +128,7 @@ def test_numbers_that_are_not_sound_are_marked_and_explained(shown):
     ]
     assert lines[7:] == [
         "≤ = an upper bound: something hides the truth, which is lower; (N found) = left "
-        "after what another attack broke, in proportion where it tried some of the images only",
+        "after what another attack broke as well",
         "withheld = the number means nothing and is not shown",
         "error: batch: the batch matters (fgsm and clean)",
         "warning: secant: gradients lie (pgd20)",

@@ -74,6 +74,7 @@ def test_files_that_pages_name_are_there():
     """``evaluation/attack_loop.py`` and its like: below the root, the package, or by name alone."""
     shown = set(re.findall(r"^In `(.*)`:$", PAGES["docs/adding-an-attack.md"], re.MULTILINE))
     shown |= set(re.findall(r"^In `(.*)`:$", PAGES["docs/adding-a-defense.md"], re.MULTILINE))
+    shown |= set(re.findall(r"^In `(.*)`:$", PAGES["docs/adding-others.md"], re.MULTILINE))
     package = ROOT / "robustbench_cli"
     for name, text in PAGES.items():
         if name == "CHANGELOG.md":

@@ -110,8 +110,7 @@ def test_the_legend_groups_what_is_said_of_several_numbers():
     ]
     assert trust_legend(numbers, unseen=2) == [
         "≤ = an upper bound: something hides the truth, which is lower; "
-        "(N found) = left after what another attack broke, in proportion where it tried some of "
-        "the images only",
+        "(N found) = left after what another attack broke as well",
         "withheld = the number means nothing and is not shown",
         "2 evaluation(s) are from before advbench checked its numbers",
         "net, other (pgd20, fgsm): secant: why",
