@@ -15,6 +15,8 @@ OWN_MEANING = {
     ("attack", "attack"),  # one, without a flag
     ("attack", "n"),  # 64 images are enough for a picture
     ("detect eval", "attack"),  # must be given
+    ("detect fit", "detector"),  # the kind of detector to fit, not a run that fitted one
+    ("detect eval", "detector"),  # by name, several
 }
 """Options of a command that share nothing but the name with those of ``eval``."""
 
