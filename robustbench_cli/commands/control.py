@@ -51,7 +51,7 @@ def run_control(
     tried = _drawn(evidence.standing, count, context.noise.seed)
     if not tried.any():
         return None
-    attack = Ensemble(of=(f"corners{CORNERS}", f"square:queries={QUERIES},rescale=true"))
+    attack = Ensemble(of=(f"corners{CORNERS}", f"square{QUERIES}"))
     stages = attack.stages(context.threat, evidence.classes)
     column = AttackVerdicts.empty(n)
     context = replace(context, noise=context.noise.fork("control"))
