@@ -14,11 +14,13 @@ from command_reference import reference
 from marked_parts import filled, part_names
 from package_graph import drawing, packages
 from results_tables import TABLES
+from zoo_table import ZOO_TABLES
 
 ROOT = Path(__file__).parents[1]
 PARTS: dict[str, Callable[[], str]] = {
     **TABLES,
     "checks": checks,
+    **ZOO_TABLES,
     "commands": reference,
     "drawing": drawing,
     "packages": packages,

@@ -26,6 +26,8 @@ class Member:
     alone; among clean images; each by a fresh copy; or as the mean over draws."""
     dataset: str = "digits"
     eps: float = 0.15
+    options: tuple[str, ...] = ()
+    """What else ``advbench eval`` must be told."""
     refused: bool = False
     """True if ``advbench eval`` does not take the model."""
 
@@ -73,6 +75,7 @@ planted/flat         stepped_features          report  mlp-standard       batch
 planted/flat         clamped                   tune    elu-standard       batch
 planted/flat         tiny                      report  gelu-standard      batch
 planted/flat         terraces                  report  leaky-standard     batch
+planted/flat         a_hundredth               tune    elu-pgd-at         batch digits 0.1
 planted/stochastic   input_noise               tune    relu-standard      draws
 planted/stochastic   resize_and_pad            report  resize_and_pad     draws
 planted/stochastic   one_of_three              tune    three              draws
@@ -143,7 +146,6 @@ honest/digits        transformer_standard      tune    vit-standard       batch
 honest/digits        transformer_pgd_at        report  vit-pgd-at         batch
 honest/variants      times_five                tune    relu-trades        batch
 honest/variants      times_ten                 report  gelu-trades        batch
-honest/variants      a_hundredth               tune    elu-pgd-at         batch
 honest/variants      log_probabilities         report  relu-pgd-at        batch
 honest/variants      averaged_ensemble         report  three_robust       batch
 honest/variants      float64_weights           tune    gelu-pgd-at        batch
@@ -159,8 +161,10 @@ and the usual one."""
 
 HONEST_EPS = 0.1
 """Radius for honest models of the digits; planted ones have 0.15, at which nothing stands."""
-REFUSED = ("eleventh_class", "standardised_logits")
-"""Eleven logits for ten classes; and no answer to a batch of one."""
+REFUSED = ("standardised_logits",)
+"""No answer to a batch of one."""
+OPTIONS = {"eleventh_class": ("--reject-class", "10")}
+"""Of members that do not always answer."""
 
 
 def _member(row: str) -> Member:
@@ -175,6 +179,7 @@ def _member(row: str) -> Member:
         deployed=deployed,
         dataset=dataset,
         eps=radius,
+        options=OPTIONS.get(function, ()),
         refused=function in REFUSED,
     )
 

@@ -30,11 +30,6 @@ def times_ten() -> nn.Module:
     return After("gelu-trades", lambda z: 10 * z)
 
 
-def a_hundredth() -> nn.Module:
-    """Divide the logits by a hundred."""
-    return After("elu-pgd-at", lambda z: z / 100)
-
-
 def log_probabilities() -> nn.Module:
     """Return log-probabilities, which have the cross-entropy and the margins of logits."""
     return After("relu-pgd-at", lambda z: z.log_softmax(1))
