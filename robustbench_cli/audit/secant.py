@@ -36,7 +36,7 @@ class Secant(ModelCheck):
     repeated: ClassVar[bool] = True
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
-        "gradients do not match the model's answers on {of} images ({what} {value}, compared with "
+        "gradients do not match the model's answers on {of} images ({what}, compared with "
         "differences over eps/8): gradient attacks are misled"
     )
 
@@ -63,9 +63,13 @@ class Secant(ModelCheck):
         images = int(((stated * seen).sum(1) < self.threshold * _lengths(stated, seen)).sum())
         # Written so that NaN counts as a disagreement.
         if not correlation >= self.threshold:
-            value, limit, what = correlation, self.threshold, "correlation"
+            value, limit, what = correlation, self.threshold, f"correlation {correlation:.3g}"
         elif not 1 / self.steepness <= slope <= self.steepness:
-            value, limit, what = slope, self.steepness, "steeper by"
+            value, limit, what = (
+                slope,
+                self.steepness,
+                f"the answers are {slope:.3g} times as steep",
+            )
         else:
             return
         yield self.finding(

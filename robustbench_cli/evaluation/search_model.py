@@ -164,6 +164,7 @@ def fastest_search_model(
         narrow = _Narrow(fast, device).eval()
         try:
             bf16_shift = _largest_shift(answers, narrow, x)
+            _top_logit_gradient(narrow, x[:2])  # a backward pass of the user's own may not do it
             why = "" if bf16_shift <= MAX_BF16_SHIFT else f"it moves logits by {bf16_shift:.2g}"
         except Exception as error:  # this runs the user's code: anything can come out of it
             why = _one_line(error)

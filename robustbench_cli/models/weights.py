@@ -46,7 +46,7 @@ def digest(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, value in model.state_dict().items():
         found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

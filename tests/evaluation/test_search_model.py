@@ -366,3 +366,18 @@ def test_images_from_a_split_can_be_compared_on(digits_model):
     data = Split((x * 255).to(torch.uint8), y, tuple("0123456789"))
     fast, _ = fastest_search_model(net, data.images(slice(1)))
     torch.testing.assert_close(fast.model(x), net(x), rtol=0, atol=1e-3)
+
+
+def test_a_backward_hook_that_bfloat16_breaks_is_a_note(monkeypatch):
+    """The hook runs in the backward pass only, so comparing answers does not meet it."""
+    monkeypatch.setattr(module, "_has_bf16", lambda _where: True)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 5)).eval()
+
+    def hook(_module, grads, _outputs):
+        median = grads[0].abs().flatten(1).quantile(0.5, dim=1)
+        return (grads[0] * (grads[0].abs() <= median[:, None]),)
+
+    net[2].register_full_backward_hook(hook)
+    fast, notes = fastest_search_model(net, torch.rand(8, 1, 4, 4))
+    assert fast.about == "float32"
+    assert any(note.startswith("bfloat16 was not used: ") for note in notes)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.models.weights import load_weights
+from robustbench_cli.models.weights import digest, load_weights
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -131,3 +131,12 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
 def test_a_file_without_a_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pt")
     refuse(tmp_path / "w.pt", "holds no state dict")
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64, torch.bool])
+def test_weights_of_any_type_have_a_digest(kind):
+    net = torch.nn.Linear(2, 2)
+    net.register_buffer("scalar", torch.tensor(1).to(kind))
+    one = digest(net.to(kind) if kind.is_floating_point else net)
+    net.scalar.zero_()
+    assert digest(net) != one
