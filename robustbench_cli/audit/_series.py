@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from robustbench_cli.attacks import ATTACKS, Attack, IterativeAttack, Stage
+from robustbench_cli.attacks._fab import FABBase
 from robustbench_cli.core.threat import Threat
 
 
@@ -51,8 +52,9 @@ def with_more(attack: Attack, parameter: str, factor: int) -> Attack | None:
 
 def follows_gradients(attack: Attack) -> bool:
     """Return True for an attack of several steps inside the ball that climbs a loss."""
-    plain = isinstance(attack, IterativeAttack) and not attack.leaves_ball and not attack.minimal
-    return plain and attack.access == "gradient" and int(getattr(attack, "steps", 0)) > 0
+    climbs = isinstance(attack, IterativeAttack) and not isinstance(attack, FABBase)
+    inside = climbs and not attack.minimal and attack.access == "gradient"
+    return inside and int(getattr(attack, "steps", 0)) > 0
 
 
 def described(attack: Attack) -> dict[str, object]:

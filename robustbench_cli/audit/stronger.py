@@ -31,7 +31,7 @@ class Stronger(BatteryCheck):
     passes: ClassVar[float] = 9800
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
-        "{what} broke {images} of {of} images that the attacks before it had left standing"
+        "{what} broke {images} of {of} images that the claimed attack had left standing"
     )
 
     share: float = 0.1
@@ -54,9 +54,8 @@ class Stronger(BatteryCheck):
                 continue
             judged = battery.run("stronger", spec.label, attack, among=left)
             broken, tried = int(judged.broken.sum()), int(left.sum())
-            left = left & ~judged.broken
             bad = broken > self.share * battery.n
-            said = f"{spec.label} broke {broken} of {tried} images that still stood"
+            said = f"{spec.label} broke {broken} of {tried} images that had stood"
             battery.measured("stronger", said, not bad)
             if broken:
                 yield self.finding(

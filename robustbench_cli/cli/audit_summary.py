@@ -13,6 +13,7 @@ from robustbench_cli.cli.console import rendered, table_console
 from robustbench_cli.cli.eval_summary import UNSOUND, evaluation_table, refuse_unsound
 from robustbench_cli.core.safe_text import one_line, printable
 from robustbench_cli.core.threat_text import format_eps
+from robustbench_cli.report.number_trust import WITHHELD, attack_trust
 from robustbench_cli.runs import records
 
 
@@ -46,6 +47,7 @@ def battery_table(run: records.Run, console: Console) -> str:
     """Return the attacks of an audit's battery as a table, and what its checks measured."""
     if run.audit is None:
         return ""
+    withheld = any(attack_trust(run, label).withheld for label in run.attacks)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("battery", "eps", "tried", "broke", "left", "seconds"):
         table.add_column(title, justify="left" if title == "battery" else "right")
@@ -55,7 +57,7 @@ def battery_table(run: records.Run, console: Console) -> str:
             format_eps(each.eps),
             str(each.tried),
             str(each.broken),
-            f"{each.left:.2%}",
+            WITHHELD if withheld else f"{each.left:.2%}",
             f"{each.seconds:.1f}",
         )
     signs = {True: "ok", False: "NOT", None: "-"}

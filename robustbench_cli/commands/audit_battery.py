@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import Attack
+from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, JudgedAttack
 from robustbench_cli.audit._series import described
 from robustbench_cli.commands.attack_columns import IMAGES
@@ -123,19 +123,18 @@ class AuditBattery:
         """
         assert self.done is not None
         assert self.battery is not None
-        (claimed,) = self.done.evidence.attacks
+        (claimed,), context = self.done.evidence.attacks, self.done.attacks.context
         label, broken = self._strongest_followed
         rows = self.battery.rows(broken if label else self.standing)[:CURVE_IMAGES]
-        stages = {claimed.label: claimed.stages[0]}
+        # The stage that broke most of them, of the claimed attack its first one.
+        followed = {claimed.label: (claimed, 0)}
         if label:
             judged = self._judged[label]
             by = np.bincount(judged.by[broken & (judged.by >= 0)])
-            stages[label] = judged.stages[int(by.argmax())]
-        context = self.done.attacks.context
+            followed[label] = judged, int(by.argmax())
         drawn = [
-            margin_curve(name if name == stage.member else f"{name}: {stage.member}", *rest)
-            for name, stage in stages.items()
-            for rest in [(stage, rows, context)]
+            margin_curve(_curve_label(judged, place), judged.stages[place], rows, context)
+            for judged, place in followed.values()
         ]
         return [curve for curve in drawn if curve is not None]
 
@@ -155,6 +154,7 @@ class AuditBattery:
             attacks=self.attacks,
             measures=self.battery.measures,
             adaptive=any("adaptive" in each.label for each in self.attacks),
+            members={s.member: ATTACKS.describe(s.attack) for s in self.battery.claimed.stages},
             access=sorted({stage.attack.access for stage in self.battery.claimed.stages}),
         )
 
@@ -178,7 +178,7 @@ class AuditBattery:
             point,
             done.clean,
             among=among,
-            context=own if source is None else crafted_on(source, own),
+            context=None if source is None else crafted_on(source, own),
         )
         judged = judged_attack(point, column, done.clean, done.evidence.classes)
         same, right = threat.eps == self.config.threat.eps, self.battery.right
@@ -235,6 +235,12 @@ class AuditBattery:
         }
         config = resolve_train_config(dict(table), [])
         return train_in_memory(config, self.workspace).eval().requires_grad_(False)
+
+
+def _curve_label(judged: JudgedAttack, place: int) -> str:
+    """Return the name of an attack, with the member that a stage belongs to if it has several."""
+    several = len({stage.member for stage in judged.stages}) > 1
+    return f"{judged.label}: {judged.stages[place].member}" if several else judged.label
 
 
 def crafted_on(source: nn.Module, own: EvalContext) -> EvalContext:

@@ -20,9 +20,9 @@ def grade_claim(
     """Return how a claimed accuracy fares.
 
     The claim is reproduced where it lies in the 95 % interval (Wilson) of the accuracy under the
-    claimed attack.  It is overstated where another attack, example by example together with the
-    claimed one, leaves less: either the claim is above the interval of what is left, or, as the
-    same images were attacked, the interval of the share that only the other attack broke is above
+    claimed attack.  It is overstated where the other attacks, example by example together with the
+    claimed one, leave less: either the claim is above the interval of what is left, or, as the
+    same images were attacked, the interval of the share that only the other attacks broke is above
     half a point.
 
     Args:
@@ -37,8 +37,8 @@ def grade_claim(
     low, high = wilson(measured * n, n)
     grade, points, sentence = _against_interval(claimed, measured, low, high, label)
     found_by, left = "", None
-    if (best := _strongest(standing, stronger)) is not None:
-        by, broken = best
+    by, broken = _together(standing, stronger)
+    if by:
         share = float((standing & ~broken).mean())
         only = wilson(int((standing & broken).sum()), n)
         below = claimed > wilson(share * n, n)[1] or (grade == "reproduced" and only[0] > TOLERANCE)
@@ -47,11 +47,12 @@ def grade_claim(
             if grade == "reproduced" or claimed <= high:
                 grade, points = "overstated", 100 * (claimed - share)
                 sentence = (
-                    f"overstated by {points:.1f} points, found by {by}: it leaves {share:.2%} "
-                    f"[{_percent(*wilson(share * n, n))}] where {label} left {measured:.2%}"
+                    f"overstated by {points:.1f} points, found by {by}: {share:.2%} "
+                    f"[{_percent(*wilson(share * n, n))}] are left where {label} left "
+                    f"{measured:.2%}"
                 )
             else:
-                sentence += f"; {by} leaves {share:.2%}"
+                sentence += f"; with {by} {share:.2%} are left"
     if outcome.trust == "withheld":
         error = next(each for each in run.findings if each.severity == "error")
         grade = "not reproduced"
@@ -85,13 +86,19 @@ def _against_interval(
     return "not reproduced", points, f"not reproduced: {ours}, {abs(points):.1f} points {way}"
 
 
-def _strongest(
-    standing: np.ndarray, stronger: Mapping[str, np.ndarray]
-) -> tuple[str, np.ndarray] | None:
-    """Return the attack that broke most of what stood, and what it broke; None: none broke any."""
-    counts = {label: int((standing & broken).sum()) for label, broken in stronger.items()}
-    label = max(counts, key=counts.__getitem__, default="")
-    return (label, stronger[label]) if counts.get(label) else None
+def _together(standing: np.ndarray, stronger: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
+    """Return the attacks that broke what stood, as few as break all of it, and what they broke.
+
+    The one that broke most comes first, then whatever breaks most of the rest.
+    """
+    labels: list[str] = []
+    fallen = np.zeros_like(standing)
+    while True:
+        more = {k: int((standing & broken & ~fallen).sum()) for k, broken in stronger.items()}
+        label = max(more, key=more.__getitem__, default="")
+        if not more.get(label):
+            return " and ".join(labels), fallen
+        labels, fallen = [*labels, label], fallen | stronger[label]
 
 
 def _percent(low: float, high: float) -> str:

@@ -23,17 +23,21 @@ AUDIT_PICTURES = {
 }
 """The names of the files, by what they show."""
 CHANCE = "#999999"
+COLUMNS = 5
+"""Images side by side."""
 
 
 def draw_audit(folder: Path, run: Run) -> dict[str, str]:
     """Draw the pictures of an audit into its folder; return the files by what they show.
 
-    What the record holds no numbers for is left out.
+    What the record holds no numbers for is left out; of numbers that mean nothing there are none.
 
     Raises:
         UserError: matplotlib is not installed, or the file with the images is damaged.
     """
     _style.needed()
+    if any(outcome.trust == "withheld" for outcome in run.attacks.values()):
+        return {}
     result, painters = run.audit or AuditResult(), {}
     if any(each.check == "radius" for each in result.attacks):
         painters["radius"] = partial(_paint_radius, run, result)
@@ -135,9 +139,13 @@ def _name(axes: "Axes", what: str, title: str) -> None:
 def _paint_images(arrays: "dict[str, ndarray]") -> "Sheet":
     """Return rows of images: clean, adversarial, and their difference, with labels."""
     x, x_adv = arrays["x"], arrays["x_adv"]
-    count, gain = len(x), max(1e-12, float(abs(x_adv - x).max()))
-    figure = _style.blank_page(1.45 * count + 0.5, 4.9)
-    panels = figure.subplots(3, count, squeeze=False)
+    count = min(COLUMNS, len(x))
+    gain = max(1e-12, float(abs(x_adv - x).max()))
+    figure = _style.blank_page(1.45 * COLUMNS + 0.5, 4.9)
+    # Empty columns keep the size of an image the same, however few there are.
+    panels = figure.subplots(3, COLUMNS, squeeze=False)
+    for axes in panels[:, count:].flatten():
+        axes.set_visible(False)
     rows = ("clean", "adversarial", "difference")
     for column in range(count):
         difference = (x_adv[column] - x[column]) / (2 * gain) + 0.5

@@ -40,12 +40,19 @@ def threat_card(run: Run) -> dict[str, str]:
         "precision": f"searched in {run.search}, judged in float32",
         "accuracy": "per example: the worst case over stages, restarts and targets",
         f"attack {label}": _parameters(outcome.params),
-        "members": ", ".join(dict.fromkeys(outcome.stages)) or "a single one",
+        **_members(result),
         "seed": str(run.config.get("seed", 0)),
         "adaptive attack": "part of the battery" if result.adaptive else "none",
         "model": f"{run.subject}, weights {run.weights[:12]}",
         "software": _software(run.environment),
     }
+
+
+def _members(result: AuditResult) -> dict[str, str]:
+    """Return the parameters of each member of an ensemble; of a single attack nothing."""
+    if len(result.members) < 2:
+        return {}
+    return {f"its {name}": _parameters(params) for name, params in result.members.items()}
 
 
 def _parameters(params: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from robustbench_cli.report.audit_page import CAPTIONS, NO_PICTURES, AuditPage
+from robustbench_cli.report.audit_page import CAPTIONS, AuditPage
 
 STYLE_SHEET = """
 :root { color-scheme: light; }
@@ -61,7 +61,7 @@ def as_html(page: AuditPage, folder: Path) -> str:
         *(f'<p class="note">{escape(note)}</p>' for note in page.notes),
         _table(page.table.titles, page.table.rows),
         *(_figure(what, folder / file) for what, file in page.pictures.items()),
-        *([] if page.pictures else [f'<p class="note">{escape(NO_PICTURES)}</p>']),
+        f'<p class="note">{escape(page.missing)}</p>' if page.missing else "",
         "<h2>What was found</h2>",
         _badges(page.findings, {each: each for each in ("error", "warning", "info")}, "findings")
         or '<p class="note">Nothing.</p>',
@@ -105,9 +105,10 @@ def _badges(rows: Sequence[Sequence[str]], kinds: Mapping[str, str], name: str) 
 
 def _figure(what: str, file: Path) -> str:
     """Return a picture that is part of the page."""
-    data = base64.b64encode(file.read_bytes()).decode()
+    content = file.read_bytes()
+    # A PNG file states its width there; pictures have two pixels for each of the page's.
+    width = int.from_bytes(content[16:20]) // 2
+    data = base64.b64encode(content).decode()
     caption = escape(CAPTIONS[what])
-    source = f"data:image/png;base64,{data}"
-    return (
-        f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
-    )
+    image = f'<img width="{width}" alt="{caption}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.core.threat_text import format_eps, format_threat
 from robustbench_cli.report.audit_card import threat_card
-from robustbench_cli.report.number_trust import attack_trust, clean_trust
+from robustbench_cli.report.number_trust import WITHHELD, attack_trust, clean_trust
 from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs import records
 from robustbench_cli.runs.audit_result import AuditResult
@@ -22,6 +22,7 @@ CAPTIONS: Mapping[str, str] = {
 }
 """What the pictures show, in the order of the page."""
 NO_PICTURES = "The pictures need matplotlib: pip install '.[plot]' where advbench is cloned."
+MEANINGLESS = "There are no pictures of numbers that mean nothing."
 _ORDER: Sequence[Severity] = ("error", "warning", "info")
 DYNAMIC = ("dynamic", "randomised", "randomness")
 """Checks whose findings, even when they only inform, call for an attack made for the model."""
@@ -48,6 +49,8 @@ class AuditPage:
     table: AuditTable
     pictures: Mapping[str, str]
     """The files of the pictures, by what they show."""
+    missing: str
+    """Why there are no pictures; empty where there are some."""
     findings: tuple[tuple[str, str, str], ...]
     """Severity, check and sentence, the gravest first."""
     measures: tuple[tuple[str, str, str], ...]
@@ -65,6 +68,7 @@ def audit_page(run: Run, pictures: Mapping[str, str]) -> AuditPage:
     result = run.audit or AuditResult()
     verdict, tone = _verdict(run, result)
     signs = {True: "ok", False: "not passed", None: "measured"}
+    shown = {what: pictures[what] for what in CAPTIONS if what in pictures}
     threat = run.settings.threat
     where = format_threat(threat.norm, threat.eps, threat.mask)
     return AuditPage(
@@ -73,7 +77,8 @@ def audit_page(run: Run, pictures: Mapping[str, str]) -> AuditPage:
         tone=tone,
         notes=tuple(map(one_line, _notes(run, result))),
         table=_table(run, result),
-        pictures={what: pictures[what] for what in CAPTIONS if what in pictures},
+        pictures=shown,
+        missing="" if shown else MEANINGLESS if _withheld(run) else NO_PICTURES,
         findings=tuple((f.severity, f.check, one_line(f.message)) for f in _sorted(run.findings)),
         measures=tuple((signs[m.passed], m.check, one_line(m.text)) for m in result.measures),
         card={key: one_line(value) for key, value in threat_card(run).items()},
@@ -87,8 +92,7 @@ def as_markdown(page: AuditPage) -> str:
     parts.append(_rows(page.table.titles, page.table.rows))
     for what, file in page.pictures.items():
         parts.append(f"![{CAPTIONS[what]}]({file})\n\n*{CAPTIONS[what]}*")
-    if not page.pictures:
-        parts.append(f"*{NO_PICTURES}*")
+    parts += [f"*{page.missing}*"] if page.missing else []
     parts.append("## What was found")
     found = [f"- **{severity}** {check}: {_plain(text)}" for severity, check, text in page.findings]
     parts.append("\n".join(found) or "Nothing.")
@@ -99,6 +103,11 @@ def as_markdown(page: AuditPage) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _withheld(run: Run) -> bool:
+    """Return True if the number of the claimed attack means nothing."""
+    return any(attack_trust(run, label).withheld for label in run.attacks)
+
+
 def _verdict(run: Run, result: AuditResult) -> tuple[str, str]:
     """Return the sentence at the head of the page, and its tone."""
     ((label, outcome),) = run.attacks.items()
@@ -107,7 +116,8 @@ def _verdict(run: Run, result: AuditResult) -> tuple[str, str]:
     if result.claim is not None:
         grades = {"reproduced": tones[trust.trust], "not reproduced": "bad", "overstated": "bad"}
         sentence = result.claim.sentence
-        return f"{sentence[0].upper()}{sentence[1:]}.", grades[result.claim.grade]
+        stop = "" if sentence.endswith(("?", "!")) else "."
+        return f"{sentence[0].upper()}{sentence[1:]}{stop}", grades[result.claim.grade]
     number = f"{outcome.robust_accuracy:.2%}"
     words = {
         "sound": f"{number} under {label} is sound: nothing in the battery contradicts it.",
@@ -150,7 +160,8 @@ def _table(run: Run, result: AuditResult) -> AuditTable:
         if each.check == "radius":
             continue
         more = f"broke {each.broken} of {each.tried} that it was tried on"
-        rows.append((each.label, format_eps(each.eps), f"{each.left:.2%}", each.check, more))
+        left = WITHHELD if own.withheld else f"{each.left:.2%}"
+        rows.append((each.label, format_eps(each.eps), left, each.check, more))
     if run.control is not None:
         broke = run.control.n - run.control.correct
         more = f"broke {broke} of {run.control.n} that had stood"

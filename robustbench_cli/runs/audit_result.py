@@ -85,9 +85,9 @@ class Claim:
     """The claim less what is left, in percentage points: under the claimed attack where that does
     not reproduce it, under the strongest one where it is overstated."""
     found_by: str = ""
-    """The label of the attack that found it overstated."""
+    """The labels of the attacks that found it overstated."""
     left: Finite | None = None
-    """The share of all images that are right after that attack and the claimed one."""
+    """The share of all images that are right after these attacks and the claimed one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,5 +103,7 @@ class AuditResult:
     broke."""
     adaptive: bool = False
     """True if an adaptive attack was part of the battery."""
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The members of the claimed attack, each with its name and all parameters."""
     access: list[str] = field(default_factory=list)
     """What the claimed attack knows of the model: logits, gradient, jacobian."""

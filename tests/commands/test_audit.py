@@ -163,6 +163,15 @@ def test_the_same_images_show_smaller_differences_than_two_samples_would(audited
     assert claim.points == pytest.approx(3)
 
 
+def test_attacks_that_break_different_images_count_together(audited):
+    masks = {"aa": np.arange(200) < 6, "other": np.arange(200) >= 104}
+    standing = np.arange(200) < 110
+    outcome = replace(audited.attacks["pgd5"], n=200, robust_accuracy=0.55, trust="sound")
+    run = replace(audited, attacks={"pgd5": outcome}, findings=[])
+    claim = grade_claim(run, 0.55, standing, masks)
+    assert (claim.found_by, claim.left) == ("aa and other", 98 / 200)
+
+
 def test_one_image_more_is_what_converged_attacks_leave(audited):
     assert graded(audited, 0.55, standing=110, aa=1).grade == "reproduced"
 
