@@ -54,10 +54,11 @@ class Stage(NamedTuple):
     restart_or_target: int
     """Counted from 0."""
     view: View | None = None
-    """The view of the model to search on; None: the model itself.  Where the model gives no reason
-    for the view, the stage is left out."""
+    """The view of the model to search on, if there is reason for it; None: the model itself."""
     most_spent: int | None = None
     """The passes that an example may have cost before, if the stage is still to attack it."""
+    deterministic_only: bool = False
+    """True if it is left out where the model is randomised: single draws mislead it."""
 
     @property
     def key(self) -> str:

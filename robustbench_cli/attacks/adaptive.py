@@ -21,7 +21,7 @@ from robustbench_cli.attacks.rays import RayS
 from robustbench_cli.attacks.square import Square
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.views import VIEWS, View
+from robustbench_cli.views import VIEWS
 
 
 class Block(NamedTuple):
@@ -45,7 +45,8 @@ class Adaptive(Attack):
     that saturate, gradients that are zero or contradict the answers, random draws, neighbours that
     matter; where gradients are sound, that costs a few passes.  Then random corners, 500 queries of
     Square, PMA, the other members of AutoAttack with its settings, and last a decision-based
-    attack.  So it breaks whatever AutoAttack breaks.
+    attack.  So it breaks whatever AutoAttack breaks.  On a randomised model only the searches on
+    views run, those on the average of its draws among them.
     """
 
     budget: Annotated[int, Field(ge=1)] = 15_000
@@ -57,14 +58,18 @@ class Adaptive(Attack):
 
     def stages(self, threat: Threat, classes: int) -> list[Stage]:
         return [
-            Stage(name, block.attack, number, self._view(block), self.budget - block.passes)
+            Stage(
+                name,
+                block.attack,
+                number,
+                view=VIEWS.build(Spec(block.view)) if block.view else None,
+                most_spent=self.budget - block.passes,
+                deterministic_only=not block.view,
+            )
             for name, block in self._blocks(threat).items()
             if classes >= block.attack.needs and threat.norm in block.attack.measures
             for number in range(block.attack.restarts_or_targets(classes))
         ]
-
-    def _view(self, block: Block) -> View | None:
-        return VIEWS.build(Spec(block.view)) if block.view else None
 
     def _blocks(self, threat: Threat) -> dict[str, Block]:
         standard = AutoAttack().members(threat)
@@ -89,6 +94,7 @@ def _on_views() -> Iterator[tuple[str, Block]]:
         yield f"{view}/pgd", Block(margin, 84, view)
         yield f"{view}/apgd-ce", Block(CrossEntropy(), 204, view)
     yield "smoothed-gradient/pgd", Block(margin, 740, "smoothed-gradient")
-    yield "averaged-draws/pgd", Block(margin, 1415, "averaged-draws")
+    yield "averaged-draws/pgd", Block(margin, 1432, "averaged-draws")
+    yield "averaged-draws/apgd-ce", Block(CrossEntropy(), 3352, "averaged-draws")
     yield "fixed-batch/pgd", Block(PGD(climbs="margin"), 359, "fixed-batch")
     yield "student/pgd", Block(PGD(steps=40, climbs="margin", restarts=2), 125, "student")

@@ -170,7 +170,7 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
     wrong_is_final = context.early_stop and not context.verifier.random
     judged = observation
     if not context.search_model.faithful:  # the search follows one model, another one is attacked
-        logits, forwards = context.verifier.logits(x), forwards + 1
+        logits, forwards = context.verifier.attacked_logits(x, task.y), forwards + 1
         judged = observation._replace(logits=logits, loss=margin(logits, task.y))
     score, wrong = _score(attack, judged, x, task, wrong_is_final=wrong_is_final)
     # Logits that are not finite make the score NaN, which stops the run at the next check; for
@@ -291,7 +291,7 @@ def _final_result(attack: IterativeAttack, batch: ActiveBatch, context: EvalCont
     )
     return replace(
         result,
-        margin=batch.best_score.float().cpu(),
+        margin=result.margin if context.verifier.random else batch.best_score.float().cpu(),
         zero_gradient_at_start=attack.zero_gradient_at_start(batch.state).cpu(),
         diagnostics=attack.diagnostics(batch.state).cpu(),
         step=torch.where(result.broken, batch.best_step.cpu(), -1),

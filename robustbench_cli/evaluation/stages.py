@@ -150,6 +150,7 @@ def run_stages(
         attacked = standing & column.waiting(number, stage.attack.minimal)
         if stage.most_spent is not None:
             attacked &= column.spent <= stage.most_spent
+        attacked &= not (stage.deterministic_only and context.verifier.random)
         rows = torch.from_numpy(attacked.nonzero()[0]).to(context.data.y.device)
         searched, itself = context, exact
         if stage.view is not None:

@@ -139,8 +139,8 @@ class Verdict(NamedTuple):
     """True if the example counts as broken (bool): misclassified and not rejected, and at every
     draw if there are several."""
     margin: Tensor
-    """Largest wrong logit minus the larger of the true one and the rejection's, at the first
-    draw."""
+    """Largest wrong logit minus the larger of the true one and the rejection's; of a randomised
+    model the mean over a few draws that do not vote."""
     forwards: int
     """Forward passes per image."""
     rejected: Tensor | None = None
@@ -223,7 +223,10 @@ class Verifier:
         share = stands.float() / VOTING_DRAWS
         # Broken is "wrong at every draw", never "at any draw", which would count luck as an attack.
         never_right = share < 1 / VOTING_DRAWS
-        forwards = VOTING_DRAWS + 1
+        # By draws of their own, so that the choice between two images is no choice of lucky votes.
+        others = [margin(self.attacked_logits(x_adv, y), y) for _ in range(CONFIRMATION_DRAWS - 1)]
+        gap = torch.stack([gap, *others]).mean(0)
+        forwards = VOTING_DRAWS + CONFIRMATION_DRAWS
         return Verdict(votes.argmax(1), share, never_right, gap, forwards, rejected)
 
     def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
