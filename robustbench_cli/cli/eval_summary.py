@@ -31,6 +31,8 @@ from robustbench_cli.runs.trust import Finding
 
 UNSOUND = 3
 """The exit code of ``--strict`` where a number is not sound."""
+MOST_MEMBERS = 6
+"""The most members of an attack that are all named, also those that broke nothing."""
 
 
 def print_evaluation(folder: Path) -> None:
@@ -202,9 +204,18 @@ def _extent(proof: Proof) -> str:
     )
 
 
+def _shares(broken_by: Mapping[str, int]) -> str:
+    """Return how many examples each member broke; of a long series only those that broke any."""
+    long = len(broken_by) > MOST_MEMBERS
+    shown = {member: broke for member, broke in broken_by.items() if broke or not long}
+    idle = len(broken_by) - len(shown)
+    more = [f"{idle} others 0"] if idle else []
+    return ", ".join([*(f"{member} {broke}" for member, broke in shown.items()), *more])
+
+
 def _about(outcome: Outcome) -> dict[str, str]:
     """Return what the table shows of an attack beside its accuracy, by the title of the column."""
-    broken = ", ".join(f"{member} {broke}" for member, broke in outcome.broken_by.items())
+    broken = _shares(outcome.broken_by)
     distance, spread = outcome.median_norm, outcome.spread
     rejected = {} if outcome.rejected is None else _rejected(outcome.rejected)
     return {

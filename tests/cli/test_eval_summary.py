@@ -46,6 +46,12 @@ def test_what_each_member_of_an_ensemble_broke(shown):
     ]
 
 
+def test_of_many_members_only_those_that_broke_something_are_named(shown):
+    broken = {"broken_by": {"md": 3, "pgd on a view": 40, **dict.fromkeys("abcdef", 0)}}
+    lines = shown({"adaptive": ({"name": "adaptive"}, 40, broken.items())})
+    assert any("md 3, pgd on a view 40, 6 others 0" in line for line in lines)
+
+
 def test_notes_are_under_the_table(shown):
     assert shown({"pgd20": (PGD20, 40)}, notes=["[red]zero gradients"])[-1] == (
         "note: [red]zero gradients"
