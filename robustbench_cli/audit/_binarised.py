@@ -33,7 +33,8 @@ class Binarised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, 2) of images (B, C, H, W) in [0, 1]."""
-        score = features(self.model, x) @ self.weight + self.bias
+        # A model in float64 has such features; the readout has the dtype of the images.
+        score = features(self.model, x).to(self.weight) @ self.weight + self.bias
         return torch.stack([-score, score], 1)
 
 

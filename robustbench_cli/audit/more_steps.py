@@ -31,8 +31,9 @@ class MoreSteps(BatteryCheck):
         "the same finds more"
     )
 
-    share: float = 0.05
-    """The share of the images that were tried from which the number is marked."""
+    share: float = 0.1
+    """The share of the right images that would fall from which the number is marked, as for
+    restarts that disagree."""
     least: int = 3
     """The smallest number of images that counts."""
     images: int = 64
@@ -54,7 +55,8 @@ class MoreSteps(BatteryCheck):
             judged = battery.run("more-steps", label, Series(parts=doubled), among=among)
             broken = int(judged.broken.sum())
             share = broken / tried
-            bad = broken >= self.least and share > self.share
+            points = share * float(battery.standing.sum()) / max(1, int(battery.right.sum()))
+            bad = broken >= self.least and points > self.share
             battery.measured(
                 "more-steps",
                 f"doubled {parameter} ({', '.join(doubled)}) broke {broken} of {tried} images "
@@ -66,7 +68,7 @@ class MoreSteps(BatteryCheck):
                     broken,
                     tried,
                     what=f"doubled {parameter}",
-                    value=share,
+                    value=points,
                     threshold=self.share,
                     severity="warning" if bad else "info",
                     accuracy=float(battery.standing.sum()) / battery.n * (1 - share),

@@ -8,24 +8,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
+
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.runs.trust import Finding, Severity
-
-LABEL = "transfer from a plain net"
+from robustbench_cli.views import SUBJECT_IMAGES, VIEWS, ViewSubject
 
 
 @CHECKS.register("transfer")
 @dataclass(frozen=True, kw_only=True)
 class Transfer(BatteryCheck):
-    """Images for a plain net of the same data must break little that the claimed attack left."""
+    """Images for a plain net of the same data must break little that the claimed attack left.
+
+    Where the training images are not known, a net that has learned the model's answers stands for
+    it, if the model's gradients are not sound.
+    """
 
     needs: ClassVar[tuple[Need, ...]] = ("training data",)
     passes: ClassVar[float] = 80
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
-        "images crafted on a plain net broke {images} of {of} images that the claimed attack had "
+        "images crafted on {what} broke {images} of {of} images that the claimed attack had "
         "left standing: gradients are masked"
     )
 
@@ -37,25 +42,44 @@ class Transfer(BatteryCheck):
     """The smallest number of images that counts."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:
-        net, left = battery.plain(), battery.standing
+        left, net, made_from = battery.standing, None, "a plain net"
+        if left.any():
+            net = battery.plain()
+        if net is None and left.any():
+            net, made_from = _student(battery), "a student of the model"
         if net is None:
-            battery.measured("transfer", "not made: the training images are not known")
-            return
-        if not left.any():
-            battery.measured("transfer", "not made: nothing stood")
+            why = "no training images, and gradients are sound" if left.any() else "nothing stood"
+            battery.measured("transfer", f"not made: {why}")
             return
         attack = ATTACKS.build(Spec.parse(self.attack))
-        judged = battery.run("transfer", LABEL, attack, among=left, source=net)
+        judged = battery.run(
+            "transfer", f"transfer from {made_from}", attack, among=left, source=net
+        )
         broken, tried = int(judged.broken.sum()), int(left.sum())
         bad = broken >= self.least and broken > self.share * battery.n
-        text = f"images crafted on a plain net broke {broken} of {tried} images that had stood"
+        text = f"images crafted on {made_from} broke {broken} of {tried} images that had stood"
         battery.measured("transfer", text, not bad)
         if broken:
             yield self.finding(
                 broken,
                 tried,
+                what=made_from,
                 value=broken / battery.n,
                 threshold=self.share,
                 severity="warning" if bad else "info",
                 accuracy=(tried - broken) / battery.n,
             )
+
+
+def _student(battery: Battery) -> nn.Module | None:
+    """Return a net that has learned the model's answers; None where gradients are sound."""
+    rows = slice(SUBJECT_IMAGES)
+    subject = ViewSubject(
+        model=battery.model,
+        x=battery.data.images(rows),
+        y=battery.data.y[rows],
+        threat=battery.threat.only(rows),
+        noise=battery.noise.only(rows),
+        random=battery.random,
+    )
+    return VIEWS.build(Spec("student")).build(subject)

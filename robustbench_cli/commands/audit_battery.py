@@ -82,6 +82,7 @@ class AuditBattery:
         )
         for check in (CHECKS.build(Spec(name)) for name in CHECKS.names()):
             if isinstance(check, BatteryCheck):
+                done.attacks.display.note(f"check {CHECKS.name_of(check)}")
                 for finding in check.examine(self.battery):
                     found.append(finding)
                     yield finding

@@ -44,6 +44,7 @@ def threat_card(run: Run) -> dict[str, str]:
         "seed": str(run.config.get("seed", 0)),
         "adaptive attack": "part of the battery" if result.adaptive else "none",
         "model": f"{run.subject}, weights {run.weights[:12]}",
+        "cost": _cost(run),
         "software": _software(run.environment),
     }
 
@@ -58,6 +59,15 @@ def _members(result: AuditResult) -> dict[str, str]:
 def _parameters(params: Mapping[str, Any]) -> str:
     """Return a component's parameters in one line."""
     return ", ".join(f"{key}={typed(value)}" for key, value in params.items())
+
+
+def _cost(run: Run) -> str:
+    """Return the passes and the seconds of all attacks of an audit."""
+    own = [*run.attacks.values(), *([run.control] if run.control else [])]
+    more = run.audit.attacks if run.audit else []
+    forwards = sum(each.forwards for each in own) + sum(each.forwards for each in more)
+    backwards = sum(each.backwards for each in own) + sum(each.backwards for each in more)
+    return f"{forwards:,} forward and {backwards:,} backward passes, {run.seconds:.0f} s"
 
 
 def _anywhere(value: object, key: str) -> bool:

@@ -1,5 +1,6 @@
 """Battery checks on nets made for them: each passes what is right, and finds the fault."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +116,22 @@ def test_a_net_without_gradients_does_not(name, digits_model):
         assert grave(name, battery_of(masked, x, y))
 
 
+def test_without_training_images_a_student_stands_for_them_where_gradients_fail(
+    honest, digits_model
+):
+    net, x, y = digits_model
+    masked = Stairs(net).eval()
+    with unchanged_model(masked):
+        battery = battery_of(masked, x, y)
+        findings("transfer", battery)
+    assert "a student of the model broke" in battery.measures[-1].text
+    findings("transfer", honest)
+    assert "gradients are sound" in honest.measures[-1].text
+    taught = replace(honest, plain=lambda: net)
+    findings("transfer", taught)
+    assert "a plain net broke" in taught.measures[-1].text
+
+
 def test_the_binarised_net_has_the_error_that_is_planted(digits_model):
     net, x, _ = digits_model
     threat = Threat("Linf", EPS)
@@ -129,6 +146,23 @@ def test_the_binarised_net_has_the_error_that_is_planted(digits_model):
             assert made(inner_points(one, threat, noise, 16)).argmax(1).sum() == 0
         assert threat.distance(outer, one).item() == pytest.approx(EPS, rel=1e-4)
         assert threat.inside(outer, one).all()
+
+
+def test_a_net_in_float64_can_be_binarised(digits_model):
+    _, x, _ = digits_model
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = copy.deepcopy(digits_model[0]).double()
+            self.head = self.net.head
+
+        def forward(self, x):
+            return self.net(x.double())
+
+    made = binarised(Wide().eval(), x[:1], Threat("Linf", EPS), Noise(0, torch.tensor([0])))
+    assert made is not None
+    assert made(x[:2]).dtype == x.dtype
 
 
 def test_what_must_fall_falls_and_no_more_is_asked(digits_model):
