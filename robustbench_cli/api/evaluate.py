@@ -17,6 +17,7 @@ from robustbench_cli.api.settings import (
     build_choice,
     eval_config_of,
 )
+from robustbench_cli.audit._probe import copier
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, Subject
@@ -113,13 +114,16 @@ def evaluate(
     with ExitStack() as stack:
         said = dtype_notes(model)
         where = stack.enter_context(lent(model, device))
+        unused = copier(model)
         classes = count_classes(model, float_images(images[:2]).to(where))
         classes -= reject_class is not None
         data = as_split(images, labels, classes)
         check_attacks(built, config.threat, classes)
         results = out if out is not None else stack.enter_context(tempfile.TemporaryDirectory())
         request = EvalRequest(
-            subject=Subject(model=model, name=called, weights=model_digest(model), notes=said),
+            subject=Subject(
+                model=model, name=called, weights=model_digest(model), notes=said, copy=unused
+            ),
             config=config,
             workspace=Workspace(out=Path(results), device=str(where)),
             command=["evaluate"],

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import (
@@ -38,6 +39,8 @@ from robustbench_cli.distributed.group import Shard
 from robustbench_cli.evaluation.attack_loop import EvalContext
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 from robustbench_cli.evaluation.verifier import device_of
+from robustbench_cli.models.fresh_copies import FreshCopies
+from robustbench_cli.models.rejecting import rejection_of
 from robustbench_cli.runs.outcomes import Outcome
 from robustbench_cli.runs.trust import (
     Checked,
@@ -57,7 +60,7 @@ AUDITED = 128
 class CheckedSubject:
     """What checks need to know of the evaluation that they belong to."""
 
-    model: torch.nn.Module
+    model: nn.Module
     copy: Copy
     data: Split
     threat: Threat
@@ -209,9 +212,20 @@ class Checking:
         return control.outcome if control else None
 
     @property
-    def memory(self) -> bool:
+    def coupled(self) -> bool:
         """True if a check found that answers depend on what was asked before, or beside."""
         return any(finding.clean for finding in self.findings)
+
+    def judged_model(self) -> nn.Module:
+        """Return the model that is attacked and judged.
+
+        It is the model itself, unless that was found to remember what it is shown: then each batch
+        is shown to a fresh copy, so that numbers are those of the model as it is loaded.
+        """
+        model, copy = self.subject.model, self.subject.copy
+        if "memory" not in {finding.check for finding in self.findings} or rejection_of(model):
+            return model
+        return FreshCopies(model, copy)
 
     @property
     def _checked(self) -> Checked | None:

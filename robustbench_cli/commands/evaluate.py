@@ -158,14 +158,17 @@ class _Session:
         self.journal = Journal(recorder.folder, len(data))
         self._recorder, self._display = recorder, display
         self._labels = data.y.cpu().numpy()
-        self._checking, model = checking, request.subject.model
+        self._checking = checking
         few = data.images(slice(search_model.COMPARED_IMAGES))
         checking.before()
+        model = checking.judged_model()
+        if model is not request.subject.model:
+            self.note("every batch is shown to a fresh copy of the model")
         self._verifier = Verifier(model, checking.random)
         on = request.source.model if request.source else model
         self._itself = self._search = search_model.exact_search_model(on)
         # Tracing runs a model's own code: what that remembers of it would be in later answers.
-        traceable = request.source is None and not checking.memory
+        traceable = request.source is None and not checking.coupled
         if self.config.precision == "auto" and traceable:
             self._search, given_up = search_model.fastest_search_model(
                 model, few, random=self._verifier.random

@@ -105,6 +105,9 @@ def test_a_cache_of_answers(net, digits_model):
     result = judged(Caching(), digits_model, "pgd5")
     assert result.trust == {"pgd5": "withheld"}
     assert "memory" in checks_of(result)
+    # Fresh copies are attacked, so what stands in the record is true of the net behind the cache.
+    plain = judged(net, digits_model, "pgd5")
+    assert result.record.attacks["pgd5"].correct == plain.record.attacks["pgd5"].correct
 
 
 def test_a_model_that_changes_after_many_calls_is_found_at_the_end(net, digits_model):
