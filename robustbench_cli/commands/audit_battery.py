@@ -131,7 +131,8 @@ class AuditBattery:
         followed = {claimed.label: (claimed, 0)}
         if label:
             judged = self._judged[label]
-            by = np.bincount(judged.by[broken & (judged.by >= 0)])
+            # Of a randomised model, images that are mostly wrong were broken by no stage for good.
+            by = np.bincount(judged.by[broken & (judged.by >= 0)], minlength=len(judged.stages))
             followed[label] = judged, int(by.argmax())
         drawn = [
             margin_curve(_curve_label(judged, place), judged.stages[place], rows, context)

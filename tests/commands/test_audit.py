@@ -124,6 +124,23 @@ def test_a_masked_net_is_found_out_by_attacks_that_use_no_gradient(tmp_path, dig
         assert np.abs(kept["x_adv"] - kept["x"]).max() <= 0.1 + 1e-6
 
 
+class Noisy(nn.Module):
+    """A net that adds noise to its input, afresh at every call."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x + 0.3 * torch.randn_like(x))
+
+
+def test_a_randomised_net_is_audited_to_the_end(tmp_path, digits_model):
+    run = records.read(run_audit(request(tmp_path, Noisy(digits_model[0]), n=8), Display()))
+    assert run.status == "ok"
+    assert "randomness" in {each.check for each in run.findings}
+
+
 def test_two_attacks_and_impossible_claims_are_refused(tmp_path, digits_model):
     asked = request(tmp_path, digits_model[0])
     with pytest.raises(UserError, match="0 to 100"):
