@@ -132,11 +132,11 @@ class Noisy(nn.Module):
         self.net = net
 
     def forward(self, x):
-        return self.net(x + 0.3 * torch.randn_like(x))
+        return self.net(x + 0.15 * torch.randn_like(x))
 
 
 def test_a_randomised_net_is_audited_to_the_end(tmp_path, digits_model):
-    run = records.read(run_audit(request(tmp_path, Noisy(digits_model[0]), n=8), Display()))
+    run = records.read(run_audit(request(tmp_path, Noisy(digits_model[0]), n=24), Display()))
     assert run.status == "ok"
     assert "randomness" in {each.check for each in run.findings}
 
