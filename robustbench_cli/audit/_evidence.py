@@ -67,6 +67,9 @@ class Replay:
     """Those that the copy classifies differently, a mask (N)."""
     worse: np.ndarray
     """Those that were counted as right, and that the copy gets wrong, a mask (N)."""
+    nearer: np.ndarray
+    """Those that were counted as right, and that the copy gets wrong once the image is moved a
+    little, a mask (N)."""
 
 
 @dataclass(frozen=True, kw_only=True)

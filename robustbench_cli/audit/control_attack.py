@@ -22,13 +22,16 @@ class ControlAttack(VerdictCheck):
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
         "the control broke {images} of {of} images that gradients had left standing ({what}): "
-        "try more steps, or --attack adaptive"
+        "try --attack cw100, or --attack adaptive"
     )
 
-    share: float = 0.1
-    """The share of the images that were tried which random search may break."""
-    least: int = 2
+    share: float = 0.06
+    """The share of the images that were tried which random search may break; 0.042 is the largest
+    on the honest nets of our zoo."""
+    least: int = 3
     """The smallest number of images that counts, of random search."""
+    few: float = 0.3
+    """The share from which two images count, where few were tried."""
     corners: int = 1
     """The number of images that random corners must break to count."""
 
@@ -41,7 +44,8 @@ class ControlAttack(VerdictCheck):
         broken = corners + search
         if not broken:
             return
-        strong = corners >= self.corners or (broken >= self.least and broken > self.share * of)
+        many = broken >= self.least and broken > self.share * of
+        strong = corners >= self.corners or many or (broken >= 2 and broken > self.few * of)
         yield self.finding(
             broken,
             of,

@@ -21,8 +21,8 @@ class Dynamic(ModelCheck):
     passes: ClassVar[float] = 1
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
-        "the model computes gradients in its forward pass (a dynamic defense): AutoAttack may be "
-        "too weak, an adaptive attack is needed"
+        "the model computes gradients in its forward pass (a dynamic defense): attacks that "
+        "do not know of it may be too weak, an adaptive attack is needed"
     )
 
     def look(self, probe: Probe) -> Iterator[Finding]:

@@ -38,7 +38,6 @@ from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
 from robustbench_cli.evaluation.attack_loop import EvalContext
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
-from robustbench_cli.evaluation.verifier import device_of
 from robustbench_cli.models.fresh_copies import FreshCopies
 from robustbench_cli.models.rejecting import rejection_of
 from robustbench_cli.runs.outcomes import Outcome
@@ -186,9 +185,8 @@ class Checking:
         started = time.perf_counter()
         subject, replay = self.subject, None
         if not self.random:
-            device = device_of(subject.model)
-            replay = self._final.replay(subject.copy, device, len(right), subject.shard)
-        self._add_cost(len(self._final), 0, started)
+            replay = self._final.replay(subject.copy, subject.data, subject.threat, subject.shard)
+        self._add_cost(5 * len(self._final), 0, started)
         again = []
         if not self.random and not self.subject.transferred:
             again = attack_again(self.subject.todo, columns, attacks.context, classes)

@@ -26,6 +26,9 @@ CORNERS = 50
 """Random corners of the ball that are tried on each example."""
 AGAIN_TRIED = 16
 """Examples of a sweep that are attacked again."""
+INSIDE = 0.92
+"""The radius of the control, as a fraction of eps.  A model may guard the border of the ball, where
+gradient attacks end; inside, random search is nearly as strong."""
 QUERIES = 300
 """Queries of random search on each example that random corners did not break."""
 
@@ -54,7 +57,8 @@ def run_control(
     attack = Ensemble(of=(f"corners{CORNERS}", f"square{QUERIES}"))
     stages = attack.stages(context.threat, evidence.classes)
     column = AttackVerdicts.empty(n)
-    context = replace(context, noise=context.noise.fork("control"))
+    threat = replace(context.threat, eps=INSIDE * context.threat.eps)
+    context = replace(context, noise=context.noise.fork("control"), threat=threat)
     for _ in run_stages(stages, column, tried & shard.mine(n), context, context.search_model):
         pass
     seconds = shard.merge_rows(column.arrays, n, time.perf_counter() - started)

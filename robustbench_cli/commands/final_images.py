@@ -6,14 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustbench_cli.attacks import Examples
 from robustbench_cli.audit._evidence import Replay
 from robustbench_cli.audit._probe import Copy
 from robustbench_cli.core.losses import wide
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.distributed.group import Shard
 from robustbench_cli.evaluation.stages import Progress
 
 CLEAR = 1e-3
 """The smallest margin, as a fraction of the logits' range, that rounding cannot turn over."""
+
+
+NEARER = (0.99, 0.93, 0.85)
+"""Parts of the way from the clean image to an attack's last one."""
 
 
 @dataclass
@@ -35,24 +41,48 @@ class FinalImages:
                 row, prediction = int(found.rows[place]), int(found.prediction[place])
                 self._images[row] = found.x[place], prediction, prediction == int(labels[row])
 
-    def replay(self, copy: Copy, device: torch.device, n: int, shard: Shard) -> Replay | None:
+    def replay(self, copy: Copy, data: Examples, threat: Threat, shard: Shard) -> Replay | None:
         """Show the images to a fresh copy, one by one; return None where there is no copy.
 
         Args:
-            device: where the model is.
-            n: the number of examples of the evaluation.
+            data: the clean images of the evaluation.
+            threat: with a mask, bound to all of them.
         """
         fresh = copy()
         if fresh is None:
             return None
-        tried, differs, worse = (np.zeros(n, bool) for _ in range(3))
+        levels = torch.unique(data.images(slice(self.examples)))
+        tried, differs, worse, nearer = (np.zeros(len(data.y), bool) for _ in range(4))
         for row, (image, prediction, held) in self._images.items():
+            place = torch.tensor([row], device=data.y.device)
+            x = data.images(place)
+            x_adv = image[None].to(x)
             with torch.no_grad():
-                (logits,) = wide(fresh(image[None].to(device)))
+                (logits,) = wide(fresh(x_adv))
             tried[row] = True
             top = logits.topk(2).values
             clear = float(top[0] - top[1]) > CLEAR * float(logits.amax() - logits.amin())
             differs[row] = clear and int(logits.argmax()) != prediction
             worse[row] = differs[row] and held
-        shard.merge_rows({"tried": tried, "differs": differs, "worse": worse}, n)
-        return Replay(tried=tried, differs=differs, worse=worse)
+            if held:
+                for moved in _moved(x_adv, x, levels, threat.only(place)):
+                    with torch.no_grad():
+                        nearer[row] |= int(fresh(moved).argmax()) != prediction
+        merged = {"tried": tried, "differs": differs, "worse": worse, "nearer": nearer}
+        shard.merge_rows(merged, len(data.y))
+        return Replay(tried=tried, differs=differs, worse=worse, nearer=nearer)
+
+
+def _moved(x_adv: Tensor, x: Tensor, levels: Tensor, threat: Threat) -> list[Tensor]:
+    """Return images (1, C, H, W) in the ball: nearer to the clean one, and on the data's values.
+
+    Args:
+        levels: the pixel values of clean images, in order (L).
+    """
+    images = [x + share * (x_adv - x) for share in NEARER]
+    above = torch.searchsorted(levels, x_adv.contiguous()).clamp(max=len(levels) - 1)
+    pair = levels[torch.stack([(above - 1).clamp(min=0), above])]
+    away = (pair - x_adv).abs() + ((pair - x).abs() > threat.eps * (1 + 1e-6))
+    images.append(torch.where(away[0] <= away[1], pair[0], pair[1]))
+    moved = (threat.restored(image, x) for image in images)
+    return [image for image in moved if bool(threat.inside(image, x).all())]

@@ -104,6 +104,8 @@ def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the mo
         raise UserError(f"{called} must return logits (B, {classes or 'K'}), it returned {got}")
     if logits.shape[1] != classes:
         raise UserError(f"{called} returns {logits.shape[1]} classes, the data set has {classes}")
+    if not logits.is_floating_point():
+        raise UserError(f"{called} must return logits, it returned whole numbers ({logits.dtype})")
     if not logits.isfinite().all():
         raise UserError(f"{called} returns NaN or infinite logits on clean images")
     if not logits.requires_grad:

@@ -97,6 +97,11 @@ def centred(net, x):
     return net(x - x.mean(0, keepdim=True))
 
 
+def flickering(net, x):
+    """The sign of the logits depends on a digit of the image's sum that nobody sees."""
+    return net(x) * ((x.flatten(1).sum(1) * 1e5).floor() % 2 * 2 - 1)[:, None]
+
+
 PLANTED = {
     "randomness": [lambda net, x: net(x + 0.05 * torch.randn_like(x))],
     "dynamic": [cleaned, cleaned_by_backward, cleaned_by_another_name, cleaned_functionally],
@@ -107,6 +112,8 @@ PLANTED = {
         lambda net, x: 1e4 * net(x),
         lambda net, x: net(((x > 0.3) * x).sqrt() ** 2),
     ],
+    "jumps": [flickering],
+    "blind-pixels": [lambda net, x: net(9 * torch.cat([x[..., :2].detach(), x[..., 2:]], 3))],
     "gradient-mode": [lambda net, x: net(x) * (2 if torch.is_grad_enabled() else 1)],
     "secant": [sawtooth, side_path, lambda net, x: net(Scrambled.apply(x))],
     "saturation": [lambda net, x: 1e4 * net(x), lambda net, x: 1e-6 * net(x)],

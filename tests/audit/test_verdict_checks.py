@@ -143,7 +143,7 @@ def test_restarts_that_disagree():
 
 @pytest.mark.parametrize(
     ("corners", "search", "severity"),
-    [(0, 0, None), (0, 1, "info"), (0, 2, "info"), (1, 0, "warning"), (0, 10, "warning")],
+    [(0, 0, None), (0, 1, "info"), (0, 2, "info"), (1, 0, "warning"), (0, 3, "warning")],
 )
 def test_the_control_breaks_what_stood(corners, search, severity):
     control = Control(
@@ -161,7 +161,22 @@ def test_the_control_breaks_what_stood(corners, search, severity):
 
 def test_a_fresh_copy_that_answers_differently():
     none = rows()
-    replay = Replay(tried=rows(slice(0, 8)), differs=rows(slice(0, 2)), worse=rows(slice(0, 1)))
+    eight, two, one = (rows(slice(0, n)) for n in (8, 2, 1))
+    replay = Replay(tried=eight, differs=two, worse=one, nearer=none)
     (finding,) = found("replay", evidence(replay=replay))
     assert (finding.images, finding.of, finding.severity) == (2, 8, "error")
-    assert not found("replay", evidence(replay=Replay(tried=none, differs=none, worse=none)))
+    assert not found(
+        "replay", evidence(replay=Replay(tried=none, differs=none, worse=none, nearer=none))
+    )
+
+
+@pytest.mark.parametrize(("fell", "severity"), [(0, None), (1, "info"), (4, "warning")])
+def test_images_that_fall_nearer_to_the_clean_one(fell, severity):
+    none, tried = rows(), rows(slice(40, 72))
+    replay = Replay(tried=tried, differs=none, worse=none, nearer=rows(slice(40, 40 + fell)))
+    seen = evidence(judged("pgd20", rows(slice(0, 40))), replay=replay)
+    findings = found("nearer", seen)
+    assert [each.severity for each in findings] == [severity] * (severity is not None)
+    for each in findings:
+        assert each.of == 32
+        assert each.accuracy == pytest.approx((55 - fell) / 100)
