@@ -175,9 +175,9 @@ def test_a_check_is_one_new_file(trained, tmp_path):
     assert "https://example.org/one" in advbench(trained, "show", "one-answer")
     (tmp_path / "one.py").write_text(ANSWERED + ZERO)
     model = ["--model", f"{tmp_path / 'one.py'}:one", "--dataset", "digits", "--n", "20"]
-    out = advbench(trained, "eval", *model, "--attack", "pgd2", "--name", "one")
+    out = advbench(trained, "eval", *model, "--attack", "pgd2", "--name", "one-answer")
     assert "20 of 20 images are given the same class" in out
-    assert record(trained, "one")["attacks"]["pgd2"]["trust"] == "withheld"
+    assert record(trained, "one-answer")["attacks"]["pgd2"]["trust"] == "withheld"
 
 
 @pytest.mark.slow

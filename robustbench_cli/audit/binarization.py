@@ -17,6 +17,7 @@ from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
 from robustbench_cli.audit._binarised import binarised, inner_points, outer_point
 from robustbench_cli.audit._series import Series, parts_of
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Number
 from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.models.taps import last_layer
 from robustbench_cli.runs.trust import Finding, Severity
@@ -37,7 +38,7 @@ class Binarization(BatteryCheck):
         "binarised nets: it is too weak for this model"
     )
 
-    least: float = 0.95
+    least: Number = 0.95
     """The success rate that an attack must reach, less what chance explains."""
     images: int = 24
     """The largest number of images, unless the audit is thorough."""

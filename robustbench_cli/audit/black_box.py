@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from robustbench_cli.audit import CHECKS, Evidence, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -29,11 +30,11 @@ class BlackBox(VerdictCheck):
         "the evaluation may be unreliable; try more queries and restarts, or --attack adaptive"
     )
 
-    share: float = 0.05
+    share: Number = 0.05
     """The share of the images that gradients left standing; below it, it is only mentioned."""
     least: int = 3
     """The smallest number of images that counts."""
-    mentioned: float = 0.002
+    mentioned: Number = 0.002
     """The share of all images from which it is mentioned, as in AutoAttack's code."""
 
     def judge(self, evidence: Evidence) -> Iterator[Finding]:

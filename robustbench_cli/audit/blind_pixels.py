@@ -12,6 +12,7 @@ import torch
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
 from robustbench_cli.audit._difference import largest_difference
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -28,9 +29,9 @@ class BlindPixels(ModelCheck):
         "{of} images, by up to {value} of their range: gradient attacks cannot use them"
     )
 
-    threshold: float = 0.02
+    threshold: Number = 0.02
     """The smallest difference that counts, as a fraction of the range of the logits."""
-    share: float = 0.25
+    share: Number = 0.25
     """The share of images that must move: a unit of an honest net may wake up on a few."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from math import sqrt
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, Evidence, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -23,7 +24,7 @@ class Chance(VerdictCheck):
         "normalisation part of the model, are the labels in the model's order?"
     )
 
-    deviations: float = 1.645
+    deviations: Number = 1.645
     """Standard deviations of the number of lucky guesses: one test in twenty guesses better."""
     least: int = 30
     """The number of images below which nothing is said."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, Evidence, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -25,12 +26,12 @@ class ControlAttack(VerdictCheck):
         "try --attack cw100, or --attack adaptive"
     )
 
-    share: float = 0.06
+    share: Number = 0.06
     """The share of the images that were tried which random search may break; 0.042 is the largest
     on the honest nets of our zoo."""
     least: int = 3
     """The smallest number of images that counts, of random search."""
-    few: float = 0.3
+    few: Number = 0.3
     """The share from which two images count, where few were tried."""
     corners: int = 1
     """The number of images that random corners must break to count."""

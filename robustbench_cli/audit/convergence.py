@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, Evidence, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -23,9 +24,9 @@ class Convergence(VerdictCheck):
         "more steps"
     )
 
-    share: float = 0.1
+    share: Number = 0.1
     """The share of the images that were right from which a number is marked."""
-    mentioned: float = 0.03
+    mentioned: Number = 0.03
     """The share from which it is mentioned."""
     steps: int = 8
     """The number of steps below which an attack is not expected to converge."""

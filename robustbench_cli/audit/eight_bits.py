@@ -12,6 +12,7 @@ import torch
 
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
 from robustbench_cli.core.losses import wide
+from robustbench_cli.core.registry import Number
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -28,7 +29,7 @@ class EightBits(BatteryCheck):
         "8 bits: the attack lives on differences that no file keeps"
     )
 
-    share: float = 0.5
+    share: Number = 0.5
     """The share of the successes that may be lost before it is mentioned."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -23,7 +24,7 @@ class EpsUnits(BatteryCheck):
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = "eps {what}"
 
-    near: float = 0.02
+    near: Number = 0.02
     """The largest relative difference from a usual radius that looks like a rounded one."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:

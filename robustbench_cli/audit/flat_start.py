@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, Evidence, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -24,7 +25,7 @@ class FlatStart(VerdictCheck):
         "gradient attacks may be unreliable"
     )
 
-    share: float = 0.01
+    share: Number = 0.01
     """The share of the examples that were attacked; below it, it is only mentioned."""
 
     def judge(self, evidence: Evidence) -> Iterator[Finding]:

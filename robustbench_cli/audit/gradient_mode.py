@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
 from robustbench_cli.audit._difference import largest_difference
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -26,7 +27,7 @@ class GradientMode(ModelCheck):
         "by up to {value} of the logits' range): attacks climb another function"
     )
 
-    threshold: float = 1e-4
+    threshold: Number = 1e-4
     """The largest difference, as a fraction of the range of the logits, as for neighbours."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Probe
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 _STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -38,9 +39,9 @@ class InputScale(ModelCheck):
         "expect other inputs than images in [0, 1]?"
     )
 
-    high: float = 0.9
+    high: Number = 0.9
     """The clean accuracy from which nothing is tried."""
-    gain: float = 0.4
+    gain: Number = 0.4
     """The gain in clean accuracy that counts.  Nets that were trained for a few epochs gain up to
     0.3 by more contrast alone, those that expect other inputs 0.7 and more."""
     least: int = 4

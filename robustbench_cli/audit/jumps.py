@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Probe
 from robustbench_cli.audit._difference import largest_difference
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -25,12 +26,12 @@ class Jumps(ModelCheck):
         "noise of eps/1000: attacks work on images that the model treats in another way"
     )
 
-    threshold: float = 0.1
+    threshold: Number = 0.1
     """The largest difference, as a fraction of the range of the logits.  A net whose logits change
     by their whole range within the radius moves by a thousandth of it."""
-    size: float = 1e-3
+    size: Number = 1e-3
     """The length of the noise, as a fraction of eps."""
-    share: float = 0.1
+    share: Number = 0.1
     """The share of images that may jump: a quantiser does where an image lies on its step."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 CELLS, LEVELS = 8, 16
@@ -37,10 +38,10 @@ class Leakage(BatteryCheck):
         "them say nothing about new images"
     )
 
-    share: float = 0.02
+    share: Number = 0.02
     """The share of the test images from which numbers are marked; CIFAR itself has about 3 % by a
     more generous measure."""
-    near: float = 2 / 255
+    near: Number = 2 / 255
     """The largest mean difference of near duplicates, for pixels in [0, 1]."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:

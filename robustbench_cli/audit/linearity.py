@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.core.losses import margin, wide
+from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -35,11 +36,11 @@ class Linearity(BatteryCheck):
         "images): they are shattered"
     )
 
-    threshold: float = 0.1
+    threshold: Number = 0.1
     """The smallest median cosine."""
     images: int = 64
     """The largest number of images, unless the audit is thorough."""
-    step: float = 0.1
+    step: Number = 0.1
     """The length of the step, as a fraction of eps."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import torch
 
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
 from robustbench_cli.core.losses import cross_entropy, wide
+from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.runs.trust import Finding, Severity
@@ -32,13 +33,13 @@ class UnstableLoss(BatteryCheck):
         "over {of} images): the surface is noisy, average the gradient over several points"
     )
 
-    threshold: float = 0.5
+    threshold: Number = 0.5
     """The largest mean relative change, our own choice: the authors report the value alone."""
     images: int = 64
     """The largest number of images, unless the audit is thorough."""
     points: int = 100
     """Random points around each image."""
-    distance: float = 0.1
+    distance: Number = 0.1
     """Their largest distance, as a fraction of eps."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from robustbench_cli.audit import CHECKS, Evidence, JudgedAttack, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -29,9 +30,9 @@ class LossesDisagree(VerdictCheck):
         "loss"
     )
 
-    points: float = 15.0
+    points: Number = 15.0
     """The difference from which a number is marked, in percentage points."""
-    mentioned: float = 5.0
+    mentioned: Number = 5.0
     """The difference from which it is mentioned."""
 
     def judge(self, evidence: Evidence) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
 from robustbench_cli.audit._difference import largest_difference
 from robustbench_cli.core.losses import wide
+from robustbench_cli.core.registry import Number
 from robustbench_cli.core.same_draws import same_draws
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.runs.trust import Finding, Severity
@@ -39,7 +40,7 @@ class Memory(ModelCheck):
         "({images} of {of} images differ, by up to {value} of the logits' range)"
     )
 
-    threshold: float = 1e-4
+    threshold: Number = 1e-4
     """The largest difference, as a fraction of the range of the logits, as for neighbours."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:
@@ -47,9 +48,9 @@ class Memory(ModelCheck):
         if fresh is None or used is None:
             return
         with torch.no_grad(), same_draws():
-            fresh(torch.rand_like(probe.x))
+            in_parts(fresh, torch.rand_like(probe.x))
             # The used model has been shown these images, and gradients were taken of it.
-            _ = used(probe.x) if probe.random else (probe.clean, probe.at_start)
+            _ = in_parts(used, probe.x) if probe.random else (probe.clean, probe.at_start)
         images = _new_images(probe)
         answers = []
         for model in (fresh, used):

@@ -11,6 +11,7 @@ from typing import ClassVar
 from robustbench_cli.attacks import Attack
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.audit._series import Series, follows_gradients, parts_of, with_more
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -31,7 +32,7 @@ class MoreSteps(BatteryCheck):
         "the same finds more"
     )
 
-    share: float = 0.1
+    share: Number = 0.1
     """The share of the right images that would fall from which the number is marked, as for
     restarts that disagree."""
     least: int = 3

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, Evidence, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -28,7 +29,7 @@ class Nearer(VerdictCheck):
         "little towards the clean image, or to its pixel values: the border of the ball is guarded"
     )
 
-    share: float = 0.1
+    share: Number = 0.1
     """The share of the images; below it, it is only mentioned.  An image on the boundary may fall
     by rounding."""
     least: int = 2

@@ -13,6 +13,7 @@ import torch
 from robustbench_cli.audit import CHECKS, ModelCheck, Probe
 from robustbench_cli.audit._difference import largest_difference
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 SEVERAL = 7
@@ -32,7 +33,7 @@ class Neighbours(ModelCheck):
         "differ, by up to {value} of the logits' range): evaluate it with fixed statistics"
     )
 
-    threshold: float = 1e-4
+    threshold: Number = 1e-4
     """The largest difference, as a fraction of the range of the logits.  Float32 itself differs by
     about 1e-6 between batch sizes."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, Evidence, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -24,7 +25,7 @@ class OneStep(VerdictCheck):
         "are masked, or steps too long"
     )
 
-    share: float = 0.03
+    share: Number = 0.03
     """The share of all images."""
     least: int = 3
     """The smallest number of images that counts."""

@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Probe
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 _TOTALS: Mapping[str, float] = {"probabilities": 1.0, "percentages": 100.0}
@@ -24,7 +25,7 @@ class Outputs(ModelCheck):
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = "the model's outputs look like {what}"
 
-    tolerance: float = 1e-5
+    tolerance: Number = 1e-5
     """The largest relative error of the sums, as in the official code."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:

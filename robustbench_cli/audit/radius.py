@@ -13,7 +13,7 @@ import numpy as np
 from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.audit._series import Series, follows_gradients, parts_of
-from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.registry import Number, Spec
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -34,11 +34,11 @@ class Radius(BatteryCheck):
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = "accuracy {what} ({images} of {of} images): the attack fails"
 
-    rise: float = 0.005
+    rise: Number = 0.005
     """The largest rise of the accuracy from one radius to the next, as a share of all images."""
     least: int = 3
     """The number of images that a rise must comprise."""
-    left: float = 0.02
+    left: Number = 0.02
     """The largest accuracy at the largest radius."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:

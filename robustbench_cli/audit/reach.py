@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from robustbench_cli.attacks import Iterated
 from robustbench_cli.audit import CHECKS, Evidence, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -25,7 +26,7 @@ class Reach(VerdictCheck):
         "ball; take more or longer steps"
     )
 
-    shortest: float = 0.99
+    shortest: Number = 0.99
     """The smallest length of all steps together, as a fraction of eps; 0.99 leaves room for
     rounding, as with three steps of 0.33."""
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from robustbench_cli.audit import CHECKS, Evidence, JudgedAttack, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -26,7 +27,7 @@ class Restarts(VerdictCheck):
         "standing: restarts disagree, take more"
     )
 
-    share: float = 0.1
+    share: Number = 0.1
     """The share of the images that were right."""
     least: int = 3
     """The smallest number of images that counts."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, Evidence, Need, VerdictCheck
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -26,7 +27,7 @@ class Rising(VerdictCheck):
         "attacked anew: accuracy rises with eps"
     )
 
-    share: float = 0.1
+    share: Number = 0.1
     """The share of the examples; below it, it is only mentioned."""
     least: int = 2
     """The smallest number of examples that counts."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
 from robustbench_cli.audit._first_gradient import first_gradient, gradient_stages
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -33,14 +34,14 @@ class Saturation(ModelCheck):
         "losses that depend on the size of the logits"
     )
 
-    largest: float = 100.0
+    largest: Number = 100.0
     """The largest usual median gap: beyond it the cross-entropy's gradient underflows in float32;
     a net trained without an attack reaches 5, and 50 if its logits are multiplied by ten."""
-    smallest: float = 0.1
+    smallest: Number = 0.1
     """The smallest usual median gap; of the honest nets of our zoo the smallest is 0.27."""
-    usual: float = 5.0
+    usual: Number = 5.0
     """The gap to which the logits are brought for comparison."""
-    agreement: float = 0.9
+    agreement: Number = 0.9
     """The share of the gradient's signs that must be the same."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:

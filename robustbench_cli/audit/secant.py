@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
 from robustbench_cli.core.losses import lead
+from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 from robustbench_cli.models.bpda import BPDA
 from robustbench_cli.runs.trust import Finding, Severity
@@ -40,15 +41,15 @@ class Secant(ModelCheck):
         "differences over eps/8): gradient attacks are misled"
     )
 
-    threshold: float = 0.85
+    threshold: Number = 0.85
     """The smallest correlation; on our zoo of models the honest ones have 0.95 and more, those with
     a useless gradient 0.75 and less."""
-    steepness: float = 2.0
+    steepness: Number = 2.0
     """The largest factor between the slope of the answers and the one that autograd states; the
     honest ones of the zoo stay between 0.9 and 1.1."""
     directions: int = 4
     """Random sign vectors for each image."""
-    distance: float = 0.125
+    distance: Number = 0.125
     """The distance of the differences, as a fraction of eps."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:

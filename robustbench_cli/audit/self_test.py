@@ -13,7 +13,7 @@ from torch import Tensor
 from robustbench_cli.attacks import ATTACKS, Attack, ExternalAttack
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, ModelCheck, Probe
 from robustbench_cli.audit._reference import ClassMeans, GradientKiller, surely_breakable
-from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.registry import Number, Spec
 from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.evaluation.verifier import device_of, unchanged_model
 from robustbench_cli.runs.trust import Finding, Severity
@@ -31,7 +31,7 @@ class SelfTest(BatteryCheck):
     severity: ClassVar[Severity] = "error"
     says: ClassVar[str] = "self-test: {what}"
 
-    least: float = 0.9
+    least: Number = 0.9
     """The share of the images that the claimed attack must break."""
     images: int = 12
     """The largest number of images, unless the audit is thorough."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
-from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.registry import Number, Spec
 from robustbench_cli.runs.trust import Finding, Severity
 
 STRONGER = {
@@ -34,7 +34,7 @@ class Stronger(BatteryCheck):
         "{what} broke {images} of {of} images that the claimed attack had left standing"
     )
 
-    share: float = 0.1
+    share: Number = 0.1
     """The share of all images from which the number is marked."""
 
     def examine(self, battery: Battery) -> Iterator[Finding]:

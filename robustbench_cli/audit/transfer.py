@@ -12,7 +12,7 @@ from torch import nn
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
-from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.registry import Number, Spec
 from robustbench_cli.runs.trust import Finding, Severity
 from robustbench_cli.views import SUBJECT_IMAGES, VIEWS, ViewSubject
 
@@ -36,7 +36,7 @@ class Transfer(BatteryCheck):
 
     attack: str = "pgd:steps=40,climbs=margin"
     """As --attack takes it; on the margin, so that large logits alone are no reason to fail."""
-    share: float = 0.02
+    share: Number = 0.02
     """The share of all images from which the number is marked."""
     least: int = 3
     """The smallest number of images that counts."""

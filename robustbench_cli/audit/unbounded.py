@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
-from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.registry import Number, Spec
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -30,7 +30,7 @@ class Unbounded(BatteryCheck):
 
     attack: str = "pgd:steps=100,step=0.1,climbs=margin"
     """As --attack takes it; on the margin, so that large logits alone are no reason to fail."""
-    left: float = 0.01
+    left: Number = 0.01
     """The largest accuracy that may be left."""
     images: int = 256
     """Images that are attacked."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
 from robustbench_cli.audit._first_gradient import first_gradient, gradient_stages
+from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -32,7 +33,7 @@ class ZeroGradient(ModelCheck):
         "{images} of {of} images have {what} at a random start: gradient attacks may be unreliable"
     )
 
-    share: float = 0.01
+    share: Number = 0.01
     """The share of images with a zero gradient that is not marked; of NaN and infinity, none."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:

@@ -22,14 +22,14 @@ from robustbench_cli.evaluation.attack_loop import EvalContext
 from robustbench_cli.evaluation.stages import AttackVerdicts, run_stages
 from robustbench_cli.runs.outcomes import Outcome
 
-CORNERS = 50
+CORNERS = 20
 """Random corners of the ball that are tried on each example."""
 AGAIN_TRIED = 16
 """Examples of a sweep that are attacked again."""
 INSIDE = 0.92
 """The radius of the control, as a fraction of eps.  A model may guard the border of the ball, where
 gradient attacks end; inside, random search is nearly as strong."""
-QUERIES = 300
+QUERIES = 200
 """Queries of random search on each example that random corners did not break."""
 
 

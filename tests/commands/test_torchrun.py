@@ -45,6 +45,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     # One update of plain SGD: later ones make much of what is rounding noise, as another number of
     # threads would, too.
     once = ["--epochs", "1", "--set", "train.limit=64", "--set", "optimizer.name=sgd", "--quiet"]
+    once += ["--precision", "float32"]
     command = ["train", "pgd-at:steps=3+awp:warmup=0+ema:decay=0.5", *TRAIN, *once]
     command += ["--norm", "L2", "--lr", "0.05", "--out", str(tmp_path)]
     process = start([*command, "--name", "two"])

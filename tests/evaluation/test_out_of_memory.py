@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.audit import checks
+from robustbench_cli.audit import CHECKS, ModelCheck
+from robustbench_cli.audit.randomness import randomised
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.evaluation import search_model
 from robustbench_cli.evaluation.out_of_memory import PART, halving, in_parts
+from tests.audit.conftest import probe_of
 
 LACKS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
@@ -80,6 +83,12 @@ def test_nothing_is_one_part():
     assert in_parts(lambda part: part * 2, torch.zeros(0, 3)).shape == (0, 3)
 
 
+def found_by_checks(model, x, y):
+    every = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
+    probe = probe_of(model, x, y)
+    return [f for each in every if isinstance(each, ModelCheck) for f in each.look(probe)]
+
+
 @pytest.mark.parametrize("narrow", [False, True])
 def test_checks_and_fast_models_fit_where_five_images_do(narrow, digits_model, monkeypatch):
     monkeypatch.setattr(search_model, "_has_bf16", lambda _where: narrow)
@@ -89,8 +98,8 @@ def test_checks_and_fast_models_fit_where_five_images_do(narrow, digits_model, m
         y.repeat(3)[: search_model.COMPARED_IMAGES],
     )
     small = Small(net, 5)
-    assert not checks.randomised(small, x)
-    assert checks.before(small, x, y) == []
+    assert not randomised(small, x)
+    assert found_by_checks(small.eval(), x, y) == []
     fast, _ = search_model.fastest_search_model(small, x)
     # What is in doubt follows from the same images; the size of parts is worth a rounding.
     spread = float(net(x).std())
@@ -115,6 +124,6 @@ def test_checks_show_a_model_the_same_parts_whatever_it_has_room_for(digits_mode
             return net(z)
 
     x, y = x.repeat(3, 1, 1, 1)[:64], y.repeat(3)[:64]
-    checks.before(Watched(), x, y)
+    found_by_checks(Watched(), x, y)
     search_model.fastest_search_model(Watched(), x)
     assert max(sizes) == PART
