@@ -35,7 +35,8 @@ class OneStep(VerdictCheck):
             return
         plain = [a for a in evidence.attacks if a.gradient_only and not a.swept]
         for many in (a for a in plain if a.steps >= 5):
-            for one in (a for a in plain if a.steps <= 1 and a.eps <= many.eps):
+            # An attack of another library has no number of steps: it is none of a single one.
+            for one in (a for a in plain if a.steps == 1 and a.eps <= many.eps):
                 extra = int((one.broken & ~many.broken).sum())
                 if extra >= self.least and extra > self.share * evidence.n:
                     left = int((evidence.right & ~many.broken).sum())

@@ -92,6 +92,8 @@ def test_one_step_breaks_more_than_twenty():
     assert finding.attacks == ["pgd20"]
     assert (finding.images, finding.of) == (10, 55)
     assert not found("one-step", evidence(one, judged("pgd20", rows(slice(0, 49)))))
+    strong = judged("autoattack-reference", rows(slice(0, 60)))
+    assert not found("one-step", evidence(strong, many))
 
 
 @pytest.mark.parametrize(("extra", "severity"), [(4, None), (10, "info"), (20, "warning")])
