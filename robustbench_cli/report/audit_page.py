@@ -165,7 +165,7 @@ def _table(run: Run, result: AuditResult) -> AuditTable:
     if run.control is not None:
         broke = run.control.n - run.control.correct
         more = f"broke {broke} of {run.control.n} that had stood"
-        rows.append(("random corners, Square-300", eps, "", "control", more))
+        rows.append(("random corners, Square", eps, "", "control", more))
     titles = ("attack", "eps", "accuracy left", "trust, or the check that ran it", "what was found")
     return AuditTable(
         titles=titles, rows=tuple(tuple(one_line(cell) for cell in row) for row in rows)
