@@ -1,6 +1,6 @@
 """What verdict checks look at: the verdicts of every attack of an evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +109,3 @@ class Evidence:
         """True where no attack broke a right answer (N, bool)."""
         broken = [each.broken for each in self.attacks]
         return np.asarray(self.right & ~np.any(broken, axis=0)) if broken else self.right
-
-    def by_label(self) -> Mapping[str, JudgedAttack]:
-        """Return the attacks by label."""
-        return {each.label: each for each in self.attacks}

@@ -12,7 +12,7 @@ import torch
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Probe
 from robustbench_cli.audit._difference import largest_difference
-from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.errors import UserError, in_one_line
 from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -44,10 +44,9 @@ class Neighbours(ModelCheck):
         try:
             alone = torch.cat([probe.logits(image) for image in torch.split(probe.start, 1)])
         except Exception as error:  # the model's own code: anything can come out of it
-            first = (str(error).splitlines() or [""])[0]
             raise UserError(
                 "the model cannot classify an image alone, so its answers depend on the other "
-                f"images of a batch ({type(error).__name__}: {first}); evaluate it with fixed "
+                f"images of a batch ({in_one_line(error)}); evaluate it with fixed "
                 "statistics, such as BatchNorm with track_running_stats=True"
             ) from None
         backwards = torch.split(probe.start.flip(0), SEVERAL)

@@ -39,3 +39,8 @@ def stopped_program(error: BaseException) -> UserError:
     """The error to raise where ``sys.exit()``, or the like, came out of a user's own code."""
     raised = f"{type(error).__name__}: {error}".removesuffix(": ")
     return UserError(f"the model's own code ended the program ({' '.join(raised.split())})")
+
+
+def in_one_line(error: BaseException) -> str:
+    """The kind of an error and the first line of its text, for errors of a user's own code."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx.experimental import optimization
 
 from robustbench_cli.attacks import IterativeAttack, Observation, Output, State, Task
+from robustbench_cli.core.errors import in_one_line
 from robustbench_cli.core.losses import margin, wide
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.verifier import device_of
@@ -167,7 +168,7 @@ def fastest_search_model(
             _top_logit_gradient(narrow, x[:2])  # a backward pass of the user's own may not do it
             why = "" if bf16_shift <= MAX_BF16_SHIFT else f"it moves logits by {bf16_shift:.2g}"
         except Exception as error:  # this runs the user's code: anything can come out of it
-            why = _one_line(error)
+            why = in_one_line(error)
         if why:
             notes = [*notes, f"bfloat16 was not used: {why}"]
         else:
@@ -231,12 +232,8 @@ def _folded(
                 return model, []
             why = _difference(model, folded, x, answers)
         except Exception as error:  # this runs the user's code: anything can come out of it
-            why = _one_line(error)
+            why = in_one_line(error)
     return (model, [f"BatchNorm was not folded: {why}"]) if why else (folded, [])
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _foldable(model: nn.Module) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.core.errors import RunError, UserError
+from robustbench_cli.core.errors import RunError, UserError, in_one_line
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
@@ -94,10 +94,8 @@ def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the mo
         try:
             logits = model(x.requires_grad_())
         except Exception as error:  # it may be the user's code: anything can come out of it
-            first = (str(error).splitlines() or [""])[0]
             raise UserError(
-                f"{called} cannot take images of shape {tuple(x.shape[1:])}: "
-                f"{type(error).__name__}: {first}"
+                f"{called} cannot take images of shape {tuple(x.shape[1:])}: {in_one_line(error)}"
             ) from None
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -149,3 +149,15 @@ def trained(name: str) -> Plain:
     net = ARCHITECTURES[name.partition("-")[0]]()
     net.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
     return net.eval()
+
+
+class After(nn.Module):
+    """A network before a function of its logits."""
+
+    def __init__(self, net: str, change) -> None:
+        super().__init__()
+        self.net = trained(net)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.net(x))

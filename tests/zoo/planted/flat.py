@@ -6,19 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-trained = runpy.run_path(str(Path(__file__).parents[1] / "nets.py"))["trained"]
-
-
-class After(nn.Module):
-    """A network before a function of its logits."""
-
-    def __init__(self, net: str, change) -> None:
-        super().__init__()
-        self.net = trained(net)
-        self.change = change
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.change(self.net(x))
+nets = runpy.run_path(str(Path(__file__).parents[1] / "nets.py"))
+After, trained = nets["After"], nets["trained"]
 
 
 def rounded_logits() -> nn.Module:
