@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from robustbench_cli.attacks import Attack, Examples
 from robustbench_cli.audit._evidence import JudgedAttack
 from robustbench_cli.core.example_rng import Noise, stream_generator
+from robustbench_cli.core.losses import wide
+from robustbench_cli.core.robust_shares import lowered_shares
 from robustbench_cli.core.threat import LARGEST_RADIUS, Threat
+from robustbench_cli.evaluation.out_of_memory import in_parts
+from robustbench_cli.models.rejecting import shown_logits
 from robustbench_cli.runs.audit_result import Measure
 from robustbench_cli.runs.trust import Finding
 
@@ -81,6 +85,32 @@ class Battery:
     def standing(self) -> np.ndarray:
         """The examples that are right when clean and under the claimed attack, a mask (N)."""
         return np.asarray(self.right & ~self.claimed.broken)
+
+    def shown(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return logits as attacks see them (B, K): an error among them is not rejected."""
+        return shown_logits(self.model, logits, y)
+
+    def wrong(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return whether the model is wrong about images (B, C, H, W) with labels (B), (B, bool).
+
+        An error that the model rejects is none.
+        """
+        with torch.no_grad():
+            logits = wide(in_parts(self.model, x))
+        return self.shown(logits, y).argmax(1) != y
+
+    def share_left(self, judged: JudgedAttack, among: np.ndarray) -> float:
+        """Return the accuracy that is left once another attack at the same radius is tried, too.
+
+        Args:
+            judged: the other attack.
+            among: those of the examples that stood that it was tried on, a mask (N); what it finds
+                there is taken to be so of all that stood.
+        """
+        own = self.claimed.share
+        fall = (own - lowered_shares(own, judged.share))[among]
+        lost = float(fall.mean()) if among.any() else 0.0
+        return float(own.mean()) - lost * float(self.standing.mean())
 
     @property
     def diameter(self) -> float:

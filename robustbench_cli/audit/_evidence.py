@@ -20,6 +20,8 @@ class JudgedAttack:
     """True for a point of a sweep."""
     broken: np.ndarray
     """True where the attack made a right answer wrong, within the radius."""
+    share: np.ndarray
+    """How often the model is right, clean and under the attack: 0 or 1, but for a random one."""
     by: np.ndarray
     """The stage that broke the example; -1: none."""
     step: np.ndarray

@@ -14,12 +14,11 @@ import torch
 
 from robustbench_cli.attacks import Attack, IterativeAttack
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
-from robustbench_cli.audit._binarised import binarised, inner_points, outer_point
+from robustbench_cli.audit._binarised import binarised, features, inner_points, outer_point
 from robustbench_cli.audit._series import Series, parts_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Number
 from robustbench_cli.evaluation.stages import attack_batch
-from robustbench_cli.models.taps import last_layer
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -86,9 +85,10 @@ class Binarization(BatteryCheck):
         if not parts:
             return "the claimed attack needs more than two classes"
         try:
-            last_layer(battery.model)
+            with torch.no_grad():
+                features(battery.model, battery.data.images(slice(1)))
         except UserError:
-            return "the model has no last linear layer"
+            return "the model has no last linear layer, or calls it in another way"
         return ""
 
 

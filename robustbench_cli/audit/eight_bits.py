@@ -11,9 +11,7 @@ from typing import ClassVar
 import torch
 
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
-from robustbench_cli.core.losses import wide
 from robustbench_cli.core.registry import Number
-from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -46,9 +44,7 @@ class EightBits(BatteryCheck):
         towards = (x + change.trunc() / 255).clamp(0, 1)
         inside = battery.threat.only(rows).inside(rounded, x)
         kept = torch.where(inside.view(-1, 1, 1, 1), rounded, towards)
-        with torch.no_grad():
-            wrong = wide(in_parts(battery.model, kept)).argmax(1) != y
-        lost = of - int(wrong.sum())
+        lost = of - int(battery.wrong(kept, y).sum())
         text = f"{of - lost} of {of} adversarial images survive rounding to 8 bits"
         battery.measured("eight-bits", text)
         if lost > self.share * of:

@@ -8,11 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
-from robustbench_cli.core.losses import wide
-from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -39,8 +35,7 @@ class Feasibility(BatteryCheck):
         inside = battery.threat.only(rows).inside(stored, x)
         if battery.claimed.attack.minimal:  # the nearest image, whatever its distance
             inside = ((stored >= 0) & (stored <= 1)).flatten(1).all(1)
-        with torch.no_grad():
-            wrong = wide(in_parts(battery.model, stored)).argmax(1) != y
+        wrong = battery.wrong(stored, y)
         failed = {"outside the ball or the box": int((~inside).sum())}
         if not battery.random:
             failed["classified correctly"] = int((~wrong).sum())

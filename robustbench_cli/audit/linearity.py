@@ -71,7 +71,7 @@ def _slope(battery: Battery, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tens
     """Return the margin (B), its gradient (B, C, H, W), and the range of the logits (B)."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = wide(battery.model(x))
+        logits = battery.shown(wide(battery.model(x)), y)
         loss = margin(logits, y)
         (grad,) = torch.autograd.grad(loss.sum(), x, allow_unused=True)
     grad = torch.zeros_like(x) if grad is None else grad.nan_to_num(0.0, 0.0, 0.0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
 from robustbench_cli.core.losses import cross_entropy, wide
@@ -50,12 +51,12 @@ class UnstableLoss(BatteryCheck):
         x, y, threat = battery.data.images(rows), battery.data.y[rows], battery.threat.only(rows)
         noise = battery.noise.only(rows).fork("loss-surface")
         centre = threat.random_start(x, noise.fork("centre"))
-        first, changes = cross_entropy(_logits(battery, centre), y), []
+        first, changes = cross_entropy(_logits(battery, centre, y), y), []
         for number in range(self.points):
             step = threat.direction(x, noise.fork(f"point {number}"))
             size = over(torch.full_like(first, self.distance * threat.eps), x)
             near = threat.project(centre + size.to(x) * step, x)
-            change = (cross_entropy(_logits(battery, near), y) - first).abs()
+            change = (cross_entropy(_logits(battery, near, y), y) - first).abs()
             changes.append((change / first.clamp_min(1e-12)).clamp(max=1))
         value = float(torch.stack(changes).mean())
         text = f"the loss changes by {value:.2f} of itself between points a tenth of eps apart"
@@ -65,6 +66,6 @@ class UnstableLoss(BatteryCheck):
             yield self.finding(count, count, value=value, threshold=self.threshold)
 
 
-def _logits(battery: Battery, x: torch.Tensor) -> torch.Tensor:
+def _logits(battery: Battery, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
-        return wide(in_parts(battery.model, x))
+        return battery.shown(wide(in_parts(battery.model, x)), y)

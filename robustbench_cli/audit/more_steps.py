@@ -72,7 +72,7 @@ class MoreSteps(BatteryCheck):
                     value=points,
                     threshold=self.share,
                     severity="warning" if bad else "info",
-                    accuracy=float(battery.standing.sum()) / battery.n * (1 - share),
+                    accuracy=battery.share_left(judged, among),
                 )
 
 

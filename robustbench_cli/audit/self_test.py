@@ -43,7 +43,9 @@ class SelfTest(BatteryCheck):
         rows = battery.rows(battery.some(must.cpu().numpy(), self.images))
         of = len(rows)
         if not of:
-            battery.measured("self-test", "not made: eps is too small to break the reference net")
+            battery.measured(
+                "self-test", "not made: no image is sure to fall on the reference net at this eps"
+            )
             return
         counts = {}
         for label, attack in self._attacks(battery).items():

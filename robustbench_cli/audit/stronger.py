@@ -65,5 +65,5 @@ class Stronger(BatteryCheck):
                     value=broken / battery.n,
                     threshold=self.share,
                     severity="warning" if bad else "info",
-                    accuracy=(tried - broken) / battery.n,
+                    accuracy=battery.share_left(judged, left),
                 )

@@ -67,7 +67,7 @@ class Transfer(BatteryCheck):
                 value=broken / battery.n,
                 threshold=self.share,
                 severity="warning" if bad else "info",
-                accuracy=(tried - broken) / battery.n,
+                accuracy=battery.share_left(judged, left),
             )
 
 

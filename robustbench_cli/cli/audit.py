@@ -44,7 +44,8 @@ class AuditOptions(EvalOptions):
 
 @options.takes_options(
     *("claim", "thorough", "checkpoint", "model", "weights", "dataset", "n"),
-    *("norm", "eps", "mask", "restarts", "eot", "last_iterate", "strict"),
+    *("norm", "eps", "mask", "reject_class", "detector", "fpr"),
+    *("restarts", "eot", "last_iterate", "strict"),
     *("precision", "batch_size", "seed"),
     *("device", "data_dir", "out", "name", "set_", "quiet", "debug"),
 )

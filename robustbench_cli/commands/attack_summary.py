@@ -119,14 +119,15 @@ def judged_attack(
         clean: those on the clean images.
         classes: the number of classes.
     """
-    right = clean.arrays["share"] > 0
+    right, share = clean.arrays["share"] > 0, robust_share(point, column, clean)
     return JudgedAttack(
         label=point.label,
         attack=point.attack,
         stages=point.attack.stages(point.threat, classes),
         eps=point.threat.eps if point.eps is None else point.eps,
         swept=point.eps is not None or point.until is not None or point.within is not None,
-        broken=right & (robust_share(point, column, clean) < 0.5),
+        broken=right & (share < 0.5),
+        share=share,
         by=column.arrays["by"],
         step=column.arrays["step"],
         tried=column.arrays["stages"],

@@ -57,7 +57,7 @@ def _conclude(judged: FinishedEvaluation, battery: AuditBattery, claim: float | 
     """Grade the claim, and put what the battery found into the record."""
     recorder, result = judged.recorder, battery.result
     if claim is not None:
-        graded = grade_claim(recorder.run, claim, battery.standing, battery.stronger)
+        graded = grade_claim(recorder.run, claim, battery.own_shares, battery.other_shares)
         result = replace(result, claim=graded)
     curves = battery.curves()
     examples = save_examples(judged.folder, battery, judged.data)

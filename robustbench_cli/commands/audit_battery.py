@@ -21,6 +21,7 @@ from robustbench_cli.commands.train_config import resolve_train_config
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, spec_of
 from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.robust_shares import lowered_shares
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.evaluation.attack_loop import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
@@ -50,11 +51,10 @@ class AuditBattery:
     workspace: Workspace
     thorough: bool = False
     attacks: list[BatteryAttack] = field(default_factory=list)
-    broken: dict[str, np.ndarray] = field(default_factory=dict)
-    """What each attack of the battery broke, a mask (N), by label."""
     images: dict[str, np.ndarray] = field(default_factory=dict)
     """The images (N, C, H, W) that attacks at the evaluation's own radius ended with, by label."""
     _judged: dict[str, JudgedAttack] = field(default_factory=dict)
+    """The verdicts of each attack of the battery, by label."""
     done: AttacksDone | None = None
     battery: Battery | None = None
 
@@ -105,10 +105,29 @@ class AuditBattery:
         """What each attack at the evaluation's own radius broke of what stood, masks (N)."""
         assert self.done is not None
         same = {each.label for each in self.attacks if each.same_radius}
-        found = {k: broken & self.standing for k, broken in self.broken.items() if k in same}
+        found = {
+            k: judged.broken & self.standing for k, judged in self._judged.items() if k in same
+        }
         if (control := self.done.evidence.control) is not None:
             found[CONTROL] = (control.corners | control.search) & self.standing
         return found
+
+    @property
+    def own_shares(self) -> np.ndarray:
+        """How often the model is right about each example under the claimed attack (N)."""
+        assert self.battery is not None
+        return self.battery.claimed.share
+
+    @property
+    def other_shares(self) -> dict[str, np.ndarray]:
+        """The same under each attack at the evaluation's own radius (N); 1 where it was not tried.
+
+        The control, which is short, has broken an example or it has not.
+        """
+        return {
+            label: self._judged[label].share if label in self._judged else ~broken * 1.0
+            for label, broken in self.stronger.items()
+        }
 
     @property
     def strongest(self) -> tuple[str, np.ndarray]:
@@ -185,8 +204,14 @@ class AuditBattery:
         judged = judged_attack(point, column, done.clean, done.evidence.classes)
         same, right = threat.eps == self.config.threat.eps, self.battery.right
         tried = right if among is None else right & among
-        left = (self.battery.standing if same else right) & ~judged.broken
-        self.broken[label], self._judged[label] = judged.broken, judged
+        # Of a randomised model some are mostly wrong when clean: no attack broke those.
+        clean = done.clean.arrays["share"]
+        judged = replace(
+            judged, broken=judged.broken & tried, share=np.where(tried, judged.share, clean)
+        )
+        before = self.battery.claimed.share
+        left = lowered_shares(before, judged.share) if same else judged.share
+        self._judged[label] = judged
         if same:
             self.images[label] = column.arrays[IMAGES]
         self.attacks.append(
@@ -196,7 +221,7 @@ class AuditBattery:
                 params=dict(point.params),
                 eps=threat.eps,
                 tried=int(tried.sum()),
-                broken=int((judged.broken & tried).sum()),
+                broken=int(judged.broken.sum()),
                 left=float(left.mean()),
                 same_radius=same,
                 forwards=int(column.arrays["forwards"].sum()),

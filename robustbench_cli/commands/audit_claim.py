@@ -1,9 +1,10 @@
-"""The grade of a claimed robust accuracy: reproduced, not reproduced, or overstated."""
+"""The grade of a claimed robust accuracy: reproduced, undecided, not reproduced, or overstated."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from robustbench_cli.core.robust_shares import lowered_shares
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs.audit_result import Claim, Grade
@@ -12,39 +13,43 @@ from robustbench_cli.runs.records import Run
 TOLERANCE = 0.005
 """The share of the images that another attack may break more and change nothing; so much has an
 attack that has converged left to find (half a point)."""
+WIDEST_INTERVAL = 0.2
+"""The widest interval that decides anything: ten points to either side, as of a hundred images."""
 
 
 def grade_claim(
-    run: Run, claimed: float, standing: np.ndarray, stronger: Mapping[str, np.ndarray]
+    run: Run, claimed: float, own: np.ndarray, others: Mapping[str, np.ndarray]
 ) -> Claim:
     """Return how a claimed accuracy fares.
 
     The claim is reproduced where it lies in the 95 % interval (Wilson) of the accuracy under the
-    claimed attack.  It is overstated where the other attacks, example by example together with the
-    claimed one, leave less: either the claim is above the interval of what is left, or, as the
-    same images were attacked, the interval of the share that only the other attacks broke is above
-    half a point.
+    claimed attack, and undecided where so few images make that interval wider than ``WIDEST_INTERVAL``.  It
+    is overstated where the other attacks, example by example together with the claimed one, leave
+    less: either the claim is above the interval of what is left, or, as the same images were
+    attacked, the interval of the share that only the other attacks broke is above half a point.
 
     Args:
         run: the record, with its one attack and all findings.
         claimed: the accuracy, as a share.
-        standing: the images that are right after the claimed attack, a mask (N).
-        stronger: the images that each other attack at the same radius broke, masks (N) by label.
+        own: how often each image is right under the claimed attack (N): 0 or 1, but for a
+            randomised model.
+        others: the same under each other attack at the same radius (N), by label.
     """
     ((label, outcome),) = run.attacks.items()
-    threat, n = run.settings.threat, len(standing)
+    threat, n = run.settings.threat, len(own)
     measured = float(outcome.robust_accuracy)
     low, high = wilson(measured * n, n)
     grade, points, sentence = _against_interval(claimed, measured, low, high, label)
     found_by, left = "", None
-    by, broken = _together(standing, stronger)
+    by, after = _together(own, others)
     if by:
-        share = float((standing & ~broken).mean())
-        only = wilson(int((standing & broken).sum()), n)
-        below = claimed > wilson(share * n, n)[1] or (grade == "reproduced" and only[0] > TOLERANCE)
+        share = float(after.mean())
+        only = wilson(float((own - after).sum()), n)
+        agrees = grade in ("reproduced", "undecided")
+        below = claimed > wilson(share * n, n)[1] or (agrees and only[0] > TOLERANCE)
         if below and claimed > share and outcome.trust != "withheld":
             found_by, left = by, share
-            if grade == "reproduced" or claimed <= high:
+            if agrees or claimed <= high:
                 grade, points = "overstated", 100 * (claimed - share)
                 sentence = (
                     f"overstated by {points:.1f} points, found by {by}: {share:.2%} "
@@ -80,25 +85,38 @@ def _against_interval(
     """Return the grade under the claimed attack alone, the difference in points, and words."""
     points = 100 * (claimed - measured)
     ours = f"{label} leaves {measured:.2%} [{_percent(low, high)}]"
+    if low <= claimed <= high and high - low > WIDEST_INTERVAL:
+        few = f"{ours}, which too few images tell: evaluate {_enough(claimed)} of them"
+        return "undecided", points, f"undecided: {few}"
     if low <= claimed <= high:
         return "reproduced", points, f"reproduced: {ours}"
     way = "lower" if points > 0 else "higher"
     return "not reproduced", points, f"not reproduced: {ours}, {abs(points):.1f} points {way}"
 
 
-def _together(standing: np.ndarray, stronger: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
-    """Return the attacks that broke what stood, as few as break all of it, and what they broke.
+def _together(own: np.ndarray, others: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
+    """Return the attacks that leave less, as few as find all of it, and what they leave (N).
 
-    The one that broke most comes first, then whatever breaks most of the rest.
+    The one that leaves least comes first, then whatever takes most of the rest.
     """
     labels: list[str] = []
-    fallen = np.zeros_like(standing)
+    left = own
     while True:
-        more = {k: int((standing & broken & ~fallen).sum()) for k, broken in stronger.items()}
-        label = max(more, key=more.__getitem__, default="")
-        if not more.get(label):
-            return " and ".join(labels), fallen
-        labels, fallen = [*labels, label], fallen | stronger[label]
+        more = {k: lowered_shares(left, share) for k, share in others.items()}
+        label = min(more, key=lambda k: float(more[k].sum()), default="")
+        if not label or float(more[label].sum()) >= float(left.sum()):
+            return " and ".join(labels), left
+        labels, left = [*labels, label], more[label]
+
+
+def _enough(share: float) -> int:
+    """Return a round number of images whose interval is as narrow as it must be, at this share."""
+    n = 10
+    while True:
+        low, high = wilson(share * n, n)
+        if high - low <= WIDEST_INTERVAL:
+            return n
+        n += 10
 
 
 def _percent(low: float, high: float) -> str:

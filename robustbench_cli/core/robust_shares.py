@@ -36,3 +36,22 @@ def bounded_shares(right: "np.ndarray", share: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
     return np.asarray(np.minimum(right, share))
+
+
+EXPLAINED = 0.12
+"""A fall of a share that the draws explain: 1.645 deviations of a difference, 100 draws each."""
+
+
+def lowered_shares(before: "np.ndarray", after: "np.ndarray") -> "np.ndarray":
+    """Return how often each example is right once another attack is tried as well (N).
+
+    The smaller of several means over draws is too small where nothing but luck differs, so what the
+    draws explain does not count.  Of a model that is not randomised every share is 0 or 1.
+
+    Args:
+        before: how often it is right under one attack, in [0, 1] (N).
+        after: how often it is right under the other one, in [0, 1] (N).
+    """
+    import numpy as np
+
+    return np.where(before - after > EXPLAINED, after, before)

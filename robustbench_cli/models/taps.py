@@ -16,6 +16,15 @@ from robustbench_cli.core.losses import wide
 EMBEDDING = "embedding"
 
 
+class _Features(dict[str, Tensor]):
+    """Features by name; one that no forward pass came by is the model's fault, told in one line."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise UserError(
+            f"features are asked for ({name}), but the model's forward pass does not call the layer"
+        )
+
+
 @contextmanager
 def tapped(model: Any, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Record the named features of every forward pass of ``model`` while the context is open.
@@ -25,9 +34,10 @@ def tapped(model: Any, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
             ``embedding``, the shape of the module's output otherwise.
 
     Raises:
-        UserError: the model has no module of that name, or no last layer.
+        UserError: the model has no module of that name, or no last layer; or a feature is looked
+            up that no pass came by, because the model does not call that layer as a module.
     """
-    found: dict[str, Tensor] = {}
+    found = _Features()
     with ExitStack() as hooks:
         for name in names:
             hooks.callback(_hook(model, name, found).remove)

@@ -30,7 +30,7 @@ def threat_card(run: Run) -> dict[str, str]:
     return {
         "norm and radius": f"{threat.norm}, eps {eps}",
         "pixels": f"mask {threat.mask}" if threat.mask else "all of them",
-        "goal": "any wrong class; labels are the true ones, no rejection",
+        "goal": f"any wrong class; labels are the true ones, {_rejection(run)}",
         "knowledge": "; ".join(knows) or "not stated",
         "data": f"the first {run.n} of {test} test images of {settings.data_name} "
         f"(sha256 {settings.test_sha256[:12]})",
@@ -47,6 +47,13 @@ def threat_card(run: Run) -> dict[str, str]:
         "cost": _cost(run),
         "software": _software(run.environment),
     }
+
+
+def _rejection(run: Run) -> str:
+    """Return what may be rejected, and what that counts as."""
+    if (found := run.rejection) is None:
+        return "no rejection"
+    return f"an error that {found.label} rejects is none"
 
 
 def _members(result: AuditResult) -> dict[str, str]:

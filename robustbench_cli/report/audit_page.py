@@ -114,7 +114,8 @@ def _verdict(run: Run, result: AuditResult) -> tuple[str, str]:
     trust = attack_trust(run, label)
     tones = {"sound": "good", "unchecked": "doubtful", "upper bound": "bad", "withheld": "bad"}
     if result.claim is not None:
-        grades = {"reproduced": tones[trust.trust], "not reproduced": "bad", "overstated": "bad"}
+        agrees = {"reproduced": tones[trust.trust], "undecided": "doubtful"}
+        grades = {**agrees, "not reproduced": "bad", "overstated": "bad"}
         sentence = result.claim.sentence
         stop = "" if sentence.endswith(("?", "!")) else "."
         return f"{sentence[0].upper()}{sentence[1:]}{stop}", grades[result.claim.grade]

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from robustbench_cli.runs.settings import Finite
 
-Grade = Literal["reproduced", "not reproduced", "overstated"]
-"""reproduced: the claimed attack leaves what was claimed, and nothing stronger leaves less; not
-reproduced: the claimed attack leaves more or less, by more than the sampling interval; overstated:
-another attack leaves less than what was claimed."""
+Grade = Literal["reproduced", "undecided", "not reproduced", "overstated"]
+"""reproduced: the claimed attack leaves what was claimed, and nothing stronger leaves less;
+undecided: so it seems, on too few images to tell; not reproduced: the claimed attack leaves more or
+less, by more than the sampling interval; overstated: another attack leaves less than what was
+claimed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ def judged(attack, broken, eps=EPS, by=None):
         eps=eps,
         swept=False,
         broken=broken,
+        share=1.0 - broken,
         by=np.where(broken, 0, -1) if by is None else by,
         step=np.where(broken, 1, -1),
         tried=np.ones(n, int),

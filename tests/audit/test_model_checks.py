@@ -102,7 +102,15 @@ def flickering(net, x):
     return net(x) * ((x.flatten(1).sum(1) * 1e5).floor() % 2 * 2 - 1)[:, None]
 
 
+def rounded_in_place(net, x):
+    with torch.no_grad():
+        x.copy_((x * 9).round() / 9)
+    return net(x)
+
+
 PLANTED = {
+    "overwrites": [rounded_in_place],
+    "path": [sawtooth, side_path, lambda net, x: net(Scrambled.apply(x))],
     "randomness": [lambda net, x: net(x + 0.05 * torch.randn_like(x))],
     "dynamic": [cleaned, cleaned_by_backward, cleaned_by_another_name, cleaned_functionally],
     "outputs": [lambda net, x: net(x).softmax(1), lambda net, x: 100 * net(x).softmax(1)],
@@ -130,6 +138,21 @@ def test_a_model_that_misleads_is_found(name, number, net, images, found):
     assert finding.check == name
     assert finding.of <= 32
     assert finding.images > 0
+
+
+@pytest.mark.parametrize("steepness", [30, 1e6])
+def test_another_net_for_images_that_no_file_holds_is_found(steepness, net, images):
+    """The switch has a steep slope, which no gradient shows, or none."""
+
+    def switched(net, x):
+        off = (255 * x - (255 * x).round()).abs().flatten(1).mean(1, keepdim=True).detach()
+        share = torch.sigmoid(steepness * (off - 0.15))
+        return net(x) * (1 - share) + 0.5 * net(x.flip(-1)) * share
+
+    x = (255 * images[0]).round() / 255
+    model = Around(net, switched)
+    (finding,) = CHECKS.build(Spec("path")).look(probe_of(model, x, model(x).argmax(1)))
+    assert finding.value < 0.9
 
 
 @pytest.mark.parametrize("make", [cached, counted])

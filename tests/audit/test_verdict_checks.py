@@ -31,6 +31,7 @@ def judged(name, broken, *, by=None, step=None):
         eps=0.1,
         swept=False,
         broken=broken,
+        share=1.0 - broken,
         by=by,
         step=np.where(broken, 1, -1) if step is None else step,
         tried=np.ones(N, int),

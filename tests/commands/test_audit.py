@@ -1,5 +1,6 @@
 """Whole audits on real digits: what they leave in the record, and how they go on."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.models.weights import digest
+from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs import folders, records
 
 BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
@@ -139,6 +141,11 @@ def test_a_randomised_net_is_audited_to_the_end(tmp_path, digits_model):
     run = records.read(run_audit(request(tmp_path, Noisy(digits_model[0]), n=24), Display()))
     assert run.status == "ok"
     assert "randomness" in {each.check for each in run.findings}
+    # What is mostly wrong when clean was broken by no attack.
+    assert all(each.broken <= each.tried for each in run.audit.attacks)
+    shares = [each.accuracy for each in run.findings if each.accuracy is not None]
+    shares += [each.left for each in run.audit.attacks]
+    assert all(0 <= share <= 1 for share in shares)
 
 
 def test_two_attacks_and_impossible_claims_are_refused(tmp_path, digits_model):
@@ -152,12 +159,16 @@ def test_two_attacks_and_impossible_claims_are_refused(tmp_path, digits_model):
 
 def graded(audited, claim, standing, **stronger):
     standing = np.arange(200) < standing
+    shares = {label: standing & (np.arange(200) >= broken) for label, broken in stronger.items()}
+    return graded_by_shares(audited, claim, standing * 1.0, **shares)
+
+
+def graded_by_shares(audited, claim, own, **others):
     outcome = replace(
-        audited.attacks["pgd5"], n=200, robust_accuracy=float(standing.mean()), trust="sound"
+        audited.attacks["pgd5"], n=len(own), robust_accuracy=float(own.mean()), trust="sound"
     )
     run = replace(audited, attacks={"pgd5": outcome}, findings=[])
-    masks = {label: np.arange(200) < broken for label, broken in stronger.items()}
-    return grade_claim(run, claim, standing, masks)
+    return grade_claim(run, claim, own, {label: each * 1.0 for label, each in others.items()})
 
 
 def test_a_claim_within_the_interval_is_reproduced(audited):
@@ -181,12 +192,33 @@ def test_the_same_images_show_smaller_differences_than_two_samples_would(audited
 
 
 def test_attacks_that_break_different_images_count_together(audited):
-    masks = {"aa": np.arange(200) < 6, "other": np.arange(200) >= 104}
     standing = np.arange(200) < 110
-    outcome = replace(audited.attacks["pgd5"], n=200, robust_accuracy=0.55, trust="sound")
-    run = replace(audited, attacks={"pgd5": outcome}, findings=[])
-    claim = grade_claim(run, 0.55, standing, masks)
+    shares = {"aa": standing & (np.arange(200) >= 6), "other": np.arange(200) < 104}
+    claim = graded_by_shares(audited, 0.55, standing * 1.0, **shares)
     assert (claim.found_by, claim.left) == ("aa and other", 98 / 200)
+
+
+def test_of_a_randomised_model_shares_are_compared_and_draws_explain_small_differences(audited):
+    own = np.full(200, 0.6)
+    alike = graded_by_shares(audited, 0.6, own, aa=own - 0.1)
+    assert (alike.grade, alike.left) == ("reproduced", None)
+    less = graded_by_shares(audited, 0.6, own, aa=own - 0.3)
+    assert less.grade == "overstated"
+    assert less.left == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("claimed", [0.0, 0.5, 0.6])
+def test_a_few_images_decide_nothing_and_it_is_said_how_many_would(audited, claimed):
+    claim = graded_by_shares(audited, claimed, np.zeros(1))
+    assert claim.grade == "undecided"
+    enough = int(re.search(r"evaluate (\d+) ", claim.sentence)[1])
+    low, high = wilson(claimed * enough, enough)
+    assert high - low <= 0.2
+
+
+def test_a_few_images_can_still_contradict(audited):
+    assert graded_by_shares(audited, 0.95, np.zeros(5)).grade == "not reproduced"
+    assert graded_by_shares(audited, 0.9, np.ones(9), aa=np.arange(9) < 3).grade == "overstated"
 
 
 def test_one_image_more_is_what_converged_attacks_leave(audited):
@@ -203,7 +235,7 @@ def test_a_number_that_means_nothing_reproduces_nothing(audited):
     )
     outcome = replace(audited.attacks["pgd5"], trust="withheld")
     run = replace(audited, attacks={"pgd5": outcome}, findings=[error])
-    standing = torch.ones(16, dtype=torch.bool).numpy()
+    standing = np.ones(16)
     claim = grade_claim(run, outcome.robust_accuracy, standing, {})
     assert claim.grade == "not reproduced"
     assert "it lies" in claim.sentence

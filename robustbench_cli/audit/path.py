@@ -1,0 +1,80 @@
+"""Another model inside the ball: the answers change by other amounts than the gradients on the way.
+
+A model that looks for traces of an attack (noise, values that no file keeps) and then answers by
+another net has sound gradients wherever an attack goes, and hides the net that users meet.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
+from robustbench_cli.core.losses import lead
+from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import over
+from robustbench_cli.models.bpda import BPDA
+from robustbench_cli.models.rejecting import rejection_of
+from robustbench_cli.runs.trust import Finding, Severity
+
+
+@CHECKS.register("path")
+@dataclass(frozen=True, kw_only=True)
+class Path(ModelCheck):
+    """From a clean image to the border, a logit's lead must change as the gradients there say.
+
+    The way leads along random signs to the distance eps.  The gradients at both ends and in the
+    middle are weighted by Simpson's rule, which is exact where they change evenly.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ("gradients",)
+    passes: ClassVar[float] = 7
+    severity: ClassVar[Severity] = "warning"
+    says: ClassVar[str] = (
+        "between {of} clean images and points at distance eps the answers change by other amounts "
+        "than the gradients on the way add up to (correlation {value}): attacks are shown another "
+        "function than users are"
+    )
+
+    threshold: Number = 0.9
+    """The smallest correlation over the images; the honest nets of our zoo have 0.98 and more, at
+    four times their radius, too, and models with another one inside the ball 0.76 and less."""
+
+    def look(self, probe: Probe) -> Iterator[Finding]:
+        if probe.random or any(isinstance(module, BPDA) for module in probe.model.modules()):
+            return
+        stated, seen = self._changes(probe)
+        size = stated.norm() * seen.norm()
+        if bool(size == 0):  # where nothing moves, zero-gradient tells of it
+            return
+        correlation = float((stated * seen).sum() / size)
+        # NaN is no number to compare: zero-gradient and the verifier tell of that.
+        if correlation < self.threshold:
+            m = len(stated)
+            yield self.finding(m, m, value=correlation, threshold=self.threshold)
+
+    def _changes(self, probe: Probe) -> tuple[Tensor, Tensor]:
+        """Return the changes of the leads that gradients state, and those that are seen (m)."""
+        unit = torch.ones_like(probe.x)
+        step = probe.threat.eps / probe.threat.distance(unit, 0 * unit).clamp_min(1e-12)
+        signs = probe.noise.fork("path").normal(probe.x).sign()
+        far = (probe.x + over(step, probe.x) * probe.threat.allowed(signs)).clamp(0, 1)
+        pairs = torch.stack([probe.y, _strongest_wrong(probe, far)], 1)
+
+        def at(x: Tensor) -> tuple[Tensor, Tensor]:
+            logits, grad = probe.gradient(lambda z, y: lead(z, *y.unbind(1)), x, pairs)
+            slope = (grad * (far - probe.x)).flatten(1).sum(1)
+            return lead(logits, *pairs.unbind(1)).double(), slope.double()
+
+        first, middle, last = (at(x) for x in (probe.x, (probe.x + far) / 2, far))
+        return (first[1] + 4 * middle[1] + last[1]) / 6, last[0] - first[0]
+
+
+def _strongest_wrong(probe: Probe, x: Tensor) -> Tensor:
+    """Return the strongest wrong class at images (m, C, H, W); the rejection is none (m)."""
+    logits = probe.logits(x)
+    if rejection_of(probe.model) is not None:
+        logits = logits[:, :-1]
+    return logits.scatter(1, probe.y[:, None], float("-inf")).argmax(1)
