@@ -23,10 +23,11 @@ def grade_claim(
     """Return how a claimed accuracy fares.
 
     The claim is reproduced where it lies in the 95 % interval (Wilson) of the accuracy under the
-    claimed attack, and undecided where so few images make that interval wider than ``WIDEST_INTERVAL``.  It
-    is overstated where the other attacks, example by example together with the claimed one, leave
-    less: either the claim is above the interval of what is left, or, as the same images were
-    attacked, the interval of the share that only the other attacks broke is above half a point.
+    claimed attack, and undecided where so few images make that interval wider than
+    ``WIDEST_INTERVAL``.  It is overstated where the other attacks, example by example together
+    with the claimed one, leave less: either the claim is above the interval of what is left, or, as
+    the same images were attacked, the interval of the share that only the other attacks broke is
+    above half a point.
 
     Args:
         run: the record, with its one attack and all findings.
