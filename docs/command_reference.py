@@ -7,6 +7,7 @@ from typing import Any
 from marked_parts import table
 
 from robustbench_cli.cli import program
+from robustbench_cli.cli.exit_codes import ExitCode
 
 EXAMPLES = "\b\n"
 """Stands in a help text before lines that keep their shape: examples."""
@@ -23,6 +24,13 @@ def reference() -> str:
     ]
     contents = table(["command", "does"], rows, left=2)
     return "\n\n".join([contents, *(section(name, command) for name, command in found)])
+
+
+def exit_codes() -> str:
+    """Return a table of the numbers that a command may end with."""
+    return table(
+        ["exit code", "meaning"], [[f"{each:d}", each.meaning] for each in ExitCode], left=2
+    )
 
 
 def first_sentence(command: Any) -> str:

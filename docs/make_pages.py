@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from check_table import checks
-from command_reference import reference
+from command_reference import exit_codes, reference
 from marked_parts import filled, part_names
 from package_graph import drawing, packages
 from results_tables import TABLES
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **ZOO_TABLES,
     "commands": reference,
     "drawing": drawing,
+    "exit-codes": exit_codes,
     "packages": packages,
 }
 

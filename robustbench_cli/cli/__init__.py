@@ -19,6 +19,7 @@ from robustbench_cli.cli.audit import audit_command
 from robustbench_cli.cli.bench import bench_command
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import eval_command
+from robustbench_cli.cli.exit_codes import ExitCode
 from robustbench_cli.cli.joint import joint_command
 from robustbench_cli.cli.listing import list_command
 from robustbench_cli.cli.paper import paper
@@ -40,7 +41,8 @@ HELP = """Train, attack and report adversarial robustness.
   advbench report                             everything in one table
 
 `advbench list` names every defense, attack, model, data set and preset; `advbench show NAME`
-explains one. A mistake costs one line; add --debug anywhere for the traceback.
+explains one. A mistake costs one line; add --debug anywhere for the traceback. Exit codes: 0 done,
+1 a run failed, 2 a mistake, 3 not sound (--strict), 4 below --fail-under, 130 interrupted.
 """
 
 app = typer.Typer(
@@ -94,8 +96,7 @@ def program() -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return the exit code: 0, 1 for a failed run, 2 for a user's mistake, 3 for
-    numbers that ``--strict`` does not take.
+    """Run a command; return its exit code (see ``ExitCode``).
 
     Args:
         argv: the words after ``advbench``; None: those that this process was started with.
@@ -109,22 +110,24 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = command.main(args, prog_name="advbench", standalone_mode=False)
     except (UserError, RunError) as error:
-        return _fail(error, debug, code=1 if isinstance(error, RunError) else 2)
+        return _fail(
+            error, debug, ExitCode.FAILED if isinstance(error, RunError) else ExitCode.MISTAKE
+        )
     except BrokenPipeError:  # the reader of a pipe went away: not our failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if type(error).__name__ == "Abort":  # Ctrl-C; the command has said how to go on
-            return 130
+            return ExitCode.INTERRUPTED
         if hasattr(error, "format_message"):  # what click found wrong with the options
-            return _complain(error.format_message(), code=2)
-        return _fail(error, debug, code=1)
+            return _complain(error.format_message(), ExitCode.MISTAKE)
+        return _fail(error, debug, ExitCode.FAILED)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         if _COMPLETION in os.environ:  # the shell's question was answered
             raise
-        return _fail(stopped_program(error), debug, code=2)
+        return _fail(stopped_program(error), debug, ExitCode.MISTAKE)
     return code if isinstance(code, int) else 0
 
 

@@ -20,7 +20,7 @@ class AttackOptions(EvalOptions):
     *("run", "model", "weights", "dataset", "n", "norm", "eps", "mask"),
     *("restarts", "eot", "last_iterate", "no_checks", "strict"),
     *("precision", "batch_size", "seed"),
-    *("device", "data_dir", "out", "name", "set_", "quiet", "debug"),
+    *("device", "data_dir", "out", "name", "set_", "json_", "quiet", "debug"),
 )
 def attack_command(
     attack: Annotated[
@@ -43,12 +43,13 @@ def attack_command(
     advbench attack cw100 --run trades --eps 4/255 --n 256
     """
     from robustbench_cli.cli.eval_summary import print_evaluation, refuse_unsound
+    from robustbench_cli.cli.json_output import print_outcome
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.attack import run_attack_command
 
     with progress_display(flags.quiet) as display, options.interruptible(options.NOTHING):
         request = eval_request(replace(flags, attack=[attack]), "attack")
         folder = run_attack_command(request, display)
-    print_evaluation(folder)
+    print_outcome(folder) if flags.json_ else print_evaluation(folder)
     if flags.strict:
         refuse_unsound(folder)

@@ -47,7 +47,7 @@ class AuditOptions(EvalOptions):
     *("norm", "eps", "mask", "reject_class", "detector", "fpr"),
     *("restarts", "eot", "last_iterate", "strict"),
     *("precision", "batch_size", "seed"),
-    *("device", "data_dir", "out", "name", "set_", "quiet", "debug"),
+    *("device", "data_dir", "out", "name", "set_", "json_", "quiet", "debug"),
 )
 def audit_command(
     run: Annotated[
@@ -83,6 +83,7 @@ def audit_command(
     """
     from robustbench_cli.cli.audit_files import write_audit_page
     from robustbench_cli.cli.audit_summary import print_audit, refuse_audit
+    from robustbench_cli.cli.json_output import print_outcome
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.audit import run_audit
 
@@ -92,6 +93,7 @@ def audit_command(
         request = eval_request(replace(flags, attack=[attack], run=run), "audit")
         claim = None if flags.claim is None else flags.claim / 100
         folder = run_audit(request, display, claim=claim, thorough=flags.thorough)
-    print_audit(folder, write_audit_page(folder))
+    pages = write_audit_page(folder)
+    print_outcome(folder) if flags.json_ else print_audit(folder, pages)
     if flags.strict:
         refuse_audit(folder)

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_cli.cli.console import rendered, table_console
-from robustbench_cli.cli.eval_summary import UNSOUND, evaluation_table, refuse_unsound
+from robustbench_cli.cli.eval_summary import evaluation_table, refuse_unsound
+from robustbench_cli.cli.exit_codes import ExitCode
 from robustbench_cli.core.safe_text import one_line, printable
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.number_trust import WITHHELD, attack_trust
@@ -39,7 +40,7 @@ def refuse_audit(folder: Path) -> None:
     claim = run.audit.claim if run.audit else None
     if claim and claim.grade != "reproduced":
         typer.echo(f"advbench: {printable(claim.sentence)}", err=True)
-        raise typer.Exit(code=UNSOUND)
+        raise typer.Exit(code=ExitCode.UNSOUND)
     refuse_unsound(folder)
 
 

@@ -96,6 +96,14 @@ class EvalOptions(RunOptions):
     last_iterate: options.LastIterateOption = False
     no_checks: options.NoChecksOption = False
     strict: options.StrictOption = False
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]PERCENT",
+            help="End with exit code 4 if an accuracy is below this or cannot be vouched for: 40 "
+            "(every attack), pgd20=40, worst=35, clean=80; repeat.",
+        ),
+    ] = None
     precision: options.PrecisionOption = None
     batch_size: options.AttackBatchOption = None
     seed: options.SeedOption = None

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustbench_cli.cli.console import rendered, table_console
+from robustbench_cli.cli.exit_codes import ExitCode
 from robustbench_cli.core.safe_text import one_line, printable
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.columns import ball_label
@@ -29,8 +30,6 @@ from robustbench_cli.runs.outcomes import Outcome, Proof
 from robustbench_cli.runs.records import unsound
 from robustbench_cli.runs.trust import Finding
 
-UNSOUND = 3
-"""The exit code of ``--strict`` where a number is not sound."""
 MOST_MEMBERS = 6
 """The most members of an attack that are all named, also those that broke nothing."""
 
@@ -50,7 +49,7 @@ def refuse_unsound(folder: Path) -> None:
     if doubtful := unsound(records.read(folder)):
         said = ", ".join(f"{name} ({trust})" for name, trust in doubtful.items())
         typer.echo(f"advbench: not sound: {printable(said)}", err=True)
-        raise typer.Exit(code=UNSOUND)
+        raise typer.Exit(code=ExitCode.UNSOUND)
 
 
 def evaluation_table(run: records.Run, console: Console) -> str:

@@ -18,16 +18,30 @@ def eval_command(flags: EvalOptions) -> None:
     advbench eval --attack pgd20 --sweep eps=0,2/255,...,16/255
     advbench eval --attack pgd20 --mask threshold:above=0.1    the background only
     advbench eval --attack pgd20 --run trades --source standard
+    advbench eval --attack pgd20 --fail-under 40         exit code 4 below 40 %
     advbench eval --certify smoothing --sigma 0.25 --n 500
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
     """
     from robustbench_cli.cli.eval_summary import print_evaluation, refuse_unsound
+    from robustbench_cli.cli.gates import chosen_gates, gate_verdicts, refuse_below, say_verdicts
+    from robustbench_cli.cli.json_output import print_outcome
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.evaluate import run_evaluation
+    from robustbench_cli.runs import records
 
     with progress_display(flags.quiet) as display, options.interruptible(options.AGAIN):
-        folder = run_evaluation(eval_request(flags, "eval"), display)
+        request = eval_request(flags, "eval")
+        sweep = "" if flags.sweep is None else flags.sweep
+        gates = chosen_gates(flags.fail_under or [], request.config.attack, sweep=sweep)
+        folder = run_evaluation(request, display)
     if is_main_process():
-        print_evaluation(folder)
+        verdicts = gate_verdicts(records.read(folder), gates)
+        if flags.json_:
+            more = {"gates": [each.data for each in verdicts]} if verdicts else {}
+            print_outcome(folder, **more)
+        else:
+            print_evaluation(folder)
+        say_verdicts(verdicts)
         if flags.strict:
             refuse_unsound(folder)
+        refuse_below(verdicts)

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.console import fits_console, rendered, table_console
+from robustbench_cli.cli.json_output import print_json
 from robustbench_cli.config import catalogue
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.safe_text import printable
@@ -33,6 +34,7 @@ def list_command(
         ),
     ] = None,
     results: options.ResultsOption = Path("results"),
+    json_: options.JsonOption = False,
     debug: options.DebugOption = False,
 ) -> None:
     """Name everything there is to choose from, a line each.
@@ -46,9 +48,41 @@ def list_command(
     every["runs"] = partial(_runs, results)
     if kind is not None and kind not in every:
         raise UserError(f"unknown kind {kind!r}{hint(kind, every)}")
+    chosen = [kind] if kind else catalogue.KINDS
+    if json_:
+        as_data: dict[str, Callable[[], Any]] = {
+            k: partial(_items_data, k) for k in catalogue.KINDS
+        }
+        as_data["runs"] = partial(_runs_data, results)
+        print_json([item for each in chosen for item in as_data[each]()])
+        return
     console = table_console()
-    sections = (every[each](console) for each in ([kind] if kind else catalogue.KINDS))
+    sections = (every[each](console) for each in chosen)
     typer.echo("\n".join(rendered(console, parts) for parts in sections), nl=False)
+
+
+def _items_data(kind: str) -> list[dict[str, Any]]:
+    """Return what there is to choose from of one kind as data."""
+    return [
+        {
+            "kind": kind,
+            "name": item.name,
+            "spellings": list(item.spellings()),
+            "summary": item.summary,
+            **({"group": item.group} if item.group else {}),
+        }
+        for item in catalogue.scan(kind)
+    ]
+
+
+def _runs_data(results: Path) -> list[dict[str, Any]]:
+    """Return the outcomes of all runs as data, oldest first."""
+    from robustbench_cli.cli.writing import left_out
+    from robustbench_cli.report.outcome_data import outcome_data
+    from robustbench_cli.runs import folders
+
+    found = folders.distinct(results, left_out)
+    return [outcome_data(run, folder) for folder, run in found.items()]
 
 
 def _items(kind: str, _: "Console") -> "Parts":

@@ -76,6 +76,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any other setting, e.g. --set train.select=best; repeat."),
 ]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print the outcome as JSON on standard output, and nothing else."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 RunOption = Annotated[
@@ -139,6 +143,7 @@ class RunOptions:
     out: OutOption = Path("results")
     name: NameOption = None
     set_: SetOption = None
+    json_: JsonOption = False
     quiet: QuietOption = False
     debug: DebugOption = False
 
@@ -202,10 +207,15 @@ def given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def print_result(folder: Path) -> None:
-    """Print the folder of a run: once, however many processes share the command."""
+def print_result(folder: Path, *, as_json: bool = False) -> None:
+    """Print the folder of a run, or its outcome: once, however many processes share the command."""
     if env.is_main_process():
-        typer.echo(folder)
+        if as_json:
+            from robustbench_cli.cli.json_output import print_outcome
+
+            print_outcome(folder)
+        else:
+            typer.echo(folder)
 
 
 @contextmanager

@@ -88,6 +88,7 @@ def train_command(
         ),
     ] = None,
     set_: options.SetOption = None,
+    json_: options.JsonOption = False,
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
@@ -129,7 +130,7 @@ def train_command(
         how = _how_to_resume(resume, workspace)
         with progress_display(quiet) as display, options.interruptible(how):
             folder = resume_training(resume, workspace, display)
-        options.print_result(folder)
+        options.print_result(folder, as_json=json_)
         return
     config = resolve_train_config(typed, set_ or [], smoke=smoke)
     run_id = name or train_run_id(config)
@@ -138,7 +139,7 @@ def train_command(
         if smoke and (substitutes := smoke_substitutes(typed)):
             display.note(f"--smoke: {', '.join(substitutes)}")
         folder = run_training(config, workspace, display, command=sys.argv[1:], run_id=run_id)
-    options.print_result(folder)
+    options.print_result(folder, as_json=json_)
 
 
 def _how_to_resume(run: str, workspace: Workspace) -> str:
