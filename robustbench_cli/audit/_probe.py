@@ -58,6 +58,8 @@ class Probe:
     random: bool
     """True if the model's answers differ from pass to pass."""
     copy: Copy = lambda: None
+    ends: Tensor | None = None
+    """The images (m, C, H, W) that attacks ended with, once they have been run."""
     stages: Mapping[str, Sequence[Stage]]
     """The stages of each attack of the evaluation, by label; empty if another model is attacked."""
 
@@ -104,7 +106,9 @@ class Probe:
 
     @cached_property
     def start(self) -> Tensor:
-        """A random start in the ball of each image (m, C, H, W)."""
+        """A random start in the ball of each image, or where its attack ended (m, C, H, W)."""
+        if self.ends is not None:
+            return self.ends
         return self.threat.random_start(self.x, self.noise.fork("start"))
 
     @cached_property

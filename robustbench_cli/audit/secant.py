@@ -26,10 +26,10 @@ from robustbench_cli.runs.trust import Finding, Severity
 class Secant(ModelCheck):
     """The slope that autograd states must be that of the logits over an eighth of the radius.
 
-    Around a random start, the difference between the strongest wrong logit and the true one is
-    followed along random signs, forward and backward by eps / 8; a much smaller distance would
-    miss staircases.  What is declared with ``bpda()`` has another gradient by intention and is left
-    out.
+    Around a random start, and after the attacks where they ended, the difference between the
+    strongest wrong logit and the true one is followed along random signs, forward and backward by
+    eps / 8; a much smaller distance would miss staircases.  What is declared with ``bpda()`` has
+    another gradient by intention and is left out.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("gradients",)
@@ -63,13 +63,18 @@ class Secant(ModelCheck):
         slope = float((stated * seen).sum() / stated.square().sum())
         images = int(((stated * seen).sum(1) < self.threshold * _lengths(stated, seen)).sum())
         # Written so that NaN counts as a disagreement.
+        where = "" if probe.ends is None else " where attacks ended"
         if not correlation >= self.threshold:
-            value, limit, what = correlation, self.threshold, f"correlation {correlation:.3g}"
+            value, limit, what = (
+                correlation,
+                self.threshold,
+                f"correlation {correlation:.3g}{where}",
+            )
         elif not 1 / self.steepness <= slope <= self.steepness:
             value, limit, what = (
                 slope,
                 self.steepness,
-                f"the answers are {slope:.3g} times as steep",
+                f"the answers are {slope:.3g} times as steep{where}",
             )
         else:
             return

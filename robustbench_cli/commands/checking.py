@@ -114,8 +114,12 @@ class Checking:
         self._add_cost(DRAWS * len(few[:SAME]) + 2 * self.images, 0, started)
         self._look(self._model_checks, "checks")
 
-    def _look(self, checks: Sequence[ModelCheck], purpose: str) -> None:
-        """Make checks of the model; ``purpose`` keys their random numbers."""
+    def _look(self, checks: Sequence[ModelCheck], purpose: str, *, ended: bool = False) -> None:
+        """Make checks of the model; ``purpose`` keys their random numbers.
+
+        Args:
+            ended: whether to look at the images that attacks ended with, not at random starts.
+        """
         started, data = time.perf_counter(), self.subject.data
         rows = torch.arange(self.images, device=data.y.device)
         probe = Probe(
@@ -128,6 +132,8 @@ class Checking:
             copy=self.subject.copy,
             stages=self._stages,
         )
+        if ended:
+            probe = replace(probe, ends=self._final.ends(probe.start))
         for check in checks:
             self._found(check.look(probe))
         self._add_cost(probe.meter.forwards, probe.meter.backwards, started)
@@ -195,7 +201,7 @@ class Checking:
         )
         known = {finding.check for finding in self.findings}
         repeated = [c for c in self._model_checks if c.repeated and CHECKS.name_of(c) not in known]
-        self._look(repeated, "checks after the attacks")
+        self._look(repeated, "checks after the attacks", ended=True)
         for verdict_check in self._verdict_checks:
             self._found(verdict_check.judge(evidence))
         if self.subject.battery:

@@ -41,6 +41,17 @@ class FinalImages:
                 row, prediction = int(found.rows[place]), int(found.prediction[place])
                 self._images[row] = found.x[place], prediction, prediction == int(labels[row])
 
+    def ends(self, starts: Tensor) -> Tensor:
+        """Return the last images of the first examples (m, C, H, W).
+
+        Args:
+            starts: what stands for those that were not attacked (m, C, H, W).
+        """
+        ends = starts.clone()
+        for row, (image, _, _) in self._images.items():
+            ends[row] = image.to(ends)
+        return ends
+
     def replay(self, copy: Copy, data: Examples, threat: Threat, shard: Shard) -> Replay | None:
         """Show the images to a fresh copy, one by one; return None where there is no copy.
 

@@ -155,6 +155,27 @@ def test_another_net_for_images_that_no_file_holds_is_found(steepness, net, imag
     assert finding.value < 0.9
 
 
+def test_gradients_are_compared_where_attacks_ended(net, images):
+    """They turn around at images that are farther from the clean ones than random starts are."""
+    x, _ = images
+
+    def turned(net, z):
+        apart = torch.cdist(z.detach().flatten(1), x.flatten(1), p=1).min(1).values / 16
+        moved = 1.0 * z
+        if moved.requires_grad:
+            sign = torch.where(apart > 0.075, -1, 1).view(-1, 1, 1, 1)
+            moved.register_hook(lambda grad: sign * grad)
+        return net(moved)
+
+    model = Around(net, turned)
+    before = probe_of(model, x, model(x).argmax(1))
+    corners = (x + 0.1 * torch.randn_like(x).sign()).clamp(0, 1)
+    secant = CHECKS.build(Spec("secant"))
+    assert not list(secant.look(before))
+    (finding,) = secant.look(replace(before, ends=corners))
+    assert "where attacks ended" in finding.message
+
+
 @pytest.mark.parametrize("make", [cached, counted])
 def test_a_model_with_a_memory_is_found(make, net, images, found):
     """The copy shares what a closure keeps, so the model is built anew."""

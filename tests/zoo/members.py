@@ -96,11 +96,14 @@ planted/backward     constant                  report  mlp-standard       batch
 planted/backward     not_a_number              tune    relu-standard      batch
 planted/backward     infinite                  report  leaky-standard     batch
 planted/backward     masked_half               report  softplus-standard  batch
+planted/backward     turned_far_away           report  relu-trades        batch
 planted/side_path    detached_main             tune    relu-standard      batch
 planted/side_path    mnist_detached_main       report  mnist-standard     batch mnist 0.2
 planted/side_path    leaky_quantiser           report  gelu-standard      batch
 planted/side_path    vote_with_leak            tune    three_votes        batch
 planted/side_path    shadow_gradient           report  elu-standard       batch
+planted/switched     most_pixels               report  relu-standard+relu-pgd-at batch
+planted/switched     softly                    tune    leaky-standard+elu-pgd-at batch
 planted/quantised    eight_levels              tune    eight_levels       batch
 planted/quantised    four_levels               report  four_levels        batch
 planted/quantised    two_levels                report  two_levels         batch

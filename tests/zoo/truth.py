@@ -4,8 +4,9 @@
     python tests/zoo/truth.py state:cached_answers  # these, again
 
 The differentiable stand-ins of ``openings.py`` are attacked towards every class in turn, without
-stopping at the first success, and random corners of the ball are added; what is found counts only
-if the model itself, met as a user would meet it, gets it wrong.
+stopping at the first success; random corners of the ball are added, and of the digits the nearest
+images with values that clean ones have.  What is found counts only if the model itself, met as a
+user would meet it, gets it wrong.
 """
 
 import json
@@ -32,6 +33,8 @@ STEPS = 60
 """Gradient steps towards each class."""
 CORNERS = 20
 """Random corners of the ball that each image is tried at."""
+LEVELS = 16
+"""The pixels of clean digits are multiples of 1/16."""
 DRAWS = 100
 """Answers of a randomised model over which its accuracy is the mean."""
 
@@ -108,8 +111,16 @@ def candidates(member: Member, x: Tensor, y: Tensor) -> Iterator[Tensor]:
                 moved = torch.maximum(torch.minimum(moved.detach() + size * grad.sign(), high), low)
                 if step in (STEPS // 4, STEPS - 1):
                     yield moved
+            if member.dataset == "digits":
+                yield on_clean_values(moved, low, high)
     for _ in range(CORNERS):
         yield torch.where(torch.rand_like(x) < 0.5, low, high)
+
+
+def on_clean_values(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return the images with pixels that clean digits could have, between ``low`` and ``high``."""
+    least, most = (LEVELS * low).ceil(), (LEVELS * high).floor()
+    return torch.maximum(torch.minimum((LEVELS * x).round(), most), least) / LEVELS
 
 
 Judge = Callable[..., Tensor]

@@ -88,3 +88,26 @@ def masked_half() -> nn.Module:
         return torch.cat([grad[..., :4], torch.zeros_like(grad[..., 4:])], -1)
 
     return Inside("softplus-standard", left)
+
+
+class Turned(nn.Module):
+    """A network whose gradient is the opposite one at images that are far from clean ones."""
+
+    def __init__(self, net: str) -> None:
+        super().__init__()
+        self.net = trained(net)
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = 1.0 * x
+        # Pixels of clean digits are multiples of 1/16; at a corner of the ball most are far off.
+        off = (16 * x - (16 * x).round()).abs().flatten(1).mean(1).detach()
+        if moved.requires_grad:
+            moved.register_hook(
+                lambda grad: torch.where(off > 0.23, -1, 1).view(-1, 1, 1, 1) * grad
+            )
+        return self.net(moved)
+
+
+def turned_far_away() -> nn.Module:
+    """Turn the gradient around where attacks end, but not where they start."""
+    return Turned("relu-trades")
