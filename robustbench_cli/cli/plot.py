@@ -38,7 +38,11 @@ def plot_command(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="FILE.png or FILE.svg (default: KIND.png).")
+        Path | None, typer.Option(help="FILE.png, FILE.svg or FILE.pdf (default: KIND.png).")
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", "-f", help="png, svg or pdf (default: as --out ends, or png)."),
     ] = None,
     results: options.ResultsOption = Path("results"),
     data_dir: options.DataDirOption = Path("data"),
@@ -46,7 +50,7 @@ def plot_command(
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Draw one figure of one or several runs, as PNG or SVG.
+    """Draw one figure of one or several runs, as PNG, SVG or PDF.
 
     surface and landscape measure the models; their numbers are kept beside the picture as
     FILE.json, and the same command draws it again from there without measuring.
@@ -54,6 +58,7 @@ def plot_command(
     \b
     advbench plot history trades mart               robust overfitting, two runs overlaid
     advbench plot steps --out steps.svg             what eval --sweep steps=... recorded
+    advbench plot tradeoff --format pdf             tradeoff.pdf, for a paper
     advbench plot tradeoff:attack=pgd20             clean against robust accuracy, over beta
     advbench plot surface:image=3 trades standard   the loss around a test image
     advbench plot landscape trades trades-awp       the loss around the weights
@@ -62,9 +67,7 @@ def plot_command(
     from robustbench_cli.figures import FIGURES, Material, _style
 
     spec = FIGURES.resolve(Spec.parse(kind))
-    figure, file = FIGURES.build(spec), out or Path(f"{spec.name}.png")
-    if file.suffix.lower() not in _style.IMAGE_FORMATS:
-        raise UserError(f"--out {str(file)!r}: end it in {' or '.join(_style.IMAGE_FORMATS)}")
+    figure, file = FIGURES.build(spec), _picture_file(spec.name, out, format_)
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"--out {str(file)!r}: {str(file.parent)!r} is no folder to write to")
     _style.needed()  # before hours are spent on numbers
@@ -83,6 +86,23 @@ def plot_command(
     except OSError as error:
         raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror}") from None
     typer.echo(file)
+
+
+def _picture_file(kind: str, out: Path | None, format_: str | None) -> Path:
+    """Return the file that ``--out`` and ``--format`` mean; raise ``UserError`` if none."""
+    from robustbench_cli.figures import _style
+
+    known = [ending[1:] for ending in _style.IMAGE_FORMATS]
+    if format_ is not None and format_.lower() not in known:
+        raise UserError(f"--format {format_!r}: choose {', '.join(known)}")
+    file = out or Path(f"{kind}.{(format_ or known[0]).lower()}")
+    ending = file.suffix.lower()[1:]
+    if ending not in known:
+        listed = ", ".join(_style.IMAGE_FORMATS)
+        raise UserError(f"--out {str(file)!r}: end it in one of {listed}")
+    if format_ and format_.lower() != ending:
+        raise UserError(f"--out {str(file)!r} is no {format_}: leave --format out, or mend one")
+    return file
 
 
 @contextmanager

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MARKER_HALF_SIDE = 4
 """Half the side, in pixels, of the square that a point occupies."""
+CROWD = 12
+"""The number of curves above which panels are larger."""
 MIN_SPAN = 1.0
 """Smallest span of an axis, in percentage points."""
 
@@ -64,7 +66,9 @@ def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
     )
     across = min(PANELS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
-    size = across * WIDTH, down * HEIGHT
+    # Many points need room, and a long legend beside them has more lines.
+    grown = 1.5 if len(labels) > CROWD else 1.0
+    size = across * WIDTH * grown, down * HEIGHT * grown
     page = _style.sheet_for(labels, *size, title_lines=len(said))
     lines: dict[str, Line2D] = {}
     for place, panel in enumerate(panels, 1):

@@ -1,8 +1,11 @@
 """Colours, sizes and file formats that all figures share."""
 
+import io
 import math
 import re
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH, HEIGHT = 4.6, 3.6
 """Size of one panel, in inches."""
+LINES_BELOW = 5
+"""The most lines of a legend below the panels; a longer one stands beside them."""
+BROADEST = 32
+"""The most letters in a line of a legend that stands beside the panels."""
 STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 11,
@@ -36,9 +43,14 @@ STYLE: Any = {
     "lines.markersize": 5.5,
     "text.parse_math": False,  # a name may hold a dollar sign
     "svg.hashsalt": "advbench",  # the same numbers make the same file
+    "pdf.fonttype": 42,  # letters that can be searched, and that journals accept
 }
 # No date and no version: a picture that did not change is the same file.
-IMAGE_FORMATS: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}}
+IMAGE_FORMATS: dict[str, Any] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 """Accepted endings of a picture, each with the metadata of its file."""
 
 
@@ -63,11 +75,7 @@ def save_figure(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
         UserError: matplotlib is not installed.
     """
     needed()
-    import matplotlib as mpl
-
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's own style must not change the figure
-        mpl.rcParams.update(STYLE)
+    with _own_style():
         figure = paint()
         endings = [file.suffix.lower() for file in files]
         return [
@@ -77,6 +85,39 @@ def save_figure(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:
             )
             for file, ending in zip(files, endings, strict=True)
         ]
+
+
+def svg_source(paint: Callable[[], "Figure"], name: str) -> str:
+    """Return a figure as an ``<svg>`` element for a page of HTML.
+
+    Its ground is transparent; it has no comments, and every id in it begins with ``name``, so that
+    several figures may stand in one page.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    needed()
+    written = io.BytesIO()
+    with _own_style():
+        paint().savefig(written, format="svg", transparent=True, metadata=IMAGE_FORMATS[".svg"])
+    text = re.sub(
+        r"<!--.*?-->|<metadata>.*?</metadata>", "", written.getvalue().decode(), flags=re.S
+    )
+    text = re.sub(r'\b(id=")|(url\(#|href="#)', rf"\g<0>{name}-", text[text.index("<svg") :])
+    return re.sub(r"\n\s*\n", "\n", text)
+
+
+_NOT_DRAWN = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>", re.S)
+
+
+@contextmanager
+def _own_style() -> Iterator[None]:
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's own style must not change the figure
+        mpl.rcParams.update(STYLE)
+        yield
 
 
 def blank_page(width: float, height: float) -> "Figure":
@@ -90,7 +131,7 @@ def blank_page(width: float, height: float) -> "Figure":
 def sheet_for(
     labels: Sequence[str], width: float, height: float, *, title_lines: int = 0
 ) -> "Figure":
-    """Return a page with room for panels and, below them, for a legend.
+    """Return a page with room for panels and for a legend below them, or beside if it is long.
 
     Args:
         labels: the legend's labels.
@@ -98,6 +139,10 @@ def sheet_for(
         height: of all panels together, in inches.
         title_lines: of the legend's title.
     """
+    if _beside(labels, width):
+        columns = _columns_beside(labels, height, title_lines)
+        longest = max(len(line) for text in _folded(labels) for line in text.splitlines())
+        return blank_page(width + columns * (0.085 * longest + 0.75), height)
     down = math.ceil(len(labels) / _labels_per_line(labels, width))
     longest = max(len(label) for label in labels)
     # Wide enough for the longest label.
@@ -112,21 +157,54 @@ def legend(
     *,
     title: str | None = None,
 ) -> None:
-    """Draw a legend below the panels.
+    """Draw a legend below the panels, or beside them if it is long.
 
     Args:
         width: of all panels together, in inches.
     """
+    beside = _beside(labels, width)
+    lines = len(title.splitlines()) if title else 0
+    columns = (
+        _columns_beside(labels, figure.get_figheight(), lines)
+        if beside
+        else min(_labels_per_line(labels, width), len(labels))
+    )
     figure.legend(
         list(handles),
-        list(labels),
-        loc="outside lower center",
-        ncols=min(_labels_per_line(labels, width), len(labels)),
+        _folded(labels) if beside else list(labels),
+        loc="outside right upper" if beside else "outside lower center",
+        ncols=columns,
         frameon=False,
-        handlelength=3,
+        handlelength=1.5 if beside else 3,
+        columnspacing=1.2 if beside else 2.0,
         title=title,
         title_fontsize=10,
     )
+
+
+def _beside(labels: Sequence[str], width: float) -> bool:
+    """Return True if a legend would be too long below the panels."""
+    return math.ceil(len(labels) / _labels_per_line(labels, width)) > LINES_BELOW
+
+
+def _columns_beside(labels: Sequence[str], height: float, title_lines: int) -> int:
+    """Return the number of columns in which a legend is no higher than the panels."""
+    lines = sum(text.count("\n") + 1.4 for text in _folded(labels))
+    room = max(4.0, (height - 0.2) / 0.17 - 1.4 * title_lines)
+    return math.ceil(lines / room)
+
+
+def _folded(labels: Sequence[str]) -> list[str]:
+    """Return labels in lines of at most ``BROADEST`` letters, as far as words allow.
+
+    The section of a setting is left out: ``epochs=20`` for ``train.epochs=20``.
+    """
+    short = [re.sub(r"\b[a-z]+\.(?=\w+=)", "", text) for text in labels]
+    kept = short if len(set(short)) == len(set(labels)) else labels
+    return [
+        textwrap.fill(text, BROADEST, break_long_words=False, break_on_hyphens=False)
+        for text in kept
+    ]
 
 
 def _labels_per_line(labels: Sequence[str], width: float) -> int:

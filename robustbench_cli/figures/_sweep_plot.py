@@ -33,7 +33,7 @@ def draw(panels: Sequence[SweepPanel], path: Path) -> list[Path]:
     Raises:
         UserError: matplotlib is not installed.
     """
-    files = (path.with_name(f"{path.name}{ending}") for ending in _style.IMAGE_FORMATS)
+    files = (path.with_name(f"{path.name}{ending}") for ending in (".png", ".svg"))
     return _style.save_figure(partial(paint_sweeps, panels), *files)
 
 

@@ -4,10 +4,12 @@
 https://arxiv.org/abs/2002.11569
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.core.errors import UserError
@@ -22,6 +24,7 @@ from robustbench_cli.figures import (
     setting_label,
 )
 from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
+from robustbench_cli.report import seed_groups
 from robustbench_cli.runs.records import Run
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ _LINE: dict[bool, Any] = {
 """Style of curves on training images (True) and on all others (False)."""
 _STAR: Any = {"marker": "*", "markersize": 13, "markeredgecolor": "white"}
 _KEPT: Any = {**_STAR, "clip_on": False, "zorder": 4}
+_BAND: Any = {"alpha": 0.18, "linewidth": 0, "zorder": 2}
 _DROP: Any = {"linestyle": ":", "linewidth": 1.2, "zorder": 1}
 
 HistoryLine = Sequence[tuple[int, float]]
@@ -49,7 +53,7 @@ HistoryLine = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """The accuracies of one run over its epochs."""
+    """The accuracies over the epochs of one run, or the mean of several seeds."""
 
     name: str
     lines: Mapping[tuple[str, str], HistoryLine]
@@ -58,6 +62,15 @@ class Track:
     """Epoch whose weights the run kept."""
     drops: tuple[int, ...]
     """Epochs after which the learning rate dropped."""
+    spread: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
+    """Of several seeds: the standard deviation at each point of ``lines``."""
+    seeds: "tuple[Track, ...]" = ()
+    """Of several seeds: each by itself."""
+
+    @property
+    def each(self) -> "tuple[Track, ...]":
+        """The single runs."""
+        return self.seeds or (self,)
 
     @property
     def on(self) -> str:
@@ -72,24 +85,75 @@ class History(Figure):
 
     Two panels: clean accuracy and robust accuracy under PGD-10 in evaluation mode, as training
     records it, both in percent over the epoch; a star marks the epoch that was kept, dotted lines
-    the drops of the learning rate.  Held-out images are there where a run was given ``--set
-    train.validation=N``; test images, as in the paper, with ``--set train.select=oracle``.
+    the drops of the learning rate.  Runs that differ in their seed only are one curve, the mean,
+    in a band of one standard deviation to either side, with a star for each seed.  Held-out images
+    are there where a run was given ``--set train.validation=N``; test images, as in the paper, with
+    ``--set train.select=oracle``.
     """
 
     def prepare(self, material: Material) -> Painter:
-        runs = list(material.trained().values())
-        settings = [setting_label(run) for run in runs]
+        runs = [*material.trained().values()]
+        recorded = material.recorded()
+        groups = _joined_runs(recorded.named or runs, recorded.runs)
+        settings = [setting_label(group[0]) for group in groups]
         same = len(set(settings)) == 1
-        tracks = []
-        for run, name, where in zip(runs, legend_names(runs), settings, strict=True):
-            tracks.append(track(run, name if same else f"{name} ({where})"))
-            if tracks[-1].on == "train":
-                material.feedback.note(
-                    f"run {run.id!r} measured no held-out images: only its training curves are "
-                    "drawn (advbench train ... --set train.validation=1000 holds some out, "
-                    "--set train.select=oracle measures the test set)"
-                )
+        tracks, bare = [], []
+        names = legend_names([group[0] for group in groups])
+        for group, name, where in zip(groups, names, settings, strict=True):
+            said = name if same else f"{name} ({where})"
+            tracks.append(mean_track([track(run, said) for run in group]))
+            bare += [repr(run.id) for run in group if tracks[-1].on == "train"]
+        if bare:
+            material.feedback.note(
+                f"run{'s' * (len(bare) > 1)} {', '.join(bare)} measured no held-out images: only "
+                "training curves are drawn (advbench train ... --set train.validation=1000 holds "
+                "some out, --set train.select=oracle measures the test set)"
+            )
         return partial(paint_history, tracks, settings[0] if same else "")
+
+
+def _joined_runs(named: Sequence[Run], every: Sequence[Run]) -> list[list[Run]]:
+    """Return the named runs, those together that differ in their seed only.
+
+    Args:
+        every: all records, which tell how the runs were made that these build on.
+    """
+    made = seed_groups.trained(every)
+    groups: dict[Hashable, list[Run]] = defaultdict(list)
+    for run in named:
+        known = made.get(run.id)
+        groups[seed_groups.group_key(known) if known else run.id].append(run)
+    return [*groups.values()]
+
+
+def mean_track(tracks: Sequence[Track]) -> Track:
+    """Return the mean over seeds, at the epochs that all of them measured; of one run itself.
+
+    Raises:
+        UserError: they have no measured epoch in common.
+    """
+    first, *others = tracks
+    if not others:
+        return first
+    lines: dict[tuple[str, str], HistoryLine] = {}
+    spread: dict[tuple[str, str], Sequence[float]] = {}
+    for key in first.lines:
+        each = [dict(one.lines.get(key, ())) for one in tracks]
+        epochs = sorted(set.intersection(*(set(line) for line in each)))
+        if epochs:
+            lines[key] = [(epoch, fmean(line[epoch] for line in each)) for epoch in epochs]
+            spread[key] = [stdev(line[epoch] for line in each) for epoch in epochs]
+    if not lines:
+        raise UserError(f"the {len(tracks)} seeds of {first.name!r} share no measured epoch")
+    kept = {one.kept for one in tracks}
+    return Track(
+        name=f"{first.name} ({len(tracks)} seeds)",
+        lines=lines,
+        kept=first.kept if len(kept) == 1 else None,
+        drops=first.drops if len({one.drops for one in tracks}) == 1 else (),
+        spread=spread,
+        seeds=tuple(tracks),
+    )
 
 
 def track(run: Run, name: str) -> Track:
@@ -168,8 +232,15 @@ def _panel(axes: "Axes", tracks: Sequence[Track], what: str) -> None:
                 {"marker": marker, "markersize": 3.5} if len(line) <= MAX_MARKED_EPOCHS else {}
             )
             axes.plot(*zip(*line, strict=True), color=colour, **_LINE[split == "train"], **few)
-            if split == track.on and track.kept in dict(line):
-                axes.plot(track.kept, dict(line)[track.kept], color=colour, **_KEPT)
+            if deviations := track.spread.get((what, split)):
+                pairs = [*zip(line, deviations, strict=True)]
+                under = [max(0.0, y - 100 * std) for (_, y), std in pairs]
+                above = [min(100.0, y + 100 * std) for (_, y), std in pairs]
+                axes.fill_between([x for x, _ in line], under, above, color=colour, **_BAND)
+            for one in track.each:
+                own = dict(one.lines.get((what, split), ()))
+                if split == track.on and one.kept in own:
+                    axes.plot(one.kept, 100 * own[one.kept], color=colour, **_KEPT)
     last = max(epoch for track in tracks for line in track.lines.values() for epoch, _ in line)
     lines = [track.lines.get((what, split), ()) for track in tracks for split in _SPLITS]
     lowest = min((share for line in lines for _, share in line), default=0.0)
@@ -192,6 +263,7 @@ def _colour_handles(names: Sequence[str]) -> "list[Artist]":
 def _style_handles(tracks: Sequence[Track]) -> "dict[str, Artist]":
     """Return the legend's handles of line styles and marks, by label, in grey."""
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     splits = {split for track in tracks for _, split in track.lines}
     found: dict[str, Artist] = {
@@ -199,8 +271,12 @@ def _style_handles(tracks: Sequence[Track]) -> "dict[str, Artist]":
         for split, says in _SPLITS.items()
         if split in splits
     }
-    if any(track.kept for track in tracks):
-        found["kept epoch"] = Line2D([], [], color="#444444", linestyle="", **_KEPT)
+    if any(track.spread for track in tracks):
+        found["± standard deviation over seeds"] = Patch(color="#444444", **_BAND)
+    if any(one.kept for track in tracks for one in track.each):
+        several = any(track.seeds for track in tracks)
+        which = "kept epoch of each seed" if several else "kept epoch"
+        found[which] = Line2D([], [], color="#444444", linestyle="", **_KEPT)
     if any(track.drops for track in tracks):
         found["learning rate drop"] = Line2D([], [], color="#999999", **_DROP)
     return found

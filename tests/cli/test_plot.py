@@ -25,7 +25,12 @@ def refused(tmp_path, monkeypatch, capsys):
 def test_mistakes_cost_one_line_and_leave_nothing(refused):
     assert refused("histroy") == "unknown figure 'histroy'; did you mean 'history'?"
     assert "known: eps, history, landscape, steps, surface" in refused("zzz")
-    assert refused("history", "--out", "a.pdf") == "--out 'a.pdf': end it in .png or .svg"
+    endings = "end it in one of .png, .svg, .pdf"
+    assert refused("history", "--out", "a.gif") == f"--out 'a.gif': {endings}"
+    assert refused("history", "--format", "gif") == "--format 'gif': choose png, svg, pdf"
+    assert refused("history", "--format", "pdf", "--out", "a.svg") == (
+        "--out 'a.svg' is no pdf: leave --format out, or mend one"
+    )
     assert "is no folder to write to" in refused("history", "--out", "absent/a.png")
     assert "no parameter 'poinst'; did you mean 'points'" in refused("surface:poinst=3")
     assert "KIND" in refused()

@@ -7,7 +7,7 @@ import pytest
 
 from robustbench_cli.cli import main
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.figures.history import drops, paint_history, track
+from robustbench_cli.figures.history import drops, mean_track, paint_history, track
 
 ROOT = Path(__file__).parents[2]
 LINF = {"norm": "Linf", "eps": 8 / 255}
@@ -93,13 +93,51 @@ def test_curves_are_in_per_cent_and_the_kept_epoch_is_marked(overfitted):
 def test_a_file_for_each_format(overfitted, kept, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     kept(tmp_path / "results", overfitted(), overfitted("trades"))
-    for ending, start in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
+    for ending, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
         file = tmp_path / f"a{ending}"
         args = ["pgd-at", "trades", "--results", str(tmp_path / "results"), "--out", str(file)]
         assert main(["plot", "history", *args]) == 0
         said = capsys.readouterr()
         assert (said.out, said.err) == (f"{file}\n", "")
         assert file.read_bytes().startswith(start)
+
+
+def test_seeds_are_joined_as_mean_and_band(overfitted, kept, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    first, second = overfitted(), overfitted()
+    second = replace(second, id="other", seed=1, config={**first.config, "seed": 1})
+    for row in second.history:
+        row["val_robust"] += 0.1
+    one, two = track(first, "a"), track(second, "a")
+    assert mean_track([one]) is one
+    joined = mean_track([one, two])
+    assert joined.name == "a (2 seeds)"
+    assert joined.seeds == (one, two)
+    assert joined.drops == (2,)
+    epochs, shares = zip(*joined.lines["robust", "val"], strict=True)
+    assert epochs == (1, 2, 3, 4)
+    assert shares == pytest.approx([0.35, 0.45, 0.55, 0.5])
+    assert joined.spread["robust", "val"] == pytest.approx([0.1 / 2**0.5] * 4)
+    page = paint_history([joined], "mnist")
+    bands = page.axes[1].collections
+    assert len(bands) == 2  # training and held-out images
+    stars = [tuple(x[0]) for x in (i.get_xydata() for i in page.axes[1].lines) if len(x) == 1]
+    assert stars == [pytest.approx((3, 50)), pytest.approx((3, 60))]
+    # The command joins what differs in nothing but the seed, and says nothing of seeds elsewhere.
+    kept(tmp_path / "results", first, second, overfitted("trades"))
+    args = ["pgd-at", "other", "trades", "--results", str(tmp_path / "results")]
+    assert main(["plot", "history", *args, "--out", str(tmp_path / "a.svg")]) == 0
+    drawn = (tmp_path / "a.svg").read_text()
+    assert "<!-- pgd-at (2 seeds) -->" in drawn
+    assert "<!-- trades -->" in drawn
+    assert not capsys.readouterr().err
+
+
+def test_seeds_without_a_common_epoch_are_told(overfitted):
+    first, second = (track(overfitted(), "a") for _ in range(2))
+    late = {key: [(epoch + 9, share) for epoch, share in of] for key, of in second.lines.items()}
+    with pytest.raises(UserError, match="the 2 seeds of 'a' share no measured epoch"):
+        mean_track([first, replace(second, lines=late)])
 
 
 def test_a_run_without_held_out_images_says_so_and_is_drawn(overfitted, kept, tmp_path, capsys):

@@ -332,7 +332,31 @@ def test_labels_in_a_crowd_do_not_cover_each_other(page):
     assert not any(box.count_overlaps(boxes[:place]) for place, box in enumerate(boxes))
 
 
-@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_a_long_legend_stands_beside_the_panel_and_is_no_higher(recipe, evaluated, draw):
+    mpl = pytest.importorskip("matplotlib")
+    names = [
+        f"pgd-at+method-{i} (train.epochs=20, train.lr={i}, train.select=best)" for i in range(29)
+    ]
+    made = [recipe(name, threat={"norm": "Linf", "eps": 0.3}, mark=name) for name in names]
+    panels, _ = draw(*made, *(evaluated(run, {"pgd20": (PGD, 50)}) for run in made))
+    with mpl.rc_context(_style.STYLE):
+        page = paint_tradeoff(panels)
+        page.draw_without_rendering()
+    (legend,), (axes,) = page.legends, page.axes
+    box, frame = legend.get_window_extent(), axes.get_window_extent()
+    assert len(legend.get_texts()) == 29
+    assert box.x0 > frame.x1
+    assert box.x1 <= page.bbox.x1
+    assert box.y0 >= page.bbox.y0
+    assert frame.width > 0.3 * page.bbox.width
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert len(set(texts)) == 29
+    assert max(len(line) for text in texts for line in text.splitlines()) <= _style.BROADEST
+
+
+@pytest.mark.parametrize(
+    ("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
+)
 def test_a_picture_is_made_without_torch(pair, kept, tmp_path, without_torch, ending, start):
     pytest.importorskip("matplotlib")
     kept(tmp_path, *pair({"pgd20": (PGD, 50)}, {"pgd20": (PGD, 40)}))
