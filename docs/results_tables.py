@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from marked_parts import table
 
-from robustbench_cli.commands.bench import load_bench
+from robustbench_cli.commands.study_file import load_study
 from robustbench_cli.commands.upgrade_records import comparable
 from robustbench_cli.report import joint_table
 from robustbench_cli.report.number_trust import (
@@ -43,7 +43,7 @@ FEW_IMAGES = {
 
 @cache
 def study(name: str) -> dict[str, TableRow]:
-    """Return the rows of a study's report by the name that its bench gives the run.
+    """Return the rows of a study's report by the name that its file gives the run.
 
     ``trades-awp-s1-eval`` is ``trades-awp``, whatever the seed; ``base-s0-eval-0.1`` is
     ``base-0.1``.
@@ -108,17 +108,17 @@ def at_family() -> str:
         "pgd-at-early-stopping": "`pgd-at`, early stopping",
         "pgd-at-finetuned": "`pgd-at`, 5 epochs from `trades`",
     }
-    return family("at-family-digits", [*load_bench("at-family").runs], called)
+    return family("at-family-digits", [*load_study("at-family").runs], called)
 
 
 def reading_list() -> str:
     """Return the table of the reading list on the digits."""
-    return family("reading-list-digits", [*load_bench("reading-list").runs], FEW_IMAGES)
+    return family("reading-list-digits", [*load_study("reading-list").runs], FEW_IMAGES)
 
 
 def mnist() -> str:
     """Return the table of both families on MNIST."""
-    order = [*load_bench("at-family").data["mnist"].only, "lbgat", "tla", "teacher", "rslad", "ard"]
+    order = [*load_study("at-family").data["mnist"].only, "lbgat", "tla", "teacher", "rslad", "ard"]
     called = {
         "teacher": "`trades`, twice as wide: the teacher of the next two",
         "rslad": "`rslad:variant=code`",
@@ -136,7 +136,7 @@ def trades_beta() -> str:
     found, columns = study("trades-beta-digits"), ("clean", "pgd20", "cw20")
     lines = [
         [run.removeprefix("beta-"), *cells(found[run], columns)]
-        for run in load_bench("trades-beta").runs
+        for run in load_study("trades-beta").runs
     ]
     return table(["beta", *map(NAMES.__getitem__, columns)], lines)
 

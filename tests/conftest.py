@@ -200,6 +200,8 @@ def judged(evaluated):
         arrays = {"index": np.arange(n), "label": np.arange(n) % 10 if labels is None else labels}
         for label, share in {"clean": clean, **{k: v for k, (_, v) in attacks.items()}}.items():
             arrays |= {f"{label}/share": np.asarray(share, np.float32)}
+            wrong = np.minimum(clean, share) < 0.5
+            arrays |= {f"{label}/prediction": (arrays["label"] + wrong) % 10}
         (results / run.id).mkdir(parents=True)
         path = write_arrays(results / run.id / "examples.npz", arrays)
         run = replace(run, examples=records.filed(path))

@@ -16,7 +16,7 @@ import typer
 from robustbench_cli import __version__
 from robustbench_cli.cli.attack import attack_command
 from robustbench_cli.cli.audit import audit_command
-from robustbench_cli.cli.bench import bench_command
+from robustbench_cli.cli.compare import compare_command
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import eval_command
 from robustbench_cli.cli.exit_codes import ExitCode
@@ -27,6 +27,7 @@ from robustbench_cli.cli.plot import plot_command
 from robustbench_cli.cli.report import report_command
 from robustbench_cli.cli.show import show_command
 from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
+from robustbench_cli.cli.study import run_study, study
 from robustbench_cli.cli.synth import synth
 from robustbench_cli.cli.train import train_command
 from robustbench_cli.core.errors import RunError, UserError, stopped_program
@@ -77,7 +78,9 @@ app.command("audit", cls=MeasuringCommand)(audit_command)
 app.command("joint", cls=MeasuringCommand)(joint_command)
 app.add_typer(detect, name="detect")
 app.add_typer(synth, name="synth")
-app.command("bench", cls=StrictCommand)(bench_command)
+app.add_typer(study, name="study")
+app.command("bench", cls=StrictCommand, hidden=True)(run_study)
+app.command("compare", cls=StrictCommand)(compare_command)
 app.command("report", cls=StrictCommand)(report_command)
 app.command("plot", cls=StrictCommand)(plot_command)
 app.add_typer(paper, name="paper")

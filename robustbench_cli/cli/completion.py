@@ -45,7 +45,8 @@ datasets = _completing("datasets")
 figures = _completing("figures")
 presets = _completing("presets")
 suites = _completing("suites")
-benches = _completing("benches")
+launchers = _completing("launchers")
+studies = _completing("studies")
 complete_names = _completing(*KINDS)
 
 

@@ -28,8 +28,8 @@ def list_command(
         str | None,
         typer.Argument(
             help="defenses, attacks, views, masks, transforms, certificates, detectors, "
-            "generators, models, datasets, optimizers, schedules, figures, checks, presets, "
-            "suites, or runs (default: all but runs).",
+            "generators, models, datasets, optimizers, schedules, figures, checks, "
+            "launchers, presets, suites, studies, or runs (default: all but runs).",
             autocompletion=completion.kinds,
         ),
     ] = None,

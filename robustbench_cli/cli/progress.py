@@ -1,8 +1,9 @@
 """The progress of a run on standard error: bars on a terminal, plain lines elsewhere."""
 
-import itertools
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -17,7 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from robustbench_cli.cli.job_state_file import JobStateFile
 from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.job_state import STATE_VARIABLE
 from robustbench_cli.distributed import env
 from robustbench_cli.training.trainer import HistoryRow, Watch
 
@@ -39,10 +42,14 @@ REFRESH = 0.5
 def progress_display(quiet: bool) -> Iterator[Display]:
     """Give the display that fits: none if quiet, live bars on a terminal, plain lines elsewhere.
 
-    Everything goes to standard error.  Of several processes only the main one shows anything.
+    Everything goes to standard error.  Of several processes only the main one shows anything.  A
+    job of a study writes its progress to the study's file instead.
     """
     console = Console(stderr=True)
-    if quiet or not env.is_main_process():
+    state = os.environ.get(STATE_VARIABLE)
+    if state and env.is_main_process():
+        yield JobStateFile(Path(state))
+    elif quiet or not env.is_main_process():
         yield Display()
     elif not console.is_terminal:
         yield ProgressLines()
@@ -118,35 +125,6 @@ class ProgressBars(Display):
         assert self._task is not None
         so_far = f"{self._what} so far {accuracy:.2%}"
         self._progress.update(self._task, completed=done, numbers=so_far)
-
-
-@contextmanager
-def job_progress(total: int, quiet: bool) -> Iterator[Callable[[str, bool], None]]:
-    """Give a function that reports a job as it ends, by its name and whether it succeeded.
-
-    Args:
-        total: how many jobs there are.
-        quiet: report nothing.
-    """
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        done = itertools.count(1)
-
-        def line(name: str, well: bool) -> None:
-            if not quiet:
-                typer.echo(f"{next(done)}/{total} {name}{'' if well else ' FAILED'}", err=True)
-
-        yield line
-        return
-    with Progress(*BARS, console=console, refresh_per_second=2) as progress:
-        task = progress.add_task("jobs", total=total, numbers="")
-
-        def bar(name: str, well: bool) -> None:
-            progress.update(task, advance=1, numbers=escape(name))
-            if not well:
-                progress.console.print(f"{escape(name)} failed")
-
-        yield bar
 
 
 def epoch_numbers(row: HistoryRow) -> str:

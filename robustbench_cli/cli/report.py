@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
-from robustbench_cli.cli import completion, options
+from robustbench_cli.cli import options
 from robustbench_cli.cli.formats import Page
 from robustbench_cli.cli.matrices import joints, transfers
+from robustbench_cli.cli.report_options import ReportOptions
 from robustbench_cli.cli.tables import results_sheet
 from robustbench_cli.cli.writing import format_of, left_out, put, writing
 from robustbench_cli.core.errors import UserError, hint
@@ -16,6 +17,7 @@ from robustbench_cli.core.errors import UserError, hint
 if TYPE_CHECKING:
     from robustbench_cli.report.example_files import ExampleFiles
     from robustbench_cli.report.robustness_table import TableRow
+    from robustbench_cli.report.selection import Selection
     from robustbench_cli.runs.records import Run
 
 
@@ -28,102 +30,23 @@ class _Titled(Protocol):
 _Table = TypeVar("_Table", bound=_Titled)
 
 
-def report_command(
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="terminal, md, latex, csv or json (default: terminal, or as --out ends). "
-            "csv and json hold fractions in full precision.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write to this file, e.g. table.tex, not to the screen.")
-    ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Where run folders are.", envvar="ADVBENCH_RESULTS")
-    ] = Path("results"),
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Rows on this data set only.", autocompletion=completion.datasets),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            help="Which, in order: clean,pgd20,worst comes after what a row is; "
-            "defense,clean,pgd20 is just that."
-        ),
-    ] = None,
-    sort: Annotated[
-        str | None, typer.Option(help="By this column, best first; -pgd20: worst first.")
-    ] = None,
-    intervals: Annotated[
-        bool,
-        typer.Option(
-            "--intervals",
-            help="95 % confidence intervals: Wilson's for one seed; for several, images and seeds "
-            "are resampled.",
-        ),
-    ] = False,
-    sweeps: Annotated[
-        bool,
-        typer.Option(
-            "--sweeps",
-            help="A column for each value of a sweep, too; done by itself where nothing else is.",
-        ),
-    ] = False,
-    transfer: Annotated[
-        bool,
-        typer.Option(
-            "--transfer",
-            help="Instead: a table of sources and targets for each attack of eval --source.",
-        ),
-    ] = False,
-    joint: Annotated[
-        bool,
-        typer.Option("--joint", help="Instead: a table for each set of domains of advbench joint."),
-    ] = False,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            metavar="A B",
-            help="Instead: two rows (by name, for all their seeds) or runs on the same images: the "
-            "paired table, McNemar's test, the difference and its interval.",
-        ),
-    ] = None,
-    paper: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Instead: a paper's tables with our numbers beside; advbench paper list.",
-            autocompletion=completion.papers,
-        ),
-    ] = None,
-    table: Annotated[
-        str | None, typer.Option(help="With --paper: this table only, e.g. 5 or 2(a).")
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Instead: draw the curves of all sweeps as FILE.png and FILE.svg."
-        ),
-    ] = None,
-    debug: options.DebugOption = False,
-) -> None:
+@options.takes_options()
+def report_command(flags: ReportOptions) -> None:
     """Put every finished evaluation into one table, seeds joined, the best in bold.
 
     Evaluations of one training run share a row. Runs that differ only in their seed are joined
     as mean and standard deviation. Rows are compared where data set, threat and n are the same:
     the best is bold if a paired test over the images says so, else = marks what may be best.
-    Sweeps, images from other models and joint attacks are left out: --sweeps, --plot, --transfer
-    and --joint show them.
+    Rows stand in the order of data set, threat and name, whatever was evaluated when. Sweeps,
+    images from other models and joint attacks are left out: --sweeps, --plot, --transfer and
+    --joint show them.
     With --paper every published number gets the closest one of ours beside it, the difference and
     what differs in setting; where there is none, the commands that would measure it.
 
     \b
     advbench report                                    on the screen
     advbench report --dataset cifar10 --sort autoattack
+    advbench report --defense 'trades*' --attack autoattack --since 2026-11-01
     advbench report --columns clean,pgd20,autoattack --intervals --out table.tex
     advbench report --paper trades --table 5           published numbers beside ours
     advbench report --transfer --out transfer.md
@@ -131,52 +54,73 @@ def report_command(
     advbench report --compare trades pgd-at            which is better, on the same images
     advbench report --plot curves                      curves.png and curves.svg
     """
+    print_report(flags)
+
+
+def print_report(flags: ReportOptions) -> None:
+    """Print or write the tables that the options ask for.
+
+    Raises:
+        UserError: options that exclude each other, or nothing to show.
+    """
     from robustbench_cli.commands.upgrade_records import comparable
     from robustbench_cli.report.example_files import ExampleFiles
 
-    shape = {"--columns": columns, "--sort": sort, "--sweeps": sweeps}
-    text = {"--format": format_, "--out": out, "--intervals": intervals}
-    if plot is not None:
-        others = {"--paper": paper, "--transfer": transfer, "--joint": joint}
-        _alone("--plot", {**others, "--compare": compare, **shape, **text})
-    if compare is not None:
-        others = {"--paper": paper, "--transfer": transfer, "--joint": joint}
-        _alone("--compare", {**others, **shape, "--dataset": dataset, "--intervals": intervals})
-    if paper is not None:
-        others = {"--transfer": transfer, "--joint": joint}
-        _alone("--paper", {**others, **shape, "--intervals": intervals})
-    elif table is not None:
-        raise UserError(f"--table {table!r} is of a paper: name that, too, e.g. --paper trades")
-    if transfer:
-        _alone("--transfer", {"--joint": joint, **shape})
-    if joint:
-        _alone("--joint", shape)
-    chosen = format_of(format_, out)
-    folders = comparable(results, left_out)
-    runs, files = [*folders.values()], ExampleFiles.of_runs(folders)
-    if paper is not None:
+    _check_together(flags)
+    selection, dataset = flags.selection, flags.dataset
+    format_ = flags.format_ or ("json" if flags.json_ else None)
+    chosen = format_of(format_, flags.out)
+    folders = comparable(flags.results, left_out)
+    runs, files = selection.of_runs([*folders.values()]), ExampleFiles.of_runs(folders)
+    if flags.paper is not None:
         from robustbench_cli.cli.comparing import paper_page
 
-        put(paper_page(paper, table, dataset, runs), chosen, out)
+        put(paper_page(flags.paper, flags.table, dataset, runs), chosen, flags.out)
         return
-    if joint:
-        put(_joint(runs, dataset, intervals, files), chosen, out)
+    if flags.joint:
+        put(_joint(runs, dataset, flags.intervals, files), chosen, flags.out)
         return
-    _check(runs, results, dataset)
-    if compare is not None:
-        put(_compared(runs, compare, files), chosen, out)
+    _check(runs, flags.results, dataset)
+    if flags.compare is not None:
+        put(_compared(runs, flags.compare, files), chosen, flags.out)
         return
-    if plot is not None:
-        _draw(runs, dataset, plot)
+    if flags.plot is not None:
+        _draw(runs, dataset, flags.plot)
         return
-    if transfer:
-        page = _transfers(runs, dataset, intervals)
-    else:
-        found = _rows(runs, dataset, files, intervals=intervals, sweeps=sweeps)
-        page = results_sheet(found, columns=columns, sort=sort).page()
-    put(page, chosen, out)
-    if not transfer:
-        _left_out(runs, dataset, {run for row in found for run in row.runs})
+    if flags.transfer:
+        put(_transfers(runs, dataset, flags.intervals), chosen, flags.out)
+        return
+    found = _rows(runs, selection, files, flags)
+    named = ",".join(selection.columns(found)) or None
+    page = results_sheet(found, columns=flags.columns or named, sort=flags.sort).page()
+    put(page, chosen, flags.out)
+    _left_out(runs, dataset, {run for row in found for run in row.runs})
+
+
+def _check_together(flags: ReportOptions) -> None:
+    """Raise ``UserError`` for options that exclude each other."""
+    rows = {"--defense": flags.defense, "--attack": flags.attack}
+    shape = {"--columns": flags.columns, "--sort": flags.sort, "--sweeps": flags.sweeps, **rows}
+    text = {"--format": flags.format_, "--json": flags.json_, "--out": flags.out}
+    tables = {"--paper": flags.paper, "--transfer": flags.transfer, "--joint": flags.joint}
+    intervals = {"--intervals": flags.intervals}
+    if flags.json_ and flags.format_:
+        raise UserError("--json is --format json: leave one of them out")
+    if flags.plot is not None:
+        _alone("--plot", {**tables, "--compare": flags.compare, **shape, **text, **intervals})
+    if flags.compare is not None:
+        _alone("--compare", {**tables, **shape, "--dataset": flags.dataset, **intervals})
+    if flags.paper is not None:
+        others = {name: value for name, value in tables.items() if name != "--paper"}
+        _alone("--paper", {**others, **shape, **intervals})
+    elif flags.table is not None:
+        raise UserError(
+            f"--table {flags.table!r} is of a paper: name that, too, e.g. --paper trades"
+        )
+    if flags.transfer:
+        _alone("--transfer", {"--joint": flags.joint, **shape})
+    if flags.joint:
+        _alone("--joint", shape)
 
 
 def _alone(option: str, others: Mapping[str, object]) -> None:
@@ -202,22 +146,26 @@ def _check(runs: Sequence["Run"], results: Path, dataset: str | None) -> None:
 
 
 def _rows(
-    runs: Sequence["Run"],
-    dataset: str | None,
-    files: "ExampleFiles",
-    *,
-    intervals: bool,
-    sweeps: bool,
+    runs: Sequence["Run"], selection: "Selection", files: "ExampleFiles", flags: ReportOptions
 ) -> list["TableRow"]:
-    """The rows of the main table: sweeps where they are asked for, or are all there is."""
+    """The rows of the main table, in the order of data set, threat and name.
+
+    Sweeps are among them where they are asked for, or are all there is.
+    """
     from robustbench_cli.report.columns import is_plain
     from robustbench_cli.report.robustness_table import rows
 
-    for keep in (_own_images,) if sweeps else (is_plain, _own_images):
-        every = rows(runs, intervals=intervals, keep=keep, files=files)
-        if found := [row for row in every if dataset in (None, *row.datasets)]:
-            return found
+    for keep in (_own_images,) if flags.sweeps else (is_plain, _own_images):
+        every = rows(runs, intervals=flags.intervals, keep=keep, files=files)
+        if every := [row for row in every if flags.dataset in (None, *row.datasets)]:
+            return sorted(selection.of_rows(every), key=_place)
     raise UserError("every finished evaluation tries another model's images: add --transfer")
+
+
+def _place(row: "TableRow") -> tuple[Any, ...]:
+    """Return what the main table is sorted by; rows that are equal in it stay as they are made."""
+    facts = row.facts
+    return facts["dataset"].rank, facts["eps"].rank, facts["defense"].text.lower()
 
 
 def _compared(runs: Sequence["Run"], names: tuple[str, str], files: "ExampleFiles") -> Page:

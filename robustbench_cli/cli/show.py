@@ -81,7 +81,7 @@ def _component(item: catalogue.Item, text: str) -> "Parts":
     from robustbench_cli.core.registry import Registry, Spec
 
     place, its_name = catalogue.REGISTRIES[item.kind]
-    registry: Registry[Any] = getattr(importlib.import_module(f"robustbench_cli.{place}"), its_name)
+    registry: Registry[Any] = getattr(importlib.import_module(_module(place)), its_name)
     cls, spec = registry.entry(item.name).cls, registry.resolve(Spec.parse(text))
     typed = ",".join(f"{key}={value}" for key, value in spec.params.items())
     values = registry.describe(registry.build(spec)) if typed else {}
@@ -128,8 +128,13 @@ def _grid(facts: Mapping[str, str]) -> "RenderableType":
     return grid
 
 
+def _module(place: str) -> str:
+    """Return the name of a package by its folder in this one."""
+    return f"robustbench_cli.{place.replace('/', '.')}"
+
+
 def _template(item: catalogue.Item, text: str) -> "Parts":
-    """Explain a preset, suite or bench by the text of its file."""
+    """Explain a preset, suite or study by the text of its file."""
     from rich.text import Text
 
     needed = presets.as_typed(presets.needs(item.name)) if item.kind in _RECIPES else []
@@ -200,11 +205,12 @@ _EXAMPLES = {
     "schedules": "advbench train trades --set schedule.name={}",
     "figures": "advbench plot {}",
     "checks": "advbench eval --attack pgd20",
+    "launchers": "advbench study mine.toml --launcher {}",
     "presets": "advbench train --preset {}",
     "suites": "advbench eval --suite {}",
-    "benches": "advbench bench {}",
+    "studies": "advbench study {}",
 }
-_ONE = {"benches": "bench"}
+_ONE = {"studies": "study"}
 _RECIPES = {"presets"}  # no other file can say that it needs an option
 
 

@@ -24,7 +24,7 @@ _URL = re.compile(r"https?://[^\s,;)>]*[^\s,;)>.]")
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One component, preset, suite or bench that a user can name."""
+    """One component, preset, suite or study that a user can name."""
 
     kind: str
     name: str
@@ -182,14 +182,15 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "schedules": ("optim", "SCHEDULES"),
     "figures": ("figures", "FIGURES"),
     "checks": ("audit", "CHECKS"),
+    "launchers": ("commands/launchers", "LAUNCHERS"),
 }
-"""The package and the name of the registry of each kind of component."""
+"""The package (a folder of the package) and the name of the registry of each kind of component."""
 
 KINDS: Mapping[str, Callable[[str, Path], Iterable[Item]]] = {
     **{kind: partial(_registered, *where) for kind, where in REGISTRIES.items()},
     "presets": partial(_presets, ""),
     "suites": partial(_presets, "suites"),
-    "benches": partial(_presets, "benches"),
+    "studies": partial(_presets, "studies"),
 }
 """The kinds that ``advbench list`` shows, in that order, each with the function that reads it."""
 

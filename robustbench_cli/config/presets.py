@@ -1,4 +1,4 @@
-"""Presets, suites and benches: TOML files shipped with the package, or the user's own."""
+"""Presets, suites and studies: TOML files shipped with the package, or the user's own."""
 
 import tomllib
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ def folder(package: Path = PACKAGE) -> Path:
     return inside if inside.is_dir() else package.parent / "presets"
 
 
-SINGULAR = {"": "preset", "suites": "suite", "benches": "bench"}
+SINGULAR = {"": "preset", "suites": "suite", "studies": "study"}
 """The word for a file, by the subfolder of its kind; presets have a folder per paper."""
 
 

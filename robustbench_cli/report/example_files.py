@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _BYTES = 8 * 1000
 """The most bytes that an array of verdicts has per example: of a joint attack on many domains."""
+_NAMES = "name"
+"""The array with the names of the images."""
+_NAME_BYTES = 4 * 4096
+"""The most bytes that the name of an image has: a path, four bytes a character."""
 _HEADER = 4096
 """The most bytes of an array's header."""
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -40,6 +44,17 @@ class ExamplesFile:
     """None where the evaluation kept no file, or nobody knows its folder."""
     sha256: str
     n: int
+
+    @cached_property
+    def names(self) -> "np.ndarray | None":
+        """The names of the images (N), such as paths of files; None where they have none."""
+        import numpy as np
+
+        try:
+            found = np.asarray(self._loaded(_NAMES, _NAME_BYTES))
+        except (KeyError, MissingVerdicts, *_DAMAGE):
+            return None
+        return found if found.shape == (self.n,) and found.dtype.kind == "U" else None
 
     def check_presence(self) -> None:
         """Raise ``MissingVerdicts`` if there is no file; nothing is read."""
@@ -64,12 +79,7 @@ class ExamplesFile:
         import numpy as np
 
         try:
-            self.check_presence()
-            entry = self._archive.getinfo(f"{name}.npy")
-            if entry.file_size > _HEADER + _BYTES * self.n:
-                raise ValueError(f"{name!r} is too large")
-            with self._archive.open(entry) as opened:
-                values = np.lib.format.read_array(opened, allow_pickle=False)
+            values = self._loaded(name, _BYTES)
         except MissingVerdicts as error:
             return error
         except KeyError:
@@ -81,6 +91,18 @@ class ExamplesFile:
                 f"examples.npz of {self.run_id!r} has no {self.n} verdicts in {name!r}"
             )
         return np.asarray(values)
+
+    def _loaded(self, name: str, most: int) -> "np.ndarray":
+        """Return an array as it is in the file, of ``most`` bytes per example at most."""
+        import numpy as np
+
+        self.check_presence()
+        entry = self._archive.getinfo(f"{name}.npy")
+        if entry.file_size > _HEADER + most * self.n:
+            raise ValueError(f"{name!r} is too large")
+        with self._archive.open(entry) as opened:
+            values: np.ndarray = np.lib.format.read_array(opened, allow_pickle=False)
+        return values
 
     @cached_property
     def _is_file(self) -> bool:

@@ -49,6 +49,14 @@ class Origin(ABC):
         """The true classes (N); raise ``MissingVerdicts`` if they cannot be had."""
         return self.file.array("label")
 
+    @property
+    def predictions(self) -> "np.ndarray | None":
+        """The classes that the model gives the N images that the number is about.
+
+        None where the number is not about one image each: a certificate, a joint attack.
+        """
+        return None
+
     def check_presence(self) -> None:
         """Raise ``MissingVerdicts`` if the file is missing; nothing is read."""
         self.file.check_presence()
@@ -61,6 +69,10 @@ class Origin(ABC):
 class CleanOrigin(Origin):
     """The verdicts on the clean images."""
 
+    @property
+    def predictions(self) -> "np.ndarray":
+        return self.file.array(f"{CLEAN}/prediction")
+
     def _shares(self) -> "np.ndarray":
         return self.file.array(f"{CLEAN}/share")
 
@@ -72,6 +84,17 @@ class AttackOrigin(Origin):
     label: str
     radius: float | None
     """Of an attack for the nearest image: the distance up to which it counts; None: any other."""
+
+    @property
+    def predictions(self) -> "np.ndarray":
+        found = self.file.array(f"{self.label}/prediction")
+        if self.radius is None:
+            return found
+        # An image beyond the radius does not count; within it the model is right.
+        within = self.file.array(f"{self.label}/norm") <= self.radius * (1 + 1e-6)
+        near = within | (self.shares < 0.5)
+        seen: np.ndarray = found * near + self.labels * ~near
+        return seen
 
     def _shares(self) -> "np.ndarray":
         right = self.file.array(f"{CLEAN}/share")
@@ -86,6 +109,17 @@ class WorstOrigin(Origin):
     """The verdicts under all attacks of an evaluation together."""
 
     attacks: Sequence[AttackOrigin]
+
+    @property
+    def predictions(self) -> "np.ndarray":
+        """Under the first attack that breaks an image; of the clean image where none does."""
+        found = self.file.array(f"{CLEAN}/prediction").copy()
+        left = self.file.array(f"{CLEAN}/share") > 0.5
+        for attack in self.attacks:
+            fell = left & (attack.shares < 0.5)
+            found[fell] = attack.predictions[fell]
+            left = left & ~fell
+        return found
 
     def _shares(self) -> "np.ndarray":
         found = self.file.array(f"{CLEAN}/share").astype(float)

@@ -25,7 +25,7 @@ def every(results: Path, skip: Skip | None = None) -> list[Run]:
 def distinct(results: Path, skip: Skip | None = None) -> dict[Path, Run]:
     """All runs by folder, oldest first, each under an id that no other has.
 
-    Several folders below ``results`` may hold runs of one id (two benches, say): these are called
+    Several folders below ``results`` may hold runs of one id (two studies, say): these are called
     by their place, and an evaluation's parent is the run of that id beside it, or else the one
     whose weights it met.
 

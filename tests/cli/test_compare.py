@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -212,3 +213,69 @@ def test_numbers_that_are_not_sound_are_marked_or_left_out(results, compare, tru
 def test_no_comparison_imports_torch(results, without_torch):
     done = without_torch("report", "--results", results, "--compare", "trades", "mart")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def images(results, capsys):
+    """Return what ``advbench compare`` prints."""
+
+    def run(*words):
+        assert main(["compare", *words, "--results", str(results)]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_images_that_differ_are_those_of_the_paired_table(images):
+    found = json.loads(images("trades", "pgd-at", "--json"))
+    for line in found:
+        assert len(line["images"]) == line["only_first"] + line["only_second"]
+    _, pgd, _ = found
+    first, last = pgd["images"][0], pgd["images"][-1]
+    assert (first["index"], first["first_right"], first["second_right"]) == (0, 1, 0)
+    assert (last["index"], last["first_right"], last["second_right"]) == (94, 0, 1)
+    assert first["first_prediction"] == first["label"] != first["second_prediction"]
+    assert first["name"] is None
+
+
+def test_a_page_names_a_few_images_and_a_file_all_of_them(images, tmp_path):
+    shown = images("trades", "pgd-at", "--attack", "pgd20", "--limit", "3", "-f", "md")
+    rows = [line for line in shown.splitlines() if re.match(r"\| pgd20 \| \d+ \| \d+ \| \d", line)]
+    assert len(rows) == 3
+    assert "and 77 under pgd20" in shown
+    file = tmp_path / "images.csv"
+    images("trades", "pgd-at", "--attack", "pgd20", "--out", str(file))
+    assert len([*csv.DictReader(io.StringIO(file.read_text()))]) == 80
+
+
+def test_images_are_named_by_their_files_where_they_have_any(images, results):
+    from robustbench_cli.evaluation.journal import read_arrays, write_arrays
+
+    for folder in results.glob("*-eval-0"):
+        run = records.read(folder)
+        arrays = read_arrays(folder / "examples.npz")
+        names = np.array([f"cats/{i}.png\x1b" for i in range(100)])
+        write_arrays(
+            folder / "examples.npz", {**arrays, "name": names, "index": 2 * arrays["index"]}
+        )
+        records.write(replace(run, examples=records.filed(folder / "examples.npz")), folder)
+    line = json.loads(images("trades", "pgd-at", "--json"))[1]
+    assert (line["images"][1]["index"], line["images"][1]["name"]) == (2, "cats/1.png\x1b")
+    shown = images("trades", "pgd-at")
+    assert "cats/1.png" in shown
+    assert "\x1b" not in shown
+
+
+def test_over_several_seeds_an_image_differs_where_most_of_them_do(images):
+    (line,) = [
+        x for x in json.loads(images("trades", "mart", "--json")) if x["measured"] == "pgd20"
+    ]
+    # trades is right about 60, mart's seeds about 50 and 54: half of the seeds is enough.
+    assert [each["index"] for each in line["images"]] == [*range(50, 60)]
+    assert [each["second_right"] for each in line["images"]] == [0.5] * 4 + [0] * 6
+
+
+def test_an_attack_that_is_not_measured_for_both_is_refused(results, capsys):
+    words = ["compare", "trades", "pgd-at", "--attack", "pgd2", "--results", str(results)]
+    assert main(words) == 2
+    assert "not measured for both; did you mean 'pgd20'" in capsys.readouterr().err

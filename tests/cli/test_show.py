@@ -69,9 +69,9 @@ def test_a_preset_is_shown_as_it_is_written(said, name):
 
 @pytest.mark.parametrize(
     ("folder", "kind", "example"),
-    [("suites", "suite", "advbench eval --suite "), ("benches", "bench", "advbench bench ")],
+    [("suites", "suite", "advbench eval --suite "), ("studies", "study", "advbench study ")],
 )
-def test_suites_and_benches_are_shown_as_they_are_written(said, folder, kind, example):
+def test_suites_and_studies_are_shown_as_they_are_written(said, folder, kind, example):
     for name in presets.preset_names(folder):
         out = said("show", name)
         assert out.startswith(f"{name}  {kind}\n")
@@ -79,8 +79,8 @@ def test_suites_and_benches_are_shown_as_they_are_written(said, folder, kind, ex
         assert facts(out)["example"] == example + name
 
 
-@pytest.mark.parametrize("folder", ["suites", "benches"])
-def test_the_base_of_a_suite_or_bench_is_no_preset(said, tmp_path, monkeypatch, folder):
+@pytest.mark.parametrize("folder", ["suites", "studies"])
+def test_the_base_of_a_suite_or_study_is_no_preset(said, tmp_path, monkeypatch, folder):
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "first.toml").write_text("[attack.pgd]\n")
     text = 'base = "first"\n[attack.fgsm]\n'

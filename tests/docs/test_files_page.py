@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_cli.commands import bench
+from robustbench_cli.commands import study_file, study_jobs
 from robustbench_cli.config.presets import load_preset
 from robustbench_cli.config.schema import TrainConfig, Training, validated
 from robustbench_cli.runs import audit_result, outcomes, records, trust
@@ -73,13 +73,15 @@ def test_the_example_of_a_suite_is_one_that_is_shipped():
     assert tomllib.loads(text) == tomllib.loads(suite.read_text())
 
 
-def test_the_example_of_a_bench_is_understood(tmp_path):
-    (text,) = (text for text in EXAMPLES if "[runs]" in text)
+def test_the_example_of_a_study_is_understood(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "study.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "mine.toml").write_text(text)
-    found = bench.load_bench(str(tmp_path / "mine.toml"))
-    terms = bench.SharedOptions(
+    found = study_file.load_study(str(tmp_path / "mine.toml"))
+    terms = study_jobs.SharedOptions(
         common={"--out": "results"}, takes=lambda words: {"--out", "--seed"}
     )
-    jobs = {job.id: job for job in bench.bench_jobs(found, "digits", terms)}
-    assert jobs["student-s1"].after == {"base-s1"}
-    assert "base-s1" in jobs["late-s1"].commands[0].words
+    jobs = {job.id: job for job in study_jobs.study_jobs(found, "digits", terms)}
+    assert jobs["student-s1"].after == {"pgd-at-s1"}
+    assert "late-s1" in jobs["last-s1"].commands[0].words
+    assert len(jobs) == 3 * (3 + 2 + 1)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from robustbench_cli.cli import main, program
-from robustbench_cli.cli.bench import accepted_options
-from robustbench_cli.commands import bench, components, train_config
+from robustbench_cli.cli.study import accepted_options
+from robustbench_cli.commands import components, study_file, study_jobs, train_config
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
@@ -38,8 +38,8 @@ average = "joint --run {standard} --run {tuned} --eps 0.1 --n 20 --steps 2 --wei
 
 
 def listed(path, dataset="digits", only=(), **common):
-    terms = bench.SharedOptions(common={"--out": "o", **common}, takes=accepted_options)
-    return bench.bench_jobs(bench.load_bench(str(path)), dataset, terms, only)
+    terms = study_jobs.SharedOptions(common={"--out": "o", **common}, takes=accepted_options)
+    return study_jobs.study_jobs(study_file.load_study(str(path)), dataset, terms, only)
 
 
 @pytest.fixture
@@ -84,19 +84,19 @@ def test_steps_are_told_what_they_take_and_come_before_what_needs_them(small):
     assert [len(job.commands) for job in found] == [1, 1, 2]
 
 
-def test_other_seeds_than_the_bench_s_own(small):
-    found = bench.with_seeds(bench.load_bench(str(small)), ["7", " 5", "7"])
-    terms = bench.SharedOptions(common={"--out": "o"}, takes=accepted_options)
-    ids = [job.id for job in bench.bench_jobs(found, "digits", terms, only=["standard"])]
+def test_other_seeds_than_the_study_s_own(small):
+    found = study_file.with_seeds(study_file.load_study(str(small)), ["7", " 5", "7"])
+    terms = study_jobs.SharedOptions(common={"--out": "o"}, takes=accepted_options)
+    ids = [job.id for job in study_jobs.study_jobs(found, "digits", terms, only=["standard"])]
     assert ids == ["standard-s7", "standard-s5"]
     with pytest.raises(UserError, match="'-1' is no seed"):
-        bench.with_seeds(found, ["-1"])
+        study_file.with_seeds(found, ["-1"])
 
 
-@pytest.mark.parametrize("name", presets.preset_names(bench.KIND))
-def test_every_command_of_a_shipped_bench_is_one(name):
+@pytest.mark.parametrize("name", presets.preset_names(study_file.STUDIES))
+def test_every_command_of_a_shipped_study_is_one(name):
     """Options parse, defenses build, and what one run builds on comes before it."""
-    known = bench.load_bench(name)
+    known = study_file.load_study(name)
     for dataset in known.data:
         done = set()
         for job in listed(name, dataset):
@@ -128,7 +128,7 @@ def options(words):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("[runs]", "[rnus]"), "runs: Field required"),
+        (("[runs]", "[rnus]"), "rnus: Unexpected"),
         (("seeds = [4]", "seeds = 4"), "seeds"),
         (("{standard}", "{standrad}"), "no run 'standrad'; did you mean 'standard'"),
         (("seeds = [4]", "seeds = [4"), "not valid TOML"),
@@ -145,8 +145,8 @@ def test_what_is_wrong_with_a_file_is_one_line(change, message, small):
 
 
 def test_unknown_names_are_one_line(small):
-    with pytest.raises(UserError, match="unknown bench 'at-famly'; did you mean 'at-family'"):
-        bench.load_bench("at-famly")
+    with pytest.raises(UserError, match="unknown study 'at-famly'; did you mean 'at-family'"):
+        study_file.load_study("at-famly")
     with pytest.raises(UserError, match="no data set 'mnist'"):
         listed(small, "mnist")
     with pytest.raises(UserError, match="no run 'tund'; did you mean 'tuned'"):
@@ -154,14 +154,14 @@ def test_unknown_names_are_one_line(small):
 
 
 def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, tmp_path, capsys):
-    words = ["bench", str(small), "--out", str(tmp_path / "r"), "--jobs", "1"]
+    words = ["study", str(small), "--out", str(tmp_path / "r"), "--workers", "1"]
     assert main([*words, "--dry-run"]) == 0
     assert capsys.readouterr().out.count("advbench ") == 4
     assert main(words) == 0
     said = capsys.readouterr()
-    assert "2/2 tuned-s4" in said.err
+    assert "2/2 digits/tuned-s4" in said.err
     assert "fgsm" in said.out
-    files = sorted((tmp_path / "r").glob("*/run.json"))
+    files = sorted((tmp_path / "r/digits").glob("*/run.json"))
     assert [path.parent.name for path in files] == [
         *("standard-s4", "standard-s4-eval", "tuned-s4", "tuned-s4-eval")
     ]
@@ -175,11 +175,11 @@ def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, 
 
 def test_what_fails_is_told_and_stops_only_what_builds_on_it(small, tmp_path, capsys):
     small.write_text(SMALL.replace('= "standard"', '= "standard --lr 1e30"') + 'fine = "fgsm-at"\n')
-    words = ["bench", str(small), "--out", str(tmp_path / "r"), "--jobs", "2"]
+    words = ["study", str(small), "--out", str(tmp_path / "r"), "--workers", "2"]
     assert main(words) == 1
     said = capsys.readouterr().err
-    assert "standard-s4 FAILED" in said
+    assert "digits/standard-s4 FAILED" in said
     assert "3/3" not in said  # the run that builds on it was not begun
-    assert "2 of 3 failed; standard-s4: advbench: the training loss is not finite" in said
-    assert (tmp_path / "r" / "fine-s4-eval" / "run.json").is_file()
-    assert not (tmp_path / "r" / "tuned-s4").exists()
+    assert "2 of 3 failed; digits/standard-s4: advbench: the training loss is not finite" in said
+    assert (tmp_path / "r" / "digits" / "fine-s4-eval" / "run.json").is_file()
+    assert not (tmp_path / "r" / "digits" / "tuned-s4").exists()

@@ -1,0 +1,188 @@
+"""``advbench study``: defenses x seeds x attacks x data from one file, then one table."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from robustbench_cli.cli import completion, options
+from robustbench_cli.cli.strict_command import StrictCommand
+from robustbench_cli.core.errors import RunError, UserError, hint
+
+
+class StudyGroup(TyperGroup):
+    """A group whose command may be left out: ``advbench study FILE`` means ``study run FILE``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is meant, with its words."""
+        words = args if args[0] in self.commands else ["run", *args]
+        return super().resolve_command(ctx, words)
+
+
+study = typer.Typer(
+    cls=StudyGroup,
+    no_args_is_help=True,
+    help="Train and attack many models from one file (advbench study FILE), resumable.",
+)
+
+
+@study.command("new", cls=StrictCommand)
+def new_study(
+    file: Annotated[Path, typer.Argument(help="Where to write it; it ends in .toml.")] = Path(
+        "study.toml"
+    ),
+    debug: options.DebugOption = False,
+) -> None:
+    """Write a commented study file to start from.
+
+    \b
+    advbench study new mine.toml
+    advbench study mine.toml --dry-run      the commands that it stands for
+    """
+    from robustbench_cli.cli.study_template import STUDY_TEMPLATE
+    from robustbench_cli.core.atomic_files import write_bytes_atomically
+
+    if file.suffix != ".toml":
+        raise UserError(f"{str(file)!r}: the name of a study ends in .toml")
+    if file.exists():
+        raise UserError(f"{str(file)!r} exists: choose another name")
+    if not file.parent.is_dir():
+        raise UserError(f"{str(file)!r}: there is no folder {str(file.parent)!r}")
+    text = STUDY_TEMPLATE.format(file=file.name)
+    typer.echo(write_bytes_atomically(file, text.encode()))
+
+
+@study.command("run", cls=StrictCommand)
+def run_study(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            help="A .toml file, or a shipped study by name (at-family).",
+            autocompletion=completion.studies,
+        ),
+    ],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One of those that the study names; repeat (default: all but those on request).",
+            autocompletion=completion.datasets,
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="These runs only, e.g. trades,awp-trades.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="These seeds instead of the study's own, e.g. 0,1.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", "--jobs", help="Jobs side by side (default: one per core).", min=1
+        ),
+    ] = None,
+    launcher: Annotated[
+        str,
+        typer.Option(
+            help="Where jobs run: local, or slurm:partition=gpu,gpus=1,minutes=600 (a cluster).",
+            autocompletion=completion.launchers,
+        ),
+    ] = "local",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the commands instead of running them.")
+    ] = False,
+    device: options.DeviceOption = "auto",
+    data_dir: options.DataDirOption = Path("data"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The study's folder, with one for each data set (default: results/STUDY)."
+        ),
+    ] = None,
+    json_: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Train and attack everything that a study names; print one table.
+
+    Jobs run side by side, a thread each, and show what they are at, the accuracy so far and the
+    time left. What is finished is not done again, and a job that another process runs is waited
+    for: after an interruption, or to add rows, run the same command. Attacks on several runs at
+    once get a table of their own.
+
+    \b
+    advbench study mine.toml --workers 4
+    advbench study at-family                           a shipped one, on the digits
+    advbench study at-family --dataset mnist --data-dir ~/data
+    advbench study at-family --only trades,mart --dry-run
+    """
+    from robustbench_cli.cli.report import print_report
+    from robustbench_cli.cli.report_options import ReportOptions
+    from robustbench_cli.cli.study_display import study_display
+    from robustbench_cli.commands import study_file, study_jobs, study_run
+    from robustbench_cli.commands.launchers import LAUNCHERS
+    from robustbench_cli.core.registry import Spec
+    from robustbench_cli.report import joint_table
+    from robustbench_cli.report.robustness_table import finished
+    from robustbench_cli.runs import folders
+
+    started_by = LAUNCHERS.build(Spec.parse(launcher))
+    found = study_file.load_study(name)
+    if seeds is not None:
+        found = study_file.with_seeds(found, seeds.split(","))
+    folder = out or Path("results") / study_file.study_title(name)
+    todo = []
+    for data in study_file.chosen_data(found, dataset or []):
+        common = {
+            "--out": str(folder / study_file.plain_name(data)),
+            "--data-dir": str(data_dir),
+            "--device": device,
+        }
+        shared = study_jobs.SharedOptions(common=common, takes=accepted_options)
+        chosen = only.split(",") if only is not None else []
+        todo += study_jobs.study_jobs(found, data, shared, chosen)
+    if dry_run:
+        for job in todo:
+            for each in job.commands:
+                typer.echo(f"advbench {shlex.join(each.words)}")
+        return
+    many = workers or os.cpu_count() or 1
+    failed: RunError | None = None
+    with study_display(many, quiet) as told, options.interruptible(options.AGAIN):
+        try:
+            study_run.run_jobs(todo, started_by, many, folder, told)
+        except RunError as error:  # the others were carried out: the table has them
+            failed = error
+    runs = [*folders.distinct(folder, lambda _: None).values()]
+    if finished(runs):
+        print_report(ReportOptions(results=folder, json_=json_))
+    if joint_table.done(runs) and not json_:
+        typer.echo()
+        print_report(ReportOptions(results=folder, joint=True))
+    if failed:
+        raise failed
+
+
+def accepted_options(words: Sequence[str]) -> set[str]:
+    """Return the options that a command takes, with their dashes.
+
+    Args:
+        words: a command line without ``advbench``, e.g. ``synth fit gaussian``.
+
+    Raises:
+        UserError: the words name no command.
+    """
+    from robustbench_cli.cli import program
+
+    command = program()
+    rest = iter(words)
+    while known := getattr(command, "commands", {}):
+        name = next(rest, "")
+        if name not in known:
+            raise UserError(f"the study's {shlex.join(words)!r} is no command{hint(name, known)}")
+        command = known[name]
+    return {option for parameter in command.params for option in parameter.opts}
