@@ -32,9 +32,10 @@ study = typer.Typer(
 
 @study.command("new", cls=StrictCommand)
 def new_study(
-    file: Annotated[Path, typer.Argument(help="Where to write it; it ends in .toml.")] = Path(
-        "study.toml"
-    ),
+    name: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="A name that ends in .toml (default: study.toml)."),
+    ] = None,
     debug: options.DebugOption = False,
 ) -> None:
     """Write a commented study file to start from.
@@ -46,6 +47,7 @@ def new_study(
     from robustbench_cli.cli.study_template import STUDY_TEMPLATE
     from robustbench_cli.core.atomic_files import write_bytes_atomically
 
+    file = name or Path("study.toml")
     if file.suffix != ".toml":
         raise UserError(f"{str(file)!r}: the name of a study ends in .toml")
     if file.exists():

@@ -54,7 +54,7 @@ class ExamplesFile:
             found = np.asarray(self._loaded(_NAMES, _NAME_BYTES))
         except (KeyError, MissingVerdicts, *_DAMAGE):
             return None
-        return found if found.shape == (self.n,) and found.dtype.kind == "U" else None
+        return found if found.shape == (self.n,) and found.dtype.kind in "U" else None
 
     def check_presence(self) -> None:
         """Raise ``MissingVerdicts`` if there is no file; nothing is read."""
