@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.eval_options import EvalOptions, eval_request
+from robustbench_cli.cli.eval_options import MODEL_OPTIONS, EvalOptions, eval_request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class AttackOptions(EvalOptions):
 
 
 @options.takes_options(
-    *("run", "model", "weights", "dataset", "n", "norm", "eps", "mask"),
+    *("run", "model", *MODEL_OPTIONS, "dataset", "n", "norm", "eps", "mask"),
     *("restarts", "eot", "last_iterate", "no_checks", "strict"),
     *("precision", "batch_size", "seed"),
     *("device", "data_dir", "out", "name", "set_", "json_", "quiet", "debug"),

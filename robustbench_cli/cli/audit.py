@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.cli.eval_options import EvalOptions, eval_request
+from robustbench_cli.cli.eval_options import MODEL_OPTIONS, EvalOptions, eval_request
 from robustbench_cli.core.errors import UserError
 
 
@@ -43,7 +43,7 @@ class AuditOptions(EvalOptions):
 
 
 @options.takes_options(
-    *("claim", "thorough", "checkpoint", "model", "weights", "dataset", "n"),
+    *("claim", "thorough", "checkpoint", "model", *MODEL_OPTIONS, "dataset", "n"),
     *("norm", "eps", "mask", "reject_class", "detector", "fpr"),
     *("restarts", "eot", "last_iterate", "strict"),
     *("precision", "batch_size", "seed"),

@@ -12,6 +12,7 @@ from robustbench_cli.core.errors import UserError
 
 if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
     from robustbench_cli.commands.eval_request import EvalRequest
+    from robustbench_cli.commands.given_model import ModelOptions
     from robustbench_cli.runs.records import Kind
 
 
@@ -56,6 +57,12 @@ class EvalOptions(RunOptions):
     ] = None
     model: options.ModelOption = None
     weights: options.WeightsOption = None
+    weights_key: options.WeightsKeyOption = None
+    normalize: options.NormalizeOption = None
+    mean: options.MeanOption = None
+    std: options.StdOption = None
+    resize: options.ResizeOption = None
+    class_map: options.ClassMapOption = None
     dataset: options.TestSetOption = None
     n: options.FirstNOption = None
     norm: options.NormOption = None
@@ -143,8 +150,7 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
     choice = Choice(
         run=flags.run,
         checkpoint=flags.checkpoint,
-        model=flags.model,
-        weights=flags.weights,
+        given=_given_model(flags),
         dataset=flags.dataset,
     )
     subject, base = find_model(choice, flags.workspace)
@@ -179,3 +185,20 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
         name=flags.name,
         kind=kind,
     )
+
+
+MODEL_OPTIONS = ("weights", "weights_key", "normalize", "mean", "std", "resize", "class_map")
+"""Options that go with ``--model``."""
+
+
+def _given_model(flags: EvalOptions) -> "ModelOptions | None":
+    """Return the model that ``--model`` names; None: a run's is evaluated."""
+    from robustbench_cli.commands.given_model import ModelOptions
+
+    said = given(**{name: getattr(flags, name) for name in MODEL_OPTIONS})
+    if flags.model is not None:
+        return ModelOptions(model=flags.model, **said)
+    if said:
+        option = next(iter(said)).replace("_", "-")
+        raise UserError(f"--{option} goes with --model; a run has weights and settings of its own")
+    return None

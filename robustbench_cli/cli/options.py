@@ -92,12 +92,39 @@ RunOption = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        help="A model instead of a run: file.py:function, torchvision:resnet50, or a "
-        "registered name with --weights."
+        help="A model instead of a run: file.py:function, timm:NAME, hf:PATH-or-NAME, "
+        "robustbench:NAME, torchvision:NAME, a program (.pt2, .pt), or a registered name with "
+        "--weights."
     ),
 ]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="State dict for --model: .safetensors, .pt or .pth.")
+]
+WeightsKeyOption = Annotated[
+    str | None,
+    typer.Option(help="Key of the state dict in that file, e.g. ema (default: found)."),
+]
+NormalizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What --model expects: imagenet, cifar10, mnist, signed, or none (default: as it "
+        "says itself)."
+    ),
+]
+MeanOption = Annotated[
+    str | None,
+    typer.Option(help="Mean of each channel in [0, 1] that --model expects: 0.5 or 0.5,0.4,0.4."),
+]
+StdOption = Annotated[str | None, typer.Option(help="Standard deviation of each channel, with it.")]
+ResizeOption = Annotated[
+    int | None,
+    typer.Option(help="Side to which --model is to resize images, as part of the model.", min=1),
+]
+ClassMapOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of --model's classes the data's are: map.json, or numbers or names in order."
+    ),
 ]
 RestartsOption = Annotated[
     int | None, typer.Option(help="Restarts of every attack that takes them.")

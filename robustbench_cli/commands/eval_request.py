@@ -16,6 +16,7 @@ from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, as_recorded
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation.stages import AttackVerdicts
+from robustbench_cli.models.fitting import Fitting
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Checkpoint
 from robustbench_cli.runs.records import Run
@@ -39,6 +40,8 @@ class Subject:
     """Notes for the record of every evaluation of it."""
     copy: Copy | None = None
     """Makes the model anew; None: it is copied in memory before it is used."""
+    fitting: Fitting | None = None
+    """What the model expects, where it is not fitted to the data yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from robustbench_cli.commands.checking import Checking, start_checking
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, new_record
+from robustbench_cli.commands.given_model import fit_to_data
 from robustbench_cli.commands.rejection import clean_figures, with_rejection
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.commands.sweep import SweepPoint, cut, points
@@ -91,12 +92,13 @@ def evaluate_shard(
     then: Callable[[FinishedEvaluation], None] | None = None,
 ) -> Path:
     """Run one process's part of ``run_evaluation``: all of it where the process is alone."""
-    config, workspace = request.config, request.workspace
+    workspace = request.workspace
     where = devices.resolve_device(local(workspace.device))
     test = _test_images(request, shard)
-    if config.n > len(test):
-        raise UserError(f"--n {config.n}: the test split has {len(test)} examples")
-    request, data = with_rejection(request, test, where)
+    if request.config.n > len(test):
+        raise UserError(f"--n {request.config.n}: the test split has {len(test)} examples")
+    request, data = with_rejection(fit_to_data(request, test), test, where)
+    config = request.config
     attacks = request.attacks or build_attacks(config, len(data.classes))
     todo = points(attacks, config)
     subject, copy = request.subject, request.subject.copy or copier(request.subject.model)

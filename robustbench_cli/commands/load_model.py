@@ -3,19 +3,16 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robustbench_cli.audit._probe import copier
 from robustbench_cli.commands import components
 from robustbench_cli.commands.eval_request import Subject
+from robustbench_cli.commands.given_model import ModelOptions, given_subject
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.layers import ConfigTable
-from robustbench_cli.config.schema import EvalConfig, spec_of, specs_of
+from robustbench_cli.config.schema import EvalConfig, specs_of
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.data import DATASETS
-from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import Recipe
-from robustbench_cli.models import MODELS, Classifier
-from robustbench_cli.models.foreign import load_foreign
-from robustbench_cli.models.weights import digest, load_weights
+from robustbench_cli.models import Classifier
+from robustbench_cli.models.weights import load_weights
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Checkpoint
 from robustbench_cli.runs.settings import DamagedRecord
@@ -27,8 +24,8 @@ class Choice:
 
     run: str | None = None
     checkpoint: str | None = None
-    model: str | None = None
-    weights: Path | None = None
+    given: ModelOptions | None = None
+    """A model of the user's own; None: a run's."""
     dataset: str | None = None
 
 
@@ -38,15 +35,13 @@ def find_model(choice: Choice, workspace: Workspace) -> tuple[Subject, ConfigTab
     Raises:
         UserError: no such run or model, or weights that are damaged or do not fit.
     """
-    if choice.model is None:
-        if choice.weights is not None:
-            raise UserError("--weights goes with --model; a run has weights of its own")
+    if choice.given is None:
         return _from_run(folders.find_run(choice.run, workspace.out, "train"), choice.checkpoint)
     if choice.run is not None:
         raise UserError("--run and --model name two models; give one of them")
     if choice.checkpoint is not None:
         raise UserError("--checkpoint goes with --run; a model has its --weights")
-    return _foreign(choice.model, choice, workspace)
+    return given_subject(choice.given, choice.dataset, workspace.data_dir)
 
 
 def _from_run(folder: Path, rule: str | None) -> tuple[Subject, ConfigTable]:
@@ -136,33 +131,3 @@ def deployed(subject: Subject, config: EvalConfig) -> Subject:
     recipe.deploy(subject.model)  # type: ignore[arg-type]
     said = [text for part in recipe.parts if part.deployed for text in part.warnings()]
     return replace(subject, notes=(*subject.notes, *said))
-
-
-def _foreign(text: str, choice: Choice, workspace: Workspace) -> tuple[Subject, ConfigTable]:
-    if choice.dataset is None:
-        raise UserError("--model needs --dataset: say on which images to attack it")
-    dataset_table = components.component_table("dataset", choice.dataset)
-    dataset = DATASETS.build(spec_of(dataset_table))
-    base: ConfigTable = {"dataset": dataset_table, "defense": {}}
-    if ".py:" in text or text.endswith(".py"):
-        model = load_foreign(text, choice.weights)
-        # The file decides what the tensors do, the tensors whether it is the same net again.
-        source = records.sha256(Path(text.rpartition(":")[0]).expanduser())
-        known = f"{digest(model)}+{source}"
-        # A copy in memory would share what the file keeps in globals: it is run again.
-        fresh = copier(model, lambda: load_foreign(text, choice.weights))
-        subject = Subject(model=model, name=text, weights=known, copy=fresh)
-        return subject, base | {"model": {"name": text}}
-    table = components.component_table("model", text)
-    if choice.weights is None:
-        if not MODELS.accepts(table["name"], "pretrained"):
-            raise UserError(f"--model {text} has no weights of its own: add --weights FILE")
-        table |= {"pretrained": True, "new_head": False}
-    config = MODELS.build(spec_of(table))
-    # Channel statistics are part of a registered model; its weights file holds them, too.
-    shape = shape_of(dataset, dataset.load("train", workspace.data_dir))
-    network = config.build(shape)
-    if choice.weights is not None:
-        config.read(network, choice.weights)
-    described = MODELS.describe(config)
-    return Subject(model=network, name=text, weights=digest(network)), base | {"model": described}

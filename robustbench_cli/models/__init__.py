@@ -4,9 +4,8 @@ A model file registers a frozen dataclass of hyper-parameters with one method, `
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Registry
-from robustbench_cli.models.weights import load_weights
+from robustbench_cli.models.weights import WeightsFile, fill_from_file
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,25 @@ class ModelConfig(ABC):
     def build(self, shape: Shape) -> Classifier:
         """Return a new network for images of this shape, in train mode."""
 
-    def read(self, model: Classifier, path: Path) -> None:
+    def read(self, model: Classifier, file: WeightsFile) -> tuple[str, ...]:
         """Load a weights file into a network that this configuration built.
 
+        Returns:
+            What is to be said of it.
+
         Raises:
-            UserError: the file is absent or damaged, holds code, or does not fit the network.
+            UserError: the file does not fit the network.
         """
-        load_weights(model, path)
+        return fill_from_file(model, file)
+
+    def classes_in(self, state: Mapping[str, Tensor]) -> int | None:
+        """Return the number of classes of a network with these weights; None: it is not known."""
+        weight = state.get("head.weight")
+        return None if weight is None else len(weight)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of the classes of published weights; none: they are not known."""
+        return ()
 
     def at_least(self, side: int, shape: Shape) -> None:
         """Check that both sides of the images have at least ``side`` pixels.

@@ -5,16 +5,16 @@
 
 import contextlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Normalize, Shape
-from robustbench_cli.models.weights import fill_from_state_dict, read_state
+from robustbench_cli.models.weights import WeightsFile, classes_in_layer, fill_from_file
 
 
 @MODELS.register("torchvision", positional="arch")
@@ -53,22 +53,36 @@ class TorchvisionModel(ModelConfig):
         self._probe(body, head, shape)
         return Classifier(normalize, body, head)
 
-    def read(self, model: Classifier, path: Path) -> None:
-        state = read_state(path)
-        if any(name.startswith("body.") for name in state):  # saved by this program
-            fill_from_state_dict(model, state, path)
-            return
+    def read(self, model: Classifier, file: WeightsFile) -> tuple[str, ...]:
+        if _saved_here(file.state):
+            return fill_from_file(model, file)
         from torchvision import models as zoo
 
         # A file of torchvision: its parameter names, and the normalisation its weights expect.
         plain = zoo.get_model(self.arch, weights=None, num_classes=model.head.out_features)
-        fill_from_state_dict(plain, state, path)
+        notes = fill_from_file(plain, file)
         _drop_auxiliary(plain)
         model.head = self._detach_head(plain)
         model.body = plain
         if self.normalize:
             published = zoo.get_model_weights(self.arch).DEFAULT.transforms()
             model.normalize = Normalize(tuple(published.mean), tuple(published.std))
+        return notes
+
+    def classes_in(self, state: Mapping[str, Tensor]) -> int | None:
+        if _saved_here(state):
+            return super().classes_in(state)
+        from torchvision import models as zoo
+
+        with torch.device("meta"):
+            plain = zoo.get_model(self.arch, weights=None)
+        linear = [name for name, m in plain.named_modules() if isinstance(m, nn.Linear)]
+        return classes_in_layer(plain, state, linear[-1]) if linear else None
+
+    def class_names(self) -> tuple[str, ...]:
+        from torchvision import models as zoo
+
+        return tuple(zoo.get_model_weights(self.arch).DEFAULT.meta["categories"])
 
     def _download(self, zoo: Any, weights: Any) -> nn.Module:
         """Return the network with torchvision's default weights, fetched on first use."""
@@ -117,6 +131,11 @@ class TorchvisionModel(ModelConfig):
                 f"expected features of size {head.in_features}, got {tuple(features.shape[1:])}"
             )
         body.train()
+
+
+def _saved_here(state: Mapping[str, Tensor]) -> bool:
+    """Return whether a state dict is of a network of this program, not of torchvision's own."""
+    return any(name.startswith("body.") for name in state)
 
 
 def _drop_auxiliary(body: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Classifier, Normalize, Shape
+from robustbench_cli.models.weights import read_weights
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 TINY = "shufflenet_v2_x0_5"
@@ -125,12 +126,12 @@ def test_torchvision_s_own_weights_file_is_read_by_its_names(tmp_path: Path) -> 
     torch.save(plain.state_dict(), tmp_path / "theirs.pt")
     config = MODELS.build(Spec.parse(f"torchvision:{TINY}"))
     ours = config.build(shape(5, side=64))
-    config.read(ours, tmp_path / "theirs.pt")
+    config.read(ours, read_weights(tmp_path / "theirs.pt"))
     x = torch.rand(2, 3, 64, 64)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     expected = plain((x - IMAGENET_MEAN) / std)
     torch.testing.assert_close(ours.eval()(x), expected)
     torch.save(ours.state_dict(), tmp_path / "ours.pt")
     again = config.build(shape(5, side=64))
-    config.read(again, tmp_path / "ours.pt")
+    config.read(again, read_weights(tmp_path / "ours.pt"))
     torch.testing.assert_close(again.eval()(x), expected)

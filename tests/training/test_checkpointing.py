@@ -10,6 +10,7 @@ from robustbench_cli.commands import train as train_command
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
 from robustbench_cli.commands.eval_request import EvalRequest
+from robustbench_cli.commands.given_model import ModelOptions
 from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import RunError, UserError
@@ -184,7 +185,10 @@ def test_either_can_be_evaluated_and_the_record_says_which(chosen):
     [
         (Choice(run="run", checkpoint="lst"), "--checkpoint lst: run 'run' keeps best and last"),
         (Choice(run="run", checkpoint="oracle"), "keeps best and last"),
-        (Choice(model="digits-cnn", checkpoint="last"), "--checkpoint goes with --run"),
+        (
+            Choice(given=ModelOptions(model="digits-cnn"), checkpoint="last"),
+            "--checkpoint goes with --run",
+        ),
     ],
 )
 def test_weights_that_are_not_there_are_named(chosen, choice, message):

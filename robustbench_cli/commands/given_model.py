@@ -1,0 +1,241 @@
+"""The model of an evaluation that is the user's own: loaded from its source, fitted to the data."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustbench_cli.audit._probe import Copy, copier
+from robustbench_cli.commands.components import component_table
+from robustbench_cli.commands.eval_request import EvalRequest, Subject
+from robustbench_cli.config.layers import ConfigTable
+from robustbench_cli.config.schema import spec_of
+from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.models import Classifier, Normalize, Shape
+from robustbench_cli.models.class_map import read_class_map
+from robustbench_cli.models.fitting import Fitted, Fitting, fit_model
+from robustbench_cli.models.normalizations import NORMALIZATIONS, ChannelStatistics
+from robustbench_cli.models.sources import LoadRequest, find_source
+from robustbench_cli.models.weights import digest
+
+LOOKED_AT = 8
+"""Images that a model is shown to see what it returns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """A model of the user's own, and what its name does not say; options as they were typed."""
+
+    model: str
+    weights: Path | None = None
+    weights_key: str | None = None
+    normalize: str | None = None
+    """A name of ``NORMALIZATIONS``, or none."""
+    mean: str | None = None
+    std: str | None = None
+    resize: int | None = None
+    class_map: str | None = None
+
+    def statistics(self) -> ChannelStatistics | str | None:
+        """Return the normalisation that was asked for, ``none``, or None where nothing was said.
+
+        Raises:
+            UserError: an unknown name, a mean without a std, or values that make no sense.
+        """
+        given = [value is not None for value in (self.mean, self.std)]
+        if self.normalize is not None and any(given):
+            raise UserError("--normalize and --mean/--std say the same: give one of them")
+        if any(given) and not all(given):
+            raise UserError("--mean and --std go together, e.g. --mean 0.5 --std 0.5")
+        if self.mean is not None and self.std is not None:
+            std = _numbers("--std", self.std)
+            if min(std) <= 0:
+                raise UserError(f"--std {self.std}: give numbers above 0")
+            return ChannelStatistics(_numbers("--mean", self.mean), std)
+        if self.normalize in (None, "none"):
+            return self.normalize
+        if self.normalize not in NORMALIZATIONS:
+            known = hint(str(self.normalize), [*NORMALIZATIONS, "none"])
+            raise UserError(f"--normalize {self.normalize}{known}; or give --mean and --std")
+        return NORMALIZATIONS[str(self.normalize)]
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(Fraction(each.strip())) for each in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        raise UserError(
+            f"{option} {text}: give a number, or one per channel: 0.5,0.4,0.4"
+        ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenModel:
+    """A model of the user's own as it comes from its source."""
+
+    model: nn.Module
+    copy: Copy
+    """Makes the model anew."""
+    weights: str
+    """sha256 of the weights, and of the code where that is the user's own."""
+    fitting: Fitting
+    table: ConfigTable
+    """Its name, and what else the record says of it."""
+    notes: tuple[str, ...]
+
+
+def load_given(options: ModelOptions, folder: Path, shape: Callable[[], Shape]) -> GivenModel:
+    """Load a model from its source.
+
+    Args:
+        folder: the folder of ``--data-dir``.
+        shape: returns the size of the images and the number of classes, for models that are built
+            for them.
+
+    Raises:
+        UserError: no such model, a missing package, or weights that are damaged or do not fit.
+    """
+    asked, source = options.statistics(), find_source(options.model)
+    wanted = LoadRequest(
+        weights=options.weights, weights_key=options.weights_key, folder=folder, shape=shape
+    )
+
+    def load() -> nn.Module:
+        return _normalised(source.load(wanted).model, asked)
+
+    loaded = source.load(wanted)
+    model = _normalised(loaded.model, asked)
+    table: ConfigTable = dict(loaded.described or {"name": options.model})
+    if options.weights_key is not None:
+        table["weights_key"] = options.weights_key
+    fitting = loaded.fitting
+    if isinstance(model, Classifier):  # it normalises by itself
+        table |= {} if asked is None else {"statistics": _recorded(asked)}
+    elif asked is not None:
+        statistics = asked if isinstance(asked, ChannelStatistics) else None
+        fitting = replace(fitting, normalization=statistics)
+    if options.resize is not None:
+        fitting = replace(fitting, size=(options.resize, options.resize), resample="bilinear")
+    if options.class_map is not None:
+        fitting = replace(fitting, class_map=read_class_map(options.class_map))
+    return GivenModel(
+        model=model,
+        # A copy in memory would share what a file keeps in globals: it is run again.
+        copy=copier(model, load) if source.rebuilt else copier(model),
+        weights=f"{digest(model)}+{loaded.code}" if loaded.code else digest(model),
+        fitting=fitting,
+        table=table,
+        notes=loaded.notes,
+    )
+
+
+def _normalised(model: nn.Module, asked: ChannelStatistics | str | None) -> nn.Module:
+    """Return a network of this program with the first layer that was asked for, if any was."""
+    if isinstance(model, Classifier) and asked is not None:
+        named = isinstance(asked, ChannelStatistics)
+        model.normalize = Normalize(*asked) if named else nn.Identity()
+    return model
+
+
+def _recorded(asked: ChannelStatistics | str) -> Any:
+    return [list(part) for part in asked] if isinstance(asked, ChannelStatistics) else asked
+
+
+def given_subject(
+    options: ModelOptions, dataset: str | None, folder: Path
+) -> tuple[Subject, ConfigTable]:
+    """Return the model that ``--model`` names, and the configuration that goes with it.
+
+    Raises:
+        UserError: as ``load_given`` does, or there is no data set to evaluate it on.
+    """
+    if dataset is None:
+        raise UserError("--model needs --dataset: say on which images to attack it")
+    dataset_table = component_table("dataset", dataset)
+    built = DATASETS.build(spec_of(dataset_table))
+
+    def shape() -> Shape:
+        return shape_for_weights(built.load("test", folder))
+
+    given = load_given(options, folder, shape)
+    subject = Subject(
+        model=given.model,
+        name=options.model,
+        weights=given.weights,
+        notes=given.notes,
+        copy=given.copy,
+        fitting=given.fitting,
+    )
+    return subject, {"dataset": dataset_table, "defense": {}, "model": given.table}
+
+
+def shape_for_weights(data: Split) -> Shape:
+    """Return image size and classes; the channels' statistics, which weights bring, are 0 and 1."""
+    _, channels, height, width = data.x.shape
+    plain = (0.0,) * channels, (1.0,) * channels
+    return Shape(channels, height, width, len(data.classes), *plain)
+
+
+def fit_to_data(request: EvalRequest, test: Split) -> EvalRequest:
+    """Return the request with a model that takes the images and returns logits of their classes.
+
+    What was done stands in the configuration of the model.
+
+    Args:
+        test: the test split.
+
+    Raises:
+        UserError: it cannot be done, or it is not clear how.
+    """
+    subject = request.subject
+    if subject.fitting is None:
+        return request
+    rejects = int("class" in request.config.reject)
+    few = test.images(slice(min(LOOKED_AT, len(test))))
+    fitted = fitted_like(subject, few, test.classes, rejects)
+    config = replace(request.config, model={**request.config.model, **fitted.settings})
+    return replace(request, subject=fitted_subject(subject, fitted), config=config)
+
+
+def fitted_like(
+    subject: Subject, x: torch.Tensor, classes: tuple[str, ...] | None, rejects: int = 0
+) -> Fitted:
+    """Return how a subject's model is to be used on images like ``x`` (B, C, H, W) in [0, 1].
+
+    A copy of the model is asked: one with a memory must not have been asked before.
+    """
+    assert subject.fitting is not None
+    with torch.random.fork_rng(devices=[]):
+        copy = subject.copy() if subject.copy is not None else None
+        return fit_model(copy or subject.model, subject.fitting, x, classes, rejects)
+
+
+def fitted_subject(subject: Subject, fitted: Fitted) -> Subject:
+    """Return the subject with what its model needs around it."""
+    known, plain = subject.weights, subject.copy
+
+    def copy() -> nn.Module | None:
+        made = None if plain is None else plain()
+        return None if made is None else fitted.around(made).eval()
+
+    if fitted.settings:
+        known += f"+{_digest(fitted.settings)}"
+    return replace(
+        subject,
+        model=fitted.around(subject.model),
+        weights=known,
+        copy=copy,
+        notes=(*subject.notes, *fitted.notes),
+        fitting=None,
+    )
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,290 @@
+"""What is put around a model of somebody else: images in [0, 1] in, logits of the classes out.
+
+Such a model may expect normalised images of another size, and return its logits in a tuple or an
+object, one logit for two classes, or more classes than the data has.  All of it becomes part of the
+model, so eps keeps its units: pixels of the images as the data has them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustbench_cli.core.errors import UserError, in_one_line
+from robustbench_cli.models import Normalize
+from robustbench_cli.models.class_map import ClassMap, matched_classes
+from robustbench_cli.models.normalizations import ChannelStatistics
+from robustbench_cli.models.outputs import OutputPlace, find_logits, logits_at
+from robustbench_cli.models.taps import last_layer
+
+Resample = Literal["nearest", "bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """What a model of somebody else expects, and which of its classes are meant."""
+
+    normalization: ChannelStatistics | None = None
+    """What the images are to be normalised by before the model; None: nothing."""
+    size: tuple[int, int] | None = None
+    """Height and width that images are resized to; None: they stay as they are."""
+    resample: Resample = "bilinear"
+    class_map: ClassMap | None = None
+    """Which of the model's classes the data's are; None: the same, or found by their names."""
+    class_names: tuple[str, ...] = ()
+    """The names of the model's classes, where they are known."""
+    made_for: tuple[int, int] | None = None
+    """Height and width of the images that it was made for, for the message if others do not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """How a model is made to take the data's images and to return the logits of its classes."""
+
+    around: Callable[[nn.Module], nn.Module]
+    """Returns the model with all that is needed around it; the model itself where nothing is."""
+    settings: dict[str, Any]
+    """What was done, for the record; empty: nothing."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What stands around the model, from the images to the logits."""
+
+    resize: tuple[int, int] | None = None
+    resample: Resample = "bilinear"
+    normalization: ChannelStatistics | None = None
+    as_float32: bool = False
+    place: OutputPlace = ()
+    column: bool = False
+    """The model returns its one logit as (B)."""
+    two: bool = False
+    groups: tuple[tuple[int, ...], ...] = ()
+    float_logits: bool = False
+
+    def before(self) -> list[nn.Module]:
+        parts: list[nn.Module] = []
+        if self.resize:
+            parts.append(_Resize(self.resize, self.resample))
+        if self.normalization:
+            parts.append(Normalize(*self.normalization))
+        return parts
+
+    def after(self) -> list[nn.Module]:
+        parts: list[nn.Module] = [_At(self.place)] if self.place else []
+        parts += [_Column()] * self.column + [_Float()] * self.float_logits
+        parts += [_TwoLogits()] * self.two
+        return parts + ([_Grouped(self.groups)] if self.groups else [])
+
+    def around(self, model: nn.Module) -> nn.Module:
+        """Return the model between its parts."""
+        model = model.float() if self.as_float32 else model
+        before, after = self.before(), self.after()
+        return FittedModel(model, before, after) if before or after else model
+
+
+class FittedModel(nn.Module):
+    """A model between what prepares its images and what reads its output.
+
+    Args:
+        model: whatever the model of somebody else takes and returns.
+        before: layers from images (B, C, H, W) in [0, 1] to what the model takes.
+        after: layers from what it returns to logits (B, K).
+    """
+
+    def __init__(
+        self, model: nn.Module, before: Sequence[nn.Module], after: Sequence[nn.Module]
+    ) -> None:
+        super().__init__()
+        self.before, self.model = nn.Sequential(*before), model
+        self.after = nn.Sequential(*after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.after(self.model(self.before(x)))
+        return logits
+
+    @property
+    def head(self) -> nn.Module:
+        """The layer whose input are the features: that of the model inside."""
+        return last_layer(self.model)
+
+
+def fit_model(
+    model: nn.Module, wanted: Fitting, x: Tensor, classes: Sequence[str] | None, rejects: int = 0
+) -> Fitted:
+    """Look at what a model makes of a few images, and return how it is to be used.
+
+    Args:
+        model: it is called, and may be changed by that: a copy of the model to use.
+        x: a few images (B, C, H, W) in [0, 1].
+        classes: the names of the data's classes; None: those of the model, whatever they are.
+        rejects: the number of its logits that stand for a rejection.
+
+    Raises:
+        UserError: it cannot take the images, it is not clear what its logits are, or the class map
+            names classes that it does not have.
+    """
+    parts, channels = _Parts(normalization=wanted.normalization), x.shape[1]
+    for name, values in zip(("mean", "std"), wanted.normalization or (), strict=False):
+        if len(values) not in (1, channels):
+            raise UserError(
+                f"--{name} has {len(values)} values, the images have {channels} channels"
+            )
+    if wanted.size and tuple(x.shape[2:]) != wanted.size:
+        parts = replace(parts, resize=wanted.size, resample=wanted.resample)
+    out, parts = _answer(model, parts, x, wanted.made_for)
+    count = None if classes is None else len(classes) + rejects
+    place, logits = find_logits(out, len(x), count)
+    parts = replace(parts, place=place, float_logits=_narrow(logits))
+    if count in (None, 2) and logits.numel() == len(x):
+        parts = replace(parts, column=logits.ndim == 1, two=True)
+    elif classes is not None and logits.ndim == 2:
+        groups = matched_classes(
+            wanted.class_map, wanted.class_names, logits.shape[1], list(classes), rejects
+        )
+        parts = replace(parts, groups=groups)
+    settings, notes = _told(parts, wanted, x, logits, classes)
+    return Fitted(around=parts.around, settings=settings, notes=notes)
+
+
+def _answer(
+    model: nn.Module, parts: _Parts, x: Tensor, made_for: tuple[int, int] | None
+) -> tuple[Any, _Parts]:
+    """Return what the model makes of images, as float32 if it does not go otherwise."""
+
+    def ask(given: _Parts, asked: nn.Module) -> Any:
+        with torch.no_grad():
+            return asked.eval()(nn.Sequential(*given.before())(x))
+
+    narrow = any(p.is_floating_point() and p.dtype != torch.float32 for p in model.parameters())
+    for as_float32 in (False, True)[: 1 + narrow]:
+        try:
+            out = ask(parts, model.float() if as_float32 else model)
+        except Exception as error:  # it may be the user's code: anything can come out of it
+            failed = in_one_line(error)
+        else:
+            return out, replace(parts, as_float32=as_float32)
+    size = tuple(x.shape[2:])
+    advice = ""
+    if made_for and made_for != size and not parts.resize:
+        advice = f"; it was made for {_by(made_for)}: add --resize {made_for[0]}"
+    shape = tuple(x.shape[1:])
+    raise UserError(f"the model cannot take images of shape {shape}: {failed}{advice}")
+
+
+def _told(
+    parts: _Parts, wanted: Fitting, x: Tensor, logits: Tensor, classes: Sequence[str] | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what was done around the model: for the record, and in words."""
+    settings: dict[str, Any] = {}
+    notes = []
+    if parts.normalization:
+        mean, std = parts.normalization
+        settings |= {"mean": list(mean), "std": list(std)}
+    if parts.resize:
+        settings |= {"resize": list(parts.resize), "resample": parts.resample}
+        notes.append(
+            f"images of {_by(x.shape[2:])} are resized to {_by(parts.resize)} ({parts.resample}) "
+            "inside the model; eps is in their own pixels"
+        )
+    if parts.as_float32:
+        settings["dtype"] = "float32"
+        notes.append("the model's weights are not float32: it is evaluated in float32")
+    if parts.place:
+        settings["output"] = ".".join(map(str, parts.place))
+    if parts.two:
+        settings["logits"] = "0 and z"
+        notes.append("the model's one logit z is taken as the two logits 0 and z")
+        if bool((logits >= 0).all() and (logits <= 1).all()):
+            notes.append(
+                "its one output is in [0, 1]: if that is a probability, let the model return "
+                "torch.logit of it"
+            )
+    if parts.groups:
+        settings["classes"] = [g[0] if len(g) == 1 else list(g) for g in parts.groups]
+        how = "as --class-map says" if wanted.class_map is not None else "found by their names"
+        notes.append(
+            f"of the model's {logits.shape[1]} classes the data's {len(classes or ())} are "
+            f"compared, {how}"
+        )
+    return settings, tuple(notes)
+
+
+def _by(size: Any) -> str:
+    return "x".join(map(str, size))
+
+
+def _narrow(logits: Tensor) -> bool:
+    return logits.dtype in (torch.bfloat16, torch.float16)
+
+
+class _Resize(nn.Module):
+    """Images (B, C, H, W) to another height and width, blurred first where they shrink."""
+
+    def __init__(self, size: tuple[int, int], resample: Resample) -> None:
+        super().__init__()
+        self.size, self.resample = size, resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.resample == "nearest":
+            return F.interpolate(x, self.size, mode="nearest")
+        out = F.interpolate(x, self.size, mode=self.resample, align_corners=False, antialias=True)
+        return out.clamp(0, 1) if self.resample == "bicubic" else out
+
+    def extra_repr(self) -> str:
+        return f"{_by(self.size)}, {self.resample}"
+
+
+class _At(nn.Module):
+    """The logits at their place in what a model returns."""
+
+    def __init__(self, place: OutputPlace) -> None:
+        super().__init__()
+        self.place = place
+
+    def forward(self, out: Any) -> Tensor:
+        return logits_at(out, self.place)
+
+
+class _Column(nn.Module):
+    """Numbers (B) as (B, 1)."""
+
+    def forward(self, out: Tensor) -> Tensor:
+        return out.flatten().unsqueeze(1)
+
+
+class _Float(nn.Module):
+    """Logits in float32."""
+
+    def forward(self, out: Tensor) -> Tensor:
+        return out.float()
+
+
+class _TwoLogits(nn.Module):
+    """One logit z (B, 1) as the two logits 0 and z (B, 2)."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(z), z], 1)
+
+
+class _Grouped(nn.Module):
+    """The largest of the logits (B, K) of each group: (B, number of groups)."""
+
+    index: Tensor
+
+    def __init__(self, groups: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__()
+        longest = max(map(len, groups))
+        # A group is filled up with its own first member, which changes no maximum.
+        filled = [[*g, *[g[0]] * (longest - len(g))] for g in groups]
+        self.register_buffer("index", torch.tensor(filled), persistent=False)
+        self.single = longest == 1
+
+    def forward(self, logits: Tensor) -> Tensor:
+        if self.single:
+            return logits[:, self.index[:, 0]]
+        return logits[:, self.index].amax(2)

@@ -1,0 +1,21 @@
+"""Normalisations that published models expect: mean and standard deviation of each channel."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class ChannelStatistics(NamedTuple):
+    """Mean and standard deviation of each channel, for pixels in [0, 1]; one value for all, or one
+    each."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+NORMALIZATIONS: Mapping[str, ChannelStatistics] = {
+    "imagenet": ChannelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ChannelStatistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "mnist": ChannelStatistics((0.1307,), (0.3081,)),
+    "signed": ChannelStatistics((0.5,), (0.5,)),
+}
+"""By the name that ``--normalize`` takes; ``signed`` is 2 x - 1."""

@@ -1,0 +1,90 @@
+"""The image classifiers of timm (Wightman, 2019), https://github.com/huggingface/pytorch-image-models.
+
+``timm:convnext_tiny`` or ``timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k``.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from robustbench_cli.core.errors import UserError, hint, in_one_line
+from robustbench_cli.models.fitting import Fitting
+from robustbench_cli.models.normalizations import ChannelStatistics
+from robustbench_cli.models.sources import (
+    SOURCES,
+    Loaded,
+    LoadRequest,
+    ModelSource,
+    optional_package,
+)
+from robustbench_cli.models.weights import classes_in_layer, fill_from_file, read_weights
+
+
+@SOURCES.register("timm", positional="arch")
+@dataclass(frozen=True, kw_only=True)
+class TimmModel(ModelSource):
+    """Any classifier of timm, with the mean and std that its published weights expect."""
+
+    arch: str
+    """Name of the architecture in timm, with or without the tag of its weights."""
+    img_size: int | None = None
+    """Side of the images, for architectures that are built for one; None: the published one."""
+
+    def load(self, wanted: LoadRequest) -> Loaded:
+        """Build the network; its weights come from the file, else timm downloads them."""
+        timm = optional_package("timm", "timm", f"timm:{self.arch}")
+        if not timm.is_model(self.arch.partition(".")[0]):
+            near = hint(self.arch, timm.list_models(), "timm.list_models()")
+            raise UserError(f"unknown timm model {self.arch!r}{near}")
+        if wanted.weights is None:
+            model = self._made(timm, pretrained=True)
+            return self._loaded(model, ())
+        file = read_weights(wanted.weights, wanted.weights_key)
+        model = self._made(timm)
+        layer = self._config(model).get("classifier")
+        found = classes_in_layer(model, file.state, layer) if isinstance(layer, str) else None
+        if found not in (None, getattr(model, "num_classes", None)):
+            model = self._made(timm, num_classes=found)
+        return self._loaded(model, fill_from_file(model, file))
+
+    def _made(self, timm: Any, **options: Any) -> nn.Module:
+        if self.img_size is not None:
+            options["img_size"] = self.img_size
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model: nn.Module = timm.create_model(self.arch, **options)
+        except Exception as error:  # of the network, of the hub, or of an option it does not take
+            advice = ""
+            if options.get("pretrained"):
+                advice = "; get the weights where there is a network, and pass --weights FILE"
+            raise UserError(
+                f"model 'timm:{self.arch}' cannot be had: {in_one_line(error)}{advice}"
+            ) from error
+        return model
+
+    def _config(self, model: nn.Module) -> dict[str, Any]:
+        found = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+        return dict(found or {})
+
+    def _loaded(self, model: nn.Module, notes: tuple[str, ...]) -> Loaded:
+        known = self._config(model)
+        side = self.img_size
+        size = (side, side) if side else tuple(known.get("input_size", ()))[1:]
+        fitting = Fitting(
+            normalization=ChannelStatistics(tuple(known["mean"]), tuple(known["std"]))
+            if known.get("mean")
+            else None,
+            made_for=(size[0], size[1]) if size else None,
+            class_names=self._imagenet_names() if getattr(model, "num_classes", 0) == 1000 else (),
+        )
+        return Loaded(model=model, fitting=fitting, notes=notes)
+
+    def _imagenet_names(self) -> tuple[str, ...]:
+        """Return the WordNet id and the names of each ImageNet class, "n01440764, tench"."""
+        known = optional_package("timm.data", "timm", f"timm:{self.arch}").ImageNetInfo()
+        return tuple(
+            f"{known.index_to_label_name(i)}, {known.index_to_description(i)}" for i in range(1000)
+        )
