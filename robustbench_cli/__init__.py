@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustbench_cli.api.attack import AttackResult, attack
     from robustbench_cli.api.evaluate import evaluate
+    from robustbench_cli.api.load_model import load_model
     from robustbench_cli.api.load_run import TrainedRun, load_run
     from robustbench_cli.api.result import EvaluationResult
     from robustbench_cli.core.errors import RunError, UserError
@@ -34,6 +35,7 @@ __all__ = [
     "UserError",
     "attack",
     "evaluate",
+    "load_model",
     "load_run",
 ]
 
@@ -47,6 +49,7 @@ _MODULES = {
     "UserError": "core.errors",
     "attack": "api.attack",
     "evaluate": "api.evaluate",
+    "load_model": "api.load_model",
     "load_run": "api.load_run",
 }
 """The module that defines each public name."""

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.api.images import ImageInput, LabelInput, as_split, float_images, read_images
-from robustbench_cli.api.lent_model import count_classes, lent
+from robustbench_cli.api.lent_model import count_classes, fitted_for, lent, named_model
 from robustbench_cli.api.settings import AttackChoice, build_choice, eval_config_of
+from robustbench_cli.audit._probe import copier
 from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.commands.eval_config import check_attacks
+from robustbench_cli.commands.given_model import LOOKED_AT
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.robust_shares import within_radius
@@ -37,7 +39,7 @@ class AttackResult:
 
 def attack(
     method: AttackChoice,
-    model: nn.Module,
+    model: nn.Module | str,
     x: ImageInput,
     y: LabelInput | None = None,
     *,
@@ -55,7 +57,7 @@ def attack(
     Args:
         method: a name as on the command line ("pgd20", "pgd:steps=50,restarts=2") or a dataclass
             of ``robustbench_cli.attacks``.
-        model: images float32 (B, C, H, W) in [0, 1] to logits (B, K); any mode, any device.
+        model: an ``nn.Module`` or a name, as ``evaluate`` takes it.
         x: images, as ``evaluate`` takes them; float in [0, 1] or uint8.
         y: labels (N), whole numbers in 0..K-1; none with a DataLoader.
         threat: the norm and the radius, in units of pixels in [0, 1].
@@ -72,16 +74,17 @@ def attack(
     Example:
         >>> x_adv = attack("pgd20", model, x, y, threat=Threat("L2", 0.5)).x
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"the model must be an nn.Module, got {type(model).__name__}")
     built = build_choice(method)
     if len(built) > 1:
         raise UserError(f"{method!r} is a suite of {len(built)} attacks: name one of them")
     (chosen,) = built.values()
     images, labels = read_images(x, y)
+    model = named_model(model, images)
     config = eval_config_of(built, threat, batch_size=batch_size, precision=precision, seed=seed)
     wanted = config.threat
     with lent(model, device) as where:
+        few = float_images(images[:LOOKED_AT]).to(where)
+        model, *_ = fitted_for(model, copier(model), few)
         classes = count_classes(model, float_images(images[:2]).to(where))
         data = as_split(images, labels, classes).to(where)
         check_attacks(built, wanted, classes)

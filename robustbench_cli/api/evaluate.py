@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,14 @@ import torch
 from torch import nn
 
 from robustbench_cli.api.images import ImageInput, LabelInput, as_split, float_images, read_images
-from robustbench_cli.api.lent_model import count_classes, dtype_notes, lent, model_digest
+from robustbench_cli.api.lent_model import (
+    count_classes,
+    dtype_notes,
+    fitted_for,
+    lent,
+    model_digest,
+    named_model,
+)
 from robustbench_cli.api.result import EvaluationResult, read_result
 from robustbench_cli.api.settings import (
     AttackChoice,
@@ -22,16 +30,16 @@ from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import evaluate_shard
+from robustbench_cli.commands.given_model import LOOKED_AT
 from robustbench_cli.commands.rejection import chosen_rejection
 from robustbench_cli.commands.workspace import Workspace
-from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.distributed.group import ALONE
 from robustbench_cli.evaluation.search_model import SearchPrecision
 
 
 def evaluate(
-    model: nn.Module,
+    model: nn.Module | str,
     x: ImageInput,
     y: LabelInput | None = None,
     *,
@@ -55,7 +63,9 @@ def evaluate(
     ``requires_grad``, gradients, device, dtype, memory format, classes of layers, and values.
 
     Args:
-        model: images float32 (B, C, H, W) in [0, 1] to logits (B, K); any mode, any device.
+        model: images float32 (B, C, H, W) in [0, 1] to logits (B, K); any mode, any device.  Or
+            a name as ``load_model`` takes it, e.g. "hf:PATH".  Logits may stand in a tuple, a
+            dictionary or an object where it is clear which they are; one logit z means 0 and z.
         x: images, as a tensor (N, C, H, W), an array (N, C, H, W) or (N, H, W, C) with 1 or 3
             channels, or a DataLoader that yields pairs (x, y); float in [0, 1] or uint8.
         y: labels (N), whole numbers in 0..K-1; none with a DataLoader.
@@ -95,11 +105,10 @@ def evaluate(
         >>> result.clean_accuracy, result.robust_accuracy["pgd20"]
         (0.84, 0.43)
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"the model must be an nn.Module, got {type(model).__name__}")
     built = build_choice(attacks)
     images, labels = read_images(x, y)
-    called = model_name or type(model).__name__
+    called = model_name or (model if isinstance(model, str) else type(model).__name__)
+    model = named_model(model, images)
     config = eval_config_of(
         built,
         threat,
@@ -114,7 +123,9 @@ def evaluate(
     with ExitStack() as stack:
         said = dtype_notes(model)
         where = stack.enter_context(lent(model, device))
-        unused = copier(model)
+        plain, few = copier(model), float_images(images[:LOOKED_AT]).to(where)
+        model, unused, table, more = fitted_for(model, plain, few)
+        config = replace(config, model={**config.model, **table})
         classes = count_classes(model, float_images(images[:2]).to(where))
         classes -= reject_class is not None
         data = as_split(images, labels, classes)
@@ -122,7 +133,11 @@ def evaluate(
         results = out if out is not None else stack.enter_context(tempfile.TemporaryDirectory())
         request = EvalRequest(
             subject=Subject(
-                model=model, name=called, weights=model_digest(model), notes=said, copy=unused
+                model=model,
+                name=called,
+                weights=model_digest(model),
+                notes=said + more,
+                copy=unused,
             ),
             config=config,
             workspace=Workspace(out=Path(results), device=str(where)),

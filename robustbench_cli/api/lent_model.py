@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli.api.load_model import load_model
+from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.devices import resolve_device
-from robustbench_cli.core.errors import stopped_program
+from robustbench_cli.core.errors import UserError, stopped_program
 from robustbench_cli.evaluation.verifier import check_model, device_of, unchanged_model
+from robustbench_cli.models.fitting import FittedModel, Fitting, fit_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.models.weights import digest
 
@@ -88,6 +91,49 @@ def _write_back(tensor: Tensor, values: Tensor) -> None:
     if not torch.equal(tensor, values):
         with torch.no_grad():
             tensor.copy_(values)
+
+
+def named_model(model: nn.Module | str, images: Tensor) -> nn.Module:
+    """Return the model that was given, or the one of that name.
+
+    Args:
+        images: the images that it is for (N, C, H, W), as ``read_images`` returns them.
+
+    Raises:
+        UserError: it is neither, or it cannot be loaded.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if not isinstance(model, str):
+        raise UserError(
+            f"the model must be an nn.Module or a name such as 'timm:resnet18', got "
+            f"{type(model).__name__}"
+        )
+    return load_model(model, images)
+
+
+def fitted_for(
+    model: nn.Module, copy: Copy, x: Tensor
+) -> tuple[nn.Module, Copy, dict[str, Any], tuple[str, ...]]:
+    """Return the model as it returns logits, copies of it, what the record says, and notes.
+
+    Args:
+        model: a lent model; it is asked about a few images.
+        copy: makes copies of the model as it was.
+        x: the images (B, C, H, W) in [0, 1].
+
+    Raises:
+        UserError: it is not clear what its logits are.
+    """
+    fitted = fit_model(model, Fitting(), x, None)
+    if isinstance(model, FittedModel):
+        return model, copy, model.settings, model.notes
+
+    def fresh() -> nn.Module | None:
+        made = copy()
+        return None if made is None else fitted.around(made).eval()
+
+    return fitted.around(model), fresh, fitted.settings, fitted.notes
 
 
 def count_classes(model: nn.Module, x: Tensor) -> int:

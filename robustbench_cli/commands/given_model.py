@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.models import Classifier, Normalize, Shape
-from robustbench_cli.models.class_map import read_class_map
+from robustbench_cli.models.class_map import ClassMap, read_class_map
 from robustbench_cli.models.fitting import Fitted, Fitting, fit_model
 from robustbench_cli.models.normalizations import NORMALIZATIONS, ChannelStatistics
 from robustbench_cli.models.sources import LoadRequest, find_source
@@ -38,10 +38,10 @@ class ModelOptions:
     weights_key: str | None = None
     normalize: str | None = None
     """A name of ``NORMALIZATIONS``, or none."""
-    mean: str | None = None
-    std: str | None = None
+    mean: str | float | Sequence[float] | None = None
+    std: str | float | Sequence[float] | None = None
     resize: int | None = None
-    class_map: str | None = None
+    class_map: str | ClassMap | None = None
 
     def statistics(self) -> ChannelStatistics | str | None:
         """Return the normalisation that was asked for, ``none``, or None where nothing was said.
@@ -67,13 +67,13 @@ class ModelOptions:
         return NORMALIZATIONS[str(self.normalize)]
 
 
-def _numbers(option: str, text: str) -> tuple[float, ...]:
+def _numbers(option: str, given: str | float | Sequence[float]) -> tuple[float, ...]:
     try:
-        return tuple(float(Fraction(each.strip())) for each in text.split(","))
-    except (ValueError, ZeroDivisionError):
-        raise UserError(
-            f"{option} {text}: give a number, or one per channel: 0.5,0.4,0.4"
-        ) from None
+        if isinstance(given, str):
+            return tuple(float(Fraction(each.strip())) for each in given.split(","))
+        return tuple(map(float, [given] if isinstance(given, int | float) else given))
+    except (ValueError, TypeError, ZeroDivisionError):
+        raise UserError(f"{option} {given}: give a number, or one per channel: .5,.4,.4") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,9 @@ def load_given(options: ModelOptions, folder: Path, shape: Callable[[], Shape]) 
     if options.resize is not None:
         fitting = replace(fitting, size=(options.resize, options.resize), resample="bilinear")
     if options.class_map is not None:
-        fitting = replace(fitting, class_map=read_class_map(options.class_map))
+        given = options.class_map
+        known = read_class_map(given) if isinstance(given, str) else given
+        fitting = replace(fitting, class_map=known)
     return GivenModel(
         model=model,
         # A copy in memory would share what a file keeps in globals: it is run again.

@@ -94,12 +94,18 @@ class FittedModel(nn.Module):
         model: whatever the model of somebody else takes and returns.
         before: layers from images (B, C, H, W) in [0, 1] to what the model takes.
         after: layers from what it returns to logits (B, K).
+
+    Attributes:
+        settings: what the record of an evaluation says of the model; empty: nothing more.
+        notes: what is to be said of it.
     """
 
     def __init__(
         self, model: nn.Module, before: Sequence[nn.Module], after: Sequence[nn.Module]
     ) -> None:
         super().__init__()
+        self.settings: dict[str, Any] = {}
+        self.notes: tuple[str, ...] = ()
         self.before, self.model = nn.Sequential(*before), model
         self.after = nn.Sequential(*after)
 
