@@ -84,7 +84,7 @@ def attack(
     wanted = config.threat
     with lent(model, device) as where:
         few = float_images(images[:LOOKED_AT]).to(where)
-        model, *_ = fitted_for(model, copier(model), few)
+        model, *_ = fitted_for(model, copier(model), few, labels)
         classes = count_classes(model, float_images(images[:2]).to(where))
         data = as_split(images, labels, classes).to(where)
         check_attacks(built, wanted, classes)

@@ -124,7 +124,7 @@ def evaluate(
         said = dtype_notes(model)
         where = stack.enter_context(lent(model, device))
         plain, few = copier(model), float_images(images[:LOOKED_AT]).to(where)
-        model, unused, table, more = fitted_for(model, plain, few)
+        model, unused, table, more = fitted_for(model, plain, few, labels)
         config = replace(config, model={**config.model, **table})
         classes = count_classes(model, float_images(images[:2]).to(where))
         classes -= reject_class is not None

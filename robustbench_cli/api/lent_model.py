@@ -113,7 +113,7 @@ def named_model(model: nn.Module | str, images: Tensor) -> nn.Module:
 
 
 def fitted_for(
-    model: nn.Module, copy: Copy, x: Tensor
+    model: nn.Module, copy: Copy, x: Tensor, labels: Tensor
 ) -> tuple[nn.Module, Copy, dict[str, Any], tuple[str, ...]]:
     """Return the model as it returns logits, copies of it, what the record says, and notes.
 
@@ -121,13 +121,14 @@ def fitted_for(
         model: a lent model; it is asked about a few images.
         copy: makes copies of the model as it was.
         x: the images (B, C, H, W) in [0, 1].
+        labels: those of all images (N).
 
     Raises:
         UserError: it is not clear what its logits are.
     """
-    fitted = fit_model(model, Fitting(), x, None)
     if isinstance(model, FittedModel):
         return model, copy, model.settings, model.notes
+    fitted = fit_model(model, Fitting(), x, None, two=bool((labels <= 1).all()))
 
     def fresh() -> nn.Module | None:
         made = copy()

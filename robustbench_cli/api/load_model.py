@@ -79,7 +79,13 @@ def load_model(
 
     given = load_given(options, Path(data_dir), shape)
     copy = given.copy()
-    fitted = fit_model(copy or given.model, given.fitting, few, classes)
+    fitted = fit_model(
+        copy or given.model,
+        given.fitting,
+        few,
+        classes,
+        two=classes is None or len(classes) == 2,
+    )
     around = fitted.around(given.model)
     made = around if isinstance(around, FittedModel) else FittedModel(around, [], [])
     made.settings = {**given.table, **fitted.settings}

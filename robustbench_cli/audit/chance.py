@@ -21,7 +21,7 @@ class Chance(VerdictCheck):
     severity: ClassVar[Severity] = "error"
     says: ClassVar[str] = (
         "clean accuracy is at chance ({images} of {of}): are these the trained weights, is the "
-        "normalisation part of the model, are the labels in the model's order?"
+        "normalisation part of the model (--normalize), are the labels in the model's order?"
     )
 
     deviations: Number = 1.645

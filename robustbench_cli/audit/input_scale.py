@@ -3,7 +3,7 @@
 The robust accuracy of such a model is that of another model than the one that was meant.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,15 +12,8 @@ from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Probe
 from robustbench_cli.core.registry import Number
+from robustbench_cli.models.normalizations import NORMALIZATIONS
 from robustbench_cli.runs.trust import Finding, Severity
-
-_STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "MNIST": ((0.1307,), (0.3081,)),
-    "0.5": ((0.5,), (0.5,)),
-}
-"""The channel means and standard deviations of usual normalisations."""
 
 
 @CHECKS.register("input-scale")
@@ -64,19 +57,18 @@ def _changes(x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return changes of images like ``x`` (B, C, H, W) by what is said of them."""
     channels = x.shape[1]
     found: dict[str, Callable[[Tensor], Tensor]] = {
-        "scaled to [0, 255]": lambda x: 255 * x,
-        "divided by 255": lambda x: x / 255,
+        "scaled to [0, 255] (--mean 0 --std 1/255)": lambda x: 255 * x,
+        "divided by 255 (--mean 0 --std 255)": lambda x: x / 255,
     }
     if channels > 1:
         found["given with their channels in the opposite order"] = lambda x: x.flip(1)
-    for name, pair in _STATISTICS.items():
+    for name, pair in NORMALIZATIONS.items():
         if len(pair[0]) not in (1, channels):
             continue
         mean, std = (torch.tensor(part, device=x.device).view(1, -1, 1, 1) for part in pair)
-        found[f"normalised with mean and std of {name}"] = _normalised(mean, std)
-        found[f"freed of a normalisation with mean and std of {name}"] = _normalised(
-            -mean / std, 1 / std
-        )
+        found[f"normalised (--normalize {name})"] = _normalised(mean, std)
+        twice = f"freed of a normalisation like {name} (twice? --normalize none)"
+        found[twice] = _normalised(-mean / std, 1 / std)
     return found
 
 

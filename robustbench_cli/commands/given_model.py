@@ -207,7 +207,7 @@ def fit_to_data(request: EvalRequest, test: Split) -> EvalRequest:
 
 
 def fitted_like(
-    subject: Subject, x: torch.Tensor, classes: tuple[str, ...] | None, rejects: int = 0
+    subject: Subject, x: torch.Tensor, classes: tuple[str, ...], rejects: int = 0
 ) -> Fitted:
     """Return how a subject's model is to be used on images like ``x`` (B, C, H, W) in [0, 1].
 
@@ -216,7 +216,14 @@ def fitted_like(
     assert subject.fitting is not None
     with torch.random.fork_rng(devices=[]):
         copy = subject.copy() if subject.copy is not None else None
-        return fit_model(copy or subject.model, subject.fitting, x, classes, rejects)
+        return fit_model(
+            copy or subject.model,
+            subject.fitting,
+            x,
+            classes,
+            rejects=rejects,
+            two=len(classes) == 2,
+        )
 
 
 def fitted_subject(subject: Subject, fitted: Fitted) -> Subject:

@@ -120,7 +120,13 @@ class FittedModel(nn.Module):
 
 
 def fit_model(
-    model: nn.Module, wanted: Fitting, x: Tensor, classes: Sequence[str] | None, rejects: int = 0
+    model: nn.Module,
+    wanted: Fitting,
+    x: Tensor,
+    classes: Sequence[str] | None,
+    *,
+    rejects: int = 0,
+    two: bool,
 ) -> Fitted:
     """Look at what a model makes of a few images, and return how it is to be used.
 
@@ -129,6 +135,7 @@ def fit_model(
         x: a few images (B, C, H, W) in [0, 1].
         classes: the names of the data's classes; None: those of the model, whatever they are.
         rejects: the number of its logits that stand for a rejection.
+        two: whether there are two classes, so that one logit tells them apart.
 
     Raises:
         UserError: it cannot take the images, it is not clear what its logits are, or the class map
@@ -146,7 +153,7 @@ def fit_model(
     count = None if classes is None else len(classes) + rejects
     place, logits = find_logits(out, len(x), count)
     parts = replace(parts, place=place, float_logits=_narrow(logits))
-    if count in (None, 2) and logits.numel() == len(x):
+    if two and logits.numel() == len(x):
         parts = replace(parts, column=logits.ndim == 1, two=True)
     elif classes is not None and logits.ndim == 2:
         groups = matched_classes(

@@ -146,8 +146,9 @@ def _chosen(path: Path, found: Mapping[str, object]) -> str:
     """Return the key of the state dict to take where none was named."""
     if "" in found or len(found) == 1:
         return "" if "" in found else next(iter(found))
-    last = {name: name.rpartition(".")[2] for name in found}
-    plain = [name for name in found if last[name] in _USUAL]
+    parents = {name.rpartition(".")[0] for name in found}
+    inside = f"{parents.pop()}." if len(parents) == 1 else ""
+    plain = [name for name in found if name.removeprefix(inside) in _USUAL]
     if len(plain) == 1:
         return plain[0]
     raise UserError(

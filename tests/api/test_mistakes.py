@@ -140,7 +140,7 @@ class Returns(nn.Module):
 MODELS = {
     "NaN": (lambda z: z * torch.nan, "the model returns NaN or infinite logits on clean images"),
     "no gradient": (lambda z: z.detach(), "have no gradient with respect to the images"),
-    "a tuple": (lambda z: (z, z), "the model must return logits (B, K), it returned tuple"),
+    "a tuple": (lambda z: (z, z), "the model returns tuple with 0: (8, 10), 1: (8, 10): which"),
     "an exit": (lambda z: sys.exit(), "the model's own code ended the program (SystemExit)"),
     "one number": (lambda z: z.sum(1), "the model must return logits"),
     "an error": (lambda z: z @ z, "the model cannot take images of shape (1, 8, 8): RuntimeError"),

@@ -5,7 +5,10 @@
 """
 
 import importlib.util
+import shutil
 import sys
+import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,15 +101,16 @@ class RobustBenchModel(ModelSource):
         if not drive:
             raise UserError(f"the weights of model {self._text!r} are not in the zoo: {place}")
         gdown = optional_package("gdown", "robustbench", self._text)
-        part = path.with_suffix(".part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            gdown.download(id=drive, output=str(part), quiet=True)
-            part.replace(path)
+            with tempfile.TemporaryDirectory() as elsewhere:
+                got = gdown.download(id=drive, output=f"{elsewhere}/weights.pt", quiet=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = shutil.move(got, path.with_suffix(".part"))
+            Path(part).replace(path)
         except Exception as error:  # of the network, of the drive, or of the disk
             raise UserError(
                 f"the weights of model {self._text!r} cannot be downloaded "
-                f"({in_one_line(error)}): {place}"
+                f"({textwrap.shorten(in_one_line(error), 120)}): {place}"
             ) from error
         return path
 
