@@ -102,7 +102,7 @@ def test_several_state_dicts_want_a_key(tmp_path: Path) -> None:
         {"last": {"state_dict": network(1).state_dict()}, "best": network(2).state_dict()},
         tmp_path / "w.pt",
     )
-    text = refuse(tmp_path / "w.pt", "choose by --weights-key")
+    text = refuse(tmp_path / "w.pt", "choose one by --weights-key")
     assert "'last.state_dict', 'best'" in text
     load_weights(network(), tmp_path / "w.pt", "last.state_dict")
     with pytest.raises(UserError, match=r"--weights-key lst: .*there are 'last.state_dict'"):
