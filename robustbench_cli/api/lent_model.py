@@ -15,7 +15,8 @@ from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.devices import resolve_device
 from robustbench_cli.core.errors import UserError, stopped_program
 from robustbench_cli.evaluation.verifier import check_model, device_of, unchanged_model
-from robustbench_cli.models.fitting import FittedModel, Fitting, fit_model
+from robustbench_cli.models._around import FittedModel
+from robustbench_cli.models.fitting import Fitting, fit_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.models.weights import digest
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from robustbench_cli.api.images import float_images, read_images
 from robustbench_cli.commands.given_model import LOOKED_AT, ModelOptions, load_given
 from robustbench_cli.models import Shape
-from robustbench_cli.models.fitting import FittedModel, fit_model
+from robustbench_cli.models._around import FittedModel
+from robustbench_cli.models.fitting import fit_model
 
 
 def load_model(

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.models._around import FittedModel
 from robustbench_cli.models.class_map import matched_classes, read_class_map
-from robustbench_cli.models.fitting import FittedModel, Fitting, fit_model
+from robustbench_cli.models.fitting import Fitting, fit_model
 from robustbench_cli.models.normalizations import NORMALIZATIONS, ChannelStatistics
 
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from robustbench_cli.core.errors import UserError, in_one_line
-from robustbench_cli.models.fitting import Fitting, Resample
+from robustbench_cli.models._around import Resample
+from robustbench_cli.models.fitting import Fitting
 from robustbench_cli.models.normalizations import ChannelStatistics
 from robustbench_cli.models.sources import (
     SOURCES,
