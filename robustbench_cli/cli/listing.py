@@ -29,7 +29,7 @@ def list_command(
         typer.Argument(
             help="defenses, attacks, views, masks, transforms, certificates, detectors, "
             "generators, models, datasets, optimizers, schedules, figures, checks, "
-            "launchers, presets, suites, studies, or runs (default: all but runs).",
+            "logs, launchers, presets, suites, studies, or runs (default: all but runs).",
             autocompletion=completion.kinds,
         ),
     ] = None,

@@ -205,6 +205,7 @@ _EXAMPLES = {
     "schedules": "advbench train trades --set schedule.name={}",
     "figures": "advbench plot {}",
     "checks": "advbench eval --attack pgd20",
+    "logs": "advbench train trades --log {}",
     "launchers": "advbench study mine.toml --launcher {}",
     "presets": "advbench train --preset {}",
     "suites": "advbench eval --suite {}",

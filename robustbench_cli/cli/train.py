@@ -79,6 +79,14 @@ def train_command(
         bool,
         typer.Option("--smoke", help="The same code in seconds: a few digits, a few epochs."),
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Follow the training there, too: tensorboard, or wandb:project=NAME,mode=offline; "
+            "repeat.",
+            autocompletion=completion.logs,
+        ),
+    ] = None,
     name: options.NameOption = None,
     resume: Annotated[
         str | None,
@@ -101,13 +109,20 @@ def train_command(
     advbench train pgd-at+awp --dataset cifar10 --model wrn-28-10
     advbench train --preset trades-table5-mnist --data-dir ~/data
     advbench train --preset awp-table2-trades-awp --smoke     does it run?
+    advbench train trades --log tensorboard
     """
+    from robustbench_cli.cli.logged_display import logged_display
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.components import component_table, defense_tables
     from robustbench_cli.commands.parent_runs import ParentNames
     from robustbench_cli.commands.train import resume_training, run_training, train_run_id
     from robustbench_cli.commands.train_config import resolve_train_config, smoke_substitutes
+    from robustbench_cli.core.registry import Spec
+    from robustbench_cli.training.logs import LOGS
 
+    logs = [LOGS.build(Spec.parse(text)) for text in log or []]
+    for each in logs:
+        each.check()
     named = ParentNames(init=init, labeller=labeller, teachers=tuple(teacher or ()))
     workspace = Workspace(out=out, data_dir=data_dir, device=device)
     typed = options.given(
@@ -128,14 +143,17 @@ def train_command(
                 "--resume goes on with the settings of the run; other settings cannot be given"
             )
         how = _how_to_resume(resume, workspace)
-        with progress_display(quiet) as display, options.interruptible(how):
+        with logged_display(progress_display(quiet), logs) as display, options.interruptible(how):
             folder = resume_training(resume, workspace, display)
         options.print_result(folder, as_json=json_)
         return
     config = resolve_train_config(typed, set_ or [], smoke=smoke)
     run_id = name or train_run_id(config)
     how, record = _how_to_resume(run_id, workspace), out / run_id / "run.json"
-    with progress_display(quiet) as display, options.interruptible(how, record):
+    with (
+        logged_display(progress_display(quiet), logs) as display,
+        options.interruptible(how, record),
+    ):
         if smoke and (substitutes := smoke_substitutes(typed)):
             display.note(f"--smoke: {', '.join(substitutes)}")
         folder = run_training(config, workspace, display, command=sys.argv[1:], run_id=run_id)

@@ -1,5 +1,8 @@
 """The interface through which a run reports its progress."""
 
+from pathlib import Path
+
+from robustbench_cli.runs.records import Run
 from robustbench_cli.training.trainer import HistoryRow, Watch
 
 
@@ -8,6 +11,9 @@ class Display:
 
     def note(self, text: str) -> None:
         """Show a line of text."""
+
+    def started(self, run: Run, folder: Path) -> None:
+        """The run of this record starts, or goes on, in this folder."""
 
     def training(self, epochs: int, done: int) -> None:
         """Training starts; an earlier process has finished ``done`` of the epochs."""

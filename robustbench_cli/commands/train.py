@@ -265,6 +265,7 @@ def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> 
         trainer.agree()
         for text in trainer.recipe.warnings():
             _warn(text, recorder, display)
+        display.started(recorder.run, folder)
         display.training(config.train.epochs, len(keeper.history))
         for epoch in range(len(keeper.history), config.train.epochs):
             row = trainer.epoch(epoch, display.batch)

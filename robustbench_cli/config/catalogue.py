@@ -182,6 +182,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "schedules": ("optim", "SCHEDULES"),
     "figures": ("figures", "FIGURES"),
     "checks": ("audit", "CHECKS"),
+    "logs": ("training/logs", "LOGS"),
     "launchers": ("commands/launchers", "LAUNCHERS"),
 }
 """The package (a folder of the package) and the name of the registry of each kind of component."""
