@@ -30,7 +30,8 @@ class AttackResult:
     """(N, C, H, W), float32 in [0, 1]: an image that the model gets wrong, or else the one that
     came closest to that.  Within the radius, unless the attack looks for the nearest image."""
     broken: Tensor
-    """(N,) bool: whether the model is wrong about ``x``, and ``x`` within the radius."""
+    """(N,) bool: whether the model is wrong about ``x``, and ``x`` within the radius.  Of an attack
+    with a target: whether it gives ``x`` the target class; False where that is the label."""
     norm: Tensor
     """(N,) float32: how far ``x`` is from the clean image, in the threat's norm."""
     step: Tensor

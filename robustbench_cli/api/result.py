@@ -39,9 +39,14 @@ class EvaluationResult:
     """By attack: the share of examples that are right when clean and under the attack; NaN where it
     is withheld."""
     worst_case_accuracy: float
-    """The share of examples that no attack broke, example by example; NaN where it is withheld."""
+    """The share of examples that no attack broke, example by example; NaN where it is withheld.
+    Attacks with a target have no part in it."""
+    targets_reached: Mapping[str, float]
+    """By attack with a target: the share of images that were made into their target class, of those
+    that are right and of another class when clean; NaN where it is withheld, or there are none."""
     trust: Mapping[str, Trust]
-    """By attack: how far its accuracy can be trusted."""
+    """By attack: how far its number can be trusted; of one with a target, an "upper bound" means
+    that more targets may be reached."""
     clean_trust: Trust
     worst_case_trust: Trust
     findings: tuple[Finding, ...]
@@ -55,7 +60,8 @@ class EvaluationResult:
     """By attack, and for ``"clean"``, arrays (N,): ``prediction`` (a class), ``norm`` (how far the
     image is from the clean one, in the threat's norm), ``step`` (gradient steps before the first
     success, -1: none), ``by`` (the stage that broke it, -1: none), ``forwards`` and ``backwards``
-    (passes), ``share`` (how often a randomised model is right)."""
+    (passes), ``share`` (how often a randomised model is right).  Of an attack with a target also
+    ``target``, the class to reach (-1: left out); there ``share`` says how often it was missed."""
     labels: np.ndarray[Any, np.dtype[np.int32]]
     """(N,)"""
     notes: tuple[str, ...]
@@ -102,7 +108,15 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
             for label, found in run.attacks.items()
         },
         worst_case_accuracy=_unless_withheld(run.worst_case_accuracy, run.worst_case_trust),
-        trust={label: found.trust for label, found in run.attacks.items()},
+        targets_reached={
+            label: nan if each.success_rate is None else _unless_withheld(*pair)
+            for label, each in run.targeted.items()
+            for pair in [(each.success_rate or 0.0, each.trust)]
+        },
+        trust={
+            **{label: found.trust for label, found in run.attacks.items()},
+            **{label: found.trust for label, found in run.targeted.items()},
+        },
         clean_trust=run.clean_trust,
         worst_case_trust=run.worst_case_trust,
         findings=tuple(run.findings),

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from robustbench_cli.core import losses
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 
@@ -35,9 +36,9 @@ class Task:
     x: Tensor
     """Clean images (B, C, H, W) in [0, 1]."""
     y: Tensor
-    """True classes (B) int64."""
+    """The classes to leave (B) int64: the true ones; with a target 0, "not the target"."""
     clean: Tensor
-    """Logits (B, K) of the clean images, in float32."""
+    """Logits (B, K) of the clean images as the attack is shown them, in float32."""
     threat: Threat
     """The threat; with a mask, bound to these images."""
     noise: Noise
@@ -46,6 +47,31 @@ class Task:
     """The number of the restart, or of the target class, from 0."""
     data: Examples
     """All examples of the evaluation, for attacks that look at other images."""
+    target: Tensor | None = None
+    """The classes to reach (B) int64; None: any other than ``y``.  With a target an attack is shown
+    two logits, the largest one of the other classes and that of the target, so that whatever it
+    does to leave class 0 of two leads to the target."""
+
+    @property
+    def aim(self) -> Tensor:
+        """What the verifier goes by (B): the target class where there is one, else the true one."""
+        return self.y if self.target is None else self.target
+
+    def cross_entropy(self, out: "Output") -> Tensor:
+        """Return the cross-entropy to climb (B): of ``y``, or minus that of the target.
+
+        With a target it is over all classes, as papers have it: unlike that of two logits, its
+        gradient does not vanish where the target is unlikely.
+        """
+        if self.target is None:
+            return losses.cross_entropy(out.logits, self.y)
+        return -losses.cross_entropy(out.every_logit, self.target)
+
+    def dlr(self, out: "Output") -> Tensor:
+        """Return the difference of logits ratio to climb (B): away from ``y``, or to the target."""
+        if self.target is None:
+            return losses.dlr(out.logits, self.y)
+        return losses.dlr_towards(out.every_logit, self.target)
 
     def only(self, rows: Tensor) -> "Task":
         """Return the task of these rows: positions (B, int64) or a mask (B, bool)."""
@@ -56,6 +82,7 @@ class Task:
             clean=self.clean[rows],
             threat=self.threat.only(rows),
             noise=self.noise.only(rows),
+            target=None if self.target is None else self.target[rows],
         )
 
     def joined(self, other: "Task") -> "Task":
@@ -67,6 +94,7 @@ class Task:
             clean=torch.cat([self.clean, other.clean]),
             threat=self.threat.joined(other.threat),
             noise=replace(self.noise, ids=torch.cat([self.noise.ids, other.noise.ids])),
+            target=_joined(self.target, other.target),
         )
 
     def ranked(self, rank: int) -> Tensor:
@@ -74,13 +102,24 @@ class Task:
         return self.clean.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
 
 
+def _joined(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+    return None if ours is None or theirs is None else torch.cat([ours, theirs])
+
+
 class Output(NamedTuple):
     """The model's answer to images."""
 
     logits: Tensor
-    """(B, K), in float32 or wider."""
+    """(B, K), in float32 or wider; with a target (B, 2), see ``Task.target``."""
     features: Tensor | None
     """(B, F): the input of the last layer; None unless the attack ``taps`` it."""
+    all_logits: Tensor | None = None
+    """With a target: those of all classes (B, K), in float32 or wider."""
+
+    @property
+    def every_logit(self) -> Tensor:
+        """Those of all classes (B, K), with or without a target."""
+        return self.logits if self.all_logits is None else self.all_logits
 
 
 class Observation(NamedTuple):

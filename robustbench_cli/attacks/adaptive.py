@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from robustbench_cli.attacks import ATTACKS, Attack, Stage
+from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.attacks.apgd import CrossEntropy
 from robustbench_cli.attacks.autoattack import AutoAttack
 from robustbench_cli.attacks.corners import Corners
@@ -53,7 +54,11 @@ class Adaptive(Attack):
     """Passes per example, forward and backward.  A block that might exceed it is left out, so that
     with a small budget only the cheap ones run.  AutoAttack alone may take 10,700."""
 
-    def members(self, threat: Threat) -> Mapping[str, Attack]:
+    @property
+    def no_target(self) -> str:
+        return "its blocks and their reasons are those of a search for any wrong class"
+
+    def members(self, threat: Threat, classes: int = ENOUGH_CLASSES) -> Mapping[str, Attack]:
         return {name: block.attack for name, block in self._blocks(threat).items()}
 
     def stages(self, threat: Threat, classes: int) -> list[Stage]:

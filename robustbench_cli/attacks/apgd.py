@@ -23,7 +23,19 @@ class CrossEntropy(APGD):
     """Auto-PGD on the cross-entropy."""
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
-        return losses.cross_entropy(out.logits, task.y)
+        return task.cross_entropy(out)
+
+
+@ATTACKS.register("apgd-margin", pattern=r"apgd-margin-(?P<steps>\d+)")
+@dataclass(frozen=True, kw_only=True)
+class LogitMargin(APGD):
+    """Auto-PGD on the margin, the largest wrong logit minus the true one.
+
+    It needs two classes only: ``autoattack`` runs it where the logit ratios are not defined.
+    """
+
+    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
+        return losses.margin(out.logits, task.y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +72,7 @@ class LogitRatio(Ratio):
     min_classes: ClassVar[int] = 3
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
-        return losses.dlr(out.logits, task.y)
+        return task.dlr(out)
 
 
 @ATTACKS.register("apgd-t", pattern=r"apgd-t-(?P<steps>\d+)")
@@ -69,7 +81,7 @@ class TargetedAPGD(Ratio):
     """Auto-PGD on the targeted DLR loss, towards the most likely wrong classes one by one.
 
     Equation 7 of the paper.  The targets are the classes with the largest clean logits after the
-    true one.
+    true one; with a ``target`` it is the only one, and it is to lead every other class.
     """
 
     targets: Annotated[int, Field(ge=1)] = 9
@@ -88,4 +100,6 @@ class TargetedAPGD(Ratio):
         }
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
-        return losses.dlr_targeted(out.logits, task.y, state["target"])
+        if task.target is None:
+            return losses.dlr_targeted(out.logits, task.y, state["target"])
+        return task.dlr(out)

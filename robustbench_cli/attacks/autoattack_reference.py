@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Attack, ExternalAttack, Task
+from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat import Threat
 
@@ -43,6 +44,10 @@ class Reference(ExternalAttack):
 
     min_classes: ClassVar[int] = 4  # the targeted DLR loss reads the fourth largest logit
 
+    @property
+    def no_target(self) -> str:
+        return "the official code has no target to choose; use autoattack"
+
     def __post_init__(self) -> None:
         """Check that the composition has the chosen member.
 
@@ -55,9 +60,9 @@ class Reference(ExternalAttack):
                 f"the {self.version} version has no {self.only}; it has {', '.join(members)}"
             )
 
-    def members(self, threat: Threat) -> Mapping[str, Attack]:
+    def members(self, threat: Threat, classes: int = ENOUGH_CLASSES) -> Mapping[str, Attack]:
         if self.only != "all":
-            return super().members(threat)
+            return super().members(threat, classes)
         return {name: replace(self, only=name) for name in MEMBERS[self.version]}
 
     def craft(self, model: Any, task: Task) -> Tensor:

@@ -29,6 +29,10 @@ class Corners(IterativeAttack):
 
     access: ClassVar[Access] = "logits"
 
+    @property
+    def no_target(self) -> str:
+        return "random corners aim at no class"
+
     def begin(self, task: Task) -> State:
         return {"x": self._corner(task, 0 * task.y)}
 

@@ -13,7 +13,6 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, IterativeAttack, Observation, Output, State, Task
-from robustbench_cli.core import losses
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
@@ -63,7 +62,7 @@ class DDN(IterativeAttack):
         return {"x": task.x.clone(), "radius": task.x.new_full(task.y.shape, self.radius)}
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
-        return losses.cross_entropy(out.logits, task.y)
+        return task.cross_entropy(out)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
         x, clean = state["x"], task.x

@@ -42,6 +42,10 @@ class DeepFool(IterativeAttack):
     access: ClassVar[Access] = "jacobian"
 
     @property
+    def no_target(self) -> str:
+        return "it steps to the nearest boundary, whatever class is behind it"
+
+    @property
     def minimal(self) -> bool:
         return True
 

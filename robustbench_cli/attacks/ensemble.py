@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.attacks._fab import FABBase
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
@@ -52,6 +53,10 @@ class Ensemble(Attack):
                     f"{ATTACKS.name_of(attack)} looks for the nearest image; members must look "
                     "inside the radius"
                 )
+            if attack.target is not None:
+                raise ValueError(
+                    f"give the target to the ensemble: ensemble:...,target={attack.target}"
+                )
 
     def _built(self) -> dict[str, Attack]:
         """Return the members by the text that names them; FAB is told to stay in the radius."""
@@ -62,6 +67,15 @@ class Ensemble(Attack):
         }
 
     @property
+    def no_target(self) -> str:
+        reasons = {text: attack.no_target for text, attack in self._built().items()}
+        return next((f"{text}: {reason}" for text, reason in reasons.items() if reason), "")
+
+    def variant(self, threat: Threat, classes: int) -> str:
+        said = {text: each.variant(threat, classes) for text, each in self._built().items()}
+        return "; ".join(f"{text}: {what}" for text, what in said.items() if what)
+
+    @property
     def needs(self) -> int:
         return max(attack.needs for attack in self._built().values())
 
@@ -70,9 +84,9 @@ class Ensemble(Attack):
         norms = [attack.measures for attack in self._built().values()]
         return tuple(norm for norm in norms[0] if all(norm in other for other in norms))
 
-    def members(self, threat: Threat) -> Mapping[str, Attack]:
+    def members(self, threat: Threat, classes: int = ENOUGH_CLASSES) -> Mapping[str, Attack]:
         return {
             f"{outer}/{inner}" if inner != ATTACKS.name_of(attack) else outer: member
             for outer, attack in self._built().items()
-            for inner, member in attack.members(threat).items()
+            for inner, member in attack.members(threat, classes).items()
         }

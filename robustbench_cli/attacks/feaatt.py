@@ -30,7 +30,8 @@ class FeaAtt(Iterated):
 
     It maximises the cosine similarity of penultimate features (the input of the last layer), for
     one random target image of another class per restart.  The first pass of each restart computes
-    the target's features, and its prediction never counts.
+    the target's features, and its prediction never counts.  With a ``target`` class the target
+    images are of that class.
 
     Steps and targets are those of the README's "20-1-8-100"; the script's defaults are 50 steps
     and 500 targets, and TRADES was evaluated with ``feaatt200:steps=50``.  The script attacks with
@@ -47,7 +48,11 @@ class FeaAtt(Iterated):
     """Number of target images, each with a random start of its own."""
 
     def begin(self, task: Task) -> State:
-        target = task.data.images(random_other_class(task.data, task.y, task.noise.fork("target")))
+        noise, data = task.noise.fork("target"), task.data
+        if task.target is None:
+            target = data.images(random_other_class(data, task.y, noise))
+        else:
+            target = data.images(random_of_class(data, task.target, noise))
         start = super().begin(task)["x"]
         goal = start.new_zeros(len(start), WIDEST)
         return {"x": target.to(start), "start": start, "goal": goal}
@@ -88,3 +93,15 @@ def random_other_class(data: Examples, y: Tensor, noise: Noise) -> Tensor:
     at = (drawn * (len(ranked) - same)).long()
     # Skip the block of the label's own class; the clamp keeps data of a single class in range.
     return order[torch.where(at < low, at, at + same).clamp_max(len(ranked) - 1)]
+
+
+def random_of_class(data: Examples, y: Tensor, noise: Noise) -> Tensor:
+    """Return the index (B) in ``data`` of a random example of each class in ``y`` (B).
+
+    Where there is none of a class, the index of an example of a class next to it.
+    """
+    ranked, order = data.y.sort(stable=True)
+    low, high = torch.searchsorted(ranked, y), torch.searchsorted(ranked, y, right=True)
+    drawn = noise.uniform(y[:, None].double()).squeeze(1)
+    at = low + (drawn * (high - low)).long()
+    return order[at.clamp_max(len(ranked) - 1)]

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Iterated, Output, State, Task
 from robustbench_cli.core.gradient_ascent import Start, Steps
-from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 
@@ -41,7 +40,7 @@ class MIM(Iterated):
         return {**super().begin(task), "velocity": torch.zeros_like(task.x)}
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
-        return cross_entropy(out.logits, task.y)
+        return task.cross_entropy(out)
 
     def direction(self, grad: Tensor, state: State, task: Task) -> tuple[Tensor, State]:
         size = grad.abs().flatten(1).mean(1)

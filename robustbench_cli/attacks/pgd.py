@@ -14,14 +14,14 @@ LossName = Literal["ce", "cw", "margin", "dlr", "kl"]
 MOST_TARGETS = 20
 """The largest number of classes that a multi-targeted attack tries, the most likely ones."""
 
-_LOSSES: dict[LossName, Callable[[Tensor, Task], Tensor]] = {
-    "ce": lambda logits, task: losses.cross_entropy(logits, task.y),
-    "cw": lambda logits, task: losses.cw_margin(logits, task.y),
-    "margin": lambda logits, task: losses.margin(logits, task.y),
-    "dlr": lambda logits, task: losses.dlr(logits, task.y),
-    "kl": lambda logits, task: losses.kl(logits, task.clean),
+_LOSSES: dict[LossName, Callable[[Output, Task], Tensor]] = {
+    "ce": lambda out, task: task.cross_entropy(out),
+    "cw": lambda out, task: losses.cw_margin(out.logits, task.y),
+    "margin": lambda out, task: losses.margin(out.logits, task.y),
+    "dlr": lambda out, task: task.dlr(out),
+    "kl": lambda out, task: losses.kl(out.logits, task.clean),
 }
-"""From logits (B, K) to the loss (B) that is maximised."""
+"""From the model's answer to the loss (B) that is maximised."""
 _NEEDED_CLASSES: dict[LossName, int] = {"dlr": 3}
 """The number of classes that a loss needs, where two are not enough."""
 
@@ -49,6 +49,10 @@ class PGD(Iterated):
             raise ValueError("the gradient of kl is zero at the clean image; use start=gauss")
 
     @property
+    def no_target(self) -> str:
+        return "kl leads away from the clean prediction, to no class" * (self.climbs == "kl")
+
+    @property
     def needs(self) -> int:
         return _NEEDED_CLASSES.get(self.climbs, self.min_classes)
 
@@ -58,7 +62,7 @@ class PGD(Iterated):
         return self.climbs == "kl" and self.start == "gauss"
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
-        return _LOSSES[self.climbs](out.logits, task)
+        return _LOSSES[self.climbs](out, task)
 
 
 @ATTACKS.register("mt", aliases=("multi-targeted",), pattern=r"mt-?(?P<steps>\d+)")

@@ -35,6 +35,10 @@ class RayS(IterativeAttack):
     tolerance: Annotated[Number, Field(gt=0, lt=1)] = 0.02
     """The width at which bisection ends, as a fraction of eps."""
 
+    @property
+    def no_target(self) -> str:
+        return "a first ray hardly ever ends in a given class"
+
     def begin(self, task: Task) -> State:
         none, one = torch.zeros_like(task.y), torch.ones_like(task.x[:, 0, 0, 0])
         signs = torch.ones_like(task.x)

@@ -100,6 +100,8 @@ class Evidence:
     control: Control | None = None
     replay: Replay | None = None
     again: Sequence[AttackedAgain] = ()
+    targeted: Sequence[JudgedAttack] = ()
+    """Attacks with a target, whose successes are images that reached it."""
 
     @property
     def n(self) -> int:

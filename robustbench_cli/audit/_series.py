@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from robustbench_cli.attacks import ATTACKS, Attack, IterativeAttack, Stage
+from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.attacks._fab import FABBase
 from robustbench_cli.core.threat import Threat
 
@@ -27,7 +28,7 @@ class Series(Attack):
     def draws(self) -> int:
         return max((part.draws for part in self.parts.values()), default=1)
 
-    def members(self, threat: Threat) -> Mapping[str, Attack]:
+    def members(self, threat: Threat, classes: int = ENOUGH_CLASSES) -> Mapping[str, Attack]:
         return self.parts
 
 

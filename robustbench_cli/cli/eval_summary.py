@@ -12,6 +12,7 @@ from rich.text import Text
 
 from robustbench_cli.cli.console import rendered, table_console
 from robustbench_cli.cli.exit_codes import ExitCode
+from robustbench_cli.cli.target_summary import target_summary
 from robustbench_cli.core.safe_text import one_line, printable
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.report.columns import ball_label
@@ -70,14 +71,14 @@ def evaluation_table(run: records.Run, console: Console) -> str:
         right = f"{round(count(line.share, n), 1):g}"
         marked = line.accuracy, line.trust.written(right) if not line.trust.withheld else ""
         table.add_row(escape(line.label), *marked, str(n), *map(escape, rest))
-    searched = bool(run.search and run.attacks)
+    searched = bool(run.search and (run.attacks or run.targeted))
     notes = [f"searched in {run.search}, judged in float32"] * searched
     if not clean_trust(run).withheld:
         notes += [f"{label}: {_extent(each)}" for label, each in run.certificates.items()]
     notes += _rejection(run)
     notes += trust_notes(run)
     notes += [f"note: {note}" for note in run.notes]
-    return rendered(console, [Text(_heading(run)), table, *map(Text, notes)])
+    return rendered(console, [Text(_heading(run)), table, *target_summary(run), *map(Text, notes)])
 
 
 def trust_notes(run: records.Run) -> list[str]:
@@ -170,7 +171,8 @@ def _lines(run: records.Run) -> list[_Line]:
     for label, each in run.attacks.items():
         trust = attack_trust(run, label)
         about = {} if trust.withheld else _about(each)
-        lines.append(_Line(label=label, share=each.robust_accuracy, trust=trust, about=about))
+        title = each.titled(label)
+        lines.append(_Line(label=title, share=each.robust_accuracy, trust=trust, about=about))
     if _several(run):
         worst = run.worst_case_accuracy or 0.0
         lines.append(_Line(label="all of them", share=worst, trust=worst_trust(run)))

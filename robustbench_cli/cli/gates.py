@@ -48,7 +48,7 @@ def chosen_gates(texts: Sequence[str], attacks: Mapping[str, object], *, sweep: 
 
     Args:
         texts: ``40`` for every attack, or ``NAME=40`` for an attack, ``clean`` or ``worst``.
-        attacks: the attacks of the evaluation by their labels.
+        attacks: the attacks of the evaluation that have an accuracy, by their labels.
         sweep: what ``--sweep`` asks for; empty: nothing.
 
     Raises:
@@ -84,7 +84,7 @@ def _percent(text: str, number: str) -> float:
 
 
 def _known(name: str, attacks: Mapping[str, object]) -> str:
-    names = [*attacks, CLEAN_NAME, WORST_NAME]
+    names = [*attacks, CLEAN_NAME, *[WORST_NAME] * bool(attacks)]
     if name not in names:
         raise UserError(
             f"--fail-under {name!r}: it is no number of this evaluation{hint(name, names)}"

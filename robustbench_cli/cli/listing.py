@@ -147,7 +147,13 @@ def accuracies_in_words(run: "Run") -> str:
 
     Numbers that are not sound carry their mark; one that means nothing is not among them.
     """
-    from robustbench_cli.report.number_trust import attack_trust, certificate_trust, clean_trust
+    from robustbench_cli.report.number_trust import (
+        LOWER_BOUND_SIGN,
+        attack_trust,
+        certificate_trust,
+        clean_trust,
+        target_trust,
+    )
 
     def written(label: str, share: float, trust: "NumberTrust | None") -> str:
         if trust is None:
@@ -160,6 +166,11 @@ def accuracies_in_words(run: "Run") -> str:
         words.append(written("clean", run.clean_accuracy, clean_trust(run)))
     for label, outcome in run.attacks.items():
         words.append(written(label, outcome.robust_accuracy, attack_trust(run, label)))
+    for label, aimed in run.targeted.items():
+        if aimed.success_rate is not None:
+            share = f"{aimed.success_rate:.2%} of {aimed.n}"
+            reached = target_trust(run, label).written(share, sign=LOWER_BOUND_SIGN)
+            words.append(f"{label} reached {reached}")
     for label, proof in run.certificates.items():
         words.append(written(label, proof.accuracy, certificate_trust(run)))
     last = run.history[-1] if run.history else {}

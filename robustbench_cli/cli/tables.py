@@ -114,6 +114,7 @@ class TableSheet:
         """Return the meaning of the numbers, a line each."""
         from robustbench_cli.report.columns import DIFF, LAST
         from robustbench_cli.report.statistics import Distance
+        from robustbench_cli.report.target_share import TargetShare
 
         shown = [cell for row in self.rows for c in self.columns if (cell := row.cells.get(c))]
         late = any(column.endswith((LAST, DIFF)) for column in self.columns)
@@ -127,6 +128,10 @@ class TableSheet:
             "no best is marked among distances: no test compares them": best.distances,
             "worst = right under every attack of an evaluation": "worst" in self.columns,
             "last = the weights after the last epoch; diff = last minus those that were kept": late,
+            "reached = images made into their target class, of those that are right and of another "
+            "class as they are; it is no robust accuracy": any(
+                isinstance(cell, TargetShare) for cell in shown
+            ),
             "certified@r = right, and proven to stay so within r": any(
                 c.startswith("certified") for c in self.columns
             ),

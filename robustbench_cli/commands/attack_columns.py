@@ -9,12 +9,14 @@ from robustbench_cli.commands.attack_progress import AttackProgress
 from robustbench_cli.commands.attack_summary import fill_unattacked
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.sweep import SweepPoint, inherit
+from robustbench_cli.commands.targeted import TARGET
 from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, run_stages
+from robustbench_cli.evaluation.targets import LEFT_OUT, chosen_targets, towards
 
 IMAGES = "images"
 """The name, among the arrays of a column, of the images that an attack ended with."""
@@ -59,7 +61,7 @@ class AttackColumns:
         """
         exact = self.exact if context is None else context.search_model
         context = context or self.context
-        stages = point.attack.stages(point.threat, self.classes)
+        stages, target = point.attack.stages(point.threat, self.classes), point.attack.target
         column, right = AttackVerdicts.empty(len(self.data)), clean.arrays["share"] > 0
         if self.keeps_images:
             column.arrays[IMAGES] = self.data.images(slice(None)).cpu().numpy()
@@ -71,6 +73,10 @@ class AttackColumns:
         standing = mine & right & (point.eps != 0 or point.attack.minimal)
         standing = standing if among is None else standing & among
         context = replace(context, threat=replace(context.threat, eps=point.threat.eps))
+        if target is not None:
+            targets = chosen_targets(target, context, standing, self.classes)
+            column.arrays[TARGET], standing = targets, targets != LEFT_OUT
+            context = towards(context, targets)
         self.journal.started()
         shown = AttackProgress(self.display, point, column, clean, mine, standing, len(stages))
         for progress in run_stages(stages, column, standing, context, exact):
@@ -83,4 +89,6 @@ class AttackColumns:
         self.journal.flush(name, column)
         seconds += self.journal.spent
         fill_unattacked(column, right, clean, self.data.y.cpu().numpy())
+        if target is not None:  # what is left out has not reached it
+            column.arrays["share"][column.arrays[TARGET] == LEFT_OUT] = 1
         return column, self.shard.merge_rows(column.arrays, len(self.data), seconds)

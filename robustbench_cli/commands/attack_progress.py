@@ -5,6 +5,7 @@ import numpy as np
 from robustbench_cli.commands.attack_summary import robust_share
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.sweep import SweepPoint
+from robustbench_cli.commands.targeted import reached
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 
 
@@ -34,8 +35,14 @@ class AttackProgress:
             # Those of this batch are through already.
             self._todo = int(waiting.sum()) + len(progress.found.rows)
             several = f" {stage.member} {self._index + 1}/{self._stages}" * (self._stages > 1)
-            self._display.judging(f"{self._point.label}{several}", self._todo)
+            of_what = ["targets reached"] * (self._point.attack.target is not None)
+            self._display.judging(f"{self._point.label}{several}", self._todo, *of_what)
         self._done += len(progress.found.rows)
+        if self._point.attack.target is not None:
+            known = self._standing & (self._column.arrays["stages"] > 0)
+            found = reached(self._point, self._column)[known]
+            self._display.judged(self._done, float(found.mean(dtype=float)))
+            return
         known = self._column.broken | (self._column.arrays["stages"] > 0)
         share = robust_share(self._point, self._column, self._clean)
         share = np.where(known, share, self._clean.arrays["share"])

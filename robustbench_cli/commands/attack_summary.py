@@ -6,14 +6,15 @@ from collections import Counter
 import numpy as np
 
 from robustbench_cli.attacks import Stage
+from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.audit import JudgedAttack
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.robust_shares import bounded_shares, nearest_shares
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.outcomes import Outcome
 
-_KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share")
-"""The arrays (N) that ``examples.npz`` holds for each attack."""
+_KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share", "target")
+"""The arrays (N) that ``examples.npz`` holds for each attack; ``target`` where it has one."""
 
 
 def fill_unattacked(
@@ -59,6 +60,7 @@ def summarize_attack(
     clean: AttackVerdicts,
     seconds: float,
     rejects_as: int | None = None,
+    classes: int = ENOUGH_CLASSES,
 ) -> Outcome:
     """Return the figures of one attack, as its record keeps them.
 
@@ -68,6 +70,7 @@ def summarize_attack(
         clean: the verdicts on the clean images (N).
         seconds: that the attack took, over all processes.
         rejects_as: the prediction that stands for a rejection; None: nothing is rejected.
+        classes: the number of classes.
     """
     share = robust_share(point, column, clean)
     a, n = column.arrays, len(share)
@@ -98,6 +101,7 @@ def summarize_attack(
         majority_accuracy=float((share > 0.5).mean()) if random else None,
         rejected=float(rejected.mean()) if own else None,
         spread=(mean - deviation, mean + deviation) if random else None,
+        variant=point.attack.variant(point.threat, classes),
     )
 
 
@@ -105,7 +109,7 @@ def example_arrays(columns: dict[str, AttackVerdicts], labels: np.ndarray) -> di
     """Return the arrays of ``examples.npz``: index and label (N), and ``LABEL/KEY`` per attack."""
     arrays = {"index": np.arange(len(labels), dtype=np.int32), "label": labels.astype(np.int32)}
     for label, column in columns.items():
-        arrays |= {f"{label}/{key}": column.arrays[key] for key in _KEPT}
+        arrays |= {f"{label}/{key}": a for key, a in column.arrays.items() if key in _KEPT}
     return arrays
 
 

@@ -11,6 +11,7 @@ from robustbench_cli.commands.audit_claim import grade_claim
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import EvalRequest
 from robustbench_cli.commands.evaluate import FinishedEvaluation, evaluate_shard
+from robustbench_cli.commands.targeted import refuse_targets
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import Split
 from robustbench_cli.distributed import env
@@ -40,6 +41,7 @@ def run_audit(
     """
     if len(request.config.attack) != 1:
         raise UserError(f"an audit grades one attack, {len(request.config.attack)} are given")
+    refuse_targets(request.config, "an audit grades a robust accuracy")
     if env.world() > 1:
         raise UserError("an audit runs in one process: start it without torchrun")
     if claim is not None and not 0 <= claim <= 1:

@@ -23,7 +23,7 @@ from robustbench_cli.config.schema import EvalConfig, spec_of
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.robust_shares import lowered_shares
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
 from robustbench_cli.evaluation.verifier import Verifier
 from robustbench_cli.runs.audit_result import AuditResult, BatteryAttack, LossCurve

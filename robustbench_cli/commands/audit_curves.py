@@ -7,7 +7,8 @@ from torch import Tensor
 
 from robustbench_cli.attacks import IterativeAttack, Observation, Stage, State, Task
 from robustbench_cli.core.losses import margin
-from robustbench_cli.evaluation.attack_loop import EvalContext, run_stage
+from robustbench_cli.evaluation.attack_loop import run_stage
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.runs.audit_result import LossCurve
 

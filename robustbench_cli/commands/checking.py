@@ -16,11 +16,13 @@ from robustbench_cli.audit import (
     ModelCheck,
     VerdictCheck,
 )
-from robustbench_cli.audit._budget import control_images, operations, planned_passes, probe_images
+from robustbench_cli.audit._budget import control_images, operations, probe_images
 from robustbench_cli.audit._probe import Copy, Probe
 from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.commands.attack_columns import AttackColumns
+from robustbench_cli.commands.attack_outcomes import AttackOutcomes
 from robustbench_cli.commands.attack_summary import judged_attack
+from robustbench_cli.commands.checked_subject import CheckedSubject
 from robustbench_cli.commands.control import (
     CORNERS,
     QUERIES,
@@ -28,15 +30,16 @@ from robustbench_cli.commands.control import (
     attack_again,
     run_control,
 )
-from robustbench_cli.commands.eval_request import AttacksDone, EvalRequest, RunBattery
+from robustbench_cli.commands.eval_request import AttacksDone, EvalRequest
 from robustbench_cli.commands.final_images import FinalImages
 from robustbench_cli.commands.sweep import SweepPoint
+from robustbench_cli.commands.targeted import judged_target
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 from robustbench_cli.models.fresh_copies import FreshCopies
 from robustbench_cli.models.rejecting import rejection_of
@@ -53,24 +56,6 @@ SAME, DRAWS = 2, 10
 """The images that are shown to the model again and again, and how often."""
 AUDITED = 128
 """Images that the checks before the attacks look at in an audit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckedSubject:
-    """What checks need to know of the evaluation that they belong to."""
-
-    model: nn.Module
-    copy: Copy
-    data: Split
-    threat: Threat
-    """With a mask, bound to all images of ``data``."""
-    seed: int
-    shard: Shard
-    todo: Sequence[SweepPoint]
-    transferred: bool
-    """True if the images are crafted on another model."""
-    battery: RunBattery | None = None
-    """The battery of an audit: with one, checks look at more images."""
 
 
 @dataclass
@@ -90,12 +75,14 @@ class Checking:
         data, classes = self.subject.data, len(self.subject.data.classes)
         self._stages: dict[str, list[Stage]] = {}
         if not self.subject.transferred:
-            self._stages = {p.label: p.attack.stages(p.threat, classes) for p in self.subject.todo}
+            self._stages = {
+                p.label: p.attack.stages(p.threat, classes) for p in self.subject.untargeted
+            }
         every = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
         self._model_checks = [each for each in every if isinstance(each, ModelCheck)]
         self._verdict_checks = [each for each in every if isinstance(each, VerdictCheck)]
         self._flops = operations(self.subject.model, data.images(slice(2)))
-        self._planned = sum(map(planned_passes, self._stages.values()))
+        self._planned = self.subject.planned
         cost = sum(each.passes for each in self._model_checks)
         self.images = probe_images(len(data), self._planned, cost, self._flops)
         if self.subject.battery:
@@ -147,7 +134,7 @@ class Checking:
         self,
         columns: Mapping[str, AttackVerdicts],
         clean: AttackVerdicts,
-        outcomes: Mapping[str, Outcome],
+        outcomes: AttackOutcomes,
         attacks: AttackColumns,
     ) -> dict[str, object]:
         """Compare the verdicts of all attacks; return the changes of the record that follow.
@@ -155,16 +142,18 @@ class Checking:
         Args:
             columns: the verdicts under each attack, merged over processes, by label.
             clean: those on the clean images.
-            outcomes: of each attack, by label.
+            outcomes: of each attack.
             attacks: runs attacks on the evaluation's examples, as the control does.
         """
-        control = self._judge(columns, clean, attacks) if self.enabled and outcomes else None
+        found, targeted = outcomes.attacks, outcomes.targeted
+        control = self._judge(columns, clean, attacks) if self.enabled and found else None
         checked = self._checked
-        trusts = {
-            label: trust_in(self.findings, label, checked=bool(checked)) for label in outcomes
-        }
+        trusts = {label: trust_in(self.findings, label, checked=bool(checked)) for label in found}
+        # No check looks at an attack with a target, only at the model.
+        aimed = {label: trust_in(self.findings, label, checked=False) for label in targeted}
         return {
-            "attacks": {label: replace(o, trust=trusts[label]) for label, o in outcomes.items()},
+            "attacks": {label: replace(o, trust=trusts[label]) for label, o in found.items()},
+            "targeted": {label: replace(o, trust=aimed[label]) for label, o in targeted.items()},
             "findings": self.findings,
             "checked": checked,
             "clean_trust": trust_in_clean(self.findings, checked=bool(checked)),
@@ -183,9 +172,14 @@ class Checking:
             classes=classes,
             attacks=[
                 judged_attack(point, columns[point.label], clean, classes)
-                for point in self.subject.todo
+                for point in self.subject.untargeted
             ],
             random=self.random,
+            targeted=[
+                judged_target(p, p.attack.stages(p.threat, classes), columns[p.label])
+                for p in self.subject.todo
+                if p.attack.target is not None
+            ],
         )
         control = self._control(evidence, attacks.context)
         started = time.perf_counter()
@@ -195,7 +189,7 @@ class Checking:
         self._add_cost(5 * len(self._final), 0, started)
         again = []
         if not self.random and not self.subject.transferred:
-            again = attack_again(self.subject.todo, columns, attacks.context, classes)
+            again = attack_again(self.subject.untargeted, columns, attacks.context, classes)
         evidence = replace(
             evidence, control=control.masks if control else None, replay=replay, again=again
         )

@@ -18,7 +18,7 @@ from robustbench_cli.audit._evidence import AttackedAgain, Control
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.distributed.group import Shard
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.stages import AttackVerdicts, run_stages
 from robustbench_cli.runs.outcomes import Outcome
 

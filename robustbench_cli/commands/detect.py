@@ -23,6 +23,7 @@ from robustbench_cli.commands.fitted_detectors import (
 )
 from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.commands.run_folder import leaves_nothing
+from robustbench_cli.commands.targeted import refuse_targets
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
@@ -121,6 +122,7 @@ def evaluate_detector(request: EvalRequest, names: Sequence[str], display: Displ
             no folder is left behind.
         RunError: a verdict is not possible.
     """
+    refuse_targets(request.config, "detectors are measured on errors of any class")
     if env.world() > 1:
         raise UserError("detect eval keeps all images in one process: run it without torchrun")
     subject, out = request.subject, request.workspace.out

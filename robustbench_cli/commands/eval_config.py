@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from robustbench_cli.attacks import ATTACKS, Attack
 from robustbench_cli.certificates import CERTIFICATES
 from robustbench_cli.commands.components import recipe_tables, with_registered_names
+from robustbench_cli.commands.targeted import check_targets, refuse_sweep
 from robustbench_cli.commands.threat_config import resolve_threat
 from robustbench_cli.config import presets
 from robustbench_cli.config.layers import ConfigTable, apply_settings, merge_layers, parse_settings
@@ -229,6 +230,8 @@ def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
     for label in attacks:
         if "steps" in config.sweep and not ATTACKS.accepts(config.attack[label]["name"], "steps"):
             raise UserError(f"--sweep steps: attack {label!r} has no steps")
+    if config.sweep:
+        refuse_sweep(attacks)
     check_attacks(attacks, config.threat, classes)
     return attacks
 
@@ -237,8 +240,10 @@ def check_attacks(attacks: Mapping[str, Attack], threat: Threat, classes: int) -
     """Check that every attack goes with the threat and with the number of classes.
 
     Raises:
-        UserError: another norm, a mask that an attack knows nothing of, or too few classes.
+        UserError: another norm, a mask that an attack knows nothing of, too few classes, or a
+            target that an attack cannot have.
     """
+    check_targets(attacks, classes)
     norm = threat.norm
     for label, attack in attacks.items():
         if norm not in attack.measures:
@@ -255,5 +260,6 @@ def check_attacks(attacks: Mapping[str, Attack], threat: Threat, classes: int) -
         if classes < attack.needs:
             raise UserError(
                 f"attack {label!r} uses the DLR loss, which needs at least "
-                f"{attack.needs} classes; the data set has {classes}"
+                f"{attack.needs} classes; the data set has {classes}: use apgd-margin, or "
+                "autoattack, which runs what is defined for so few"
             )

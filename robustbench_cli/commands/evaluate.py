@@ -12,10 +12,10 @@ import torch
 from robustbench_cli.audit._probe import copier
 from robustbench_cli.commands import devices
 from robustbench_cli.commands.attack_columns import AttackColumns
+from robustbench_cli.commands.attack_outcomes import AttackOutcomes
 from robustbench_cli.commands.attack_summary import (
     example_arrays,
     robust_share,
-    summarize_attack,
 )
 from robustbench_cli.commands.certify import Certifying
 from robustbench_cli.commands.checking import Checking, start_checking
@@ -33,12 +33,11 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.distributed.group import Shard, join_processes, local
 from robustbench_cli.evaluation import mask_binding, search_model
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean
 from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
 from robustbench_cli.models.layout import laid_out
-from robustbench_cli.runs.outcomes import Outcome
 from robustbench_cli.runs.recorder import Recorder, recording
 
 CLEAN = "clean"
@@ -210,18 +209,15 @@ class _Session:
         The record is written after each attack; certificates follow.
         """
         columns = {CLEAN: self._clean()}
-        outcomes: dict[str, Outcome] = {}
+        rejects_as = self._verifier.rejects_as
+        found = AttackOutcomes(classes=len(self.data.classes), rejects_as=rejects_as)
         for point in todo:
-            stages = point.attack.stages(point.threat, len(self.data.classes))
             column, seconds = self._column(point, columns, keep)
             columns[point.label] = column
-            outcomes[point.label] = summarize_attack(
-                point, stages, column, columns[CLEAN], seconds, self._verifier.rejects_as
-            )
-            self._recorder.update(attacks=dict(outcomes), search=self._search.about)
+            found.add(point, column, columns[CLEAN], seconds)
+            self._recorder.update(**found.changes, search=self._search.about)
         clean_, *_ = columns.values()
-        attacked = {label: columns[label] for label in outcomes}
-        done = self._checking.conclude(attacked, clean_, outcomes, self._attacks)
+        done = self._checking.conclude(columns, clean_, found, self._attacks)
         self._recorder.update(**done)
         certifying = Certifying(
             config=self.config,
@@ -275,7 +271,8 @@ class _Session:
 
         def watch(progress: Progress) -> None:
             keep(point.label, progress)
-            self._checking.watch(progress, self._labels)
+            if point.attack.target is None:
+                self._checking.watch(progress, self._labels)
 
         return self._attacks.fill(name, point, clean_, weaker=weaker, watch=watch)
 
@@ -287,7 +284,7 @@ class _Session:
     ) -> None:
         clean_ = columns[CLEAN]
         standing = clean_.arrays["share"]
-        for point in todo:
+        for point in (each for each in todo if each.attack.target is None):
             standing = np.minimum(standing, robust_share(point, columns[point.label], clean_))
         run_ = self._recorder.run
         changes: dict[str, object] = {"worst_case_accuracy": float(standing.mean(dtype=float))}
@@ -295,6 +292,7 @@ class _Session:
             arrays = example_arrays(columns, self._labels) | proven
             changes["examples"] = self.journal.close(arrays)
         spent = [each.seconds for each in run_.attacks.values()]
+        spent += [each.seconds for each in run_.targeted.values()]
         spent += [each.seconds for each in run_.certificates.values()]
         changes["seconds"] = sum(spent)
         self._recorder.update(**changes)

@@ -26,7 +26,7 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.distributed import env
 from robustbench_cli.evaluation import search_model
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.joint import (
     Groups,
     Joint,

@@ -49,6 +49,8 @@ def resolve_joint_config(request: JointOptions) -> tuple[list[Subject], JointCon
     _same_images(subjects, bases, request.workspace)
     spec = ATTACKS.resolve(Spec.parse(request.attack))
     attack = ATTACKS.build(Spec(spec.name, {**spec.params, **request.options}, spec.label))
+    if attack.target is not None:
+        raise UserError("a joint attack has no target: its domains have labels of their own")
     transforms: ConfigTable = {}
     for text in request.transforms or ["identity"]:
         if (label := text.strip().lower()) in transforms:

@@ -133,6 +133,22 @@ def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return lead(logits, y, target) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
+def dlr_towards(logits: Tensor, target: Tensor) -> Tensor:
+    """Return a DLR loss (B) that is positive where the target t leads every other class.
+
+    It is the targeted one with the largest other logit in place of z_y, as Adversarial Library has
+    it.  With three classes, for which that is not defined, it is minus the DLR loss of the target.
+
+    Args:
+        target: target classes t (B).
+    """
+    logits = wide(logits)
+    if logits.shape[1] < 4:
+        return -dlr(logits, target)
+    others = logits.scatter(1, target[:, None], float("-inf"))
+    return dlr_targeted(logits, others.argmax(1), target)
+
+
 def lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """Return z_t - z_y (B), the logit of a target class minus that of the true one.
 
@@ -141,6 +157,20 @@ def lead(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """
     logits = wide(logits)
     return picked(logits, target) - picked(logits, y)
+
+
+def target_or_rest(logits: Tensor, target: Tensor) -> Tensor:
+    """Return logits (B, 2) of "another class", the largest of the others, and of the target class.
+
+    The second leads exactly where the target leads every other class.  So an attack that looks for
+    an error of the first, as it does for that of a true class, reaches the target.
+
+    Args:
+        logits: (B, K).
+        target: target classes (B).
+    """
+    logits = wide(logits)
+    return torch.stack([largest_wrong(logits, target), picked(logits, target)], 1)
 
 
 def picked(logits: Tensor, classes: Tensor) -> Tensor:

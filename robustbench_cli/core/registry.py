@@ -198,8 +198,16 @@ class Registry(Generic[_T]):
         return next(names, type(component).__name__)
 
     def describe(self, component: Any) -> dict[str, Any]:
-        """Return the name and all parameters with their values, as records store them."""
-        return {"name": self.name_of(component), **asdict(component)}
+        """Return the name and all parameters with their values, as records store them.
+
+        A class may name parameters in ``omitted_at_default``: then records in which they are not
+        set are those of versions that did not have them.
+        """
+        omitted = getattr(component, "omitted_at_default", ())
+        usual = {each.name: each.default for each in fields(component) if each.name in omitted}
+        given = asdict(component).items()
+        table = {key: value for key, value in given if key not in usual or value != usual[key]}
+        return {"name": self.name_of(component), **table}
 
     def _find(self, name: str) -> tuple[str, Entry, dict[str, str]]:
         self._load()

@@ -6,14 +6,13 @@ result of an example depends on nothing but itself: its random numbers are keyed
 the data, its loss is summed and not averaged, and it is judged by itself.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from robustbench_cli.attacks import (
-    Examples,
     ExternalAttack,
     IterativeAttack,
     Observation,
@@ -23,43 +22,18 @@ from robustbench_cli.attacks import (
 )
 from robustbench_cli.core.domain_weights import least_wrong
 from robustbench_cli.core.errors import RunError, UserError
-from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin
-from robustbench_cli.core.threat import Masked, Threat, over
+from robustbench_cli.core.threat import Masked, over
 from robustbench_cli.evaluation.active_batch import ActiveBatch, StageResult
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.external_images import craft_images
 from robustbench_cli.evaluation.final_verdicts import judge_best_images
 from robustbench_cli.evaluation.meter import Meter
 from robustbench_cli.evaluation.out_of_memory import halving
-from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.verifier import Verifier
 
 REFILL = 8
 """Slots are refilled once one in so many is free: starting an attack costs passes of its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalContext:
-    """Everything that the stages of an evaluation work with."""
-
-    data: Examples
-    threat: Threat
-    """The threat of attacks and verdicts alike; with a mask, bound to all of ``data``."""
-    verifier: Verifier
-    """The model that decides."""
-    search_model: SearchModel
-    """The model that attacks work on."""
-    noise: Noise
-    """Keyed by example, for all of ``data``."""
-    slots: int = 256
-    """The number of images that the search model is shown at a time."""
-    early_stop: bool = True
-    """True if an example is done once it is broken.  False: the attack goes on and keeps the image
-    with the highest margin, as it should when images are to be tried on another model."""
-    target: Verifier | None = None
-    """The model that decides about images in the end, where they are crafted on another one."""
-    note: Callable[[str], None] = lambda _text: None
-    """Called with what the user should know."""
 
 
 def run_stage(stage: Stage, rows: Tensor, context: EvalContext) -> Iterator[StageResult]:
@@ -126,16 +100,18 @@ def _run_external(
 
 
 def _make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
-    x, y = context.data.images(rows), context.data.y[rows]
+    x, aims = context.data.images(rows), context.aims(rows)
+    towards = context.classes_to_reach is not None
     noise = context.noise.only(rows).fork(stage.key).fork(f"restart {stage.restart_or_target}")
     return Task(
         x=x,
-        y=y,
-        clean=context.verifier.attacked_logits(x, y),
+        y=torch.zeros_like(aims) if towards else aims,
+        clean=context.verifier.attacked_logits(x, aims),
         threat=context.threat.only(rows),
         noise=noise,
         restart_or_target=stage.restart_or_target,
         data=context.data,
+        target=aims if towards else None,
     )
 
 
@@ -170,7 +146,7 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
     wrong_is_final = context.early_stop and not context.verifier.random
     judged = observation
     if not context.search_model.faithful:  # the search follows one model, another one is attacked
-        logits, forwards = context.verifier.attacked_logits(x, task.y), forwards + 1
+        logits, forwards = context.verifier.attacked_logits(x, task.aim), forwards + 1
         judged = observation._replace(logits=logits, loss=margin(logits, task.y))
     score, wrong = _score(attack, judged, x, task, wrong_is_final=wrong_is_final)
     # Logits that are not finite make the score NaN, which stops the run at the next check; for
@@ -268,7 +244,7 @@ def _confirm_claims(
         return batch
     task, verifier = batch.task, context.verifier
     stored = task.threat.only(claims).stored(batch.best_x[claims], task.x[claims])
-    confirmed = verifier.broken(stored, task.y[claims])
+    confirmed = verifier.broken(stored, task.aim[claims])
     batch.forwards[claims] += verifier.passes
     refused = claims[~confirmed]
     if verifier.random:

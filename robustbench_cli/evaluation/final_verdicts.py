@@ -28,10 +28,10 @@ def judge_best_images(
     threat = task.threat
     if not attack.minimal:
         x = threat.stored(x, task.x)
-        verdict = verifier.verdict(x, task.x, task.y, threat)
+        verdict = verifier.verdict(x, task.x, task.aim, threat)
         return StageResult.judged(rows, x, threat.distance(x, task.x), verdict)
     x, passes = _moved_outward(x, usable, task, verifier)
-    verdict = verifier.verdict(x, task.x, task.y, threat, bounded=False)
+    verdict = verifier.verdict(x, task.x, task.aim, threat, bounded=False)
     broken = verdict.broken & usable
     norm = torch.where(broken, threat.distance(x, task.x), torch.inf)
     result = StageResult.judged(rows, x, norm, verdict._replace(broken=broken, margin=-norm))
@@ -41,7 +41,7 @@ def judge_best_images(
 def _moved_outward(
     x: Tensor, usable: Tensor, task: Task, verifier: Verifier
 ) -> tuple[Tensor, Tensor]:
-    """Move images away from the clean ones, a little more each time, until they are misclassified.
+    """Move images away from the clean ones, a little more each time, until they are a success.
 
     A nearest adversarial image lies on the boundary, where a pass at another batch size may round
     it back to the true class.
@@ -55,8 +55,8 @@ def _moved_outward(
         if not len(pending):
             break
         passes[pending] += 1
-        y = task.y[pending]
-        pending = pending[verifier.attacked_logits(x[pending], y).argmax(1) == y]
+        logits = verifier.attacked_logits(x[pending], task.aim[pending])
+        pending = pending[logits.argmax(1) == task.y[pending]]
         further = task.x[pending] + (1 + share) * (x[pending] - task.x[pending])
         x[pending] = further.clamp(0, 1)
     return x, passes

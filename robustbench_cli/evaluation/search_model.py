@@ -16,7 +16,7 @@ from torch.fx.experimental import optimization
 
 from robustbench_cli.attacks import IterativeAttack, Observation, Output, State, Task
 from robustbench_cli.core.errors import in_one_line
-from robustbench_cli.core.losses import margin, wide
+from robustbench_cli.core.losses import margin, target_or_rest, wide
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.verifier import device_of
 from robustbench_cli.models.layout import laid_out, restore_classes
@@ -90,16 +90,19 @@ class SearchModel:
     ) -> Observation:
         x = state["x"].detach()
         none = x.new_full((len(x),), torch.nan)
-        probes = self._classify(state["probes"], task.y) if attack.probes else none
+        probes = self._classify(state["probes"], task) if attack.probes else none
         if attack.access == "logits":
             with torch.no_grad():
                 logits = wide(self.model(x))
-            logits = self.rejection.ranked(logits, task.y) if self.rejection else logits
+            if task.target is not None:
+                logits = target_or_rest(logits, task.target)
+            elif self.rejection:
+                logits = self.rejection.ranked(logits, task.y)
             return Observation(logits, none, none, probes, none, step_index)
         x.requires_grad_()
         with torch.enable_grad():
             out = self._output(attack.seen(x, state, task, step_index), attack.taps)
-            logits = self._shown(out.logits, task.y)
+            logits = self._shown(out.logits, task)
             features = none if out.features is None else out.features.detach()
             if attack.access == "jacobian":
                 sums = logits.gather(1, attack.wanted(task)).sum(0)
@@ -110,21 +113,27 @@ class SearchModel:
                 ]
                 jacobian = torch.stack(rows, 1)
                 return Observation(logits.detach(), none, jacobian, probes, features, step_index)
-            loss = attack.loss(Output(logits, out.features), state, task, step_index)
+            every = None if task.target is None else wide(out.logits)
+            loss = attack.loss(Output(logits, out.features, every), state, task, step_index)
             # The sum, never the mean: a mean divides small gradients towards zero.
             (grad,) = torch.autograd.grad(loss.sum(), x)
         return Observation(logits.detach(), loss.detach(), grad, probes, features, step_index)
 
-    def _classify(self, probes: Tensor, y: Tensor) -> Tensor:
+    def _classify(self, probes: Tensor, task: Task) -> Tensor:
         """Logits (B, Q, K) of probes (B, Q, C, H, W)."""
+        rows = torch.arange(len(probes), device=probes.device).repeat_interleave(probes.shape[1])
         with torch.no_grad():
-            logits = self.model(probes.flatten(0, 1))
-            shown = self._shown(logits, y.repeat_interleave(probes.shape[1], 0))
+            shown = self._shown(self.model(probes.flatten(0, 1)), task, rows)
         return shown.view(*probes.shape[:2], -1)
 
-    def _shown(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The logits (B, K) that attacks see: an error among them is not rejected."""
-        return self.rejection.merged(logits, y) if self.rejection else wide(logits)
+    def _shown(self, logits: Tensor, task: Task, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The logits (B, K) that attacks see: an error among them is not rejected.
+
+        With a target they are two, and an error is the target.
+        """
+        if task.target is not None:
+            return target_or_rest(logits, task.target[rows])
+        return self.rejection.merged(logits, task.y[rows]) if self.rejection else wide(logits)
 
     def _output(self, x: Tensor, taps: bool) -> Output:
         if not taps:

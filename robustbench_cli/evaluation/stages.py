@@ -1,7 +1,7 @@
 """A model under an attack, stage by stage: examples that still stand go on to the next stage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +12,9 @@ from robustbench_cli.attacks import Attack, Stage
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.active_batch import StageResult
-from robustbench_cli.evaluation.attack_loop import EvalContext, run_stage
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.out_of_memory import halving
+from robustbench_cli.evaluation.repeated_stage import run_and_repeat
 from robustbench_cli.evaluation.search_model import (
     COMPARED_IMAGES,
     SearchModel,
@@ -21,6 +22,7 @@ from robustbench_cli.evaluation.search_model import (
     exact_search_model,
     fastest_search_model,
 )
+from robustbench_cli.evaluation.targets import LEFT_OUT, chosen_targets, towards
 from robustbench_cli.evaluation.transfer_verdicts import judged_by_target
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.evaluation.view_search import BuiltViews
@@ -159,45 +161,13 @@ def run_stages(
                 continue
             column.charge(attacked, *views.unpaid())
             searched, itself = replace(context, search_model=view), view
-        for result in _run_and_repeat(stage, rows, column, searched, itself):
+        for result in run_and_repeat(stage, rows, column.arrays, searched, itself):
             if not len(result.rows):
                 continue
             if context.target:
                 result = judged_by_target(result, context, stage.attack.minimal)
             kept = column.put(number, result, stage.attack.minimal)
             yield Progress(number, stage, result, kept)
-
-
-def _run_and_repeat(
-    stage: Stage,
-    rows: Tensor,
-    column: AttackVerdicts,
-    context: EvalContext,
-    exact: SearchModel,
-) -> Iterator[StageResult]:
-    """Run a stage on the search model; repeat it exactly for examples that stood by a little.
-
-    The first attempt's passes are added to the costs of those examples.
-    """
-    search_model = exact if stage.attack.needs_float32 else context.search_model
-    # With a randomised model, a second attempt would not settle what its noise leaves open.
-    uncertain = 0.0 if context.verifier.random else search_model.uncertain_margin
-    repeated: list[tuple[Tensor, ...]] = []  # positions and costs; no images, which take memory
-    for result in run_stage(stage, rows, replace(context, search_model=search_model)):
-        close = ~result.broken & (result.margin > -uncertain) & bool(uncertain)
-        if close.any():
-            repeated.append((result.rows[close], result.forwards[close], result.backwards[close]))
-            result = _rows_of(result, ~close)
-        yield result
-    if repeated:
-        again, forwards, backwards = map(torch.cat, zip(*repeated, strict=True))
-        column.arrays["forwards"][again.numpy()] += forwards.numpy()
-        column.arrays["backwards"][again.numpy()] += backwards.numpy()
-        yield from run_stage(stage, again.to(rows.device), replace(context, search_model=exact))
-
-
-def _rows_of(result: StageResult, rows: Tensor) -> StageResult:
-    return StageResult(**{f.name: getattr(result, f.name)[rows] for f in fields(result)})
 
 
 @dataclass(frozen=True)
@@ -220,7 +190,8 @@ class Attacked(NamedTuple):
     x: Tensor
     """Images (B, C, H, W) in [0, 1]: adversarial, else those with the highest margin."""
     broken: Tensor
-    """True if the verifier confirmed a success (bool)."""
+    """True if the verifier confirmed a success (bool): an error, or the target of an attack with
+    one."""
     norm: Tensor
     """Distances from the clean images, in the threat's norm."""
     step: Tensor
@@ -247,6 +218,8 @@ def attack_batch(
     random: bool = False,
 ) -> Attacked:
     """Run an attack on a batch in memory, without records; every row is attacked.
+
+    With a target these are all but those whose true class it is.
 
     Args:
         x: images (B, C, H, W) in [0, 1].
@@ -281,8 +254,11 @@ def attack_batch(
             outputs = model(x[:1]).shape[1] if len(x) else 2
         classes = outputs - isinstance(model, RejectingModel)
         stages = attack.stages(threat, classes)
-        everything = np.ones(len(y), bool)
-        for _, _, result, kept in run_stages(stages, column, everything, context, exact):
+        attacked = np.ones(len(y), bool)
+        if attack.target is not None:
+            targets = chosen_targets(attack.target, context, attacked, classes)
+            context, attacked = towards(context, targets), targets != LEFT_OUT
+        for _, _, result, kept in run_stages(stages, column, attacked, context, exact):
             best_x[result.rows[kept].to(x.device)] = result.x[kept].to(best_x)
     arrays = {name: torch.from_numpy(values) for name, values in column.arrays.items()}
     return Attacked(

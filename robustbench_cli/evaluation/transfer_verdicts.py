@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from robustbench_cli.evaluation.active_batch import StageResult
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 
 
 def judged_by_target(result: StageResult, context: EvalContext, minimal: bool) -> StageResult:
@@ -18,9 +18,9 @@ def judged_by_target(result: StageResult, context: EvalContext, minimal: bool) -
     """
     assert context.target is not None
     rows = result.rows.to(context.data.y.device)
-    x, y = context.data.images(rows), context.data.y[rows]
+    x, aims = context.data.images(rows), context.aims(rows)
     threat, x_adv = context.threat.only(rows), result.x.to(x)
-    verdict = context.target.verdict(x_adv, x, y, threat, bounded=not minimal)
+    verdict = context.target.verdict(x_adv, x, aims, threat, bounded=not minimal)
     judged = StageResult.judged(rows, x_adv, threat.distance(x_adv, x), verdict)
     if minimal:
         # The nearest image that the target gets wrong counts, not the nearest that the source does.

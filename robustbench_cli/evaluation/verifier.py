@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.core.errors import RunError, UserError, in_one_line
-from robustbench_cli.core.losses import margin
+from robustbench_cli.core.losses import margin, target_or_rest
 from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.float32 import float32
@@ -166,6 +166,9 @@ class Verifier:
     model: nn.Module
     random: bool = False
     """True if the model is randomised, so that one pass decides nothing."""
+    towards: bool = False
+    """True if a success is a given class: then the "labels" that it is asked about are the classes
+    to reach, "right" is any other, and what attacks see are two logits (``target_or_rest``)."""
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the model's logits, of one float32 pass over images (B, C, H, W) in [0, 1].
@@ -208,11 +211,11 @@ class Verifier:
         """
         check_admissible(x_adv, x, threat, bounded=bounded)
         logits = self.logits(x_adv)
-        gap = margin(self._merged(logits, y), y)
+        gap = self._margin(logits, y)
         if not self.random:
             prediction = logits.argmax(1)
             wrong = self._undetected_errors(prediction, logits, y)
-            rejected = (~wrong & (prediction != y)).float() if self.rejects else None
+            rejected = (prediction == logits.shape[1] - 1).float() if self.rejects else None
             return Verdict(prediction, (~wrong).float(), wrong, gap, 1, rejected)
         votes = torch.zeros_like(logits, dtype=torch.long)
         every = torch.arange(len(x_adv), device=x_adv.device)
@@ -220,11 +223,12 @@ class Verifier:
             votes[every, self.logits(x_adv).argmax(1)] += 1
         rejected = votes[:, -1].float() / VOTING_DRAWS if self.rejects else None
         stands = votes[every, y] + (votes[:, -1] if self.rejects else 0)
+        stands = VOTING_DRAWS - votes[every, y] if self.towards else stands
         share = stands.float() / VOTING_DRAWS
         # Broken is "wrong at every draw", never "at any draw", which would count luck as an attack.
         never_right = share < 1 / VOTING_DRAWS
         # By draws of their own, so that the choice between two images is no choice of lucky votes.
-        others = [margin(self.attacked_logits(x_adv, y), y) for _ in range(CONFIRMATION_DRAWS - 1)]
+        others = [self._margin(self.logits(x_adv), y) for _ in range(CONFIRMATION_DRAWS - 1)]
         gap = torch.stack([gap, *others]).mean(0)
         forwards = VOTING_DRAWS + CONFIRMATION_DRAWS
         return Verdict(votes.argmax(1), share, never_right, gap, forwards, rejected)
@@ -254,10 +258,16 @@ class Verifier:
         return self.model.classes if isinstance(self.model, RejectingModel) else None
 
     def _merged(self, logits: Tensor, y: Tensor) -> Tensor:
-        return shown_logits(self.model, logits, y)
+        return target_or_rest(logits, y) if self.towards else shown_logits(self.model, logits, y)
+
+    def _margin(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the margin (B) of the largest wrong class, or of the class to reach."""
+        return margin(self._merged(logits, y), torch.zeros_like(y) if self.towards else y)
 
     def _undetected_errors(self, prediction: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-        """Return a mask (B) of the predictions that are wrong, and no rejection."""
+        """Return a mask (B) of the predictions that are wrong, and no rejection; or reach y."""
+        if self.towards:
+            return prediction == y
         wrong = prediction != y
         return wrong & (prediction != logits.shape[1] - 1) if self.rejects else wrong
 

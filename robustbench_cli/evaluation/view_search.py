@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
 from robustbench_cli.models.rejecting import RejectingModel
 from robustbench_cli.views import SUBJECT_IMAGES, View, ViewSubject

@@ -9,7 +9,7 @@ from typing import Any
 
 from robustbench_cli.config.catalogue import typed
 from robustbench_cli.core.threat_text import format_eps
-from robustbench_cli.runs.outcomes import Outcome, Within
+from robustbench_cli.runs.outcomes import Outcome, TargetedOutcome, Within
 from robustbench_cli.runs.records import Run
 
 CLEAN, WORST = "clean", "worst"
@@ -28,7 +28,9 @@ def is_plain(run: Run) -> bool:
 def key_of(run: Run, outcome: Outcome, *, apart: bool = True) -> str:
     """Equal for outcomes that share a column; ``apart``: only if crafted on one model."""
     made_on = (run.settings.source.weights or None) if apart else None
-    return json.dumps([outcome.params, outcome.eps, made_on], sort_keys=True)
+    # Nothing is added where an attack is what its name stands for.
+    other = [outcome.variant] * bool(outcome.variant)
+    return json.dumps([outcome.params, outcome.eps, made_on, *other], sort_keys=True)
 
 
 def is_last_epoch(run: Run, trained: Mapping[str, Run]) -> bool:
@@ -49,6 +51,8 @@ class TableColumn:
     """Over what, and the value."""
     distance: str
     """The column of the distances; nothing where there are none."""
+    reached: bool = False
+    """True for the share of targets that an attack with a target reached."""
 
 
 def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, TableColumn]:
@@ -76,6 +80,7 @@ def columns(done: Sequence[Run], trained: Mapping[str, Run]) -> dict[str, TableC
         distance = f"{name} dist" if key in far else ""
         taken |= {name, distance}
         result[key] = TableColumn(name=name, attack=attack, at=at, distance=distance)
+    result |= _targeted(done, taken)
     result |= _certified(done, taken)
     return dict(sorted(result.items(), key=lambda pair: _place(pair[1], list(result.values()))))
 
@@ -105,6 +110,24 @@ def certified_counts(run: Run) -> dict[str, CertifiedCount]:
 def ball_label(within: Within) -> str:
     """``L2=0.25`` or ``Linf=2/255``."""
     return f"{within.norm}={format_eps(within.eps)}"
+
+
+def target_key(outcome: TargetedOutcome) -> str:
+    """Equal for outcomes of attacks with a target that share a column."""
+    return json.dumps([outcome.params, outcome.variant, "targets reached"], sort_keys=True)
+
+
+def _targeted(done: Sequence[Run], taken: set[str]) -> dict[str, TableColumn]:
+    """A column for each attack with a target, by key."""
+    result = {}
+    for label, outcome in (pair for run in done for pair in run.targeted.items()):
+        if (key := target_key(outcome)) not in result:
+            name = f"{outcome.titled(label)} reached"
+            while name in taken:
+                name += "'"
+            taken.add(name)
+            result[key] = TableColumn(name=name, attack=name, at=None, distance="", reached=True)
+    return result
 
 
 def _certified(done: Sequence[Run], taken: set[str]) -> dict[str, TableColumn]:
@@ -157,8 +180,10 @@ def labels(
             ((*heads[-1], run.settings.swept), params | ({"source": made_on} if craft else {}))
         )
     return [
-        join_label(name, ",".join(more)) + craft
-        for (name, craft), more in zip(heads, distinguishing_params(things), strict=True)
+        outcome.titled(join_label(name, ",".join(more))) + craft
+        for (name, craft), more, (*_, outcome) in zip(
+            heads, distinguishing_params(things), found, strict=True
+        )
     ]
 
 

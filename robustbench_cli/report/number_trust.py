@@ -91,6 +91,15 @@ def attack_trust(run: Run, label: str) -> NumberTrust:
     return _trust(run, outcome.trust, said, outcome.robust_accuracy)
 
 
+def target_trust(run: Run, label: str) -> NumberTrust:
+    """Return how far the success rate of an attack with a target can be trusted.
+
+    What hides the truth from attacks makes it a lower bound.
+    """
+    said = [each for each in run.findings if each.concerns(label)]
+    return _trust(run, run.targeted[label].trust, said)
+
+
 def worst_trust(run: Run) -> NumberTrust:
     """Return how far the worst case over the attacks of an evaluation can be trusted."""
     return _trust(run, run.worst_case_trust, run.findings, run.worst_case_accuracy)

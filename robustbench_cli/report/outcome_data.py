@@ -12,6 +12,7 @@ from robustbench_cli.report.number_trust import (
     attack_trust,
     certificate_trust,
     clean_trust,
+    target_trust,
     worst_trust,
 )
 from robustbench_cli.runs.records import Run, data_name
@@ -68,6 +69,18 @@ def _accuracies(run: Run) -> dict[str, Any]:
     }
     if run.attacks and run.worst_case_accuracy is not None and not run.settings.swept:
         found["worst"] = _accuracy(run.worst_case_accuracy, worst_trust(run))
+    if run.targeted:
+        found["targeted"] = {
+            label: {
+                "success_rate": None if (trust := target_trust(run, label)).withheld else rate,
+                "trust": trust.trust,
+                "target": each.target,
+                "n": each.n,
+                "seconds": each.seconds,
+            }
+            for label, each in run.targeted.items()
+            for rate in [each.success_rate]
+        }
     if run.certificates:
         found["certificates"] = {
             label: {

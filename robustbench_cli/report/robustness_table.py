@@ -26,6 +26,7 @@ from robustbench_cli.report.row_facts import data_fact, own_model, renamed, row_
 from robustbench_cli.report.row_names import RowDetails, data_key, data_names, told_apart
 from robustbench_cli.report.row_numbers import row_numbers, trust_of_seeds
 from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
+from robustbench_cli.report.target_share import TargetShare
 from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.records import Run
@@ -213,6 +214,8 @@ def _row(
         numbers = tuple(each.number for each in known)
         if name in distances:
             return Distance(distances=numbers, **about)
+        if name in targets:
+            return TargetShare(shares=numbers, of=tuple(each.of for each in known), **about)
         return Cell(correct=numbers, n=last.n or 0, intervals=intervals, **about)
 
     def gained(name: str) -> Measurement | None:
@@ -244,8 +247,12 @@ def _row(
         return shown
 
     distances = {column.distance for column in named.values()}
+    targets = {column.name for column in named.values() if column.reached}
     cells = both(CLEAN)
     for column in named.values():
+        if column.reached:
+            cells[column.name] = cell(column.name)
+            continue
         cells |= both(column.name, attack=column.attack, at=column.at)
         cells |= {column.distance: cell(column.distance)} if column.distance else {}
     return TableRow(

@@ -14,6 +14,7 @@ from robustbench_cli.report.columns import (
     is_last_epoch,
     is_plain,
     key_of,
+    target_key,
 )
 from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.number_trust import (
@@ -22,6 +23,7 @@ from robustbench_cli.report.number_trust import (
     certificate_trust,
     clean_trust,
     joined_trust,
+    target_trust,
     trust_of_one_model,
     worst_trust,
 )
@@ -45,7 +47,9 @@ class KeptNumber:
     trust: NumberTrust | None
     """None where nothing is said of it."""
     origin: Origin | None = None
-    """The verdicts that it is the mean of; None for a distance."""
+    """The verdicts that it is the mean of; None for a distance, and for a share of targets."""
+    of: int = 0
+    """Of a share of targets: the number of examples that were attacked."""
 
     @property
     def order(self) -> tuple[bool, float]:
@@ -112,6 +116,11 @@ def _numbers(
             # What was found lower is an accuracy, and no distance.
             bare = replace(trust, found=None)
             yield column.distance, KeptNumber(number=reach, run=run, trust=bare)
+    for label, aimed in run.targeted.items():
+        if aimed.success_rate is not None:
+            share, trust = aimed.success_rate, target_trust(run, label)
+            kept = KeptNumber(number=share, run=run, trust=trust, of=aimed.n)
+            yield named[target_key(aimed)].name, kept
     for key, sure in certified_counts(run).items():
         yield (
             named[key].name,

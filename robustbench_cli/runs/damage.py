@@ -36,12 +36,15 @@ def _wrong(run: "Run") -> Iterator[str]:
     """Yield the contradictions that no kind of run may have."""
     shares = {"clean_accuracy": run.clean_accuracy, "worst_case_accuracy": run.worst_case_accuracy}
     shares |= {f"attacks.{label}": each.robust_accuracy for label, each in run.attacks.items()}
+    rates = {f"targeted.{label}": each.success_rate for label, each in run.targeted.items()}
+    shares |= rates
     shares |= {f"domains.{each.name}": each.robust_accuracy for each in run.domains}
     shares |= {f"detections.{each.detector}": each.auroc for each in run.detections}
     for name, share in shares.items():
         if share is not None and not 0 <= share <= 1:
             yield f"{name}: {share} is no accuracy between 0 and 1"
     counts = {f"attacks.{label}": (each.correct, each.n) for label, each in run.attacks.items()}
+    counts |= {f"targeted.{label}": (each.reached, each.n) for label, each in run.targeted.items()}
     for label, proof in run.certificates.items():
         counts[f"certificates.{label}"] = proof.correct, proof.n
         for ball in proof.within:
@@ -51,6 +54,7 @@ def _wrong(run: "Run") -> Iterator[str]:
             yield f"{name}: {correct} right answers among {n} examples"
     free = {"config": run.config, "dataset": run.dataset, "environment": run.environment}
     free |= {f"attacks.{label}": each.params for label, each in run.attacks.items()}
+    free |= {f"targeted.{label}": each.params for label, each in run.targeted.items()}
     free |= {f"certificates.{label}": each.params for label, each in run.certificates.items()}
     for where, value in free.items():
         yield from _wrong_inside(value, where)

@@ -50,8 +50,59 @@ class Outcome:
     rejected: float | None = None
     """Of a model that rejects: the share of all examples that stand because the image under attack
     is rejected; None: it rejects nothing, or the attack is read off a longer one."""
+    variant: str = ""
+    """What was run instead of what the name stands for: "2 classes: apgd-ce + ..."; as a rule
+    nothing."""
     trust: Trust = "unchecked"
     """How far the number can be trusted, by what the checks found."""
+
+    def titled(self, label: str) -> str:
+        """Return the label that the attack was given, with what was run instead of it."""
+        return _titled(label, self.variant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetedOutcome:
+    """The result of one attack with a target, which is no robust accuracy."""
+
+    params: dict[str, Any]
+    target: str
+    """A class's number, or the rule that chose one for each example."""
+    n: int
+    """Examples that were attacked: right as they are, and of another class than the target."""
+    reached: int
+    """Examples that were made into their target."""
+    success_rate: float | None
+    """The share of the n; None where n is 0."""
+    of_the_target: int
+    """Examples that are right as they are and left out, because their true class is the target."""
+    wrong: int
+    """Examples that are left out because the model is wrong about them as they are."""
+    forwards: int
+    """Images pushed forward through the model, the verdict's own passes included."""
+    backwards: int
+    seconds: float
+    reached_by: dict[str, int] = field(default_factory=dict)
+    """The number of targets that each member of an ensemble reached."""
+    stages: list[str] = field(default_factory=list)
+    """The member of an ensemble that each number in ``by`` stands for (``examples.npz``)."""
+    minimal: bool = False
+    """True if the attack looks for the nearest image; it counts within the radius."""
+    median_norm: float | None = None
+    """Of attacks for the nearest image: the median distance; None where half were not reached."""
+    variant: str = ""
+    """What was run instead of what the name stands for; as a rule nothing."""
+    trust: Trust = "unchecked"
+    """By what the checks of the model found: no check looks at the attack itself.  What hides the
+    truth makes the success rate a lower bound (``upper bound`` of what stands)."""
+
+    def titled(self, label: str) -> str:
+        """Return the label that the attack was given, with what was run instead of it."""
+        return _titled(label, self.variant)
+
+
+def _titled(label: str, variant: str) -> str:
+    return f"{label} ({variant})" if variant else label
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from robustbench_cli.runs.outcomes import (
     Outcome,
     Proof,
     Rejection,
+    TargetedOutcome,
 )
 from robustbench_cli.runs.settings import DamagedRecord, RunSettings, read_settings
 from robustbench_cli.runs.trust import Checked, Finding, Trust
@@ -80,6 +81,8 @@ class Run:
     """Examples that no attack of this evaluation broke, per example."""
     n: int | None = None
     attacks: dict[str, Outcome] = field(default_factory=dict)
+    targeted: dict[str, TargetedOutcome] = field(default_factory=dict)
+    """Attacks with a target: none of them has a part in a robust accuracy."""
     rejection: Rejection | None = None
     """How the model rejects images; None: it names a class for each."""
     certificates: dict[str, Proof] = field(default_factory=dict)
@@ -165,6 +168,9 @@ def unsound(run: Run) -> dict[str, Trust]:
     attack's label, or ``all attacks``."""
     trusts: dict[str, Trust] = {"clean": run.clean_trust}
     trusts |= {label: outcome.trust for label, outcome in run.attacks.items()}
+    # No check looks at an attack with a target, so "unchecked" says nothing of it.
+    aimed = {label: outcome.trust for label, outcome in run.targeted.items()}
+    trusts |= {label: trust for label, trust in aimed.items() if trust != "unchecked"}
     trusts |= {"all attacks": run.worst_case_trust} if len(run.attacks) > 1 else {}
     return {name: trust for name, trust in trusts.items() if trust != "sound"}
 

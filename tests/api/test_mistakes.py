@@ -177,10 +177,12 @@ def test_what_is_no_model(images, labels, tmp_path):
     refused("the model must be an nn.Module, got ufunc", tmp_path, np.sin, images, labels)
 
 
-def test_too_few_classes_for_autoattack(net, images, labels, tmp_path):
+def test_too_few_classes_for_the_targeted_ratio(net, images, labels, tmp_path):
     three = Returns(net, lambda z: z[:, :3])
-    message = "uses the DLR loss, which needs at least 4 classes; the data set has 3"
-    for name in ("autoattack", "autoattack-reference"):
+    message = (
+        "uses the DLR loss, which needs at least 4 classes; the data set has 3: use apgd-margin"
+    )
+    for name in ("apgd-t", "autoattack-reference"):
         refused(message, tmp_path, three, images, labels % 3, attacks=name)
 
 

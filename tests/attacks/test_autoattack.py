@@ -73,7 +73,7 @@ def test_as_many_examples_fall_as_to_the_official_code(norm, standing, monkeypat
         name: replace(member, **{"restarts": 1} if name == "apgd-ce" else {}, **SMALL[name])
         for name, member in attack.members(threat).items()
     }
-    monkeypatch.setattr(type(attack), "members", lambda _self, _threat: members)
+    monkeypatch.setattr(type(attack), "members", lambda _self, _threat, _classes: members)
     found = attack_batch(net, x, y, attack, threat, Noise(0, torch.arange(len(y))))
     theirs = net(official(net, x, y, threat)).argmax(1) != y
     assert torch.equal(net(found.x).argmax(1) != y, found.broken)

@@ -14,7 +14,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation import attack_loop
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
 from robustbench_cli.evaluation.stages import Tensors, attack_batch
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model

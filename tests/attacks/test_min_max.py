@@ -9,7 +9,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.joint import Groups, Joint, JointVerdicts, JointVerifier
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import attack_batch, run_stages

@@ -169,9 +169,10 @@ def test_dlr_needs_four_classes(advbench, tmp_path):
         1,
     )
     assert code == 0
-    code, _, err = advbench("eval", "--attack", "autoattack")
+    code, _, err = advbench("eval", "--attack", "autoattack-reference")
     assert code == 2
     assert "needs at least 4 classes; the data set has 2" in err
+    assert "or autoattack, which runs what is defined for so few" in err
     assert len(list((tmp_path / "results").iterdir())) == 1
 
 

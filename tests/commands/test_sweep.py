@@ -16,7 +16,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.gradient_ascent import projected_step
 from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
 from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model

@@ -16,7 +16,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
-from robustbench_cli.evaluation.attack_loop import EvalContext
+from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.meter import Meter
 from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
 from robustbench_cli.evaluation.stages import AttackVerdicts, attack_batch, clean, run_stages

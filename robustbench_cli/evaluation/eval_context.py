@@ -1,0 +1,44 @@
+"""What the stages of an evaluation work with: data, threat, models, randomness."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robustbench_cli.attacks import Examples
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.search_model import SearchModel
+from robustbench_cli.evaluation.verifier import Verifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalContext:
+    """Everything that the stages of an evaluation work with."""
+
+    data: Examples
+    threat: Threat
+    """The threat of attacks and verdicts alike; with a mask, bound to all of ``data``."""
+    verifier: Verifier
+    """The model that decides."""
+    search_model: SearchModel
+    """The model that attacks work on."""
+    noise: Noise
+    """Keyed by example, for all of ``data``."""
+    slots: int = 256
+    """The number of images that the search model is shown at a time."""
+    early_stop: bool = True
+    """True if an example is done once it is broken.  False: the attack goes on and keeps the image
+    with the highest margin, as it should when images are to be tried on another model."""
+    target: Verifier | None = None
+    """The model that decides about images in the end, where they are crafted on another one."""
+    classes_to_reach: Tensor | None = None
+    """The target class of each example of ``data`` (N); then both verifiers look for it.  None: any
+    wrong class is a success."""
+    note: Callable[[str], None] = lambda _text: None
+    """Called with what the user should know."""
+
+    def aims(self, rows: Tensor) -> Tensor:
+        """Return what verifiers go by at these positions (B): target classes, or else labels."""
+        decisive = self.data.y if self.classes_to_reach is None else self.classes_to_reach
+        return decisive[rows]
