@@ -72,6 +72,41 @@ def test_a_target_s_verdict_belongs_to_the_example(name, digits_model):
     assert torch.equal(together.step, alone.step)
 
 
+class Decoy(nn.Module):
+    """Class 1 is ``distance`` away in the upper half of the image, class 2 half as far below.
+
+    Both in Linf from an image of 0.5, of class 0.
+    """
+
+    def __init__(self, distance):
+        super().__init__()
+        self.distance = distance
+        self.weight = 0.5 + torch.rand(32)
+
+    def forward(self, x):
+        upper, lower = (x - 0.5).flatten(2).sum(1).chunk(2, 1)
+        weight, zero = self.weight.to(x), 0 * x.flatten(1).sum(1)
+        target = upper @ weight - self.distance * weight.sum()
+        decoy = lower @ weight - self.distance / 2 * weight.sum()
+        return torch.stack([zero, target, decoy, zero - 99], 1)
+
+
+@pytest.mark.parametrize("falls", [False, True])
+@pytest.mark.parametrize(
+    "name", ["apgd-ce", "apgd-margin", "apgd-t", "bim", "cw", "fab-t", "fmn", "mt", "pgd", "pma"]
+)
+def test_the_target_falls_where_it_should_though_another_class_is_nearer(name, falls):
+    x, y = torch.full((3, 1, 8, 8), 0.5), torch.zeros(3, dtype=torch.long)
+    net, threat = Decoy(0.05), Threat("Linf", 0.05 * (1.02 if falls else 0.99))
+    noise = Noise(0, torch.arange(3))
+    attack = ATTACKS.build(Spec(name, {"target": 1, "steps": 60}))
+    found = attack_batch(net, x, y, attack, threat, noise)
+    within = found.broken & (found.norm <= threat.eps * 1.00001)
+    assert within.tolist() == [falls] * 3
+    anyhow = ATTACKS.build(Spec(name, {"steps": 60}))
+    assert attack_batch(net, x, y, anyhow, threat, noise).broken.all()
+
+
 def test_those_that_take_none_say_why():
     assert NOT_TAKING == ["adaptive", "autoattack-reference", "corners", "deepfool", "rays"]
     assert all(built(name).no_target for name in NOT_TAKING)
