@@ -107,6 +107,7 @@ def _runs(results: Path, console: "Console") -> "Parts":
     from rich.text import Text
 
     from robustbench_cli.cli.writing import left_out
+    from robustbench_cli.report.model_names import has_own_model, short_model_name
     from robustbench_cli.report.number_trust import number_trusts
     from robustbench_cli.report.seed_groups import display_name
     from robustbench_cli.report.trust_legend import mark_meanings
@@ -120,12 +121,13 @@ def _runs(results: Path, console: "Console") -> "Parts":
             run.id,
             run.kind,
             run.status,
-            display_name(run),
+            short_model_name(name) if has_own_model(run) else name,
             run.settings.data.name or "",
             f"{run.created.astimezone():%Y-%m-%d %H:%M}",
             run.error or accuracies_in_words(run),
         )
         for run in runs
+        for name in [display_name(run)]
     ]
     lines = [[printable(" ".join(cell.splitlines())) for cell in line] for line in cells]
     for line in lines:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.cli.tables import MEANING_OF_ACCURACY, spread_note
 from robustbench_cli.core.safe_text import one_line
+from robustbench_cli.report.model_names import SAME
 
 if TYPE_CHECKING:
     from robustbench_cli.report.paired_rows import PairedLine, PairedRows
@@ -69,7 +70,8 @@ def _judged(found: Sequence["PairedRows"]) -> list["JudgedNumber"]:
 
 def _title(row: "TableRow") -> str:
     seeds = len(row.seeds)
-    name = f"{row.facts['defense'].text}, {row.facts['model'].text}"
+    names = (row.facts[key].text for key in ("defense", "model"))
+    name = ", ".join(name for name in names if name != SAME)
     return one_line(f"{name}, {seeds} seeds" if seeds > 1 else f"{name}, seed {row.seeds[0]}")
 
 

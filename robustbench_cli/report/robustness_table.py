@@ -20,6 +20,7 @@ from robustbench_cli.report.columns import (
     is_plain,
 )
 from robustbench_cli.report.example_files import ExampleFiles
+from robustbench_cli.report.model_names import has_own_model, short_model_names
 from robustbench_cli.report.number_trust import before_checks
 from robustbench_cli.report.origins import gain_origin
 from robustbench_cli.report.row_facts import data_fact, own_model, renamed, row_facts, training_data
@@ -90,10 +91,13 @@ def rows(
     """
     files = files or ExampleFiles()
     trained = seed_groups.trained(runs)
+    wanted = [run for run in finished(runs) if keep(run)]
+    short = short_model_names(run.subject for run in wanted if has_own_model(run))
     done = [
-        seed_groups.described_as(run, trained[run.parent].subject) if run.parent in trained else run
-        for run in finished(runs)
-        if keep(run)
+        seed_groups.described_as(run, trained[run.parent].subject)
+        if run.parent in trained
+        else seed_groups.described_as(run, short.get(run.subject, run.subject))
+        for run in wanted
     ]
     groups: dict[Hashable, list[Run]] = defaultdict(list)
     for run in done:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robustbench_cli.core.threat_text import format_threat
+from robustbench_cli.report.model_names import SAME, has_own_model, short_model_name
 from robustbench_cli.report.statistics import Fact
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
@@ -12,13 +13,14 @@ from robustbench_cli.runs.records import Run
 def row_facts(run: Run, *, seeds: int) -> dict[str, Fact]:
     """Return the facts on an evaluation: defense, dataset, model, eps, n, seeds.
 
-    What rejects images stands beside the radius.
+    What rejects images stands beside the radius.  Of a model of the user's own the name stands in
+    one column, without what of its path tells nothing apart.
     """
     threat = run.settings.threat
     names = {
         "defense": run.subject,
         "dataset": records.data_name(run),
-        "model": run.settings.model_name,
+        "model": _architecture(run),
     }
     counts = {"n": run.n or 0, "seeds": seeds}
     norm, eps, mask = threat.norm, threat.eps, threat.mask
@@ -29,6 +31,15 @@ def row_facts(run: Run, *, seeds: int) -> dict[str, Fact]:
         "eps": Fact(text, threat.table | rejects, (norm, eps, mask, *rejects.values())),
         **{key: Fact(str(count), {key: count}, -count) for key, count in counts.items()},
     }
+
+
+def _architecture(run: Run) -> str:
+    """Return the architecture's name; ``-`` where it is the name of the row, or the end of it."""
+    name = run.settings.model_name
+    if not has_own_model(run):
+        return name
+    short = short_model_name(name)
+    return SAME if short == short_model_name(run.subject) else short
 
 
 def data_fact(name: str, plain: str) -> Fact:
