@@ -95,11 +95,18 @@ class Adaptive(Attack):
 def _on_views() -> Iterator[tuple[str, Block]]:
     """Yield the searches on views, the cheapest first, by the name that records count them by."""
     margin = PGD(steps=40, climbs="margin")
-    for view in ("rescaled-logits", "straight-through", "smooth-activations"):
+    for view in (
+        "rescaled-logits",
+        "straight-through",
+        "surrogate-modules",
+        "unrolled-steps",
+        "smooth-activations",
+    ):
         yield f"{view}/pgd", Block(margin, 84, view)
         yield f"{view}/apgd-ce", Block(CrossEntropy(), 204, view)
     yield "smoothed-gradient/pgd", Block(margin, 740, "smoothed-gradient")
-    yield "averaged-draws/pgd", Block(margin, 1432, "averaged-draws")
-    yield "averaged-draws/apgd-ce", Block(CrossEntropy(), 3352, "averaged-draws")
+    for view in ("averaged-draws", "averaged-straight-through"):
+        yield f"{view}/pgd", Block(margin, 1432, view)
+        yield f"{view}/apgd-ce", Block(CrossEntropy(), 3352, view)
     yield "fixed-batch/pgd", Block(PGD(climbs="margin"), 359, "fixed-batch")
     yield "student/pgd", Block(PGD(steps=40, climbs="margin", restarts=2), 125, "student")

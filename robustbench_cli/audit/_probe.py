@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from robustbench_cli.attacks import Stage
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.gradient_ascent import Loss
+from robustbench_cli.core.inner_autograd import runs_counted
 from robustbench_cli.core.losses import cross_entropy, margin, wide
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.meter import Meter
@@ -79,20 +79,7 @@ class Probe:
         The gradient is zero where no graph leads to the images.
         """
 
-        def both(rows: Tensor) -> Tensor:
-            leaf = x[rows].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = wide(self.meter(leaf))
-                total = loss(logits, y[rows]).sum()
-                grad = None
-                if total.requires_grad:
-                    (grad,) = torch.autograd.grad(total, leaf, allow_unused=True)
-            grad = torch.zeros_like(leaf) if grad is None else grad
-            return torch.cat([logits.detach(), grad.flatten(1).to(logits)], 1)
-
-        found = in_parts(both, torch.arange(len(x), device=x.device))
-        classes = found.shape[1] - x[0].numel()
-        return found[:, :classes], found[:, classes:].view_as(x)
+        return gradient_in_parts(self.meter, loss, x, y)
 
     @cached_property
     def clean(self) -> Tensor:
@@ -125,18 +112,33 @@ class Probe:
     @cached_property
     def autograd_runs(self) -> int:
         """How often autograd ran during one forward pass without a gradient."""
-        runs: list[int] = []
-        # ``torch.autograd.grad`` and ``Tensor.backward`` both end there, however imported.
-        engine = "_engine_run_backward"
-        run = getattr(torch.autograd, engine)
-
-        def counted(*args: object, **options: object) -> object:
-            runs.append(1)
-            return run(*args, **options)
-
-        with mock.patch.object(torch.autograd, engine, counted):
+        with runs_counted() as runs:
             self.logits(self.x)
         return len(runs)
+
+
+def gradient_in_parts(
+    model: Callable[[Tensor], Tensor], loss: Loss, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return logits (B, K) and the gradient (B, C, H, W) of a loss, in batches that fit the memory.
+
+    The gradient is zero where no graph leads to the images.
+    """
+
+    def both(rows: Tensor) -> Tensor:
+        leaf = x[rows].detach().requires_grad_()
+        with torch.enable_grad():
+            logits = wide(model(leaf))
+            total = loss(logits, y[rows]).sum()
+            grad = None
+            if total.requires_grad:
+                (grad,) = torch.autograd.grad(total, leaf, allow_unused=True)
+        grad = torch.zeros_like(leaf) if grad is None else grad
+        return torch.cat([logits.detach(), grad.flatten(1).to(logits)], 1)
+
+    found = in_parts(both, torch.arange(len(x), device=x.device))
+    classes = found.shape[1] - x[0].numel()
+    return found[:, :classes], found[:, classes:].view_as(x)
 
 
 def copier(model: nn.Module, rebuild: Callable[[], nn.Module] | None = None) -> Copy:

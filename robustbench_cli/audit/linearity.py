@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
-from robustbench_cli.core.losses import margin, wide
+from robustbench_cli.audit._probe import gradient_in_parts
+from robustbench_cli.core.losses import margin
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 from robustbench_cli.runs.trust import Finding, Severity
@@ -69,11 +70,10 @@ class Linearity(BatteryCheck):
 
 def _slope(battery: Battery, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the margin (B), its gradient (B, C, H, W), and the range of the logits (B)."""
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = battery.shown(wide(battery.model(x)), y)
-        loss = margin(logits, y)
-        (grad,) = torch.autograd.grad(loss.sum(), x, allow_unused=True)
-    grad = torch.zeros_like(x) if grad is None else grad.nan_to_num(0.0, 0.0, 0.0)
-    span = (logits.amax(1) - logits.amin(1)).detach().clamp_min(1e-12)
-    return loss.detach(), grad, span
+    def shown(logits: Tensor, labels: Tensor) -> Tensor:
+        return margin(battery.shown(logits, labels), labels)
+
+    logits, grad = gradient_in_parts(battery.model, shown, x, y)
+    logits = battery.shown(logits, y)
+    span = (logits.amax(1) - logits.amin(1)).clamp_min(1e-12)
+    return margin(logits, y), grad.nan_to_num(0.0, 0.0, 0.0), span

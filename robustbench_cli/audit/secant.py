@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
-from robustbench_cli.core.losses import lead
 from robustbench_cli.core.registry import Number
-from robustbench_cli.core.threat import over
+from robustbench_cli.core.secants import secants
 from robustbench_cli.models.bpda import BPDA
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -55,11 +54,19 @@ class Secant(ModelCheck):
     def look(self, probe: Probe) -> Iterator[Finding]:
         if probe.random or any(isinstance(module, BPDA) for module in probe.model.modules()):
             return
-        stated, seen = self._slopes(probe)
-        size = stated.norm() * seen.norm()
-        if bool(size == 0):  # where nothing moves, zero-gradient tells of it
+        found = secants(
+            probe.logits,
+            lambda loss, x, target: probe.gradient(loss, x, target)[1],
+            probe.start,
+            probe.y,
+            probe.threat,
+            probe.noise,
+            distance=self.distance,
+            directions=self.directions,
+        )
+        stated, seen, correlation = found.stated, found.seen, found.correlation
+        if bool(stated.norm() * seen.norm() == 0):  # where nothing moves, zero-gradient tells of it
             return
-        correlation = float((stated * seen).sum() / size)
         slope = float((stated * seen).sum() / stated.square().sum())
         images = int(((stated * seen).sum(1) < self.threshold * _lengths(stated, seen)).sum())
         # Written so that NaN counts as a disagreement.
@@ -82,34 +89,8 @@ class Secant(ModelCheck):
             images, len(stated), value=None if isnan(value) else value, threshold=limit, what=what
         )
 
-    def _slopes(self, probe: Probe) -> tuple[Tensor, Tensor]:
-        """Return the differences that autograd states and those that are seen (m, directions)."""
-        unit = torch.ones_like(probe.x)
-        size = self.distance * probe.threat.eps
-        step = size / probe.threat.distance(unit, torch.zeros_like(unit)).clamp_min(1e-12)
-        # Away from the border of the box, so that both ends are images.
-        edge = over(step.clamp(max=0.5), probe.x)
-        centre = torch.maximum(torch.minimum(probe.start, 1 - edge), edge)
-        grad, target = _gradient_of_lead(probe, centre)
-        stated, seen = [], []
-        for number in range(self.directions):
-            signs = probe.noise.fork(f"direction {number}").normal(centre).sign()
-            change = edge * probe.threat.allowed(signs)
-            ends = [lead(probe.logits(centre + side * change), probe.y, target) for side in (1, -1)]
-            stated.append(2 * (grad * change).flatten(1).sum(1))
-            seen.append(ends[0] - ends[1])
-        return torch.stack(stated, 1).double(), torch.stack(seen, 1).double()
-
 
 def _lengths(one: Tensor, other: Tensor) -> Tensor:
     """Return the product of the lengths of each image's vectors (m)."""
     lengths: Tensor = torch.linalg.vector_norm(one, dim=1) * torch.linalg.vector_norm(other, dim=1)
     return lengths
-
-
-def _gradient_of_lead(probe: Probe, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient (m, C, H, W) of the strongest wrong class's lead, and that class (m)."""
-    wrong = probe.logits(centre).scatter(1, probe.y[:, None], float("-inf")).argmax(1)
-    pairs = torch.stack([probe.y, wrong], 1)
-    _, grad = probe.gradient(lambda logits, y: lead(logits, *y.unbind(1)), centre, pairs)
-    return grad, wrong

@@ -1,6 +1,6 @@
 """The choice between several ways to give a model other gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,14 @@ _EXACT = 1e-5
 """The largest relative difference of logits by which a pass is still the model's own."""
 
 
-def best_of(candidates: Sequence[nn.Module], subject: ViewSubject) -> nn.Module | None:
+def best_of(
+    candidates: Iterable[nn.Module], subject: ViewSubject, enough: bool = False
+) -> nn.Module | None:
     """Return the candidate whose gradients agree best with what the model answers.
 
     Args:
         candidates: models that answer as the model of ``subject`` does, with other gradients.
+        enough: whether to stop at the first whose gradients are sound.
 
     Returns:
         None where the model's own gradients are as good, or where no candidate can be run.
@@ -39,6 +42,8 @@ def best_of(candidates: Sequence[nn.Module], subject: ViewSubject) -> nn.Module 
             if not _differs(plain, grad):
                 continue
             found.append((subject.gradients_of(candidate), candidate))
+            if enough and found[-1][0].sound:
+                break
         except Exception:  # it runs the user's code in a way that it was not written for
             continue
     found = [each for each in found if each[0].unusable < 1]

@@ -4,15 +4,17 @@ Gradients that are zero, that are not finite, or that do not agree with differen
 are obfuscated (Athalye et al., 2018, https://arxiv.org/abs/1802.00420).
 """
 
+from math import isfinite
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_cli.core.example_rng import Noise
-from robustbench_cli.core.gradient_ascent import gradient
+from robustbench_cli.core.gradient_ascent import Loss, gradient
 from robustbench_cli.core.losses import margin, wide
 from robustbench_cli.core.same_draws import same_draws
+from robustbench_cli.core.secants import secants
 from robustbench_cli.core.threat import Threat
 
 DIRECTIONS = 10
@@ -31,8 +33,8 @@ class GradientQuality(NamedTuple):
     unusable: float
     """The share of images whose margin has a gradient of zero, or one that is not finite."""
     agreement: float
-    """The correlation, over images and directions, of the margin's differences and of what its
-    gradient says of them: -1 to 1; 0 where either is constant."""
+    """The correlation, over images and directions, of differences of the answers and of what the
+    gradient says of them: -1 to 1; 0 where there are none."""
 
     @property
     def sound(self) -> bool:
@@ -43,7 +45,7 @@ class GradientQuality(NamedTuple):
 def measure_gradients(
     model: nn.Module, truth: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise
 ) -> GradientQuality:
-    """Compare a model's gradients with differences of another one's margins, inside the ball.
+    """Compare a model's gradients with differences of another one's answers, inside the ball.
 
     Args:
         model: the model whose gradient is taken.
@@ -55,39 +57,38 @@ def measure_gradients(
     """
     noise = noise.fork("gradient quality")
     start = threat.random_start(x, noise.fork("start"))
-    grad = margin_gradient(model, start, y)
-    flat = grad.flatten(1)
+    # At the start itself: at the border of [0, 1] a gradient may be infinite.
+    flat = margin_gradient(model, start, y).flatten(1)
     usable = flat.isfinite().all(1) & flat.any(1)
-    expected, found = [], []
-    for number in range(DIRECTIONS):
-        direction = threat.steepest(noise.fork(f"direction {number}").normal(x))
-        step = REACH * threat.eps * direction
-        ahead, behind = threat.project(start + step, x), threat.project(start - step, x)
-        expected.append(((ahead - behind) * grad).flatten(1).sum(1))
-        found.append(_margins(truth, ahead, y) - _margins(truth, behind, y))
-    agreement = _correlation(torch.cat(expected), torch.cat(found))
-    return GradientQuality(float((~usable).float().mean()), agreement)
+    found = secants(
+        lambda images: _answers(truth, images),
+        lambda loss, images, target: _gradient(model, loss, images, target),
+        start,
+        y,
+        threat,
+        noise,
+        distance=REACH,
+        directions=DIRECTIONS,
+    )
+    agreement = found.correlation
+    return GradientQuality(
+        float((~usable).float().mean()), agreement if isfinite(agreement) else 0.0
+    )
 
 
 def margin_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient (B, C, H, W) of the margin at images ``x``; zeros where there is none."""
+    return _gradient(model, margin, x, y)
+
+
+def _gradient(model: nn.Module, loss: Loss, x: Tensor, target: Tensor) -> Tensor:
     with same_draws():
         try:
-            return gradient(model, margin, y, x)[1]
+            return gradient(model, loss, target, x)[1]
         except RuntimeError:  # the logits do not depend on the image, as far as autograd knows
             return torch.zeros_like(x)
 
 
-def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def _answers(model: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad(), same_draws():
-        return margin(wide(model(x)), y)
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    """The correlation of two samples (N); 0 where it is not defined."""
-    a, b = a.double(), b.double()
-    if not bool(a.isfinite().all() & b.isfinite().all()):
-        return 0.0
-    a, b = a - a.mean(), b - b.mean()
-    size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size > 0 else 0.0
+        return wide(model(x))

@@ -14,8 +14,13 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from torch.overrides import TorchFunctionMode
 
+from robustbench_cli.core.inner_autograd import Engine, engine_replaced
 from robustbench_cli.models.bpda import swap_gradient
 
 Call = Callable[..., Any]
@@ -34,6 +39,10 @@ class Interception(TorchFunctionMode):
         self._rules = rules
         self._companions: dict[int, tuple[Tensor, Tensor]] = {}
         self._exported: list[Tensor] = []
+        self.paused = False
+        """True in the step of an optimiser, which changes its parameters in place."""
+        self.graded: list[Tensor] = []
+        """Tensors whose ``.grad`` the model may have taken in its forward pass."""
 
     def __torch_function__(
         self, func: Call, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -84,6 +93,13 @@ class Interception(TorchFunctionMode):
         if x.requires_grad:
             self._exported.append(x)
 
+    def part_grads(self) -> None:
+        """Cut ``.grad`` of what was graded off its graph, which would hold the tensor for ever."""
+        for each in self.graded:
+            if each.grad is not None and each.grad.requires_grad:
+                each.grad = each.grad.detach()
+        self.graded.clear()
+
     def _imported(self, args: Any) -> Any:
         def attached(each: Tensor) -> Tensor:
             if each.requires_grad or isinstance(each, nn.Parameter) or id(each) in self._companions:
@@ -98,10 +114,15 @@ class Interception(TorchFunctionMode):
 
 
 @contextmanager
-def intercepted(rules: Mapping[Call, GradientRule]) -> Iterator[None]:
+def intercepted(rules: Mapping[Call, GradientRule], inner_graphs: bool = False) -> Iterator[None]:
     """Give functions the gradients of ``rules``, and custom functions that of what they compute.
 
-    ``torch.no_grad`` and ``torch.inference_mode`` have no effect while the context is open.
+    ``torch.no_grad`` and ``torch.inference_mode`` have no effect while the context is open, but in
+    the step of an optimiser.
+
+    Args:
+        inner_graphs: whether gradients that the model takes in its forward pass can themselves be
+            differentiated; otherwise they are constants.
     """
     with ExitStack() as stack:
         function = torch.autograd.Function
@@ -112,32 +133,47 @@ def intercepted(rules: Mapping[Call, GradientRule]) -> Iterator[None]:
                 return original.__get__(None, cls)(*args, **kwargs)
             return _differentiated(cls, original, args, kwargs)
 
-        engine: Any = torch.autograd
-        run = engine._engine_run_backward
+        interception = Interception(rules)
 
-        def retained(outputs: Any, grads: Any, _retain: bool, *rest: Any, **options: Any) -> Any:
-            return run(outputs, grads, True, *rest, **options)
+        def kept(engine: Engine) -> Engine:
+            def run(
+                roots: Any, grads: Any, _retain: bool, create: bool, *rest: Any, **to: Any
+            ) -> Any:
+                if inner_graphs and to.get("accumulate_grad"):
+                    interception.graded += _leaves(roots)
+                return engine(roots, grads, True, create or inner_graphs, *rest, **to)
+
+            return run
 
         # A model that attacks itself in its forward pass must leave the graph as it is.
-        stack.enter_context(mock.patch.object(engine, "_engine_run_backward", retained))
+        stack.enter_context(engine_replaced(kept))
+        stack.callback(interception.part_grads)
         stack.enter_context(mock.patch.object(function, "apply", classmethod(apply)))
         for name in ("__enter__", "__exit__"):
             stack.enter_context(mock.patch.object(torch.inference_mode, name, return_value=None))
-        stack.enter_context(Interception(rules))
+        stack.enter_context(interception)
+        for register, paused in (
+            (register_optimizer_step_pre_hook, True),
+            (register_optimizer_step_post_hook, False),
+        ):
+            handle = register(lambda *_, paused=paused: setattr(interception, "paused", paused))
+            stack.callback(handle.remove)
         yield
 
 
 class Intercepted(nn.Module):
     """A model whose functions have the gradients of ``rules``."""
 
-    def __init__(self, model: nn.Module, rules: Mapping[Call, GradientRule]) -> None:
+    def __init__(
+        self, model: nn.Module, rules: Mapping[Call, GradientRule], inner_graphs: bool = False
+    ) -> None:
         super().__init__()
-        self.model, self.rules = model, rules
+        self.model, self.rules, self.inner_graphs = model, rules, inner_graphs
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.requires_grad:
             return self.model(x)  # type: ignore[no-any-return]
-        with torch.enable_grad(), intercepted(self.rules):
+        with torch.enable_grad(), intercepted(self.rules, self.inner_graphs):
             logits: Tensor = self.model(x)
         _open_custom_nodes(logits)
         return logits
@@ -176,6 +212,20 @@ def _differentiated(cls: Any, original: Any, args: tuple[Any, ...], kwargs: dict
         return out.view_as(out)
     same = [each for each in sources if each.shape == out.shape]
     return swap_gradient(out, same[0]) if same and not out.requires_grad else out
+
+
+def _leaves(roots: Iterable[Tensor]) -> list[Tensor]:
+    """The tensors at which the graph of ``roots`` begins."""
+    waiting, seen, found = [root.grad_fn for root in roots], set(), []
+    while waiting:
+        node: Any = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [parent for parent, _ in node.next_functions]
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+    return found
 
 
 def _open_custom_nodes(logits: Tensor) -> None:

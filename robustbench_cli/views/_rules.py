@@ -27,9 +27,9 @@ def _spread(x: Tensor) -> Tensor:
     return square.sqrt().clamp_min(1e-6)
 
 
-def _constant(_by: Interception, func: Call, args: Any, kwargs: Any) -> Any:
+def _constant(by: Interception, func: Call, args: Any, kwargs: Any) -> Any:
     """The gradient stays switched on."""
-    return func(True, *args[1:], **kwargs)
+    return func(args[0] if by.paused else True, *args[1:], **kwargs)
 
 
 def _attached(_by: Interception, func: Call, args: Any, kwargs: Any) -> Any:
@@ -45,10 +45,11 @@ def _exported(by: Interception, func: Call, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-def _required(_by: Interception, func: Call, args: Any, kwargs: Any) -> Any:
+def _required(by: Interception, func: Call, args: Any, kwargs: Any) -> Any:
     """A tensor that a model wants the gradient of, in its forward pass."""
     if _differentiable(args[0]) and not args[0].is_leaf:
         args[0].retain_grad()
+        by.graded.append(args[0])
         return args[0]
     return func(*args, **kwargs)
 

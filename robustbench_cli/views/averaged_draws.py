@@ -31,10 +31,10 @@ class AveragedDraws(View):
         return self.draws
 
     def build(self, subject: ViewSubject) -> nn.Module | None:
-        return _MeanOfDraws(subject.model, self.draws).eval() if subject.random else None
+        return MeanOfDraws(subject.model, self.draws).eval() if subject.random else None
 
 
-class _MeanOfDraws(nn.Module):
+class MeanOfDraws(nn.Module):
     """The mean of a model's logits over passes."""
 
     def __init__(self, model: nn.Module, draws: int) -> None:
@@ -42,4 +42,5 @@ class _MeanOfDraws(nn.Module):
         self.model, self.draws = model, draws
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the mean logits (B, K) of images (B, C, H, W)."""
         return torch.stack([wide(self.model(x)) for _ in range(self.draws)]).mean(0)

@@ -12,6 +12,7 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.views import VIEWS
 from robustbench_cli.views._gradients import margin_gradient
 from robustbench_cli.views.averaged_draws import AveragedDraws
+from robustbench_cli.views.averaged_straight_through import AveragedStraightThrough
 from robustbench_cli.views.fixed_batch import FixedBatch
 from robustbench_cli.views.smoothed_gradient import SmoothedGradient
 from robustbench_cli.views.student import Student
@@ -87,6 +88,28 @@ def test_draws_are_averaged(digits_model, subject):
         expected = sum(noisy(x) for _ in range(5)) / 5
     torch.testing.assert_close(found, expected)
     assert AveragedDraws().build(subject(noisy, x, y, random=False)) is None
+
+
+def test_draws_of_a_model_that_stops_the_gradient_are_averaged_over_a_view(digits_model, subject):
+    net, x, y = digits_model
+
+    def rounded(z):
+        return (15 * z).round().detach() / 15 + 0 * z
+
+    noisy = Before(net, lambda z: rounded(z + 0.3 * torch.randn_like(z)))
+    made = subject(noisy, x, y, random=True)
+    view = AveragedStraightThrough(draws=4).build(made)
+    own, found = (made.gradients_of(each).agreement for each in (AveragedDraws().build(made), view))
+    assert own == 0
+    assert found > 0.4
+    grads = margin_gradient(view, x, y).flatten(1)
+    without = Before(net, lambda z: z + 0.3 * torch.randn_like(z))
+    expected = margin_gradient(
+        AveragedDraws(draws=4).build(subject(without, x, y, random=True)), x, y
+    )
+    assert torch.cosine_similarity(grads, expected.flatten(1)).median() > 0.9
+    assert AveragedStraightThrough().build(subject(noisy, x, y)) is None
+    assert AveragedStraightThrough().build(subject(without, x, y, random=True)) is None
 
 
 COUPLED = {

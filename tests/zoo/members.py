@@ -111,6 +111,8 @@ planted/quantised    rounded_cosines           tune    leaky-standard+rounded_co
 planted/quantised    thermometer               report  mlp-standard       batch
 planted/quantised    median                    tune    median             batch
 planted/quantised    mnist_four_levels         tune    mnist_four_levels  batch mnist 0.2
+planted/coded        counted_by_numpy          tune    counted            batch
+planted/coded        scrambled_by_numpy        report  elu-standard       batch
 planted/reject       constant_when_unsure      tune    relu-standard      batch
 planted/reject       nearest_when_unsure       report  gelu-standard+nearest_mean batch
 planted/reject       eleventh_class            report  elu-standard       batch

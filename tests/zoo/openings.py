@@ -75,6 +75,11 @@ def rounded_cosines() -> nn.Module:
     return straight_through(change, model.net)
 
 
+def counted() -> nn.Module:
+    """Open ``coded:counted_by_numpy``: eleven levels."""
+    return straight_through(lambda x: (10 * x + 0.5).floor() / 10, trained("mlp-standard"))
+
+
 def median() -> nn.Module:
     """Open ``quantised:median``: the gradient of half of the image and half of its median."""
     net = trained("softplus-standard")
