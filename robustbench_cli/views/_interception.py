@@ -6,6 +6,7 @@ https://arxiv.org/abs/1802.00420).  Functions are found as the model calls them,
 matter whether a module, a functional call or a custom ``torch.autograd.Function`` holds them.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -141,7 +142,10 @@ def intercepted(rules: Mapping[Call, GradientRule], inner_graphs: bool = False) 
             ) -> Any:
                 if inner_graphs and to.get("accumulate_grad"):
                     interception.graded += _leaves(roots)
-                return engine(roots, grads, True, create or inner_graphs, *rest, **to)
+                with warnings.catch_warnings():
+                    # Of tensors whose ``.grad`` holds them; it is cut off in the end.
+                    warnings.filterwarnings("ignore", message="Using backward")
+                    return engine(roots, grads, True, create or inner_graphs, *rest, **to)
 
             return run
 

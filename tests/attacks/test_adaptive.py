@@ -13,8 +13,8 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.views import VIEWS
 
 LINF = Threat("Linf", 0.15)
-SMALL = "adaptive:budget=1500"
-"""A budget without the members of AutoAttack that take thousands of passes."""
+SMALL = "adaptive:budget=600"
+"""A budget for the model itself and for most views, without the long members of AutoAttack."""
 
 
 class Killed(torch.autograd.Function):
@@ -63,7 +63,7 @@ def broken_by(found, attack, threat=LINF, classes=10):
 def right(digits_model):
     net, x, y = digits_model
     kept = net(x).argmax(1) == y
-    return net, x[kept][:14], y[kept][:14]
+    return net, x[kept][:12], y[kept][:12]
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -92,23 +92,24 @@ def test_scaled_logits_are_no_obstacle(right, run):
 
 def test_a_random_model_is_attacked_on_the_average_of_its_draws(right, run, build):
     net, x, y = right
-    x, y, threat = x[:12], y[:12], Threat("Linf", 0.25)
+    x, y, threat = x[:8], y[:8], Threat("Linf", 0.25)
     model = Masked(net, before=lambda z: z + 0.15 * torch.randn_like(z))
     weak = run(model, x, y, "pgd20", threat, random=True)
-    found = run(model, x, y, "adaptive:budget=4000", threat, random=True)
+    found = run(model, x, y, "adaptive:budget=2000", threat, random=True)
     assert found.broken.sum() >= weak.broken.sum()
     assert broken_by(found, build(SMALL), threat)["averaged-draws/pgd"] > 0
 
 
-@pytest.mark.slow
 def test_a_sound_model_falls_to_it_wherever_autoattack_breaks_it(right, run):
+    """As far as its Auto-PGDs break it; FAB and Square take long, and come as they are."""
     net, x, y = right
     x, y, threat = x[:8], y[:8], Threat("Linf", 0.12)
-    aa, adaptive = (run(net, x, y, name, threat) for name in ("autoattack", "adaptive"))
-    assert 0 < aa.broken.sum() < 8
-    assert (aa.broken <= adaptive.broken).all()
-    assert (adaptive.forwards + adaptive.backwards <= Adaptive().budget).all()
-    assert not any("/" in member for member in broken_by(adaptive, Adaptive(), threat))
+    broken = run(net, x, y, "apgd-ce", threat).broken | run(net, x, y, "apgd-t", threat).broken
+    adaptive = run(net, x, y, "adaptive:budget=3000", threat)
+    assert 0 < broken.sum() < 8
+    assert (broken <= adaptive.broken).all()
+    members = broken_by(adaptive, Adaptive(), threat)
+    assert not any("/" in member for member in members), members
 
 
 def test_autoattack_s_members_come_as_they_are():
@@ -144,7 +145,7 @@ def test_no_block_takes_more_than_it_says(name, right, run, build):
     block = Adaptive()._blocks(Threat("Linf", 0.01))[name]
     spec = {"square-500": "square500", "fab-t": "fab-t:within=true"}.get(name, name)
     assert build(spec) == block.attack
-    found = run(net, x[:2], y[:2], spec, Threat("Linf", 1e-4))
+    found = run(net, x[:1], y[:1], spec, Threat("Linf", 1e-4))
     runs = block.attack.restarts_or_targets(10)
     assert not found.broken.any()
     assert (found.forwards + found.backwards <= block.passes * runs).all()
@@ -184,9 +185,9 @@ def test_two_classes_and_other_norms_leave_out_what_cannot_work(right, run):
 def test_verdicts_do_not_depend_on_the_batch(right, run):
     net, x, y = right
     model = Masked(net, before=Killed.apply)
-    x, y = x[:8], y[:8]
+    x, y = x[:5], y[:5]
     whole = run(model, x, y, SMALL, LINF)
-    few = run(model, x, y, SMALL, LINF, slots=3)
+    few = run(model, x, y, SMALL, LINF, slots=2)
     for name in ("broken", "by", "step", "forwards", "backwards"):
         assert torch.equal(getattr(whole, name), getattr(few, name)), name
     assert "adaptive" in ATTACKS.names()
