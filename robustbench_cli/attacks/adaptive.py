@@ -105,7 +105,7 @@ def _on_views() -> Iterator[tuple[str, Block]]:
         yield f"{view}/pgd", Block(margin, 84, view)
         yield f"{view}/apgd-ce", Block(CrossEntropy(), 204, view)
     yield "smoothed-gradient/pgd", Block(margin, 740, "smoothed-gradient")
-    for view in ("averaged-draws", "averaged-straight-through"):
+    for view in ("averaged-straight-through", "averaged-draws"):
         yield f"{view}/pgd", Block(margin, 1432, view)
         yield f"{view}/apgd-ce", Block(CrossEntropy(), 3352, view)
     yield "fixed-batch/pgd", Block(PGD(climbs="margin"), 359, "fixed-batch")

@@ -70,6 +70,7 @@ class Linearity(BatteryCheck):
 
 def _slope(battery: Battery, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the margin (B), its gradient (B, C, H, W), and the range of the logits (B)."""
+
     def shown(logits: Tensor, labels: Tensor) -> Tensor:
         return margin(battery.shown(logits, labels), labels)
 

@@ -13,7 +13,7 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.views import VIEWS
 
 LINF = Threat("Linf", 0.15)
-SMALL = "adaptive:budget=600"
+SMALL = "adaptive:budget=900"
 """A budget for the model itself and for most views, without the long members of AutoAttack."""
 
 
@@ -98,6 +98,20 @@ def test_a_random_model_is_attacked_on_the_average_of_its_draws(right, run, buil
     found = run(model, x, y, "adaptive:budget=2000", threat, random=True)
     assert found.broken.sum() >= weak.broken.sum()
     assert broken_by(found, build(SMALL), threat)["averaged-draws/pgd"] > 0
+
+
+def test_a_random_model_that_kills_gradients_falls_to_views_that_open_it(right, run, build):
+    """Which of them comes first may differ; the average over draws is for what they leave."""
+    net, x, y = right
+    x, y, threat = x[:5], y[:5], Threat("Linf", 0.25)
+
+    def killed(z):
+        return (7 * (z + 0.1 * torch.randn_like(z))).round().detach() / 7 + 0 * z
+
+    model = Masked(net, before=killed)
+    found = run(model, x, y, SMALL, threat, random=True)
+    assert run(model, x, y, "pgd5", threat, random=True).broken.sum() < found.broken.sum()
+    assert broken_by(found, build(SMALL), threat)["straight-through/pgd"] > 0
 
 
 def test_a_sound_model_falls_to_it_wherever_autoattack_breaks_it(right, run):
