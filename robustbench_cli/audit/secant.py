@@ -43,7 +43,7 @@ class Secant(ModelCheck):
     threshold: Number = 0.85
     """The smallest correlation; on our zoo of models the honest ones have 0.95 and more, those with
     a useless gradient 0.75 and less."""
-    steepness: Number = 2.0
+    steepness: Number = 1.5
     """The largest factor between the slope of the answers and the one that autograd states; the
     honest ones of the zoo stay between 0.9 and 1.1."""
     directions: int = 4
