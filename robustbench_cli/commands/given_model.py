@@ -107,8 +107,12 @@ def load_given(options: ModelOptions, folder: Path, shape: Callable[[], Shape]) 
         weights=options.weights, weights_key=options.weights_key, folder=folder, shape=shape
     )
 
+    drawn = torch.get_rng_state()
+
     def load() -> nn.Module:
-        return _normalised(source.load(wanted).model, asked)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(drawn)  # so that weights drawn at random are drawn again
+            return _normalised(source.load(wanted).model, asked)
 
     loaded = source.load(wanted)
     model = _normalised(loaded.model, asked)

@@ -174,7 +174,8 @@ def test_what_is_no_attack(net, images, labels):
 
 
 def test_what_is_no_model(images, labels, tmp_path):
-    refused("the model must be an nn.Module, got ufunc", tmp_path, np.sin, images, labels)
+    said = "the model must be an nn.Module or a name such as 'timm:resnet18', got ufunc"
+    refused(said, tmp_path, np.sin, images, labels)
 
 
 def test_too_few_classes_for_the_targeted_ratio(net, images, labels, tmp_path):

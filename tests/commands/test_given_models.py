@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from robustbench_cli.cli import main
+from robustbench_cli.commands.given_model import ModelOptions, load_given
 from robustbench_cli.data.digits import Digits
 from robustbench_cli.runs import folders
 
@@ -118,7 +119,7 @@ def test_one_logit_on_two_classes(tmp_path, evaluated):
     ("forward", "options", "message"),
     [
         ("z = self.net(x); return z, z", [], "which are its logits (B, K)?"),
-        (MODELS["more classes"], [], "returns 17 classes, the data set has 10"),
+        (MODELS["more classes"], [], "the data set has 10; --class-map says which"),
         (MODELS["normalised"], ["--mean", "0.5"], "--mean and --std go together"),
         (MODELS["normalised"], ["--std", "0", "--mean", "1"], "--std 0: give numbers above 0"),
         (MODELS["normalised"], ["--normalize", "cifar"], "did you mean 'cifar10'?"),
@@ -171,3 +172,17 @@ def test_a_model_with_a_memory_is_not_asked_before_its_checks(evaluated):
     )
     run = evaluated(forward)
     assert run.attacks["pgd3"].trust != "sound"
+
+
+def test_weights_that_are_drawn_at_random_are_drawn_again_for_a_copy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("random_net.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    given = load_given(ModelOptions(model="random_net.py:make"), tmp_path, lambda: None)
+    before = torch.get_rng_state()
+    copy = given.copy()
+    assert torch.equal(copy[1].weight, given.model[1].weight)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -4,6 +4,7 @@
 image processor does to images becomes part of the model.
 """
 
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class HuggingFaceModel(ModelSource):
 
     def _called(self, load: Any, package: Any) -> Any:
         package.logging.set_verbosity_error()
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of every attempt to connect
         package.logging.disable_progress_bar()
         try:
             with warnings.catch_warnings():

@@ -5,6 +5,7 @@ from somebody that is trusted.
 """
 
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,9 @@ class Program(ModelSource):
                 warnings.simplefilter("ignore")  # of formats that are no longer developed
                 model = read(self.path)
         except Exception as error:  # damaged bytes make the readers raise nearly anything
+            why = textwrap.shorten(in_one_line(error), 100)
             raise UserError(
-                f"model {self.path} cannot be loaded ({in_one_line(error)}): expected a program of "
+                f"model {self.path} cannot be loaded ({why}): expected a program of "
                 "torch.export (.pt2) or TorchScript; a state dict goes with the model that it is "
                 f"for: --model file.py:function --weights {self.path}"
             ) from error
@@ -72,8 +74,9 @@ class ExportedModel(nn.Module):
         return self.program(x)
 
     def train(self, mode: bool = True) -> Self:
-        """Only note the mode; the layers inside know of none."""
-        self.training = mode
+        """Only note the mode: what is computed was decided when the model was exported."""
+        for module in self.modules():
+            module.training = mode
         return self
 
 

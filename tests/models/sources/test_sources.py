@@ -234,6 +234,7 @@ def test_an_exported_program(tmp_path):
     found = logits(loaded, x)
     assert torch.allclose(found, net(x), atol=1e-6)
     assert torch.autograd.grad(found.sum(), x)[0].abs().sum() > 0
+    assert not any(module.training for module in loaded.model.modules())
     torch.export.save(torch.export.export(net, (X,)), tmp_path / "two.pt2")
     fixed = find_source(str(tmp_path / "two.pt2")).load(request(tmp_path))
     with pytest.raises(UserError, match="cannot take images of shape"):
