@@ -32,6 +32,12 @@ ROOT = Path(__file__).parents[1]
 SHAPE = Shape(channels=1, height=8, width=8, classes=4, mean=(0.2,), std=(0.7,))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is read from the user's cache, and nothing written there."""
+    os.environ["ADVBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)

@@ -1,7 +1,6 @@
 """Images and labels as callers have them, checked and turned into a test set."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import Split
+from robustbench_cli.data.pixels import exact_pixels
 
 _Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 LabelInput: TypeAlias = Tensor | _Array | Sequence[int]
@@ -17,19 +17,8 @@ Batches: TypeAlias = Iterable[Any]
 """A DataLoader, or anything else that yields pairs (images, labels)."""
 ImageInput: TypeAlias = Tensor | _Array | Batches
 
-_PART = 256
-"""Images that are checked at once, so that no second copy of a large set is needed."""
 _CHANNELS = (1, 3)
 """Channels by which an array's layout is recognised."""
-
-
-@dataclass(frozen=True)
-class FloatSplit(Split):
-    """A test set whose pixels are not all multiples of 1/255: ``x`` is float32 in [0, 1]."""
-
-    def images(self, rows: Tensor | slice) -> Tensor:
-        """Return float32 images (B, C, H, W) in [0, 1], as a copy."""
-        return self.x[rows].clone()
 
 
 def read_images(x: ImageInput, y: LabelInput | None) -> tuple[Tensor, Tensor]:
@@ -60,7 +49,7 @@ def read_images(x: ImageInput, y: LabelInput | None) -> tuple[Tensor, Tensor]:
         pairs = _batches(x)
     images, labels = [], []
     for batch, named in pairs:
-        images.append(_pixels(_channels_first(batch)))
+        images.append(exact_pixels(_channels_first(batch)))
         labels.append(_whole_numbers(named))
         if len(images[-1]) != len(labels[-1]):
             raise UserError(f"{len(images[-1])} images and {len(labels[-1])} labels")
@@ -93,8 +82,7 @@ def as_split(images: Tensor, labels: Tensor, classes: int) -> Split:
         raise UserError(
             f"labels must be 0..{classes - 1}, one for each class of the model, got {low}..{high}"
         )
-    kind = FloatSplit if images.is_floating_point() else Split
-    return kind(images, labels.to(images.device), tuple(map(str, range(classes))))
+    return Split(images, labels.to(images.device), tuple(map(str, range(classes))))
 
 
 def _batches(loader: Batches) -> Iterator[tuple[Any, Any]]:
@@ -127,39 +115,6 @@ def _channels_first(x: Any) -> Tensor:
     # A copy: torch cannot take negative strides, foreign byte orders or read-only arrays.
     kind = np.float64 if wide else x.dtype.newbyteorder("=")
     return torch.from_numpy(np.array(ordered, dtype=kind, order="C"))
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """Return checked images as uint8 where that loses nothing, else as float32 in [0, 1]."""
-    if x.dtype == torch.uint8:
-        return x.contiguous()
-    if not x.is_floating_point():
-        raise UserError(f"images must be uint8 or float in [0, 1], got {x.dtype}")
-    parts = torch.split(x, _PART)
-    for part in parts:
-        _check_range(part)
-    found = []
-    for part in parts:
-        levels = (part.float() * 255).round().to(torch.uint8)
-        if not torch.equal(levels.float() / 255, part.float()):
-            return x.float().clone(memory_format=torch.contiguous_format)
-        found.append(levels.contiguous())
-    return torch.cat(found)
-
-
-def _check_range(x: Tensor) -> None:
-    """Raise ``UserError`` unless all pixels are in [0, 1]."""
-    if not x.numel():
-        return
-    if not bool(x.isfinite().all()):
-        raise UserError("images have NaN or infinite pixels")
-    low, high = float(x.min()), float(x.max())
-    if low < 0:
-        mend = "a model that wants normalised images must do that itself, as its first layer"
-    else:
-        mend = "divide by 255, or give uint8"
-    if low < 0 or high > 1:
-        raise UserError(f"images must be in [0, 1], got {low:.3g} to {high:.3g}; {mend}")
 
 
 def _whole_numbers(y: Any) -> Tensor:

@@ -43,8 +43,8 @@ class TrainedRun:
         test = dataset.load("test", Path(data_dir))
         if not 0 <= n <= len(test):
             raise UserError(f"n={n}: the test split has {len(test)} examples")
-        rows = slice(n or len(test))
-        return test.images(rows), test.y[rows].clone()
+        first = test.only(slice(n or len(test))).to("cpu")
+        return first.images(slice(None)), first.y.clone()
 
     def __repr__(self) -> str:
         return f"TrainedRun({self.record.id}: {self.record.subject}, {self.threat})"

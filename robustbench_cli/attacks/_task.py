@@ -28,6 +28,9 @@ class Examples(Protocol):
     def images(self, rows: Tensor | slice) -> Tensor:
         """Return the images (B, C, H, W) in [0, 1] at these positions."""
 
+    def expect(self, rows: Tensor) -> None:
+        """Say that ``images`` will be asked for these positions (B), in this order."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:

@@ -9,7 +9,7 @@ from robustbench_cli.attacks import IterativeAttack, Stage, Task
 from robustbench_cli.audit._probe import Probe
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.search_model import SearchModel
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.models.rejecting import rejection_of, shown_logits
 
 

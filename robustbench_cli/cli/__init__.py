@@ -16,6 +16,7 @@ import typer
 from robustbench_cli import __version__
 from robustbench_cli.cli.attack import attack_command
 from robustbench_cli.cli.audit import audit_command
+from robustbench_cli.cli.cached import cache_command
 from robustbench_cli.cli.compare import compare_command
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import eval_command
@@ -86,6 +87,7 @@ app.command("plot", cls=StrictCommand)(plot_command)
 app.add_typer(paper, name="paper")
 app.command("list", cls=StrictCommand)(list_command)
 app.command("show", cls=StrictCommand)(show_command)
+app.command("cache", cls=StrictCommand)(cache_command)
 
 
 _COMPLETION = "_ADVBENCH_COMPLETE"

@@ -17,7 +17,8 @@ class AttackOptions(EvalOptions):
 
 
 @options.takes_options(
-    *("run", "model", *MODEL_OPTIONS, "dataset", "n", "norm", "eps", "mask"),
+    *("run", "model", *MODEL_OPTIONS, "dataset", "n"),
+    *("only_classes", "balanced", "shuffle", "norm", "eps", "mask"),
     *("restarts", "eot", "last_iterate", "no_checks", "strict"),
     *("precision", "batch_size", "seed"),
     *("device", "data_dir", "out", "name", "set_", "json_", "quiet", "debug"),

@@ -44,6 +44,7 @@ class AuditOptions(EvalOptions):
 
 @options.takes_options(
     *("claim", "thorough", "checkpoint", "model", *MODEL_OPTIONS, "dataset", "n"),
+    *("only_classes", "balanced", "shuffle"),
     *("norm", "eps", "mask", "reject_class", "detector", "fpr"),
     *("restarts", "eot", "last_iterate", "strict"),
     *("precision", "batch_size", "seed"),

@@ -65,6 +65,9 @@ class EvalOptions(RunOptions):
     class_map: options.ClassMapOption = None
     dataset: options.TestSetOption = None
     n: options.FirstNOption = None
+    only_classes: options.OnlyClassesOption = None
+    balanced: options.BalancedOption = False
+    shuffle: options.ShuffleOption = None
     norm: options.NormOption = None
     eps: options.EpsOption = None
     mask: options.MaskOption = None
@@ -169,6 +172,14 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
         source={"id": source.parent, "weights": source.weights} if source else None,
         sweep=flags.sweep,
         n=flags.n,
+        subset=given(
+            classes=[each.strip() for each in flags.only_classes.split(",")]
+            if flags.only_classes is not None
+            else None,
+            balanced=flags.balanced or None,
+            shuffle=flags.shuffle,
+        )
+        or None,
         precision=flags.precision,
         batch_size=flags.batch_size,
         seed=flags.seed,

@@ -22,7 +22,8 @@ from robustbench_cli.distributed import env
 DatasetOption = Annotated[
     str | None,
     typer.Option(
-        help="digits, mnist, cifar10, ..., folder:PATH, or hf:PATH-or-NAME (default: digits).",
+        help="digits, mnist, cifar10, ..., folder:PATH, csv:FILE, npz:FILE, imagenet:PATH, or "
+        "hf:PATH-or-NAME (default: digits).",
         autocompletion=completion.datasets,
     ),
 ]
@@ -30,7 +31,8 @@ TestSetOption = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="digits, mnist, cifar10, ..., folder:PATH, or hf:PATH-or-NAME (default: the run's "
+        help="digits, mnist, cifar10, ..., folder:PATH, csv:FILE, npz:FILE, imagenet:PATH, or "
+        "hf:PATH-or-NAME (default: the run's "
         "own; with --model it must be given).",
         autocompletion=completion.datasets,
     ),
@@ -47,6 +49,21 @@ def at_least_one(value: int | None) -> int | None:
 FirstNOption = Annotated[
     int | None,
     typer.Option("--n", help="First N test examples (default: all).", callback=at_least_one),
+]
+OnlyClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Test images of these classes only, by name or number: cat,dog. The model keeps all "
+        "its classes."
+    ),
+]
+BalancedOption = Annotated[
+    bool,
+    typer.Option("--balanced", help="As many test images of each class as of any other."),
+]
+ShuffleOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Count the first N in a random order that follows from this seed."),
 ]
 NormOption = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
 EpsOption = Annotated[

@@ -10,6 +10,7 @@ from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.audit import JudgedAttack
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.robust_shares import bounded_shares, nearest_shares
+from robustbench_cli.data import Split
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.outcomes import Outcome
 
@@ -105,9 +106,17 @@ def summarize_attack(
     )
 
 
-def example_arrays(columns: dict[str, AttackVerdicts], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the arrays of ``examples.npz``: index and label (N), and ``LABEL/KEY`` per attack."""
-    arrays = {"index": np.arange(len(labels), dtype=np.int32), "label": labels.astype(np.int32)}
+def example_arrays(columns: dict[str, AttackVerdicts], data: Split) -> dict[str, np.ndarray]:
+    """Return the arrays of ``examples.npz``, N each: ``LABEL/KEY`` per attack, and of the images.
+
+    ``index`` is the position in the test split, ``label`` the class, and ``name`` the file that an
+    image comes from, where it comes from one.
+    """
+    arrays = {
+        "index": data.ids.cpu().numpy().astype(np.int32),
+        "label": data.y.cpu().numpy().astype(np.int32),
+    }
+    arrays |= {"name": np.array(data.names)} if data.named else {}
     for label, column in columns.items():
         arrays |= {f"{label}/{key}": a for key, a in column.arrays.items() if key in _KEPT}
     return arrays

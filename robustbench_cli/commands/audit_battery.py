@@ -235,7 +235,7 @@ class AuditBattery:
     def _train(self) -> Split | None:
         """The training images; None for images that were given in memory."""
         dataset = DATASETS.build(spec_of(self.config.dataset))
-        return dataset.load("train", self.workspace.data_dir)
+        return dataset.load("train", self.workspace.data_dir).to("cpu")
 
     @cached_property
     def _plain(self) -> nn.Module | None:
@@ -243,7 +243,7 @@ class AuditBattery:
 
         None where the data is not known, or its images are too large to learn in a minute.
         """
-        shape = self._train.x.shape if self._train else ()
+        shape = self._train.stored.shape if self._train else ()
         side = max(shape[2:], default=0)
         if not 0 < side <= LARGEST:
             return None

@@ -147,7 +147,7 @@ def out_of_reach_note(certificate: Certificate, threat: Threat, data: Split) -> 
 
 
 def _reach(certificate: Certificate, ball: Threat, data: Split) -> float:
-    return ball.radius_in(certificate.norm, math.prod(data.x.shape[1:]))
+    return ball.radius_in(certificate.norm, math.prod(data.image_shape))
 
 
 def _labels(data: Split) -> np.ndarray:

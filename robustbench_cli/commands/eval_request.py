@@ -89,12 +89,15 @@ class EvalRequest:
     """Runs the battery of an audit after the attacks; its checks look at more images, then."""
 
 
-def new_record(request: EvalRequest, data: Split, test: Split, where: torch.device) -> Run:
+def new_record(
+    request: EvalRequest, data: Split, chosen: Split, whole: int, where: torch.device
+) -> Run:
     """Return the record of an evaluation that is about to start.
 
     Args:
-        data: the images that are evaluated: the first ``config.n`` of ``test``.
-        test: the whole test split.
+        data: the images that are evaluated: the first ``config.n`` of ``chosen``.
+        chosen: the test split, or the subset of it that was asked for, in its order.
+        whole: the number of images in the test split.
         where: the device.
     """
     config, subject = request.config, request.subject
@@ -110,8 +113,8 @@ def new_record(request: EvalRequest, data: Split, test: Split, where: torch.devi
         subject=subject.name,
         dataset={
             "name": config.dataset["name"],
-            "test": len(test),
-            "test_sha256": test.fingerprint(),
+            "test": whole,
+            "test_sha256": chosen.fingerprint(),
         },
         environment=run_environment(where),
         weights=subject.weights,

@@ -25,9 +25,9 @@ from robustbench_cli.commands.eval_request import EvalRequest, new_record
 from robustbench_cli.commands.given_model import fit_to_data
 from robustbench_cli.commands.rejection import clean_figures, with_rejection
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
+from robustbench_cli.commands.subset import counted_images
 from robustbench_cli.commands.sweep import SweepPoint, cut, points
 from robustbench_cli.config.schema import spec_of
-from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS, Split
@@ -94,9 +94,8 @@ def evaluate_shard(
     workspace = request.workspace
     where = devices.resolve_device(local(workspace.device))
     test = _test_images(request, shard)
-    if request.config.n > len(test):
-        raise UserError(f"--n {request.config.n}: the test split has {len(test)} examples")
-    request, data = with_rejection(fit_to_data(request, test), test, where)
+    chosen = counted_images(test, request.config)
+    request, data = with_rejection(fit_to_data(request, test), chosen, where)
     config = request.config
     attacks = request.attacks or build_attacks(config, len(data.classes))
     todo = points(attacks, config)
@@ -107,7 +106,7 @@ def evaluate_shard(
         check_model(each.model, data.images(slice(2)), len(data.classes), called)
     threat = mask_binding.bind_mask(config.threat, subject.model, data)
     with ExitStack() as stack:
-        run_ = new_record(request, data, test, where)
+        run_ = new_record(request, data, chosen, len(test), where)
         folder, run_, taken_up = shard.broadcast_from_main(
             lambda: open_run_folder(
                 run_, workspace.out, request.name, display, fresh=keep is not None
@@ -123,7 +122,7 @@ def evaluate_shard(
             stack.enter_context(unchanged_model(each.model))
         checking = start_checking(request, todo, data, threat, copy, shard, display.note)
         session = _Session(request, data, threat, shard, recorder, display, checking)
-        for note in subject.notes:
+        for note in dict.fromkeys((*subject.notes, *data.notes, *chosen.notes)):
             session.note(note)
         columns = session.run_attacks(todo, keep or (lambda *_: None))
         if then and shard.is_main:
@@ -181,7 +180,7 @@ class _Session:
             threat=threat,
             verifier=Verifier(on, self._verifier.random and on is model),
             search_model=self._search,
-            noise=Noise(self.config.seed, torch.arange(len(data), device=data.y.device)),
+            noise=Noise(self.config.seed, data.ids),
             slots=self.config.batch_size,
             # An image for another model is the better the surer this one is wrong about it.
             early_stop=request.early_stop and request.source is None,
@@ -289,7 +288,7 @@ class _Session:
         run_ = self._recorder.run
         changes: dict[str, object] = {"worst_case_accuracy": float(standing.mean(dtype=float))}
         if self.shard.is_main:
-            arrays = example_arrays(columns, self._labels) | proven
+            arrays = example_arrays(columns, self.data) | proven
             changes["examples"] = self.journal.close(arrays)
         spent = [each.seconds for each in run_.attacks.values()]
         spent += [each.seconds for each in run_.targeted.values()]

@@ -1,7 +1,7 @@
 """The runs that a training run builds on: initial weights, teachers, and a labeller."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -92,7 +92,7 @@ class ParentNetworks:
         rows = torch.split(torch.arange(len(split)), LABELLED_AT_ONCE)
         with torch.no_grad():
             answers = [net(split.images(part).to(where)).argmax(1).cpu() for part in rows]
-        return Split(split.x, torch.cat(answers), classes)
+        return replace(split, y=torch.cat(answers), classes=classes)
 
 
 def load_parents(
@@ -128,7 +128,7 @@ def _network(
 
 def without_labels(split: Split) -> Split:
     """Return the same images, all with the label of unlabelled ones."""
-    return Split(split.x, torch.full_like(split.y, UNLABELLED), split.classes)
+    return replace(split, y=torch.full_like(split.y, UNLABELLED))
 
 
 def check_parents(recipe: Recipe, config: TrainConfig) -> None:

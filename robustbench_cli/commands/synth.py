@@ -64,7 +64,7 @@ def fit_generator(request: GeneratorFitting, display: Display) -> Path:
     generator, began = GENERATORS.build(Spec.parse(request.generator)), time.perf_counter()
     dataset = DATASETS.build(spec_of(components.component_table("dataset", request.dataset)))
     given, test = (dataset.load(split, request.workspace.data_dir) for split in ("train", "test"))
-    given = given.only(slice(request.limit))
+    given, test = given.only(slice(request.limit)).to("cpu"), test.to("cpu")
     train = _sampling.unseen(given, test)
     left_out = len(given) - len(train)
     if not len(train):

@@ -218,11 +218,11 @@ def _pool(
         return None
     if not config.train.extra_share:
         return None
-    found = DATASETS.build(spec_of(config.extra)).pool(workspace.data_dir)
-    if found.x.shape[1:] != train.x.shape[1:]:
+    found = DATASETS.build(spec_of(config.extra)).pool(workspace.data_dir).to("cpu")
+    if found.image_shape != train.image_shape:
         raise UserError(
-            f"--extra-data has images of {tuple(found.x.shape[1:])}, the data set of "
-            f"{tuple(train.x.shape[1:])}"
+            f"--extra-data has images of {tuple(found.image_shape)}, the data set of "
+            f"{tuple(train.image_shape)}"
         )
     if labelled:
         found = known.labelled(found, train.classes, where)
@@ -265,6 +265,8 @@ def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> 
         trainer.agree()
         for text in trainer.recipe.warnings():
             _warn(text, recorder, display)
+        for text in dict.fromkeys((*trainer.data.notes, *prepared.test.notes)):
+            _note(text, recorder, display)
         display.started(recorder.run, folder)
         display.training(config.train.epochs, len(keeper.history))
         for epoch in range(len(keeper.history), config.train.epochs):
@@ -286,6 +288,11 @@ def _carry_on(run: Run, folder: Path, prepared: _Prepared, display: Display) -> 
 
 def _warn(text: str, recorder: Recorder, display: Display) -> None:
     """Show a warning and, once, add it to the record."""
-    display.note(f"warning: {text}")
+    _note(text, recorder, display, shown=f"warning: {text}")
+
+
+def _note(text: str, recorder: Recorder, display: Display, *, shown: str = "") -> None:
+    """Show a note and, once, add it to the record."""
+    display.note(shown or text)
     notes = recorder.run.notes
     recorder.update(notes=notes if text in notes else [*notes, text])

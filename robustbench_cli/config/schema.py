@@ -99,6 +99,28 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Which test images are evaluated, and in which order they are counted from the first."""
+
+    __pydantic_config__ = _STRICT
+
+    classes: tuple[str, ...] = ()
+    """Names or numbers of the classes; empty: all."""
+    balanced: bool = False
+    """Whether the first N have as many images of each class as of any other, to within one; of all
+    images as many of each as the rarest class has."""
+    shuffle: Seed | None = None
+    """Seed of the order; None: the order of the data set."""
+
+    def __str__(self) -> str:
+        """The subset in words; empty for the whole."""
+        said = [f"classes {', '.join(self.classes)}"] if self.classes else []
+        said += ["balanced"] * self.balanced
+        said += [] if self.shuffle is None else [f"shuffle {self.shuffle}"]
+        return "; ".join(said)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Everything that decides the outcome of an evaluation."""
 
@@ -111,6 +133,8 @@ class EvalConfig:
     threat: Threat
     n: Annotated[int, Field(ge=0)] = 0
     """Number of test examples, from the first; 0: all."""
+    subset: Subset = field(default_factory=Subset)
+    """The test examples that are counted."""
     batch_size: Positive = 256
     """Examples under attack, or noisy copies voting, at a time; verdicts do not depend on it."""
     precision: Literal["exact", "auto"] = "auto"
@@ -181,11 +205,13 @@ def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
 def as_recorded(config: TrainConfig | EvalConfig | JointConfig) -> ConfigTable:
     """Return a configuration as records keep it: nested tables.
 
-    A mask or a rejection is in it only if there is one, and ``checks`` only if they were left out:
-    so a record of before they existed holds the same configuration, and an unfinished one can be
-    gone on with.
+    A mask, a subset or a rejection is in it only if there is one, and ``checks`` only if they were
+    left out: so a record of before they existed holds the same configuration, and an unfinished one
+    can be gone on with.
     """
     values = asdict(config)
+    if values.get("subset") == asdict(Subset()):
+        del values["subset"]
     if not values.get("reject", True):
         del values["reject"]
     if not config.threat.mask:

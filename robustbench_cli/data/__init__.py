@@ -1,4 +1,4 @@
-"""Data sets: uint8 images kept on the device, and the settings that are usual for them.
+"""Data sets: images on the device or in files, and the settings that are usual for them.
 
 A data-set file registers a frozen dataclass with one method, ``load``.  Its class attributes give
 the defaults of a run: a model, a radius per norm, a training schedule.
@@ -6,7 +6,7 @@ the defaults of a run: a model, a radius per norm, a training schedule.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Number, Registry
+from robustbench_cli.data.stored import StoredImages
 
 SplitName = Literal["train", "test"]
 UNLABELLED = -100
@@ -26,37 +27,107 @@ UNLABELLED = -100
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``x`` uint8 (N, C, H, W), labels ``y`` int64 (N), and the names of the classes.
+    """Images with labels: uint8 or, where that would change them, float32 in [0, 1].
 
     Extra data may have ``UNLABELLED`` examples; a data set has none.
     """
 
-    x: Tensor
+    stored: Tensor | StoredImages
+    """Images (N, C, H, W): in memory, or in files until they are asked for."""
     y: Tensor
+    """Labels (N) int64."""
     classes: tuple[str, ...]
+    """Names of the classes."""
+    mark: str = ""
+    """Hash of the files that the images come from; it stands for their pixels in fingerprints."""
+    own_ids: Tensor | None = None
+    """Positions (N) int64 in the split as it was loaded; None: 0 to N - 1."""
+    named: Callable[[], Sequence[str]] | None = None
+    """Returns the names of all images of the split as it was loaded; None: they have none."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the data was read."""
 
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def x(self) -> Tensor:
+        """All images (N, C, H, W) in memory, however many they are."""
+        return self.stored if isinstance(self.stored, Tensor) else self.stored.whole
+
+    @property
+    def image_shape(self) -> torch.Size:
+        """(C, H, W)."""
+        return torch.Size(self.stored.shape[1:])
+
+    @property
+    def ids(self) -> Tensor:
+        """Positions (N) int64 in the split as it was loaded, which key an example's draws."""
+        return (
+            torch.arange(len(self), device=self.y.device) if self.own_ids is None else self.own_ids
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Names (N) of the images, such as paths of files; empty where they have none."""
+        if self.named is None:
+            return []
+        every = self.named()
+        return [every[row] for row in self.ids.tolist()]
+
     def to(self, device: torch.device | str) -> "Split":
-        """Return the split on another device."""
-        return replace(self, x=self.x.to(device), y=self.y.to(device))
+        """Return the split on another device; images in files are read if they are few.
+
+        Raises:
+            UserError: a file is damaged; it is named.
+        """
+        stored, notes, mark = self.stored, self.notes, self.mark
+        if isinstance(stored, StoredImages):
+            mark = stored.source.digest()
+            stored, more = stored.to(device)
+            notes += more
+        else:
+            stored = stored.to(device)
+        ids = None if self.own_ids is None else self.own_ids.to(device)
+        return replace(
+            self, stored=stored, y=self.y.to(device), mark=mark, own_ids=ids, notes=notes
+        )
 
     def only(self, rows: Tensor | slice) -> "Split":
-        """Return the split with these examples only (int64 indices or a slice)."""
-        return replace(self, x=self.x[rows], y=self.y[rows])
+        """Return the split with these examples only (int64 indices, a mask, or a slice)."""
+        stored = self.stored[rows] if isinstance(self.stored, Tensor) else self.stored.only(rows)
+        return replace(self, stored=stored, y=self.y[rows], own_ids=self.ids[rows])
 
     def images(self, rows: Tensor | slice) -> Tensor:
         """Return the images of these examples as float32 (B, C, H, W) in [0, 1].
 
         This is the only place where pixels are divided by 255.
         """
-        return self.x[rows].float() / 255
+        found = self.stored[rows]
+        return found.clone() if found.is_floating_point() else found.float() / 255
+
+    def expect(self, rows: Tensor) -> None:
+        """Say in which order ``images`` will be asked for, so that files can be read ahead.
+
+        Args:
+            rows: indices (B) int64.
+        """
+        if isinstance(self.stored, StoredImages):
+            self.stored.expect(rows)
 
     def fingerprint(self) -> str:
-        """Return the sha256 of shape, class names, pixels and labels: equal for equal data."""
-        digest = hashlib.sha256(repr((tuple(self.x.shape), self.classes)).encode())
-        digest.update(self.x.cpu().contiguous().numpy().tobytes())
+        """Return a sha256 that is equal for equal images, labels and class names.
+
+        Images in files are told apart by the content of the files and by their positions, and not
+        decoded; images that were never in files by their pixels.
+        """
+        digest = hashlib.sha256(repr((tuple(self.stored.shape), self.classes)).encode())
+        if isinstance(self.stored, StoredImages) or self.mark:
+            mark = self.mark or self.stored.source.digest()  # type: ignore[union-attr]
+            digest.update(mark.encode())
+            digest.update(self.ids.cpu().numpy().tobytes())
+        else:
+            digest.update(self.stored.cpu().contiguous().numpy().tobytes())
         digest.update(self.y.cpu().numpy().tobytes())
         return digest.hexdigest()
 
@@ -85,7 +156,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def load(self, split: SplitName, root: Path) -> Split:
-        """Return the images and labels of a split, on the CPU.
+        """Return the images and labels of a split, on the CPU or still in their files.
 
         Args:
             root: the folder given by ``--data-dir``; downloads go there.

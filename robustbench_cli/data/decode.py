@@ -3,12 +3,14 @@
 Pillow (Clark and contributors, 2010), https://pillow.readthedocs.io.
 """
 
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +30,21 @@ the work for small images.
 """
 
 
+class Slice(NamedTuple):
+    """A part of a file that holds many images."""
+
+    file: Path
+    first: int
+    """Position of its first byte."""
+    length: int
+
+
 @dataclass(frozen=True)
 class Encoded:
     """An image that is not decoded yet."""
 
-    content: Path | bytes
-    """A file, or the bytes of one."""
+    content: Path | bytes | Slice
+    """A file, the bytes of one, or a part of a larger file."""
     where: str
     """Name of the image in messages."""
 
@@ -43,11 +54,35 @@ class Encoded:
         Raises:
             UserError: it is not a readable image.
         """
-        source = io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content
+        source = self.content if isinstance(self.content, Path) else io.BytesIO(self.read())
         try:
             return Image.open(source)
         except Exception as error:  # damaged bytes raise errors of many types in Pillow
             raise UserError(f"{self.where}: not a readable image") from error
+
+    def sha256(self) -> bytes:
+        """Return the hash of its bytes.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return hashlib.sha256(self.read()).digest()
+
+    def read(self) -> bytes:
+        """Return its bytes.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        if isinstance(self.content, bytes):
+            return self.content
+        try:
+            if isinstance(self.content, Path):
+                return self.content.read_bytes()
+            with self.content.file.open("rb") as handle:
+                return os.pread(handle.fileno(), self.content.length, self.content.first)
+        except OSError as error:
+            raise UserError(f"{self.where}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -59,6 +94,9 @@ class Layout:
     width: int
     resize: bool
     """Resize images of another size; else they are an error."""
+    scale: int | None = None
+    """Scale the shorter side to this many pixels first, then cut out the centre; None: scale the
+    image as little as covers the size."""
 
 
 def layout(name: str, images: Iterable[Encoded], size: int | None) -> Layout:
@@ -88,7 +126,7 @@ def layout(name: str, images: Iterable[Encoded], size: int | None) -> Layout:
 
 
 def decode(name: str, images: Sequence[Encoded], wanted: Layout) -> Tensor:
-    """Return the images as uint8 (N, C, H, W); there must be at least one.
+    """Return the images as uint8 (N, C, H, W).
 
     With ``wanted.resize`` an image is scaled to cover the size, bilinearly, and its centre is cut
     out.
@@ -99,6 +137,8 @@ def decode(name: str, images: Sequence[Encoded], wanted: Layout) -> Tensor:
     """
     size = (wanted.channels, wanted.height, wanted.width)
     out = torch.empty(len(images), *size, dtype=torch.uint8)
+    if not images:
+        return out
     pixels = out.numpy()
 
     def fill(start: int) -> None:
@@ -107,7 +147,11 @@ def decode(name: str, images: Sequence[Encoded], wanted: Layout) -> Tensor:
 
     with images[0].open() as first:
         large = first.width * first.height >= _THREADED
-    with ThreadPoolExecutor(os.cpu_count() if large else 1) as pool:
+    if not large or len(images) <= _CHUNK:  # a worker process reads few at a time, and by itself
+        for start in range(0, len(images), _CHUNK):
+            fill(start)
+        return out
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(fill, range(0, len(images), _CHUNK)):
             pass
     return out
@@ -132,7 +176,20 @@ def _pixels(name: str, encoded: Encoded, wanted: Layout) -> NDArray[np.uint8]:
             converted = image if image.mode == mode else image.convert(mode)
         except Exception as error:
             raise UserError(f"{encoded.where}: damaged image") from error
-        if converted.size != size:
+        if wanted.scale:
+            converted = _scaled(converted, wanted.scale)
+            left, top = (round((converted.size[i] - size[i]) / 2) for i in (0, 1))
+            converted = converted.crop((left, top, left + size[0], top + size[1]))
+        elif converted.size != size:
             converted = ImageOps.fit(converted, size, Image.Resampling.BILINEAR)
         rows = np.asarray(converted).reshape(wanted.height, wanted.width, wanted.channels)
     return rows.transpose(2, 0, 1)
+
+
+def _scaled(image: Image.Image, side: int) -> Image.Image:
+    """Return the image with its shorter side of this many pixels, bilinearly, as torchvision's
+    ``Resize`` scales it."""
+    short, long = sorted(image.size)
+    other = int(side * long / short)
+    size = (side, other) if image.width <= image.height else (other, side)
+    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)

@@ -5,34 +5,40 @@ https://arxiv.org/abs/1905.13736, train on 500,000 images without labels.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import UNLABELLED, Dataset, Split, SplitName
+from robustbench_cli.data.stored import ImageSource, StoredImages
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadSplit:
-    """A split with labels whose images are not read yet, because reading them takes long."""
+    """A split with labels whose images may still be in their files."""
 
     name: str
     """Name of the data set in messages, as in ``--dataset``."""
     y: Tensor
     """Labels int64 (N), indices into ``classes``; negative where none is known."""
     classes: tuple[str, ...]
-    images: Callable[[], Tensor]
-    """Reads the images, uint8 (N, C, H, W)."""
+    images: Tensor | ImageSource
+    """Images (N, C, H, W), or the files that hold them."""
+    named: Callable[[], Sequence[str]] | None = None
+    """Returns the names (N) of the images; None: they have none."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the data was read."""
     absent: str | None = None
     """Reason why there are no labels, if one is known."""
     unfit: str | None = None
     """Reason why the set can serve as extra data only, although it has all labels."""
 
     def whole(self) -> Split:
-        """Return the split for use as a data set, images read.
+        """Return the split for use as a data set.
 
         Raises:
             UserError: an image has no label, there are fewer than two classes, or it cannot be
@@ -52,8 +58,7 @@ class UnreadSplit:
         return self.split()
 
     def split(self) -> Split:
-        """Return the split for use as extra data, images read, with ``UNLABELLED`` where no label
-        is known.
+        """Return the split for use as extra data, with ``UNLABELLED`` where no label is known.
 
         Raises:
             UserError: there are no images, a label is not below the number of classes, or they
@@ -67,7 +72,13 @@ class UnreadSplit:
                 f"{self.name}: labels must be 0..{classes - 1}, one for each class, got "
                 f"{int(self.y.min())}..{high}"
             )
-        return Split(self.images(), self.y.where(self.y >= 0, UNLABELLED), self.classes)
+        images = self.images
+        if isinstance(images, Tensor):
+            stored: Tensor | StoredImages = images
+        else:
+            stored = StoredImages(images, torch.arange(len(self.y)))
+        labels = self.y.where(self.y >= 0, UNLABELLED)
+        return Split(stored, labels, self.classes, named=self.named, notes=self.notes)
 
 
 class Files(Dataset):

@@ -6,25 +6,18 @@ The layout of ImageNet (Deng et al., 2009), https://doi.org/10.1109/CVPR.2009.52
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain, permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from pydantic import PositiveInt
-from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.example_rng import stream_generator
-from robustbench_cli.data import DATASETS, UNLABELLED, SplitName
-from robustbench_cli.data.decode import Encoded, decode, layout
+from robustbench_cli.data import DATASETS, SplitName
+from robustbench_cli.data._pictures import Pictures, by_class, has_classes, wordnet_titles
 from robustbench_cli.data.files import Files, UnreadSplit
 
-_ENDINGS = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-)
-LOOSE = ""
-"""Key, in place of a class name, of images that lie directly in the split's folder."""
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+"""Names of the folder of the test split; the first one with class folders counts."""
 
 
 @DATASETS.register("folder", positional="path")
@@ -32,14 +25,17 @@ LOOSE = ""
 class Folder(Files):
     """Images in ``train`` and ``test``, in a folder for each class; colour unless all are grey.
 
-    Classes are numbered in the order of their sorted names, and the images are shuffled once, in
-    the same way for every run.  Files without the ending of an image format are ignored.
-    ``--extra-data`` needs no ``test``, and no class folders if a labeller assigns the labels or
-    none are used: images may lie in ``train`` itself.
+    ``val``, ``valid`` or ``validation`` can stand in for ``test``, and a class's images may lie in
+    ``images`` inside its folder.  Without ``train`` the set can be evaluated; so can one whose
+    class folders lie directly in it.  Classes are numbered in the order of their sorted names, and
+    the images are shuffled once, in the same way for every run.  Files without the ending of an
+    image format are ignored.  Folders named by WordNet ids get readable names from ``words.txt`` or
+    ``LOC_synset_mapping.txt``.  ``--extra-data`` needs no ``test``, and no class folders if a
+    labeller assigns the labels or none are used: images may lie in ``train`` itself.
     """
 
     path: str
-    """Folder that contains ``train`` and ``test``."""
+    """Folder that contains ``train`` and ``test``, or the class folders."""
     size: PositiveInt | None = None
     """Scale and crop every image to this many pixels per side; None: all have one size."""
 
@@ -50,68 +46,39 @@ class Folder(Files):
         top = Path(self.path).expanduser()
         if not top.is_dir():
             raise UserError(f"{name}: no such folder")
-        there = ["train", "test"] if split == "test" or (top / "test").is_dir() else ["train"]
-        files = {each: _files(name, top, each) for each in there}
-        names, own = sorted(files[split]), files[split]
-        # The files are sorted by class: shuffle them, so that the first N have every class.
-        ordered = [image for each in names for image in own[each]]
-        order = torch.randperm(len(ordered), generator=stream_generator("folder", split))
-        numbers = torch.tensor([UNLABELLED]) if LOOSE in own else torch.arange(len(names))
-        labels = torch.repeat_interleave(numbers, torch.tensor([len(own[each]) for each in names]))
-
-        def images() -> Tensor:
-            # The layout is that of both splits, so that their images have the same shape.
-            everything = chain.from_iterable(chain(*(files[each].values() for each in there)))
-            return decode(name, [ordered[i] for i in order], layout(name, everything, self.size))
-
-        return UnreadSplit(
-            name=name,
-            y=labels[order],
-            classes=() if LOOSE in own else tuple(names),
-            images=images,
-            absent=f"no class folders in {top / split}" if LOOSE in own else None,
-            unfit=_odd(files),
-        )
-
-
-def _odd(files: Mapping[str, Mapping[str, list[Encoded]]]) -> str | None:
-    """Return, in words, a class that only one of the splits has; None where they agree."""
-    for has, lacks in permutations(files, 2):
-        odd = sorted(files[has].keys() - files[lacks].keys() - {LOOSE})
-        if odd:
-            return (
-                f"class {odd[0]!r} is in {has!r} and not in {lacks!r}; "
-                "both must have the same classes"
+        places = split_folders(top)
+        flat = not places and has_classes(top)
+        if flat:
+            places = {split: top}
+        if split not in places:
+            stand_ins = f" (or {', '.join(TEST_FOLDERS[1:])})" if split == "test" else ""
+            raise UserError(
+                f"{name}: no folder {split!r} in it; expected "
+                f"{top / split}/<class>/<image>{stand_ins}"
             )
-    return None
+        taken = places["test"].name if "test" in places else "test"
+        stands_in = split == "test" and taken != "test" and not flat
+        return Pictures(
+            name=name,
+            top=top,
+            listings={each: by_class(name, folder) for each, folder in places.items()},
+            key="folder",
+            places={each: "" if flat else folder.name for each, folder in places.items()},
+            titles=wordnet_titles(top),
+            size=self.size,
+            notes=(f"the test images are those in {taken!r}",) * stands_in,
+            unfit=f"class folders without 'train' and 'test' around them can be evaluated or be "
+            f"--extra-data; to train, move them to {top}/train and some images of each to "
+            f"{top}/test"
+            if flat and split == "train"
+            else None,
+        ).unread(split)
 
 
-def _files(name: str, top: Path, split: str) -> dict[str, list[Encoded]]:
-    """Return the images of a split by class; all under ``LOOSE`` where there are no class folders.
-
-    Raises:
-        UserError: the split's folder, or a class's images, are missing.
-    """
-    folder = top / split
-    if not folder.is_dir():
-        raise UserError(f"{name}: no folder {split!r} in it; expected {folder}/<class>/<image>")
-    found = {}
-    for each in sorted(folder.iterdir()):
-        if not each.is_dir() or each.name.startswith("."):
-            continue
-        found[each.name] = _images(each)
-        if not found[each.name]:
-            raise UserError(f"{name}: no images in {each}; expected {', '.join(sorted(_ENDINGS))}")
-    loose = [] if found else _images(folder)
-    if not found and not loose:
-        raise UserError(f"{name}: no class folders in {folder}, and no images")
-    return found or {LOOSE: loose}
-
-
-def _images(folder: Path) -> list[Encoded]:
-    """Return the image files directly inside a folder, sorted by name."""
-    return [
-        Encoded(file, str(file))
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in _ENDINGS and not file.name.startswith(".")
-    ]
+def split_folders(top: Path) -> dict[SplitName, Path]:
+    """Return the folders of the splits that there are, by split, whatever their case."""
+    there = {each.name.lower(): each for each in sorted(top.iterdir()) if each.is_dir()}
+    tests = [there[name] for name in TEST_FOLDERS if name in there]
+    chosen = next((each for each in tests if has_classes(each)), tests[0] if tests else None)
+    found: dict[SplitName, Path] = {"train": there["train"]} if "train" in there else {}
+    return found | ({"test": chosen} if chosen else {})

@@ -3,10 +3,11 @@
 Parquet files on disk, or a name on the hub with the optional package ``datasets``.
 """
 
-import importlib
+import hashlib
 import re
+import secrets
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,24 +15,24 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import PositiveInt
-from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.data import DATASETS, SplitName
 from robustbench_cli.data._columns import Part, Tables, images_in, labels_in
-from robustbench_cli.data.decode import Encoded, decode, layout
+from robustbench_cli.data._table_images import TableImages, encoded
+from robustbench_cli.data._tables import both_splits, local_tables, optional_package
+from robustbench_cli.data.encoded import EncodedImages
 from robustbench_cli.data.files import Files, UnreadSplit
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-_SPLITS: tuple[SplitName, ...] = ("train", "test")
-EXTRA = "needs the extra: pip install '.[hf]' where advbench is cloned"
 
 
 @DATASETS.register("hf", positional="path")
 @dataclass(frozen=True, kw_only=True)
 class HuggingFace(Files):
-    """A folder of parquet files, or a data set on the Hugging Face hub.
+    """A folder of parquet files, one that ``save_to_disk`` wrote, or a data set on the Hugging
+    Face hub.
 
     ``augment`` starts at "none": for small photographs write ``hf:PATH,augment=crop-flip``.  Where
     no split is called "test", the one called "validation" is used.  ``--extra-data`` needs no test
@@ -44,7 +45,7 @@ class HuggingFace(Files):
     image: str | None = None
     """Column of images; None: found by its content, ``img`` and ``image`` first."""
     label: str | None = None
-    """Column of integer labels; None: found by its content, ``label`` first."""
+    """Column of labels, integers or texts; None: found by its content, ``label`` first."""
     test: str = "test"
     """The name of the test split."""
     size: PositiveInt | None = None
@@ -56,12 +57,12 @@ class HuggingFace(Files):
         name = f"hf:{self.path}"
         place = Path(self.path).expanduser()
         if place.exists() or place.suffix == ".parquet" or not HUB_NAME.fullmatch(self.path):
-            tables = _local(name, place, self.test)
+            tables = local_tables(name, place, self.test)
         else:
             tables = _hub(name, self.path, self.test, root)
         parts = tables.parts[split]
         if not parts:
-            raise UserError(f"{name}: {tables.unfit}")
+            raise UserError(f"{name}: {tables.unfit if split == 'test' else tables.no_train}")
         column = images_in(name, tables, self.image)
         labels = labels_in(name, tables, split, self.label)
         y = torch.from_numpy(labels.y)
@@ -69,65 +70,31 @@ class HuggingFace(Files):
         in_order = bool((y.diff() >= 0).all())
         order = torch.randperm(len(y), generator=stream_generator("hf", split))
         order = order if in_order else torch.arange(len(y))
-
-        def images() -> Tensor:
+        both = [parts, *(each for of, each in tables.parts.items() if of != split)]
+        cells = TableImages(parts, column, order.numpy())
+        state = [[part.state for part in each] for each in both]
+        images = EncodedImages(
+            name=name,
+            items=cells,
             # The layout is that of both splits, so that their images have the same shape.
-            everything = chain.from_iterable(_encoded(tables.parts[s], column) for s in _SPLITS)
-            wanted, encoded = layout(name, everything, self.size), list(_encoded(parts, column))
-            return decode(name, [encoded[i] for i in order], wanted)
-
+            everything=lambda: chain.from_iterable(encoded(each, column) for each in both),
+            size=self.size,
+            state=repr((split, column, self.label, state)),
+            beside=True,
+        )
+        alone = "it has one split only, which can be evaluated or be --extra-data, not trained on"
         return UnreadSplit(
             name=name,
             y=y[order],
             classes=labels.classes,
             images=images,
+            named=cells.names,
+            notes=tuple(filter(None, [tables.note if split == "test" else None, labels.note])),
             absent=labels.absent,
-            unfit=labels.unfit or tables.unfit,
+            unfit=labels.unfit
+            or (tables.unfit if split == "train" else None)
+            or (alone if tables.alone and split == "train" else None),
         )
-
-
-def _local(name: str, place: Path, test: str) -> Tables:
-    """Return the parquet files of both splits, ``train-*.parquet`` or ``train/*.parquet`` at any
-    depth.
-
-    Raises:
-        UserError: there are none, one is damaged, or they belong to several data sets.
-    """
-    parquet = _package(name, "pyarrow.parquet")
-    if not place.exists():
-        raise UserError(f"{name}: no such file or folder")
-    if place.is_file() and place.suffix != ".parquet":
-        raise UserError(f"{name}: expected a .parquet file or a folder of them")
-    top = place if place.is_dir() else place.parent
-    files = [
-        file
-        for file in sorted(top.rglob("*.parquet"))
-        if not any(part.startswith(".") for part in file.relative_to(top).parts)
-    ]
-    if not files:
-        raise UserError(f"{name}: no .parquet files in it")
-
-    def part(file: Path) -> Part:
-        def read(column: str) -> Any:
-            with parquet.ParquetFile(file) as opened:
-                return opened.read([column]).column(column)
-
-        try:
-            with parquet.ParquetFile(file) as opened:
-                schema, rows = opened.schema_arrow, opened.metadata.num_rows
-        except Exception as error:  # Arrow raises errors of many types for damaged files
-            raise UserError(f"{file}: not a readable parquet file") from error
-        return Part(str(file), file.parent, top, schema, rows, read)
-
-    def of(split: str) -> list[Part]:
-        start = re.compile(rf"{re.escape(split)}[-.]")
-        found = [file for file in files if start.match(file.name) or file.parent.name == split]
-        folders = sorted({str(file.parent) for file in found})
-        if len(folders) > 1:
-            raise UserError(f"{name} holds several data sets; name one: {', '.join(folders)}")
-        return [part(file) for file in found]
-
-    return _both(name, of, test, [str(file.relative_to(top)) for file in files])
 
 
 def _hub(name: str, path: str, test: str, root: Path) -> Tables:
@@ -136,7 +103,7 @@ def _hub(name: str, path: str, test: str, root: Path) -> Tables:
     Raises:
         UserError: the package ``datasets`` is missing, or the set cannot be loaded.
     """
-    package = _package(name, "datasets")
+    package = optional_package(name, "datasets")
     try:
         package.disable_progress_bars()
         splits = package.load_dataset(path, cache_dir=str(root / "huggingface"))
@@ -154,59 +121,14 @@ def _hub(name: str, path: str, test: str, root: Path) -> Tables:
         rows = splits[split]
         table = rows.with_format("arrow")[:]
         schema = rows.features.arrow_schema
-        return [Part(f"{name}, {split}", root, root, schema, table.num_rows, table.column)]
+        # The package's own hash of a set; without one nothing is found in the cache again.
+        own = getattr(rows, "_fingerprint", None) or secrets.token_hex(8)
+        state = hashlib.sha256(f"{path} {split} {own}".encode()).hexdigest()
 
-    return _both(name, of, test, known)
+        def batches(column: str) -> Iterator[Any]:
+            return iter(table.column(column).chunks)
 
+        where = f"{name}, {split}"
+        return [Part(where, root, root, schema, table.num_rows, table.column, batches, state)]
 
-def _both(name: str, of: Callable[[str], list[Part]], test: str, present: Sequence[str]) -> Tables:
-    """Return the tables of the training split and of the test split or its substitute."""
-
-    def lacks(split: str) -> str:
-        known = textwrap.shorten(", ".join(present), 200)
-        return f"no split {split!r}; it has {known} (test=NAME names the test split)"
-
-    train, tests = of("train"), of(test)
-    if not train:
-        raise UserError(f"{name}: {lacks('train')}")
-    if not tests and test == "test":
-        tests = of("validation")
-    return Tables({"train": train, "test": tests}, None if tests else lacks(test))
-
-
-def _package(name: str, module: str) -> Any:
-    """Import an optional package; raise ``UserError`` where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"{name} {EXTRA}") from error
-
-
-def _encoded(parts: Sequence[Part], column: str) -> Iterator[Encoded]:
-    """Yield the images in order, each named by file and row; one file is in memory at a time."""
-    for part in parts:
-        row = 0
-        for chunk in part.column(column).chunks:
-            for value in chunk.to_pylist():
-                where = f"{part.where}, row {row}"
-                yield Encoded(_content(value, part, where), where)
-                row += 1
-
-
-def _content(value: Any, part: Part, where: str) -> Path | bytes:
-    """Return the image of one table cell: its bytes, or the path of its file.
-
-    Raises:
-        UserError: there is no image, or its path leaves the folder of the data set.
-    """
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if isinstance(content, bytes):
-        return content
-    if isinstance(value, dict) and value.get("path"):
-        path = (part.folder / str(value["path"])).resolve()
-        if not path.is_relative_to(part.top.resolve()):
-            raise UserError(
-                f"{where}: its image {str(value['path'])!r} lies outside {str(part.top)!r}"
-            )
-        return path
-    raise UserError(f"{where}: no image")
+    return both_splits(name, of, test, known)

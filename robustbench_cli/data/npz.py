@@ -9,64 +9,71 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import torch
+from pydantic import Field
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.data import DATASETS, UNLABELLED, SplitName
+from robustbench_cli.data import DATASETS, SplitName
+from robustbench_cli.data._arrays import Array, LabelledArrays, as_pixels
 from robustbench_cli.data.files import Files, UnreadSplit
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-IMAGES, LABELS = ("image", "x"), ("label", "y")
-"""Accepted names of the arrays of images and of labels."""
-_ENDINGS: Mapping[SplitName, str] = {"train": "", "test": "_test"}
-"""Suffix of the array names of each split."""
-MOST = 100_000
-"""Largest number of classes; labels must be below it."""
+IMAGES, LABELS = ("image", "x", "images"), ("label", "y", "labels")
+"""Accepted names of the arrays of images and of labels, in any case."""
+ARRAY_ENDINGS: Mapping[SplitName, tuple[str, ...]] = {
+    "train": ("", "_train"),
+    "test": ("_test", "_val"),
+}
+"""Suffixes of the array names of each split."""
 
 
 @DATASETS.register("npz", positional="path")
 @dataclass(frozen=True, kw_only=True)
 class Npz(Files):
-    """Arrays ``image`` and ``label`` (or ``x``, ``y``): uint8 (N, H, W, C), (N, C, H, W) or grey
-    (N, H, W).
+    """Arrays ``image`` and ``label`` (or ``x``, ``y``): (N, H, W, C), (N, C, H, W) or grey
+    (N, H, W), as uint8 or as floats in [0, 1].
 
-    A test split is in ``image_test`` and ``label_test``; ``--extra-data`` needs none, and no labels
-    if a labeller assigns them or none are used.  Classes are numbered up to the highest label; -1
-    means that none is known.  Nothing is unpickled: a file cannot run code.
+    Floats are kept as they are unless every pixel is a multiple of 1/255.  Labels are whole numbers
+    (-1 means that none is known), one-hot rows, or texts.  A test split is in ``image_test`` and
+    ``label_test``; a file without one can be evaluated, and be ``--extra-data``, which needs no
+    labels if a labeller assigns them or none are used.  Classes are numbered up to the highest
+    label.  Nothing is unpickled: a file cannot run code.
     """
 
     path: str
     """Path of the file."""
+    first: Annotated[int, Field(ge=0, le=1)] | None = None
+    """Number of the first class; None: 0, or 1 where the labels run from 1 without a gap."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
     def find(self, split: SplitName, root: Path) -> UnreadSplit:
         name = f"npz:{self.path}"
         with _opened(name, Path(self.path).expanduser()) as file:
-            images = _array(file, IMAGES, split)
+            arrays = {key.lower(): key for key in file}
+            one = not any(_named(arrays, IMAGES, "test"))
+            wanted: SplitName = "train" if one else split
+            images = next((file[key] for key in _named(arrays, IMAGES, wanted)), None)
             if images is None:
-                raise UserError(f"{name}: {_absent(file, IMAGES, split)}")
-            pixels = _pixels(name, images)
-            # Labels of both splits are read, so that they agree on the classes.
-            every = {each: _labels(name, file, each) for each in _ENDINGS}
-            labels, known = every[split], [held for held in every.values() if held is not None]
-            absent = _absent(file, LABELS, split) if labels is None else None
-        if labels is None:
-            labels = np.full(len(pixels), UNLABELLED)
-        if len(pixels) != len(labels):
-            raise UserError(f"{name}: {len(pixels)} images and {len(labels)} labels")
-        highest = max((int(each.max(initial=-1)) for each in known), default=-1)
-        return UnreadSplit(
-            name=name,
-            y=torch.from_numpy(labels),
-            classes=tuple(map(str, range(highest + 1))),
-            images=lambda: torch.from_numpy(np.ascontiguousarray(pixels)),
-            absent=absent,
-        )
+                raise UserError(f"{name}: {_absent(file, IMAGES, wanted)}")
+            labels = {
+                each: [file[key] for key in _named(arrays, LABELS, each)][:1]
+                for each in ARRAY_ENDINGS
+            }
+            own, other = labels[wanted], labels["test" if wanted == "train" else "train"]
+            return LabelledArrays(
+                name=name,
+                images=as_pixels(name, images),
+                labels=own[0] if own else None,
+                absent=_absent(file, LABELS, wanted),
+                others=other,
+                first=self.first,
+                unfit=f"{_absent(file, IMAGES, 'test')}; without a test split it can be evaluated "
+                "or be --extra-data, not trained on"
+                if one and split == "train"
+                else None,
+            ).unread()
 
 
 @contextmanager
@@ -91,50 +98,13 @@ def _opened(name: str, path: Path) -> Iterator[Mapping[str, Array]]:
         raise UserError(f"{name}: damaged, or arrays of objects ({reason})") from error
 
 
-def _array(file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> Array | None:
-    """Return the array of a split with one of these names; None where there is none."""
-    found = [name + _ENDINGS[split] for name in names if name + _ENDINGS[split] in file]
-    return file[found[0]] if found else None
+def _named(arrays: Mapping[str, str], names: Sequence[str], split: SplitName) -> list[str]:
+    """Return the arrays of a split that have one of these names, the best first."""
+    wanted = [name + ending for ending in ARRAY_ENDINGS[split] for name in names]
+    return [arrays[name] for name in wanted if name in arrays]
 
 
 def _absent(file: Mapping[str, Array], names: Sequence[str], split: SplitName) -> str:
     """Return the message that a split has no array with any of these names."""
-    wanted = " or ".join(repr(name + _ENDINGS[split]) for name in names)
+    wanted = " or ".join(repr(name + ARRAY_ENDINGS[split][0]) for name in names[:2])
     return f"no array {wanted} in it; it has {', '.join(file)}"
-
-
-def _pixels(name: str, images: Array) -> Array:
-    """Return images as uint8 (N, C, H, W).
-
-    Raises:
-        UserError: they have another dtype or shape.
-    """
-    if images.dtype != np.uint8:
-        raise UserError(f"{name}: images must be uint8, 0 to 255, got {images.dtype}")
-    if images.ndim == 3:
-        return images[:, None]
-    shape = images.shape
-    last, first = (images.ndim == 4 and shape[axis] in (1, 3) for axis in (3, 1))
-    if last == first:
-        raise UserError(
-            f"{name}: images must be (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, got {shape}"
-        )
-    return images.transpose(0, 3, 1, 2) if last else images
-
-
-def _labels(name: str, file: Mapping[str, Array], split: SplitName) -> Array | None:
-    """Return the labels of a split as int64 (N); None where it has no such array.
-
-    Raises:
-        UserError: they are not whole numbers (N), or one is too high.
-    """
-    labels = _array(file, LABELS, split)
-    if labels is None:
-        return None
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise UserError(
-            f"{name}: labels must be whole numbers (N), got {labels.dtype} {labels.shape}"
-        )
-    if labels.max(initial=0) >= MOST:
-        raise UserError(f"{name}: label {labels.max()} is too high for {MOST} classes")
-    return labels.astype(np.int64)

@@ -4,7 +4,7 @@ Generated images can replace the data set altogether (Sehwag et al., 2022),
 https://arxiv.org/abs/2104.09425.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -90,4 +90,4 @@ def renumbered(extra: Split, classes: tuple[str, ...]) -> Split:
             f"{len(classes)}, from {classes[0]!r} to {classes[-1]!r} ({_WITHOUT})"
         )
     theirs = torch.tensor([labels[name] for name in extra.classes])
-    return Split(extra.x, theirs[extra.y], classes)
+    return replace(extra, y=theirs[extra.y], classes=classes)

@@ -3,8 +3,11 @@
 import torch
 
 from robustbench_cli.data import Dataset, Split
+from robustbench_cli.data.stored import StoredImages
 from robustbench_cli.models import Shape
 
+SAMPLE = 2000
+"""Images that statistics are measured on where there are more than memory should hold."""
 _STD_FLOOR = 1e-3
 """Smallest standard deviation, so that a constant channel is not divided by zero."""
 
@@ -12,9 +15,10 @@ _STD_FLOOR = 1e-3
 def shape_of(dataset: Dataset, train: Split) -> Shape:
     """Return image size, classes, and channel statistics for pixels in [0, 1].
 
-    The statistics are the published ones of ``dataset``, else those measured on ``train``.
+    The statistics are the published ones of ``dataset``, else those measured on ``train``: on all
+    of it, or where it is too large for memory on its first ``SAMPLE`` images.
     """
-    _, channels, height, width = train.x.shape
+    channels, height, width = train.image_shape
     if dataset.mean is not None and dataset.std is not None:
         mean, std = dataset.mean, dataset.std
     else:
@@ -28,9 +32,17 @@ def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
     Computed from counts of the 256 values: exact in float64, without a float copy of the images.
     """
+    if isinstance(split.to("cpu").stored, StoredImages):
+        split = split.only(slice(SAMPLE))
+    x = split.x
     value = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
-    for channel in split.x.unbind(1):
+    for channel in x.unbind(1):
+        if channel.is_floating_point():
+            wide = channel.double()
+            mean.append(round(float(wide.mean()), 4))
+            std.append(max(round(float(wide.std(correction=0)), 4), _STD_FLOOR))
+            continue
         share = torch.bincount(channel.reshape(-1), minlength=256).cpu().double() / channel.numel()
         centre = (share * value).sum()
         spread = (share * (value - centre).square()).sum().sqrt()

@@ -70,10 +70,18 @@ class Groups:
         """Return images (B, C, H, W) in [0, 1], or groups (B, G, C, H, W) where ``size`` > 1."""
         if self.size == 1:
             return self.data.images(rows)
-        first = torch.arange(len(self.y), device=self.data.y.device)[rows] * self.size
-        each = first[:, None] + torch.arange(self.size, device=first.device)
+        each = self._members(rows)
         images = self.data.images(each.flatten())
         return images.view(*each.shape, *images.shape[1:])
+
+    def expect(self, rows: Tensor) -> None:
+        """Say that ``images`` will be asked for these positions (B), in this order."""
+        self.data.expect(rows if self.size == 1 else self._members(rows).flatten())
+
+    def _members(self, rows: Tensor | slice) -> Tensor:
+        """Return the positions (B, G) of the images of groups."""
+        first = torch.arange(len(self.y), device=self.data.y.device)[rows] * self.size
+        return first[:, None] + torch.arange(self.size, device=first.device)
 
 
 @dataclass(frozen=True)

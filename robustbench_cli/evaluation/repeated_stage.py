@@ -29,6 +29,7 @@ def run_and_repeat(
     search_model = exact if stage.attack.needs_float32 else context.search_model
     # With a randomised model, a second attempt would not settle what its noise leaves open.
     uncertain = 0.0 if context.verifier.random else search_model.uncertain_margin
+    context.data.expect(rows)
     repeated: list[tuple[Tensor, ...]] = []  # positions and costs; no images, which take memory
     for result in run_stage(stage, rows, replace(context, search_model=search_model)):
         close = ~result.broken & (result.margin > -uncertain) & bool(uncertain)

@@ -23,6 +23,7 @@ from robustbench_cli.evaluation.search_model import (
     fastest_search_model,
 )
 from robustbench_cli.evaluation.targets import LEFT_OUT, chosen_targets, towards
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.transfer_verdicts import judged_by_target
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.evaluation.view_search import BuiltViews
@@ -129,6 +130,7 @@ def clean(context: EvalContext, rows: Tensor) -> Iterator[StageResult]:
             verdict = context.verifier.verdict(x, x, y, context.threat.only(part)).of_clean_images
             yield StageResult.judged(part, x, torch.zeros_like(part), verdict)
 
+    context.data.expect(rows)
     return halving(batches, rows, context.slots, context.note)
 
 
@@ -168,20 +170,6 @@ def run_stages(
                 result = judged_by_target(result, context, stage.attack.minimal)
             kept = column.put(number, result, stage.attack.minimal)
             yield Progress(number, stage, result, kept)
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """Images in memory as ``Examples``."""
-
-    x: Tensor
-    """(N, C, H, W) in [0, 1]."""
-    y: Tensor
-    """Labels (N)."""
-
-    def images(self, rows: Tensor | slice) -> Tensor:
-        """Return the images (B, C, H, W) in [0, 1] of these rows."""
-        return self.x[rows]
 
 
 class Attacked(NamedTuple):

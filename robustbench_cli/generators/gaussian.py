@@ -24,7 +24,7 @@ class GaussianGenerator(Generator):
     """Principal components per class; a class of n images has at most n - 1."""
 
     def fit(self, train: Split) -> dict[str, Tensor]:
-        image = train.x.shape[1:]
+        image = train.image_shape
         rank = min(self.components, image.numel())
         means = torch.zeros(len(train.classes), image.numel(), dtype=torch.float64)
         axes = torch.zeros(len(train.classes), rank, image.numel(), dtype=torch.float64)

@@ -22,7 +22,7 @@ class Pixels(Generator):
     """
 
     def fit(self, train: Split) -> dict[str, Tensor]:
-        size = (len(train.classes), *train.x.shape[1:])
+        size = (len(train.classes), *train.image_shape)
         known = {name: torch.zeros(size, dtype=torch.float64) for name in ("means", "spreads")}
         for label in {*train.y.tolist()}:
             x = train.images(train.y == label).double()

@@ -176,10 +176,14 @@ def unsound(run: Run) -> dict[str, Trust]:
 
 
 def data_name(run: Run) -> str:
-    """Return the data set's name in tables: ``mnist``, or ``folder:NAME`` without its path."""
+    """Return the data set's name in tables: ``mnist``, or ``folder:NAME`` without its path.
+
+    Where a subset of it was evaluated, the name says which.
+    """
     settings = run.settings
-    path = settings.data_path
-    return f"{settings.data_name}:{Path(path).name}" if path else settings.data_name
+    path, subset = settings.data_path, settings.subset_in_words
+    name = f"{settings.data_name}:{Path(path).name}" if path else settings.data_name
+    return f"{name} ({subset})" if subset else name
 
 
 def now() -> datetime:

@@ -105,6 +105,8 @@ class RunSettings:
     parents: dict[str, RecordedParent] = field(default_factory=dict)
     """Runs that a training began with, by role."""
     stated_sweep: Annotated[dict[str, list[Finite]] | None, Field(alias="sweep")] = None
+    subset: SettingTable = field(default_factory=dict)
+    """Of an evaluation: which of the test images were counted; empty: all, in their order."""
     attack: dict[str, SettingTable] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     """Of a joint attack: the sha256 of each run's weights, by the run's id."""
@@ -181,6 +183,17 @@ class RunSettings:
     def swept(self) -> str:
         """The parameter that an evaluation varies, ``eps`` or ``steps``; empty for most."""
         return next(iter(self.stated_sweep or ()), "")
+
+    @property
+    def subset_in_words(self) -> str:
+        """Which test images were counted, such as ``classes cat, dog; shuffle 3``; empty: all."""
+        known = self.subset
+        classes = known.get("classes")
+        said = [f"classes {', '.join(map(str, classes))}"] if isinstance(classes, list) else []
+        said = [] if not classes else said
+        said += ["balanced"] if known.get("balanced") else []
+        said += [] if known.get("shuffle") is None else [f"shuffle {known['shuffle']}"]
+        return "; ".join(said)
 
     def _required(self, value: _T | None, name: str) -> _T:
         if value is None:

@@ -34,6 +34,7 @@ def accuracies(
     """
     own_rows = torch.arange(len(split), device=split.y.device)[shard.rows]
     right = torch.zeros(2, dtype=torch.long, device=split.y.device)  # clean, under attack
+    split.expect(own_rows)
     low_precision, model.low_precision = model.low_precision, False
     with evaluating(model):
         for rows in torch.split(own_rows, batch_size) if len(own_rows) else ():

@@ -123,6 +123,8 @@ class Trainer:
         losses = torch.zeros((), device=self.data.y.device, dtype=torch.float64)
         sums = EpochSums(losses, world=self.shard.world)
         self.model.train()
+        if batches:
+            self.data.expect(torch.cat(batches))
         for index, rows in enumerate(batches):
             batch = self._assemble(rows, epoch, index)
             for update_index in range(updates):

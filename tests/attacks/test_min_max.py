@@ -28,6 +28,9 @@ class Data:
     def images(self, rows):
         return self.x[rows]
 
+    def expect(self, rows):
+        pass
+
 
 def net(seed):
     """A small smooth net in float64."""

@@ -28,7 +28,7 @@ HF_IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
 def load(text: str, split: Any = "train", root: Path = Path("/nonexistent")) -> Split:
-    return DATASETS.build(Spec.parse(text)).load(split, root)
+    return DATASETS.build(Spec.parse(text)).load(split, root).to("cpu")
 
 
 def pair(content: bytes | None, path: str | None = None) -> dict[str, object]:
@@ -279,8 +279,8 @@ def test_ambiguous_columns_are_refused(top: Path, picture: Picture) -> None:
     refuse(f"hf:{top},label=kidn", "no column 'kidn'; did you mean 'kind'")
     refuse(f"hf:{top},label=img", "column 'img' holds no labels, but binary")
     refuse(f"hf:{top},image=age", "column 'age' holds no images, but int64")
-    rewrite(top, {"img": image, "label": pa.array(["cat", "dog"])})
-    refuse(f"hf:{top}", "no column of labels; it has img, label")
+    rewrite(top, {"img": image, "caption": pa.array(["cat", "dog"])})
+    refuse(f"hf:{top}", "no column of labels; it has img, caption")
     rewrite(top, {"text": pa.array(["cat", "dog"]), "label": number})
     refuse(f"hf:{top}", "no column of images; it has text, label")
 
@@ -289,7 +289,7 @@ def test_ambiguous_columns_are_refused(top: Path, picture: Picture) -> None:
     ("labels", "message"),
     [
         ([0, 0], "at least 2 classes are needed, got 1"),
-        ([1, 2], r"labels in 'label' must be 0\.\.C-1 without a gap, got 2 values in 1\.\.2"),
+        ([1, 3], r"labels in 'label' must be 0\.\.C-1 without a gap, got 2 values in 1\.\.3"),
         ([0, 7], r"got 2 values in 0\.\.7"),
         ([-1, 0], "1 of 2 images have no label .images without labels can be --extra-data, with"),
         ([0, None], "1 of 2 images have no label"),

@@ -16,8 +16,8 @@ PIXELS = RANDOM.integers(0, 256, (6, 3, 8, 5), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 2, 1, 0], dtype=np.uint8)
 
 
-def load(path: Path, split: str = "train") -> Split:
-    return DATASETS.build(Spec.parse(f"npz:{path}")).load(split, Path())
+def load(path: Path, split: str = "test", options: str = "") -> Split:
+    return DATASETS.build(Spec.parse(f"npz:{path}{options}")).load(split, Path())
 
 
 @pytest.mark.parametrize("names", [("image", "label"), ("x", "y")])
@@ -43,23 +43,86 @@ def test_splits_agree_on_the_classes(tmp_path):
     path = tmp_path / "set.npz"
     np.savez(path, x=PIXELS, y=LABELS, x_test=PIXELS[:2], y_test=np.array([1, 4]))
     assert len(load(path, "test")) == 2
-    assert load(path).classes == load(path, "test").classes == tuple("01234")
+    assert load(path, "train").classes == load(path, "test").classes == tuple("01234")
 
 
-def test_a_file_without_a_test_split_says_so_when_it_is_asked_for(tmp_path):
+def test_a_file_without_a_test_split_can_be_evaluated_and_not_trained_on(tmp_path):
+    """Trained on, its images would be those of the test, too."""
     np.savez(tmp_path / "set.npz", image=PIXELS, label=LABELS)
+    assert torch.equal(load(tmp_path / "set.npz", "test").x, torch.from_numpy(PIXELS))
     with pytest.raises(UserError, match=r"no array 'image_test' or 'x_test' in it; it has image"):
-        load(tmp_path / "set.npz", "test")
+        load(tmp_path / "set.npz", "train")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("images", "labels", "images_val", "labels_val"),
+        ("X", "Y", "X_test", "Y_test"),
+    ],
+)
+def test_other_names_of_arrays(tmp_path, names):
+    arrays = (PIXELS, LABELS, PIXELS[:3], LABELS[:3])
+    np.savez(tmp_path / "set.npz", **dict(zip(names, arrays, strict=True)))
+    assert len(load(tmp_path / "set.npz", "train")) == 6
+    assert load(tmp_path / "set.npz", "test").y.tolist() == LABELS[:3].tolist()
+
+
+def test_floats_are_bytes_where_that_loses_nothing_and_are_kept_where_it_does(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, x=PIXELS / np.float32(255), y=LABELS)
+    whole = load(path)
+    np.savez(path, x=PIXELS, y=LABELS)
+    assert (whole.x.dtype, whole.fingerprint()) == (torch.uint8, load(path).fingerprint())
+    between = (PIXELS / 255 * 0.999).astype(np.float32)
+    np.savez(path, x=between.transpose(0, 2, 3, 1), y=LABELS)
+    kept = load(path)
+    assert torch.equal(kept.images(slice(None)), torch.from_numpy(between))
+    np.savez(path, x=PIXELS / 100, y=LABELS)
+    with pytest.raises(UserError, match=r"set.npz: images must be in \[0, 1\], got 0 to 2.55; div"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.eye(3)[LABELS],
+        np.eye(3, dtype=bool)[LABELS],
+        LABELS[:, None],
+        LABELS.astype(float),
+        np.array(["cat", "ant", "bee", "cat", "bee", "ant"]),
+        np.array([b"cat", b"ant", b"bee", b"cat", b"bee", b"ant"]),
+    ],
+    ids=["one-hot", "bool", "column", "float", "text", "bytes"],
+)
+def test_labels_of_other_forms(tmp_path, labels):
+    np.savez(tmp_path / "set.npz", x=PIXELS, y=labels)
+    found = load(tmp_path / "set.npz")
+    assert found.classes == (("ant", "bee", "cat") if labels.dtype.kind in "US" else tuple("012"))
+    assert found.y.tolist() == LABELS.tolist()
+
+
+def test_labels_from_one_are_shifted_with_a_word(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, x=PIXELS, y=LABELS + 1)
+    found = load(path)
+    assert (found.y.tolist(), found.classes) == (LABELS.tolist(), ("1", "2", "3"))
+    assert "labels run from 1 to 3: label 1 is taken to be the first class" in found.notes[0]
+    plain = load(path, options=",first=0")
+    assert (plain.y.tolist(), plain.notes) == ((LABELS + 1).tolist(), ())
+    np.savez(path, x=PIXELS, y=np.array([1, 1, 3, 3, 4, 4]))  # a gap: it may lack class 0, too
+    assert load(path).y.tolist() == [1, 1, 3, 3, 4, 4]
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"x": PIXELS}, "no array 'label' or 'y' in it; it has x"),
-        ({"x": PIXELS / 255, "y": LABELS}, "images must be uint8, 0 to 255, got float64"),
+        ({"x": PIXELS.astype(int), "y": LABELS}, "or floats in .0, 1., got int64"),
         ({"x": PIXELS, "y": LABELS[:5]}, "6 images and 5 labels"),
-        ({"x": PIXELS, "y": LABELS / 2}, r"labels must be whole numbers \(N\), got float64"),
-        ({"x": PIXELS, "y": LABELS[:, None]}, r"got uint8 \(6, 1\)"),
+        ({"x": PIXELS, "y": LABELS / 2}, r"labels must be whole numbers \(N\), .*got float64"),
+        ({"x": PIXELS, "y": np.eye(3)[LABELS] * 2}, r"one-hot, each row a single 1, got float64"),
         ({"x": PIXELS[:, :2], "y": LABELS}, "with 1 or 3 channels, got .6, 2, 8, 5."),
         ({"x": PIXELS[..., :3], "y": LABELS}, "with 1 or 3 channels, got .6, 3, 8, 3."),
         ({"x": PIXELS[0, 0], "y": LABELS}, "with 1 or 3 channels, got .8, 5."),
@@ -97,7 +160,7 @@ def test_images_without_labels_are_extra_data_and_no_data_set(tmp_path, arrays, 
     assert found.y.tolist() == [-100] * 6
     advice = "images without labels can be --extra-data, with --labeller RUN or --set train.extra_"
     with pytest.raises(UserError, match=rf"set.npz: {why}.* \({advice}labels=none\)$") as caught:
-        load(tmp_path / "set.npz")
+        load(tmp_path / "set.npz", "train")
     assert "\n" not in str(caught.value)
 
 

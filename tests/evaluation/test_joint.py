@@ -28,6 +28,9 @@ class Data:
     def images(self, rows):
         return self.x[rows]
 
+    def expect(self, rows):
+        pass
+
 
 class Corner(nn.Module):
     """Logits that are the first pixel of an image, shifted."""

@@ -1,0 +1,145 @@
+"""The image files in the cells of tables, read when they are asked for.
+
+Those of a small table are held in memory.  Those of a large one are written side by side into one
+file of the cache, from which any of them can be read: tables can only be read in long stretches.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from robustbench_cli.core.atomic_files import write_atomically
+from robustbench_cli.core.cache_folder import room
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.data._columns import Part
+from robustbench_cli.data.decode import Encoded, Slice
+from robustbench_cli.data.stored import memory_limit
+
+
+class TableImages(Sequence[Encoded]):
+    """The images of some tables in a given order."""
+
+    def __init__(self, parts: Sequence[Part], column: str, order: np.ndarray) -> None:
+        self._parts, self._column, self._order = parts, column, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        row = int(self._order[index])
+        if isinstance(self._held, list):
+            return self._held[row]
+        file, ends = self._held
+        first = int(ends[row - 1]) if row else 0
+        return Encoded(Slice(file, first, int(ends[row]) - first), self.where(row))
+
+    def where(self, row: int) -> str:
+        """Return the name of an image in messages: its table and its row there."""
+        for part in self._parts:
+            if row < part.rows:
+                return f"{part.where}, row {row}"
+            row -= part.rows
+        raise IndexError(row)
+
+    def in_order(self) -> Iterator[Encoded]:
+        """Yield the images in the order of the tables; few are in memory at a time."""
+        return encoded(self._parts, self._column)
+
+    def names(self) -> list[str]:
+        """Return the names of the files that images were taken from, else table and row."""
+        found = [name for part in self._parts for name in _file_names(part, self._column)]
+        return [found[row] for row in self._order.tolist()]
+
+    @cached_property
+    def _held(self) -> list[Encoded] | tuple[Path, np.ndarray]:
+        """The images, or the file that they lie in and where each ends there."""
+        held, size, limit = list[Encoded](), 0, memory_limit()
+        for image in self.in_order():
+            held.append(image)
+            size += len(image.content) if isinstance(image.content, bytes) else 0
+            if size > limit:
+                break
+        else:
+            return held
+        del held
+        return self._written()
+
+    def _written(self) -> tuple[Path, np.ndarray]:
+        state = repr(("1", self._column, [part.state for part in self._parts]))
+        key = hashlib.sha256(state.encode()).hexdigest()
+        file, index = (room("encoded") / f"{key}.{kind}" for kind in ("bin", "npy"))
+        if file.is_file() and index.is_file():
+            ends = np.load(index, allow_pickle=False)
+            if len(ends) and int(ends[-1]) == file.stat().st_size:
+                return file, ends
+        sizes = list[int]()
+
+        def save(part: Path) -> None:
+            sizes.clear()
+            with part.open("wb") as out:
+                for image in self.in_order():
+                    sizes.append(out.write(image.read()))
+
+        write_atomically(file, save)
+        ends = np.cumsum(np.array(sizes, np.int64))
+
+        def save_index(part: Path) -> None:
+            with part.open("wb") as out:
+                np.save(out, ends)
+
+        write_atomically(index, save_index)
+        return file, ends
+
+
+def encoded(parts: Sequence[Part], column: str) -> Iterator[Encoded]:
+    """Yield the images in order, each named by file and row.
+
+    Raises:
+        UserError: a cell holds no image, or a table is damaged.
+    """
+    for part in parts:
+        row = 0
+        for values in part.stretches(column):
+            for value in values.to_pylist():
+                where = f"{part.where}, row {row}"
+                yield Encoded(_content(value, part, where), where)
+                row += 1
+
+
+def _content(value: Any, part: Part, where: str) -> Path | bytes:
+    """Return the image of one table cell: its bytes, or the path of its file.
+
+    Raises:
+        UserError: there is no image, or its path leaves the folder of the data set.
+    """
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(content, bytes):
+        return content
+    if isinstance(value, dict) and value.get("path"):
+        path = (part.folder / str(value["path"])).resolve()
+        if not path.is_relative_to(part.top.resolve()):
+            raise UserError(
+                f"{where}: its image {str(value['path'])!r} lies outside {str(part.top)!r}"
+            )
+        return path
+    raise UserError(f"{where}: no image")
+
+
+def _file_names(part: Part, column: str) -> list[str]:
+    """Return the names of a table's images: of the files that they were, else table and row."""
+    rows = [f"{Path(part.where).name}, row {row}" for row in range(part.rows)]
+    kind = part.schema.field(column).type
+    if not any(field.name == "path" for field in getattr(kind, "fields", [])):
+        return rows
+    paths = part.paths(column)
+    return [str(path) if path else row for path, row in zip(paths, rows, strict=True)]
