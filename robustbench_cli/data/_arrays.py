@@ -111,7 +111,7 @@ def _whole_numbers(name: str, labels: Array) -> Array:
         if not (np.isin(hot, (0, 1)).all() and (hot.sum(1) == 1).all()):
             raise UserError(f"{name}: labels (N, K) must be one-hot, each row a single 1, {got}")
         return np.asarray(hot.argmax(1), dtype=np.int64)
-    if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels % 1 == 0).all():
+    if labels.dtype.kind in "f" and np.isfinite(labels).all() and (labels % 1 == 0).all():
         labels = labels.astype(np.int64)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise UserError(

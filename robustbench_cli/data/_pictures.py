@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, permutations
 from pathlib import Path
@@ -62,6 +62,9 @@ class Pictures:
     """Names of the splits in messages, where they are other ones."""
     titles: Mapping[str, str] = field(default_factory=dict)
     """Names that people read of classes whose folders have others."""
+    classes: Sequence[str] = ()
+    """Names of all classes in their order, where a split may lack some; empty: those of the files,
+    which must be the same in both splits."""
     size: int | None = None
     """Scale and crop every image to this many pixels per side; None: all have one size."""
     scale: int | None = None
@@ -76,8 +79,8 @@ class Pictures:
         The files are sorted by class: shuffled, the first N have every class.
         """
         own = self.listings[split]
-        names = sorted(own)
-        ordered = [str(file) for each in names for file in own[each]]
+        names = self.classes or sorted(own)
+        ordered = [str(file) for each in names for file in own.get(each, ())]
         order = torch.randperm(len(ordered), generator=stream_generator(self.key, split))
         paths = [ordered[i] for i in order.tolist()]
         loose = LOOSE in own
@@ -127,7 +130,7 @@ class Pictures:
 
     def _odd(self) -> str | None:
         """Return, in words, a class that only one of the splits has; None where they agree."""
-        for has, lacks in permutations(self.listings, 2):
+        for has, lacks in permutations(() if self.classes else self.listings, 2):
             odd = sorted(self.listings[has].keys() - self.listings[lacks].keys() - {LOOSE})
             if odd:
                 return (
@@ -140,7 +143,9 @@ class Pictures:
 def _labels(own: Listing, names: Sequence[str], loose: bool) -> Tensor:
     """Return the labels (N) of the files in the order of their sorted classes."""
     numbers = torch.tensor([UNLABELLED]) if loose else torch.arange(len(names))
-    return torch.repeat_interleave(numbers, torch.tensor([len(own[each]) for each in names]))
+    return torch.repeat_interleave(
+        numbers, torch.tensor([len(own.get(each, ())) for each in names])
+    )
 
 
 def _titled(names: Sequence[str], titles: Mapping[str, str]) -> list[str]:
@@ -183,6 +188,15 @@ def by_class(name: str, folder: Path) -> dict[str, list[Path]]:
     if not found and not loose:
         raise UserError(f"{name}: no class folders in {folder}, and no images")
     return found or {LOOSE: loose}
+
+
+def known_classes(own: Listing, *known: Iterable[str]) -> list[str]:
+    """Return the classes, sorted, of the first of ``known`` that has all of ``own``, else ``own``.
+
+    A copy that lacks the images of a class still numbers the others as the whole set does.
+    """
+    every = (sorted(each) for each in known)
+    return next((names for names in every if {*own} <= {*names}), sorted(own))
 
 
 def has_classes(folder: Path) -> bool:

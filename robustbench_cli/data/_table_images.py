@@ -5,6 +5,7 @@ file of the cache, from which any of them can be read: tables can only be read i
 """
 
 import hashlib
+import importlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -138,8 +139,9 @@ def _content(value: Any, part: Part, where: str) -> Path | bytes:
 def _file_names(part: Part, column: str) -> list[str]:
     """Return the names of a table's images: of the files that they were, else table and row."""
     rows = [f"{Path(part.where).name}, row {row}" for row in range(part.rows)]
-    kind = part.schema.field(column).type
-    if not any(field.name == "path" for field in getattr(kind, "fields", [])):
+    cell = part.schema.field(column).type
+    struct = importlib.import_module("pyarrow").types.is_struct(cell)
+    if not struct or "path" not in [field.name for field in cell]:
         return rows
     paths = part.paths(column)
     return [str(path) if path else row for path, row in zip(paths, rows, strict=True)]

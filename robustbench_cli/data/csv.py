@@ -68,6 +68,7 @@ class Csv(Files):
             listings=listings,
             key="csv",
             titles={key: text for text, key in keys.items()},
+            classes=sorted(keys.values()),
             size=self.size,
             unfit=f"a table of one split can be evaluated or be --extra-data; to train, add a "
             f"column 'split' or {name},test=FILE"

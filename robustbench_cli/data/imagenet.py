@@ -20,6 +20,7 @@ from robustbench_cli.data._pictures import (
     by_class,
     has_classes,
     image_files,
+    known_classes,
     wordnet_titles,
 )
 from robustbench_cli.data.files import Files, UnreadSplit
@@ -65,12 +66,15 @@ class ImageNet(Files):
             raise UserError(f"{name}: scale={self.scale} is below size={self.size}")
         flat = split == "test" and not has_classes(place)
         listing = _validation(name, top, place) if flat else by_class(name, place)
+        kit, read = _kit_titles(top), wordnet_titles(top)
+        folders = [each.name for each in places[0].with_name("train").glob("n*")]
         return Pictures(
             name=name,
             top=top,
             listings={split: listing},
             key="imagenet",
-            titles=wordnet_titles(top) | _kit_titles(top),
+            titles=read | kit,
+            classes=known_classes(listing, kit, read, folders),
             size=self.size,
             scale=self.scale,
         ).unread(split)

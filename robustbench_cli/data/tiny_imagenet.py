@@ -6,11 +6,18 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS, SplitName
-from robustbench_cli.data._pictures import Listing, Pictures, by_class, has_classes, wordnet_titles
+from robustbench_cli.data._pictures import (
+    Listing,
+    Pictures,
+    by_class,
+    has_classes,
+    known_classes,
+    wordnet_titles,
+)
 from robustbench_cli.data.files import Files, UnreadSplit
 
 
@@ -21,10 +28,8 @@ class TinyImageNet(Files):
 
     The test split is ``val``, labelled by ``val_annotations.txt``, because nobody has the labels of
     ``test``.  Classes are numbered in the order of their WordNet ids and named by ``words.txt``.
+    To train, add ``augment=crop-flip``.
     """
-
-    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
-    """Random shifts by up to ``pad`` pixels (crop), and mirror images (crop-flip)."""
 
     path: str
     """The folder, ``tiny-imagenet-200``, or the one that it lies in."""
@@ -43,12 +48,15 @@ class TinyImageNet(Files):
         if not folder.is_dir():
             raise UserError(f"{name}: no folder {folder.name!r} in it; expected {folder}/...")
         table = folder / "val_annotations.txt"
+        listing = _annotated(name, table) if table.is_file() else by_class(name, folder)
+        ids = top / "wnids.txt"
+        known = ids.read_text("utf-8").split() if ids.is_file() else []
+        folders = [each.name for each in (top / "train").glob("n*")]
         return Pictures(
             name=name,
             top=top,
-            listings={
-                split: _annotated(name, table) if table.is_file() else by_class(name, folder)
-            },
+            listings={split: listing},
+            classes=known_classes(listing, known, folders),
             key="tiny-imagenet",
             titles=wordnet_titles(top),
         ).unread(split)
