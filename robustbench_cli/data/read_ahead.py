@@ -39,6 +39,8 @@ class ReadAhead:
                 batch_size=None,
                 num_workers=min(_MOST_WORKERS, os.cpu_count() or 1),
                 prefetch_factor=_AHEAD,
+                # Its own: torch's, which nets draw from, stays as it is.
+                generator=torch.Generator(),
             )
         )
         self._held: list[Tensor] = []

@@ -127,7 +127,9 @@ def test_streamed_images_are_the_same_in_any_order(streamed, monkeypatch, top):
     assert isinstance(whole.stored, torch.Tensor)
     assert streamed.fingerprint() == whole.fingerprint()
     order = torch.randperm(COUNT)
+    drawn = torch.get_rng_state()
     streamed.expect(order)
+    assert torch.equal(torch.get_rng_state(), drawn)  # what a net draws next stays the same
     taken = 0
     for size in (7, 1, 30, 40, 12):
         rows = order[taken : taken + size]
