@@ -184,7 +184,7 @@ def given_subject(
 
 def shape_for_weights(data: Split) -> Shape:
     """Return image size and classes; the channels' statistics, which weights bring, are 0 and 1."""
-    _, channels, height, width = data.x.shape
+    channels, height, width = data.image_shape
     plain = (0.0,) * channels, (1.0,) * channels
     return Shape(channels, height, width, len(data.classes), *plain)
 
