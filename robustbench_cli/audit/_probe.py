@@ -19,7 +19,7 @@ from robustbench_cli.evaluation.meter import Meter
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.verifier import device_of
 from robustbench_cli.models.layout import laid_out
-from robustbench_cli.models.rejecting import shown_logits
+from robustbench_cli.models.rejecting import rejection_of, shown_logits
 
 Copy = Callable[[], nn.Module | None]
 """Returns a copy of the model as it was before it was used, or None where it cannot be copied."""
@@ -80,6 +80,11 @@ class Probe:
         """
 
         return gradient_in_parts(self.meter, loss, x, y)
+
+    def class_logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of the classes alone, without that of a rejection."""
+        logits = self.logits(x)
+        return logits if rejection_of(self.model) is None else logits[:, :-1]
 
     @cached_property
     def clean(self) -> Tensor:

@@ -16,7 +16,6 @@ from robustbench_cli.core.losses import lead
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
 from robustbench_cli.models.bpda import BPDA
-from robustbench_cli.models.rejecting import rejection_of
 from robustbench_cli.runs.trust import Finding, Severity
 
 
@@ -61,7 +60,8 @@ class Path(ModelCheck):
         step = probe.threat.eps / probe.threat.distance(unit, 0 * unit).clamp_min(1e-12)
         signs = probe.noise.fork("path").normal(probe.x).sign()
         far = (probe.x + over(step, probe.x) * probe.threat.allowed(signs)).clamp(0, 1)
-        pairs = torch.stack([probe.y, _strongest_wrong(probe, far)], 1)
+        wrong = probe.class_logits(far).scatter(1, probe.y[:, None], float("-inf")).argmax(1)
+        pairs = torch.stack([probe.y, wrong], 1)
 
         def at(x: Tensor) -> tuple[Tensor, Tensor]:
             logits, grad = probe.gradient(lambda z, y: lead(z, *y.unbind(1)), x, pairs)
@@ -70,11 +70,3 @@ class Path(ModelCheck):
 
         first, middle, last = (at(x) for x in (probe.x, (probe.x + far) / 2, far))
         return (first[1] + 4 * middle[1] + last[1]) / 6, last[0] - first[0]
-
-
-def _strongest_wrong(probe: Probe, x: Tensor) -> Tensor:
-    """Return the strongest wrong class at images (m, C, H, W); the rejection is none (m)."""
-    logits = probe.logits(x)
-    if rejection_of(probe.model) is not None:
-        logits = logits[:, :-1]
-    return logits.scatter(1, probe.y[:, None], float("-inf")).argmax(1)

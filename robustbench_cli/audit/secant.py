@@ -55,7 +55,7 @@ class Secant(ModelCheck):
         if probe.random or any(isinstance(module, BPDA) for module in probe.model.modules()):
             return
         found = secants(
-            probe.logits,
+            probe.class_logits,
             lambda loss, x, target: probe.gradient(loss, x, target)[1],
             probe.start,
             probe.y,

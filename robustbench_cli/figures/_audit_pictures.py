@@ -58,7 +58,7 @@ def _paint_radius(run: Run, result: AuditResult) -> "Sheet":
     grid = [each for each in result.attacks if each.check == "radius"]
     threat = run.settings.threat
     own = [each for each in result.attacks if each.same_radius and each.check != "radius"]
-    figure = _style.blank_page(6.4, 3.6)
+    figure = _style.blank_page(6.4, 4.1)
     axes = figure.add_subplot()
     points = [(0.0, run.clean_accuracy or 0.0), *((each.eps, each.left) for each in grid)]
     name = grid[0].label.partition("@")[0]
@@ -103,13 +103,13 @@ def _paint_radius(run: Run, result: AuditResult) -> "Sheet":
     axes.set_xlabel(f"radius ({threat.norm})")
     axes.set_ylabel("accuracy, %")
     axes.grid(axis="y")
-    axes.legend(frameon=False, loc="best")
+    _legend(figure, axes)
     return figure
 
 
 def _paint_margins(result: AuditResult) -> "Sheet":
     """Return the best margin so far over the steps of each attack, and the share it broke."""
-    figure = _style.blank_page(7.6, 3.4)
+    figure = _style.blank_page(7.6, 3.6)
     upper, lower = figure.subplots(1, 2)
     for number, curve in enumerate(result.curves):
         x = [step / max(1, curve.steps[-1]) for step in curve.steps]
@@ -122,11 +122,17 @@ def _paint_margins(result: AuditResult) -> "Sheet":
         lower.plot(x, [100 * share for share in curve.broken], **look)
     upper.axhline(0, color=CHANCE, linewidth=1)
     _name(upper, "margin / range of the logits", "highest margin so far, mean")
-    _name(lower, "images broken so far, %", f"of the {result.curves[0].images} images")
+    count = result.curves[0].images
+    _name(lower, "images broken so far, %", "of one image" if count == 1 else f"of {count} images")
     lower.set_ylim(-3, 103)
-    handles, labels = upper.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=len(labels))
+    _legend(figure, upper)
     return figure
+
+
+def _legend(figure: "Sheet", axes: "Axes") -> None:
+    """Put the legend under the axes, a line for each entry: labels of ensembles are long."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=1)
 
 
 def _name(axes: "Axes", what: str, title: str) -> None:
@@ -134,6 +140,14 @@ def _name(axes: "Axes", what: str, title: str) -> None:
     axes.set_ylabel(what)
     axes.set_title(title, loc="left")
     axes.grid(axis="y")
+
+
+def _prediction(arrays: "dict[str, ndarray]", column: int) -> str:
+    """Return what the model says of an adversarial image; of a randomised one, how often."""
+    right = float(arrays["right"][column])
+    if right > 0:
+        return f"right in {right:.0%} of draws"
+    return f"predicted: {arrays['names'][arrays['prediction'][column]]}"
 
 
 def _paint_images(arrays: "dict[str, ndarray]") -> "Sheet":
@@ -151,13 +165,13 @@ def _paint_images(arrays: "dict[str, ndarray]") -> "Sheet":
         difference = (x_adv[column] - x[column]) / (2 * gain) + 0.5
         titles = (
             f"true: {arrays['names'][arrays['label'][column]]}",
-            f"predicted: {arrays['names'][arrays['prediction'][column]]}",
+            _prediction(arrays, column),
             f"x {1 / (2 * gain):.3g}",
         )
         for row, image in enumerate((x[column], x_adv[column], difference)):
             axes = panels[row][column]
             picture = image.transpose(1, 2, 0).clip(0, 1)
-            grey = picture.shape[2] == 1
+            grey = picture.shape[2] < 3
             axes.imshow(
                 picture[..., 0] if grey else picture[..., :3],
                 cmap="gray" if grey else None,

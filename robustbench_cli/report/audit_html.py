@@ -26,7 +26,9 @@ h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: .42rem .8rem .42rem 0; border-bottom: 1px solid #e4e7eb;
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; overflow-wrap: break-word; }
+table.attacks { min-width: 56rem; }
+table.measures, table.card { min-width: 34rem; }
 th { color: #5b6470; font-weight: 600; border-bottom-color: #aab2bd; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.claimed td { font-weight: 600; background: #f5f7f9; }
@@ -88,7 +90,8 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         numeric = ["", ' class="number"', ' class="number"', "", ""]
         cells = (f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(numeric, row, strict=True))
         lines.append(f"<tr{' class=claimed' if number == 1 else ''}>{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table><tr>{head}</tr>{chr(10).join(lines)}</table></div>'
+    body = f"<tr>{head}</tr>{chr(10).join(lines)}"
+    return f'<div class="scroll"><table class="attacks">{body}</table></div>'
 
 
 def _badges(rows: Sequence[Sequence[str]], kinds: Mapping[str, str], name: str) -> str:

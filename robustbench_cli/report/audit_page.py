@@ -23,6 +23,8 @@ CAPTIONS: Mapping[str, str] = {
 """What the pictures show, in the order of the page."""
 NO_PICTURES = "The pictures need matplotlib: pip install '.[plot]' where advbench is cloned."
 MEANINGLESS = "There are no pictures of numbers that mean nothing."
+WIDE = 0.2
+"""The width of an interval from which the page says that images are few."""
 _ORDER: Sequence[Severity] = ("error", "warning", "info")
 DYNAMIC = ("dynamic", "randomised", "randomness")
 """Checks whose findings, even when they only inform, call for an attack made for the model."""
@@ -134,6 +136,12 @@ def _notes(run: Run, result: AuditResult) -> list[str]:
     ((label, outcome),) = run.attacks.items()
     suspect = outcome.trust == "upper bound" or any(f.check in DYNAMIC for f in run.findings)
     notes = []
+    low, high = wilson(outcome.robust_accuracy * outcome.n, outcome.n)
+    if high - low > WIDE and outcome.trust != "withheld":
+        notes.append(
+            f"Of {outcome.n} images, the 95 % interval of this accuracy is {100 * low:.1f} to "
+            f"{100 * high:.1f} %: take more images (--n) to compare it with others."
+        )
     if suspect and not result.adaptive:
         notes.append(
             "Non-adaptive upper bound only: this model calls for an attack made for it "

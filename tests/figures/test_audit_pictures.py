@@ -44,6 +44,7 @@ def audit(tmp_path):
             "label": np.array([0, 1]),
             "prediction": np.array([1, 0]),
             "index": np.array([3, 5]),
+            "right": np.array([0.0, 0.4]),
             "attack": np.array("square_"),
             "names": np.array(["$cat$", "_dog"]),
         },
