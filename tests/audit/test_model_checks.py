@@ -16,6 +16,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.models.bpda import bpda
+from robustbench_cli.models.rejecting import ModelWithRejectClass
 from tests.audit.conftest import Around, probe_of
 
 EVERY = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
@@ -153,6 +154,20 @@ def test_another_net_for_images_that_no_file_holds_is_found(steepness, net, imag
     model = Around(net, switched)
     (finding,) = CHECKS.build(Spec("path")).look(probe_of(model, x, model(x).argmax(1)))
     assert finding.value < 0.9
+
+
+@pytest.mark.parametrize("name", ["secant", "path"])
+def test_a_rejection_without_a_gradient_is_no_class_to_compare(name, net, images):
+    """Of a detector that lets no gradient through another check tells."""
+
+    def rejecting(net, x):
+        z = net(x)
+        return torch.cat([z, z.amax(1, keepdim=True).detach() + 1], 1)
+
+    x, _ = images
+    model = ModelWithRejectClass(Around(net, rejecting), 5, 5).eval()
+    probe = probe_of(model, x, net(x).argmax(1))
+    assert not list(CHECKS.build(Spec(name)).look(probe))
 
 
 def test_gradients_are_compared_where_attacks_ended(net, images):

@@ -17,6 +17,7 @@ from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.models.weights import digest
+from robustbench_cli.report.audit_card import threat_card
 from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs import folders, records
 
@@ -146,6 +147,29 @@ def test_a_randomised_net_is_audited_to_the_end(tmp_path, digits_model):
     shares = [each.accuracy for each in run.findings if each.accuracy is not None]
     shares += [each.left for each in run.audit.attacks]
     assert all(0 <= share <= 1 for share in shares)
+
+
+class Rejecting(nn.Module):
+    """A net with an eleventh logit, which leads where the first two are close."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        z = self.net(x)
+        return torch.cat([z, z.topk(2, 1).values[:, 1:] + 1], 1)
+
+
+def test_what_is_rejected_counts_as_no_error_in_the_battery(tmp_path, digits_model):
+    asked = request(tmp_path, Rejecting(digits_model[0]), attack="pgd20", n=24)
+    asked = replace(asked, config=replace(asked.config, reject={"class": 10}))
+    run = records.read(run_audit(asked, Display()))
+    assert run.rejection.label == "reject class 10"
+    assert run.attacks["pgd20"].rejected > 0
+    # All images that the attack broke are errors that are not rejected, and so they are stored.
+    assert "feasibility" not in {each.check for each in run.findings}
+    assert "reject class 10" in threat_card(run)["goal"]
 
 
 def test_two_attacks_and_impossible_claims_are_refused(tmp_path, digits_model):

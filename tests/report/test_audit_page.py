@@ -195,3 +195,12 @@ def test_the_gravest_findings_come_first():
     error = replace(FINDING, severity="error", message="an error")
     page = audit_page(audited(findings=(note, FINDING, error)), {})
     assert [severity for severity, *_ in page.findings] == ["error", "warning", "info"]
+
+
+def test_few_images_are_called_few():
+    page = audit_page(replace(audited("sound", None, ()), n=100), {})
+    assert not any("95 %" in note for note in page.notes)
+    run = audited("sound", None, ())
+    (outcome,) = run.attacks.values()
+    few = replace(run, attacks={"pgd20": replace(outcome, n=10, correct=5)}, n=10)
+    assert any("Of 10 images" in note for note in audit_page(few, {}).notes)
