@@ -4,7 +4,6 @@
 image processor does to images becomes part of the model.
 """
 
-import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from robustbench_cli.models.sources import (
     ModelSource,
     optional_package,
 )
+from robustbench_cli.models.sources._hub import quiet_hub
 from robustbench_cli.models.weights import load_weights
 
 _RESAMPLES: Mapping[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
@@ -62,7 +62,7 @@ class HuggingFaceModel(ModelSource):
 
     def _called(self, load: Any, package: Any) -> Any:
         package.logging.set_verbosity_error()
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of every attempt to connect
+        quiet_hub()
         package.logging.disable_progress_bar()
         try:
             with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 ``timm:convnext_tiny`` or ``timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k``.
 """
 
+import textwrap
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from robustbench_cli.models.sources import (
     ModelSource,
     optional_package,
 )
+from robustbench_cli.models.sources._hub import quiet_hub
 from robustbench_cli.models.weights import classes_in_layer, fill_from_file, read_weights
 
 
@@ -52,17 +54,19 @@ class TimmModel(ModelSource):
     def _made(self, timm: Any, **options: Any) -> nn.Module:
         if self.img_size is not None:
             options["img_size"] = self.img_size
+        quiet_hub()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model: nn.Module = timm.create_model(self.arch, **options)
         except Exception as error:  # of the network, of the hub, or of an option it does not take
-            advice = ""
+            why, advice = textwrap.shorten(in_one_line(error), 120), ""
             if options.get("pretrained"):
-                advice = "; get the weights where there is a network, and pass --weights FILE"
-            raise UserError(
-                f"model 'timm:{self.arch}' cannot be had: {in_one_line(error)}{advice}"
-            ) from error
+                known = timm.get_pretrained_cfg(self.arch)
+                place = getattr(known, "hf_hub_id", None) or getattr(known, "url", None)
+                what = f"model.safetensors of {place}" if place else "its weights"
+                advice = f"; get {what} where there is a network, and pass --weights FILE"
+            raise UserError(f"model 'timm:{self.arch}' cannot be had: {why}{advice}") from error
         return model
 
     def _config(self, model: nn.Module) -> dict[str, Any]:
