@@ -62,7 +62,7 @@ class EvalOptions(RunOptions):
     mean: options.MeanOption = None
     std: options.StdOption = None
     resize: options.ResizeOption = None
-    class_map: options.ClassMapOption = None
+    classes: options.ClassesOption = None
     dataset: options.TestSetOption = None
     n: options.FirstNOption = None
     only_classes: options.OnlyClassesOption = None
@@ -198,7 +198,7 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
     )
 
 
-MODEL_OPTIONS = ("weights", "weights_key", "normalize", "mean", "std", "resize", "class_map")
+MODEL_OPTIONS = ("weights", "weights_key", "normalize", "mean", "std", "resize", "classes")
 """Options that go with ``--model``."""
 
 
@@ -208,7 +208,7 @@ def _given_model(flags: EvalOptions) -> "ModelOptions | None":
 
     said = given(**{name: getattr(flags, name) for name in MODEL_OPTIONS})
     if flags.model is not None:
-        return ModelOptions(model=flags.model, **said)
+        return ModelOptions(model=flags.model, class_map=said.pop("classes", None), **said)
     if said:
         option = next(iter(said)).replace("_", "-")
         raise UserError(f"--{option} goes with --model; a run has weights and settings of its own")

@@ -137,10 +137,11 @@ ResizeOption = Annotated[
     int | None,
     typer.Option(help="Side to which --model is to resize images, as part of the model.", min=1),
 ]
-ClassMapOption = Annotated[
+ClassesOption = Annotated[
     str | None,
     typer.Option(
-        help="Which of --model's classes the data's are: map.json, or numbers or names in order."
+        help="Which of --model's classes the data's are: map.json, or numbers or names in order "
+        "(for a part of the data there is --only-classes)."
     ),
 ]
 RestartsOption = Annotated[

@@ -101,7 +101,7 @@ def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the mo
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"{called} must return logits (B, {classes or 'K'}), it returned {got}")
     if logits.shape[1] != classes:
-        more = "; --class-map says which of them are meant" * (logits.shape[1] > classes > 0)
+        more = "; --classes says which of them are meant" * (logits.shape[1] > classes > 0)
         raise UserError(
             f"{called} returns {logits.shape[1]} classes, the data set has {classes}{more}"
         )

@@ -10,7 +10,7 @@ from robustbench_cli.core.errors import UserError, hint
 ClassMap: TypeAlias = Mapping[str, Any] | Sequence[Any]
 """For each class of the data, by name or in order, a class of the model or a list of them, each by
 its number or its name."""
-_OPTION = "--class-map"
+_OPTION = "--classes"
 
 
 def read_class_map(text: str) -> ClassMap:
@@ -80,7 +80,7 @@ def matched_classes(
         if len(values) != len(classes):
             raise UserError(
                 f"{_OPTION} has {len(values)} entries, the data has {len(classes)} classes: "
-                f"{_some(classes)}"
+                f"{_some(classes)} (for images of some of them there is --only-classes)"
             )
     groups = tuple(
         tuple(_position(each, names, count) for each in (v if isinstance(v, list) else [v]))

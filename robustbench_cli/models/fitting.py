@@ -193,7 +193,7 @@ def _told(
             )
     if parts.groups:
         settings["classes"] = [g[0] if len(g) == 1 else list(g) for g in parts.groups]
-        how = "as --class-map says" if wanted.class_map is not None else "found by their names"
+        how = "as --classes says" if wanted.class_map is not None else "found by their names"
         notes.append(
             f"of the model's {logits.shape[1]} classes the data's {len(classes or ())} are "
             f"compared, {how}"

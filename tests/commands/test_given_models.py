@@ -68,7 +68,7 @@ def plain(net_file, tmp_path, monkeypatch):
         ("a tuple", [], {"output": "0"}),
         (
             "more classes",
-            ["--class-map", "12,13,14,15,16,0,1,2,3,4"],
+            ["--classes", "12,13,14,15,16,0,1,2,3,4"],
             {"classes": [12, 13, 14, 15, 16, 0, 1, 2, 3, 4]},
         ),
     ],
@@ -119,7 +119,7 @@ def test_one_logit_on_two_classes(tmp_path, evaluated):
     ("forward", "options", "message"),
     [
         ("z = self.net(x); return z, z", [], "which are its logits (B, K)?"),
-        (MODELS["more classes"], [], "the data set has 10; --class-map says which"),
+        (MODELS["more classes"], [], "the data set has 10; --classes says which"),
         (MODELS["normalised"], ["--mean", "0.5"], "--mean and --std go together"),
         (MODELS["normalised"], ["--std", "0", "--mean", "1"], "--std 0: give numbers above 0"),
         (MODELS["normalised"], ["--normalize", "cifar"], "did you mean 'cifar10'?"),
@@ -128,7 +128,7 @@ def test_one_logit_on_two_classes(tmp_path, evaluated):
             ["--normalize", "imagenet"],
             "--mean has 3 values, the images have 1",
         ),
-        (MODELS["normalised"], ["--class-map", "none.json"], "none.json: No such file"),
+        (MODELS["normalised"], ["--classes", "none.json"], "none.json: No such file"),
         (
             MODELS["normalised"],
             ["--normalize", "none", "--mean", "0", "--std", "1"],

@@ -195,9 +195,7 @@ def test_groups_of_logits_take_the_largest():
     expected = torch.stack([z[:, 1], z[:, 2:].amax(1)], 1)
     assert torch.equal(found.around(net)(X), expected)
     assert found.settings == {"classes": [1, [2, 3]]}
-    assert found.notes == (
-        "of the model's 4 classes the data's 2 are compared, as --class-map says",
-    )
+    assert found.notes == ("of the model's 4 classes the data's 2 are compared, as --classes says",)
 
 
 def test_a_map_comes_from_a_file_or_is_written_out(tmp_path: Path):
