@@ -1,5 +1,8 @@
 """The cost of the default checks beside that of the attack, in passes and in seconds.
 
+The share is given of the passes that the attack took, and of those that are planned: what it would
+take if every image withstood it.
+
 Run: python benchmarks/checks.py digits mnist preact-resnet-18
 """
 
@@ -11,6 +14,7 @@ import torch
 from torch import nn
 
 from robustbench_cli import Threat, evaluate
+from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
 from robustbench_cli.data.shape import Shape
@@ -50,7 +54,8 @@ def main() -> None:
     parser.add_argument("--n", type=int)
     parser.add_argument("--batches", type=int, default=60)
     args = parser.parse_args()
-    print("case              n  images  passes: attack  checks  share  control  seconds: same")
+    head = f"{'case':16}{'n':>5} {'robust':>7} {'images':>6}  passes: attack planned checks"
+    print(head + "  of attack of planned control  seconds: attack checks control")
     for case in args.cases:
         dataset, model, shape, eps, n = CASES[case]
         data = DATASETS.build(Spec.parse(dataset)).load("test", DATA)
@@ -63,10 +68,14 @@ def main() -> None:
         assert checked is not None
         passes = attack.forwards + attack.backwards + n
         cost = checked.forwards + checked.backwards
+        stages = ATTACKS.build(Spec.parse(args.attack)).stages(threat, shape.classes)
+        planned = n * sum(stage.attack.planned_passes for stage in stages)
         extra = (control.forwards, control.seconds) if control else (0, 0.0)
         print(
-            f"{case:16}{n:5}{checked.images:7}{passes:15}{cost:8}{cost / passes:7.1%}{extra[0]:9}"
-            f"   {attack.seconds:.2f} {checked.seconds:.2f} {extra[1]:.2f}"
+            f"{case:16}{n:5} {attack.robust_accuracy:7.1%} {checked.images:6}{passes:15}{planned:8}"
+            f"{cost:7}{cost / passes:11.1%}{cost / planned:11.1%}{extra[0]:8}"
+            f"{attack.seconds:16.2f}{checked.seconds:7.2f}{extra[1]:8.2f}",
+            flush=True,
         )
 
 

@@ -6,7 +6,7 @@ from robustbench_cli.audit import CHECKS, BatteryCheck, ModelCheck, VerdictCheck
 from robustbench_cli.config.catalogue import scan
 
 CHECK_KINDS = (ModelCheck, VerdictCheck, BatteryCheck)
-WHEN = {ModelCheck: "before", VerdictCheck: "after", BatteryCheck: "audit"}
+WHEN = {ModelCheck: "before, after", VerdictCheck: "after", BatteryCheck: "audit"}
 """When a check is made, by its class."""
 FOLLOWS = {"info": "a note", "warning": "upper bound", "error": "withheld"}
 """What follows from a finding, by its severity."""

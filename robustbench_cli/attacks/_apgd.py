@@ -254,6 +254,10 @@ class APGD(IterativeAttack):
     leaves_ball: ClassVar[bool] = True  # under L1 it starts in a ball of radius 3 eps
 
     @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps * self.draws
+
+    @property
     def draws(self) -> int:
         return self.eot
 

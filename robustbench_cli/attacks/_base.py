@@ -99,6 +99,11 @@ class Attack:
         """The number of images per example that are classified beside the iterate."""
         return 0
 
+    @property
+    def planned_passes(self) -> int:
+        """The passes, forward and backward, of an image that withstands a restart; an estimate."""
+        return 2 * self.draws
+
     def members(self, threat: Threat, classes: int = ENOUGH_CLASSES) -> Mapping[str, "Attack"]:
         """Return the attacks it consists of, by the name under which records count each.
 

@@ -43,6 +43,10 @@ class FABBase(IterativeAttack):
     leaves_ball: ClassVar[bool] = True
 
     @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps
+
+    @property
     def minimal(self) -> bool:
         return not self.within
 

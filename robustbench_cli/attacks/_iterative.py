@@ -161,6 +161,10 @@ class Iterated(IterativeAttack):
     def draws(self) -> int:
         return self.eot
 
+    @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps * self.draws
+
     def restarts_or_targets(self, classes: int) -> int:
         return self.restarts
 

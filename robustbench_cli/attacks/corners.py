@@ -33,6 +33,10 @@ class Corners(IterativeAttack):
     def no_target(self) -> str:
         return "random corners aim at no class"
 
+    @property
+    def planned_passes(self) -> int:
+        return self.queries
+
     def begin(self, task: Task) -> State:
         return {"x": self._corner(task, 0 * task.y)}
 

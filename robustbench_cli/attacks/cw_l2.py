@@ -79,6 +79,10 @@ class CWL2(IterativeAttack):
     norms: ClassVar[tuple[str, ...]] = ("L2",)
 
     @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps * self.searches
+
+    @property
     def minimal(self) -> bool:
         return True
 

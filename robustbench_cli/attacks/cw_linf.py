@@ -42,6 +42,10 @@ class CWLinf(IterativeAttack):
     norms: ClassVar[tuple[str, ...]] = ("Linf",)
 
     @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps
+
+    @property
     def minimal(self) -> bool:
         return True
 

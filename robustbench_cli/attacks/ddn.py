@@ -55,6 +55,10 @@ class DDN(IterativeAttack):
     norms: ClassVar[tuple[str, ...]] = ("L2",)
 
     @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps
+
+    @property
     def minimal(self) -> bool:
         return True
 

@@ -46,6 +46,10 @@ class DeepFool(IterativeAttack):
         return "it steps to the nearest boundary, whatever class is behind it"
 
     @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps
+
+    @property
     def minimal(self) -> bool:
         return True
 

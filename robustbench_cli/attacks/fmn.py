@@ -42,6 +42,10 @@ class FMN(IterativeAttack):
     """Share by which the radius first shrinks or grows; annealed to a fiftieth of it."""
 
     @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps
+
+    @property
     def minimal(self) -> bool:
         return True
 

@@ -38,6 +38,10 @@ class LBFGS(ExternalAttack):
     norms: ClassVar[tuple[str, ...]] = ("L2",)
 
     @property
+    def planned_passes(self) -> int:
+        return 2 * self.steps
+
+    @property
     def minimal(self) -> bool:
         return True
 

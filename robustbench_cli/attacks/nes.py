@@ -47,6 +47,10 @@ class NES(IterativeAttack):
     """Smallest step size as a fraction of eps: 0.00005 at eps 0.05."""
 
     @property
+    def planned_passes(self) -> int:
+        return self.queries
+
+    @property
     def probes(self) -> int:
         return 2 * self.pairs
 

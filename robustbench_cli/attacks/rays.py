@@ -39,6 +39,10 @@ class RayS(IterativeAttack):
     def no_target(self) -> str:
         return "a first ray hardly ever ends in a given class"
 
+    @property
+    def planned_passes(self) -> int:
+        return self.queries
+
     def begin(self, task: Task) -> State:
         none, one = torch.zeros_like(task.y), torch.ones_like(task.x[:, 0, 0, 0])
         signs = torch.ones_like(task.x)

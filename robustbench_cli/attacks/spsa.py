@@ -54,6 +54,10 @@ class SPSA(IterativeAttack):
     random directions of its own."""
 
     @property
+    def planned_passes(self) -> int:
+        return self.steps * (1 + self.probes)
+
+    @property
     def probes(self) -> int:
         return 2 * self.pairs
 

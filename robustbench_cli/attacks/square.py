@@ -48,6 +48,10 @@ class Square(IterativeAttack):
 
     access: ClassVar[Access] = "logits"
 
+    @property
+    def planned_passes(self) -> int:
+        return self.queries
+
     def restarts_or_targets(self, classes: int) -> int:
         return self.restarts
 

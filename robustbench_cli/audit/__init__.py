@@ -1,10 +1,10 @@
 """Checks: can a robust accuracy be believed?  One file each, found by its registered name.
 
 A check is a frozen dataclass of thresholds.  Model checks look at the model on a few images before
-any attack is run; verdict checks look at all attacks of an evaluation afterwards, example by
-example; battery checks run attacks of their own and belong to ``advbench audit``.  A check yields
-findings, and a finding has a severity: what follows from it for each number is decided in
-``runs.trust``.  Nothing that a check does changes a verdict.
+any attack is run, and on others afterwards; verdict checks look at all attacks of an evaluation,
+example by example; battery checks run attacks of their own and belong to ``advbench audit``.  A
+check yields findings, and a finding has a severity: what follows from it for each number is decided
+in ``runs.trust``.  Nothing that a check does changes a verdict.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from robustbench_cli.attacks import Stage
 from robustbench_cli.audit._battery import Battery
 from robustbench_cli.audit._evidence import Evidence, JudgedAttack
 from robustbench_cli.audit._probe import Probe
@@ -86,13 +87,44 @@ class Check(ABC):
             accuracy=accuracy,
         )
 
+    def broken(
+        self,
+        images: int,
+        of: int,
+        *,
+        marked: bool,
+        value: float,
+        threshold: float,
+        accuracy: float,
+        what: str = "",
+        attacks: Sequence[str] = (),
+    ) -> Finding:
+        """Return a finding that something broke images which attacks had left standing.
+
+        Args:
+            images: how many it broke, of the ``of`` that it tried.
+            marked: whether they are enough to mark a number; otherwise they are only mentioned.
+            accuracy: the share of all images on which the model is still right.
+        """
+        return self.finding(
+            images,
+            of,
+            value=value,
+            threshold=threshold,
+            what=what,
+            attacks=attacks,
+            severity=self.severity if marked else "info",
+            accuracy=accuracy,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCheck(Check):
-    """A check of the model on a few images, before any attack is run."""
+    """A check of the model on a few images, before the attacks and, on others, after them."""
 
-    repeated: ClassVar[bool] = False
-    """True if it is made again after the last attack: a model may change by being used."""
+    def cost(self, stages: Sequence[Stage]) -> float:
+        """Return its passes for each image, where attacks of these stages are to be run."""
+        return self.passes
 
     @abstractmethod
     def look(self, probe: Probe) -> Iterator[Finding]:

@@ -1,10 +1,13 @@
 """How many images checks may look at: a small part of the passes of the evaluation, or half a
 second of arithmetic, whichever is more.
 
-Both are estimated, not measured, so that the same evaluation always makes the same checks.
+Both are estimated or counted, not measured, so that the same evaluation always makes the same
+checks.  Before the attacks only their plan is known, and most images do not need all of it; after
+them, what they took.  So few images are looked at before, and more afterwards where the attacks had
+to work: where images stood, and a number could be too high.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +21,12 @@ SECONDS = 0.5
 """Seconds of arithmetic that checks may always take."""
 SHARE = 0.03
 """The part of an evaluation's passes that checks may take."""
-BROKEN_EARLY = 0.2
-"""The part of the passes of an attack that is expected: most images do not need all of them."""
-FEWEST, MOST = 4, 32
-"""Images that model checks look at."""
+BROKEN_EARLY = 0.1
+"""The part of the planned passes that an undefended net leads to: most images fall at once."""
+FEWEST, MOST = 2, 32
+"""Images that model checks look at, before the attacks and again after them."""
+CONFIRMED = 12
+"""Images, at least, on which a finding is seen before it is told."""
 CONTROL_SHARE = 0.1
 """The part of an evaluation's passes that the control attack may take."""
 CONTROL_FEWEST, CONTROL_MOST = 6, 48
@@ -45,38 +50,38 @@ def operations(model: nn.Module, x: Tensor) -> float:
     return max(counted, 2.0 * sum(p.numel() for p in model.parameters()), 1.0)
 
 
-def planned_passes(stages: Iterable[Stage]) -> int:
+def planned_passes(stages: Sequence[Stage]) -> int:
     """Return the passes, forward and backward, of an image that withstands all these stages."""
-    return sum(
-        max(
-            2 * int(getattr(stage.attack, "steps", 1)) * stage.attack.draws,
-            int(getattr(stage.attack, "queries", 1)),
-        )
-        for stage in stages
-    )
+    return sum(stage.attack.planned_passes for stage in stages)
 
 
-def affordable(images: int, planned: float, cost: float, flops: float, part: float) -> int:
+def affordable(passes: float, cost: float, flops: float, part: float, spent: float = 0) -> int:
     """Return for how many images there is time.
 
     Args:
-        images: that are evaluated.
-        planned: passes of an image that withstands all attacks.
+        passes: of the evaluation.
         cost: passes that are wanted for each image.
         flops: floating-point operations of a pass.
         part: the part of the evaluation's passes that may be taken.
+        spent: passes that were taken before.
     """
-    passes = max(part * BROKEN_EARLY * planned * images, SECONDS * PER_SECOND / flops)
-    return int(passes / max(1.0, cost))
+    allowed = max(part * passes, SECONDS * PER_SECOND / flops) - spent
+    return int(allowed / max(1.0, cost))
 
 
-def probe_images(images: int, planned: float, cost: float, flops: float) -> int:
-    """Return on how many images model checks that cost so many passes each are to be made."""
-    wanted = affordable(images, planned, cost, flops, SHARE)
-    return min(images, max(FEWEST, min(MOST, wanted)))
+def probe_images(
+    images: int, passes: float, cost: float, flops: float, *, spent: float = 0, fewest: int = FEWEST
+) -> int:
+    """Return on how many of the images model checks that cost so many passes each are made."""
+    wanted = affordable(passes, cost, flops, SHARE, spent)
+    return min(images, max(fewest, min(MOST, wanted)))
 
 
 def control_images(images: int, planned: float, cost: float, flops: float) -> int:
-    """Return on how many images the control attack is to be made."""
-    wanted = affordable(images, planned, cost, flops, CONTROL_SHARE / BROKEN_EARLY)
+    """Return on how many images the control attack is to be made.
+
+    Args:
+        planned: passes of an image that withstands all attacks.
+    """
+    wanted = affordable(planned * images, cost, flops, CONTROL_SHARE)
     return min(images, max(CONTROL_FEWEST, min(CONTROL_MOST, wanted)))

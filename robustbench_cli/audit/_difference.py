@@ -2,6 +2,9 @@
 
 from torch import Tensor
 
+NO_DIFFERENCE = 1e-4
+"""The largest difference of two answers that are the same, relative to the range of the logits.
+Float32 itself differs by about 1e-6 between batch sizes."""
 ROUNDING = 1e-5
 """Differences below this fraction of the largest logit are rounding."""
 

@@ -51,12 +51,11 @@ class BlackBox(VerdictCheck):
         both = some_white and some_black and not evidence.random
         if not both or extra <= self.mentioned * evidence.n:
             return
-        strong = extra >= self.least and extra > self.share * of
-        yield self.finding(
+        yield self.broken(
             extra,
             of,
+            marked=extra >= self.least and extra > self.share * of,
             value=extra / of,
             threshold=self.share,
-            severity="warning" if strong else "info",
             accuracy=(of - extra) / evidence.n,
         )

@@ -46,14 +46,13 @@ class ControlAttack(VerdictCheck):
         if not broken:
             return
         many = broken >= self.least and broken > self.share * of
-        strong = corners >= self.corners or many or (broken >= 2 and broken > self.few * of)
-        yield self.finding(
+        yield self.broken(
             broken,
             of,
+            marked=corners >= self.corners or many or (broken >= 2 and broken > self.few * of),
             what=f"random corners {corners}, random search {search}",
             value=broken / of,
             threshold=self.share,
-            severity="warning" if strong else "info",
-            attacks=[each.label for each in evidence.attacks if each.gradient_only],
             accuracy=(int(evidence.standing.sum()) - broken) / evidence.n,
+            attacks=[each.label for each in evidence.attacks if each.gradient_only],
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Need, Probe
-from robustbench_cli.audit._difference import largest_difference
+from robustbench_cli.audit._difference import NO_DIFFERENCE, largest_difference
 from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -20,20 +20,19 @@ class GradientMode(ModelCheck):
     """The logits must be the same with and without a gradient."""
 
     needs: ClassVar[tuple[Need, ...]] = ("gradients",)
-    passes: ClassVar[float] = 1
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
         "the model answers differently when a gradient is wanted ({images} of {of} images differ, "
         "by up to {value} of the logits' range): attacks climb another function"
     )
 
-    threshold: Number = 1e-4
+    threshold: Number = NO_DIFFERENCE
     """The largest difference, as a fraction of the range of the logits, as for neighbours."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:
-        if probe.random:
+        if probe.random or probe.steady:
             return
-        apart = largest_difference(probe.at_start.logits, probe.logits(probe.start))
+        apart = largest_difference(probe.at_start.logits, probe.start_logits)
         differ = int((apart > self.threshold).sum())
         if differ:
             most = float(apart.max())

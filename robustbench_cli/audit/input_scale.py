@@ -5,6 +5,7 @@ The robust accuracy of such a model is that of another model than the one that w
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar
 
 import torch
@@ -38,19 +39,37 @@ class InputScale(ModelCheck):
     """The gain in clean accuracy that counts.  Nets that were trained for a few epochs gain up to
     0.3 by more contrast alone, those that expect other inputs 0.7 and more."""
     least: int = 4
-    """The number of images that the gain must comprise."""
+    """The number of images that the gain must comprise, or all where fewer are looked at."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:
         m, right = len(probe.x), int(probe.right.sum())
-        if right >= self.high * m or probe.random:
+        wanted = max(min(self.least, m), ceil(self.gain * m))
+        if right >= self.high * m or m - right < wanted or probe.random:
             return
-        gains = {
-            what: int((probe.logits(change(probe.x)).argmax(1) == probe.y).sum()) - right
-            for what, change in _changes(probe.x).items()
-        }
+        gains = {what: _gain(probe, change, wanted) for what, change in _changes(probe.x).items()}
         what, most = max(gains.items(), key=lambda pair: pair[1])
-        if most >= max(self.least, self.gain * m):
+        if most >= wanted:
             yield self.finding(most, m, what=what, value=most / m, threshold=self.gain)
+
+
+def _gain(probe: Probe, change: Callable[[Tensor], Tensor], wanted: int) -> int:
+    """Return how many more images are right once they are changed; 0 if fewer than wanted.
+
+    Images that are wrong now come first: most changes are given up after a few of them.
+    """
+    gained, left = 0, int((~probe.right).sum())
+    for row in (~probe.right).nonzero():
+        gained, left = gained + _hits(probe, change, row), left - 1
+        if gained + left < wanted:
+            return 0
+    right = probe.right.nonzero().squeeze(1)
+    gained -= len(right) - _hits(probe, change, right) if len(right) else 0
+    return gained if gained >= wanted else 0
+
+
+def _hits(probe: Probe, change: Callable[[Tensor], Tensor], rows: Tensor) -> int:
+    changed = probe.logits(change(probe.x[rows]))
+    return int((changed.argmax(1) == probe.y[rows]).sum())
 
 
 def _changes(x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -50,15 +50,15 @@ class LossesDisagree(VerdictCheck):
             points = 100 * extra / evidence.n
             if points > self.mentioned:
                 left = int((evidence.right & ~each.broken).sum())
-                yield self.finding(
+                yield self.broken(
                     extra,
                     left,
+                    marked=points > self.points,
                     what=f"{each.label}: {strongest}",
                     value=points,
                     threshold=self.points,
-                    attacks=[each.label],
-                    severity="warning" if points > self.points else "info",
                     accuracy=(left - extra) / evidence.n,
+                    attacks=[each.label],
                 )
 
 

@@ -65,13 +65,13 @@ class MoreSteps(BatteryCheck):
                 not bad,
             )
             if broken:
-                yield self.finding(
+                yield self.broken(
                     broken,
                     tried,
+                    marked=bad,
                     what=f"doubled {parameter}",
                     value=points,
                     threshold=self.share,
-                    severity="warning" if bad else "info",
                     accuracy=battery.share_left(judged, among),
                 )
 

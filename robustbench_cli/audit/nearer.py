@@ -43,12 +43,11 @@ class Nearer(VerdictCheck):
         of = int((replay.tried & evidence.standing).sum())
         if not images:
             return
-        strong = images >= self.least and images > self.share * of
-        yield self.finding(
+        yield self.broken(
             images,
             of,
+            marked=images >= self.least and images > self.share * of,
             value=images / of,
             threshold=self.share,
-            severity="warning" if strong else "info",
             accuracy=(int(evidence.standing.sum()) - images) / evidence.n,
         )

@@ -11,13 +11,11 @@ from typing import ClassVar
 import torch
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Probe
-from robustbench_cli.audit._difference import largest_difference
+from robustbench_cli.audit._difference import NO_DIFFERENCE, largest_difference
+from robustbench_cli.audit._probe import SEVERAL
 from robustbench_cli.core.errors import UserError, in_one_line
 from robustbench_cli.core.registry import Number
 from robustbench_cli.runs.trust import Finding, Severity
-
-SEVERAL = 7
-"""The size of the smaller batches: a number that no batch size is a multiple of."""
 
 
 @CHECKS.register("neighbours")
@@ -25,7 +23,7 @@ SEVERAL = 7
 class Neighbours(ModelCheck):
     """The logits of an image must be the same alone, among seven, and in a larger batch."""
 
-    passes: ClassVar[float] = 3
+    passes: ClassVar[float] = 1
     severity: ClassVar[Severity] = "error"
     clean: ClassVar[bool] = True
     says: ClassVar[str] = (
@@ -33,14 +31,14 @@ class Neighbours(ModelCheck):
         "differ, by up to {value} of the logits' range): evaluate it with fixed statistics"
     )
 
-    threshold: Number = 1e-4
+    threshold: Number = NO_DIFFERENCE
     """The largest difference, as a fraction of the range of the logits.  Float32 itself differs by
     about 1e-6 between batch sizes."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:
-        if probe.random:
+        if probe.random or probe.steady:
             return
-        whole = probe.logits(probe.start)
+        whole = probe.start_logits
         try:
             alone = torch.cat([probe.logits(image) for image in torch.split(probe.start, 1)])
         except Exception as error:  # the model's own code: anything can come out of it

@@ -40,12 +40,13 @@ class OneStep(VerdictCheck):
                 extra = int((one.broken & ~many.broken).sum())
                 if extra >= self.least and extra > self.share * evidence.n:
                     left = int((evidence.right & ~many.broken).sum())
-                    yield self.finding(
+                    yield self.broken(
                         extra,
                         left,
+                        marked=True,
                         what=one.label,
                         value=extra / evidence.n,
                         threshold=self.share,
-                        attacks=[many.label],
                         accuracy=(left - extra) / evidence.n,
+                        attacks=[many.label],
                     )

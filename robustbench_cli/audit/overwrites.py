@@ -17,7 +17,6 @@ from robustbench_cli.runs.trust import Finding, Severity
 class Overwrites(ModelCheck):
     """Images must be the same after the model has classified them."""
 
-    passes: ClassVar[float] = 1
     severity: ClassVar[Severity] = "error"
     clean: ClassVar[bool] = True
     says: ClassVar[str] = (
@@ -26,10 +25,6 @@ class Overwrites(ModelCheck):
     )
 
     def look(self, probe: Probe) -> Iterator[Finding]:
-        # Images that no check before has shown to the model, which may have changed those.
-        images = probe.threat.random_start(probe.x, probe.noise.fork("overwrites"))
-        shown = images.clone()
-        probe.logits(shown)
-        changed = int((shown != images).flatten(1).any(1).sum())
+        changed = int(probe.overwritten.sum())
         if changed:
-            yield self.finding(changed, len(shown))
+            yield self.finding(changed, len(probe.x))

@@ -58,12 +58,12 @@ class Stronger(BatteryCheck):
             said = f"{spec.label} broke {broken} of {tried} images that had stood"
             battery.measured("stronger", said, not bad)
             if broken:
-                yield self.finding(
+                yield self.broken(
                     broken,
                     tried,
+                    marked=bad,
                     what=spec.label,
                     value=broken / battery.n,
                     threshold=self.share,
-                    severity="warning" if bad else "info",
                     accuracy=battery.share_left(judged, left),
                 )

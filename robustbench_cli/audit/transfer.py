@@ -60,13 +60,13 @@ class Transfer(BatteryCheck):
         text = f"images crafted on {made_from} broke {broken} of {tried} images that had stood"
         battery.measured("transfer", text, not bad)
         if broken:
-            yield self.finding(
+            yield self.broken(
                 broken,
                 tried,
+                marked=bad,
                 what=made_from,
                 value=broken / battery.n,
                 threshold=self.share,
-                severity="warning" if bad else "info",
                 accuracy=battery.share_left(judged, left),
             )
 

@@ -27,7 +27,7 @@ class ZeroGradient(ModelCheck):
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("gradients",)
-    passes: ClassVar[float] = 5
+    passes: ClassVar[float] = 3
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
         "{images} of {of} images have {what} at a random start: gradient attacks may be unreliable"
@@ -36,37 +36,49 @@ class ZeroGradient(ModelCheck):
     share: Number = 0.01
     """The share of images with a zero gradient that is not marked; of NaN and infinity, none."""
 
+    def cost(self, stages: Sequence[Stage]) -> float:
+        return self.passes + 2 * len(gradient_stages(stages))
+
     def look(self, probe: Probe) -> Iterator[Finding]:
         rows = probe.right.nonzero().squeeze(1)  # the others are not attacked
         if not len(rows) or not probe.stages:
             return
-        of = len(rows)
-        gradients = {
-            "margin": probe.at_start.margin[rows],
-            "cross-entropy": probe.at_start.cross_entropy[rows],
-        }
-        odd = max(int(_not_finite(grad).sum()) for grad in gradients.values())
-        if odd:
-            yield self.finding(odd, of, what="a gradient that is NaN or infinite")
+        finding = self._finding_of(probe.at_start.margin[rows], "of the margin")
+        if finding is not None:
+            yield finding
             return
-        zero = int(_zero(gradients["margin"]).sum())
-        if zero > self.share * of:
-            value = zero / of
-            what = "a zero gradient of the margin"
-            yield self.finding(zero, of, what=what, value=value, threshold=self.share)
-            return
+        known: list[tuple[Stage, Tensor]] = []  # a sweep has the same attack at every radius
         for label, stages in probe.stages.items():
-            worst = self._least_zero(probe, rows, stages)
-            if worst > self.share * of:
-                what = f"a zero gradient of the loss of {label}"
-                yield self.finding(
-                    worst, of, what=what, value=worst / of, threshold=self.share, attacks=[label]
-                )
+            grads = []
+            for stage in gradient_stages(stages):
+                found = [grad for seen, grad in known if seen == stage]
+                grads += found or [first_gradient(stage, rows, probe)]
+                known.append((stage, grads[-1]))
+            # An attack is as good as the member whose gradient fails on the fewest images.
+            failing = [int((_zero(grad) | _not_finite(grad)).sum()) for grad in grads]
+            best = grads[failing.index(min(failing))] if grads else None
+            if best is not None:
+                finding = self._finding_of(best, f"of the loss of {label}", [label])
+                if finding is not None:
+                    yield finding
 
-    def _least_zero(self, probe: Probe, rows: Tensor, stages: Sequence[Stage]) -> int:
-        """Return the zero gradients of the member that has the fewest; 0 where none uses any."""
-        grads = [first_gradient(stage, rows, probe) for stage in gradient_stages(stages)]
-        return min((int(_zero(grad).sum()) for grad in grads), default=0)
+    def _finding_of(self, grad: Tensor, whose: str, attacks: Sequence[str] = ()) -> Finding | None:
+        """Return what is wrong with a gradient (B, ...); None where it may be followed."""
+        of = len(grad)
+        if odd := int(_not_finite(grad).sum()):
+            what = f"a gradient {whose} that is NaN or infinite"
+            return self.finding(odd, of, what=what, attacks=attacks)
+        zero = int(_zero(grad).sum())
+        if zero <= self.share * of:
+            return None
+        return self.finding(
+            zero,
+            of,
+            what=f"a zero gradient {whose}",
+            value=zero / of,
+            threshold=self.share,
+            attacks=attacks,
+        )
 
 
 def _zero(grad: Tensor) -> Tensor:

@@ -20,6 +20,12 @@ class AttackOutcomes:
     """By label."""
     targeted: dict[str, TargetedOutcome] = field(default_factory=dict)
 
+    @property
+    def passes(self) -> int:
+        """The passes that all of them took, forward and backward."""
+        aimed = sum(each.forwards + each.backwards for each in self.targeted.values())
+        return aimed + sum(each.forwards + each.backwards for each in self.attacks.values())
+
     def add(
         self, point: SweepPoint, column: AttackVerdicts, clean: AttackVerdicts, seconds: float
     ) -> None:

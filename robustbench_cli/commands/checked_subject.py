@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from robustbench_cli.attacks import Stage
 from robustbench_cli.audit._budget import planned_passes
 from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.eval_request import RunBattery
@@ -30,6 +31,12 @@ class CheckedSubject:
     """True if the images are crafted on another model."""
     battery: RunBattery | None = None
     """The battery of an audit: with one, checks look at more images."""
+
+    @property
+    def stages(self) -> dict[str, list[Stage]]:
+        """The stages of each attack without a target, by label; none if another model's."""
+        todo, classes = () if self.transferred else self.untargeted, len(self.data.classes)
+        return {p.label: p.attack.stages(p.threat, classes) for p in todo}
 
     @property
     def planned(self) -> int:

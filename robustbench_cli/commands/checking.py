@@ -5,20 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import nn
 
-from robustbench_cli.attacks import Stage
-from robustbench_cli.audit import (
-    CHECKS,
-    BatteryCheck,
-    Evidence,
-    ModelCheck,
-    VerdictCheck,
-)
-from robustbench_cli.audit._budget import control_images, operations, probe_images
-from robustbench_cli.audit._probe import Copy, Probe
-from robustbench_cli.audit.randomness import randomised
+from robustbench_cli.audit import CHECKS, BatteryCheck, Evidence, VerdictCheck
+from robustbench_cli.audit._budget import MOST, control_images
+from robustbench_cli.audit._evidence import Replay
+from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.attack_outcomes import AttackOutcomes
 from robustbench_cli.commands.attack_summary import judged_attack
@@ -32,14 +24,13 @@ from robustbench_cli.commands.control import (
 )
 from robustbench_cli.commands.eval_request import AttacksDone, EvalRequest
 from robustbench_cli.commands.final_images import FinalImages
+from robustbench_cli.commands.looking import AUDITED, Looking
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.commands.targeted import judged_target
-from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
-from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 from robustbench_cli.models.fresh_copies import FreshCopies
 from robustbench_cli.models.rejecting import rejection_of
@@ -52,11 +43,6 @@ from robustbench_cli.runs.trust import (
     trust_in_worst,
 )
 
-SAME, DRAWS = 2, 10
-"""The images that are shown to the model again and again, and how often."""
-AUDITED = 128
-"""Images that the checks before the attacks look at in an audit."""
-
 
 @dataclass
 class Checking:
@@ -66,64 +52,25 @@ class Checking:
     enabled: bool
     note: Callable[[str], None]
     findings: list[Finding] = field(default_factory=list)
-    random: bool = False
-    """True if the model is randomised."""
-    _cost: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Forward passes, backward passes, seconds."""
 
     def __post_init__(self) -> None:
-        data, classes = self.subject.data, len(self.subject.data.classes)
-        self._stages: dict[str, list[Stage]] = {}
-        if not self.subject.transferred:
-            self._stages = {
-                p.label: p.attack.stages(p.threat, classes) for p in self.subject.untargeted
-            }
+        self._looking = Looking(self.subject)
         every = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
-        self._model_checks = [each for each in every if isinstance(each, ModelCheck)]
         self._verdict_checks = [each for each in every if isinstance(each, VerdictCheck)]
-        self._flops = operations(self.subject.model, data.images(slice(2)))
-        self._planned = self.subject.planned
-        cost = sum(each.passes for each in self._model_checks)
-        self.images = probe_images(len(data), self._planned, cost, self._flops)
-        if self.subject.battery:
-            self.images = min(len(data), AUDITED)
-        self._final = FinalImages(self.images)
+        # Enough for the look before the attacks, and for that at other images after them.
+        self._final = FinalImages(2 * (AUDITED if self.subject.battery else MOST))
+
+    @property
+    def random(self) -> bool:
+        """True if the model is randomised."""
+        return self._looking.random
 
     def before(self) -> None:
         """Look at the model on a few images, before any attack."""
-        started = time.perf_counter()
-        model, few = self.subject.model, self.subject.data.images(slice(self.images))
-        # Many passes over a few images: a model that draws once per call may repeat itself often.
-        repeated = randomised(model, few[:SAME], passes=DRAWS)
-        self.random = repeated or randomised(model, few, passes=2)
-        if not self.enabled:
-            return
-        self._add_cost(DRAWS * len(few[:SAME]) + 2 * self.images, 0, started)
-        self._look(self._model_checks, "checks")
-
-    def _look(self, checks: Sequence[ModelCheck], purpose: str, *, ended: bool = False) -> None:
-        """Make checks of the model; ``purpose`` keys their random numbers.
-
-        Args:
-            ended: whether to look at the images that attacks ended with, not at random starts.
-        """
-        started, data = time.perf_counter(), self.subject.data
-        rows = torch.arange(self.images, device=data.y.device)
-        probe = Probe(
-            model=self.subject.model,
-            x=data.images(rows),
-            y=data.y[rows],
-            threat=self.subject.threat.only(rows),
-            noise=Noise(self.subject.seed, rows).fork(purpose),
-            random=self.random,
-            copy=self.subject.copy,
-            stages=self._stages,
-        )
-        if ended:
-            probe = replace(probe, ends=self._final.ends(probe.start))
-        for check in checks:
-            self._found(check.look(probe))
-        self._add_cost(probe.meter.forwards, probe.meter.backwards, started)
+        if self.enabled:
+            self._found(self._looking.before())
+        else:
+            self._looking.find_randomness()
 
     def watch(self, progress: Progress, labels: np.ndarray) -> None:
         """Remember the images that an attack ended with, of the examples that are looked at."""
@@ -145,8 +92,10 @@ class Checking:
             outcomes: of each attack.
             attacks: runs attacks on the evaluation's examples, as the control does.
         """
-        found, targeted = outcomes.attacks, outcomes.targeted
-        control = self._judge(columns, clean, attacks) if self.enabled and found else None
+        found, targeted, control = outcomes.attacks, outcomes.targeted, None
+        if self.enabled and found:
+            passes = outcomes.passes + len(clean.arrays["share"])
+            control = self._judge(columns, clean, attacks, passes)
         checked = self._checked
         trusts = {label: trust_in(self.findings, label, checked=bool(checked)) for label in found}
         # No check looks at an attack with a target, only at the model.
@@ -162,40 +111,46 @@ class Checking:
         }
 
     def _judge(
-        self, columns: Mapping[str, AttackVerdicts], clean: AttackVerdicts, attacks: AttackColumns
+        self,
+        columns: Mapping[str, AttackVerdicts],
+        clean: AttackVerdicts,
+        attacks: AttackColumns,
+        passes: int,
     ) -> Outcome | None:
-        """Run the checks of the verdicts; return the outcome of the control, if there was one."""
-        right = clean.arrays["share"] > 0
-        classes = len(self.subject.data.classes)
+        """Run the checks of the verdicts; return the outcome of the control, if there was one.
+
+        Args:
+            passes: that the evaluation took.
+        """
+        subject, classes = self.subject, len(self.subject.data.classes)
         evidence = Evidence(
-            right=right,
+            right=clean.arrays["share"] > 0,
             classes=classes,
             attacks=[
                 judged_attack(point, columns[point.label], clean, classes)
-                for point in self.subject.untargeted
+                for point in subject.untargeted
             ],
             random=self.random,
             targeted=[
                 judged_target(p, p.attack.stages(p.threat, classes), columns[p.label])
-                for p in self.subject.todo
+                for p in subject.todo
                 if p.attack.target is not None
             ],
         )
-        control = self._control(evidence, attacks.context)
-        started = time.perf_counter()
-        subject, replay = self.subject, None
-        if not self.random:
-            replay = self._final.replay(subject.copy, subject.data, subject.threat, subject.shard)
-        self._add_cost(5 * len(self._final), 0, started)
-        again = []
-        if not self.random and not self.subject.transferred:
-            again = attack_again(self.subject.untargeted, columns, attacks.context, classes)
+        control, again = self._control(evidence, attacks, clean), []
+        if not self.random and not subject.transferred:
+            again = attack_again(subject.untargeted, columns, attacks, clean)
+        self._final.merge(subject.shard)
+        count = self._looking.images_after(passes)
+        replay = None if self.random else self._replayed(count)
+        self._found(self._looking.after(count, self._final.ends))
         evidence = replace(
-            evidence, control=control.masks if control else None, replay=replay, again=again
+            evidence,
+            random=self.random,
+            control=control.masks if control else None,
+            replay=replay,
+            again=again,
         )
-        known = {finding.check for finding in self.findings}
-        repeated = [c for c in self._model_checks if c.repeated and CHECKS.name_of(c) not in known]
-        self._look(repeated, "checks after the attacks", ended=True)
         for verdict_check in self._verdict_checks:
             self._found(verdict_check.judge(evidence))
         if self.subject.battery:
@@ -208,6 +163,13 @@ class Checking:
             )
             self._found(self.subject.battery(done))
         return control.outcome if control else None
+
+    def _replayed(self, most: int) -> Replay | None:
+        """Show the images that the attacks ended with, at most so many, to a fresh copy."""
+        started, subject = time.perf_counter(), self.subject
+        replay = self._final.replay(subject.copy, subject.data, subject.threat, subject.shard, most)
+        self._looking.count(self._final.passes, 0, started)
+        return replay
 
     @property
     def coupled(self) -> bool:
@@ -232,10 +194,10 @@ class Checking:
             return None
         return Checked(
             names=[name for name in CHECKS.names() if self._runs(name)],
-            images=self.images,
-            forwards=int(self._cost[0]),
-            backwards=int(self._cost[1]),
-            seconds=round(self._cost[2], 4),
+            images=self._looking.images,
+            forwards=self._looking.forwards,
+            backwards=self._looking.backwards,
+            seconds=round(self._looking.seconds, 4),
         )
 
     def _runs(self, name: str) -> bool:
@@ -243,24 +205,23 @@ class Checking:
         battery = issubclass(CHECKS.entry(name).cls, BatteryCheck)
         return not battery or self.subject.battery is not None
 
-    def _control(self, evidence: Evidence, context: EvalContext) -> ControlResult | None:
+    def _control(
+        self, evidence: Evidence, attacks: AttackColumns, clean: AttackVerdicts
+    ) -> ControlResult | None:
         """Run the control attack where every attack of the evaluation follows gradients."""
         plain = all(each.gradient_only for each in evidence.attacks)
         if not evidence.attacks or not plain or self.random or self.subject.transferred:
             return None
-        count = control_images(evidence.n, self._planned, CORNERS + QUERIES, self._flops)
+        planned, flops = self._looking.planned, self._looking.flops
+        count = control_images(evidence.n, planned, CORNERS + QUERIES, flops)
         if self.subject.battery:
             count = evidence.n
-        return run_control(evidence, context, self.subject.shard, count)
+        return run_control(evidence, attacks, clean, count)
 
     def _found(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
             self.findings = [*self.findings, finding]
             self.note(finding.message)
-
-    def _add_cost(self, forwards: int, backwards: int, started: float) -> None:
-        more = forwards, backwards, time.perf_counter() - started
-        self._cost = tuple(old + new for old, new in zip(self._cost, more, strict=True))
 
 
 def start_checking(

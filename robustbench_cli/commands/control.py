@@ -4,7 +4,6 @@ Random corners of the ball, then a few hundred queries of Square, on some of the
 stood.  It counts in no attack's accuracy: what it breaks says that gradients are misled.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,11 +14,10 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.ensemble import Ensemble
 from robustbench_cli.audit import Evidence
 from robustbench_cli.audit._evidence import AttackedAgain, Control
+from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.example_rng import stream_generator
-from robustbench_cli.distributed.group import Shard
-from robustbench_cli.evaluation.eval_context import EvalContext
-from robustbench_cli.evaluation.stages import AttackVerdicts, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.outcomes import Outcome
 
 CORNERS = 20
@@ -42,32 +40,30 @@ class ControlResult:
 
 
 def run_control(
-    evidence: Evidence, context: EvalContext, shard: Shard, count: int
+    evidence: Evidence, attacks: AttackColumns, clean: AttackVerdicts, count: int
 ) -> ControlResult | None:
     """Run the control on examples that stood, drawn by a keyed order; None: there are none.
 
     Args:
-        context: of the evaluation's attacks.
+        attacks: runs attacks on the examples of the evaluation.
+        clean: the verdicts on the clean images.
         count: the number of examples to try, or all that stood if there are fewer.
     """
-    n, started = evidence.n, time.perf_counter()
-    tried = _drawn(evidence.standing, count, context.noise.seed)
+    own, attack = attacks.context, Ensemble(of=(f"corners{CORNERS}", f"square{QUERIES}"))
+    tried = _drawn(evidence.standing, count, own.noise.seed)
     if not tried.any():
         return None
-    attack = Ensemble(of=(f"corners{CORNERS}", f"square{QUERIES}"))
-    stages = attack.stages(context.threat, evidence.classes)
-    column = AttackVerdicts.empty(n)
-    threat = replace(context.threat, eps=INSIDE * context.threat.eps)
-    context = replace(context, noise=context.noise.fork("control"), threat=threat)
-    for _ in run_stages(stages, column, tried & shard.mine(n), context, context.search_model):
-        pass
-    seconds = shard.merge_rows(column.arrays, n, time.perf_counter() - started)
-    broken = [tried & (column.arrays["by"] == number) for number in range(len(stages))]
-    members = [stage.member for stage in stages]
+    params = ATTACKS.describe(attack)
+    threat = replace(own.threat, eps=INSIDE * own.threat.eps)
+    point = SweepPoint("control", attack, threat, params)
+    context = replace(own, noise=own.noise.fork("control"))
+    column, seconds = attacks.fill("control", point, clean, among=tried, context=context)
+    members = [stage.member for stage in attack.stages(threat, evidence.classes)]
+    broken = [tried & (column.arrays["by"] == number) for number in range(len(members))]
     counts = {member: int(rows.sum()) for member, rows in zip(members, broken, strict=True)}
     left = int(tried.sum()) - sum(counts.values())
     outcome = Outcome(
-        params=ATTACKS.describe(attack),
+        params=params,
         n=int(tried.sum()),
         correct=left,
         robust_accuracy=left / int(tried.sum()),
@@ -86,8 +82,8 @@ def run_control(
 def attack_again(
     todo: Sequence[SweepPoint],
     columns: Mapping[str, AttackVerdicts],
-    context: EvalContext,
-    classes: int,
+    attacks: AttackColumns,
+    clean: AttackVerdicts,
 ) -> list[AttackedAgain]:
     """Attack some examples anew under the largest radius of a sweep over eps.
 
@@ -97,21 +93,21 @@ def attack_again(
     Args:
         todo: the points of the evaluation.
         columns: the verdicts under each of them, merged over processes, by label.
+        attacks: runs attacks on the examples of the evaluation.
+        clean: the verdicts on the clean images.
     """
-    found = []
+    found: list[AttackedAgain] = []
     swept = [point for point in todo if point.eps is not None and not point.attack.minimal]
     for point in swept:
         same = [each for each in swept if each.attack is point.attack]
         if point is not same[-1] or len(same) < 2:
             continue
-        arrays = columns[point.label].arrays
-        inherited = columns[point.label].broken & (arrays["stages"] == 0)
-        tried = _drawn(inherited, AGAIN_TRIED, context.noise.seed)
-        column = AttackVerdicts.empty(len(tried))
-        here = replace(context, threat=replace(context.threat, eps=point.threat.eps))
-        stages = point.attack.stages(point.threat, classes)
-        for _ in run_stages(stages, column, tried, here, here.search_model):
-            pass
+        before = columns[point.label]
+        inherited = before.broken & (before.arrays["stages"] == 0)
+        tried = _drawn(inherited, AGAIN_TRIED, attacks.context.noise.seed)
+        name = f"again{len(found)}"
+        # As the sweep's own columns, on the model that those were searched on.
+        column, _ = attacks.fill(name, point, clean, among=tried)
         stood = int((tried & ~column.broken).sum())
         labels = [each.label for each in same]
         count = int(tried.sum())

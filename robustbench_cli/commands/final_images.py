@@ -28,10 +28,9 @@ class FinalImages:
 
     examples: int
     """The number of examples whose images are remembered, from the first."""
+    passes: int = 0
+    """The images that a copy was shown so far."""
     _images: dict[int, tuple[Tensor, int, bool]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def watch(self, progress: Progress, labels: np.ndarray) -> None:
         """Take in the images that an attack has just ended with; ``labels`` are classes (N)."""
@@ -41,21 +40,37 @@ class FinalImages:
                 row, prediction = int(found.rows[place]), int(found.prediction[place])
                 self._images[row] = found.x[place], prediction, prediction == int(labels[row])
 
-    def ends(self, starts: Tensor) -> Tensor:
-        """Return the last images of the first examples (m, C, H, W).
+    def merge(self, shard: Shard) -> None:
+        """Take in the images that the other processes remember."""
+        own = {
+            row: (image.cpu(), prediction, held)
+            for row, (image, prediction, held) in self._images.items()
+        }
+        for known in shard.all_gather(own):
+            self._images |= known
+
+    def ends(self, rows: Tensor, starts: Tensor) -> Tensor:
+        """Return the last images of these examples (m, C, H, W).
 
         Args:
+            rows: the examples (m).
             starts: what stands for those that were not attacked (m, C, H, W).
         """
         ends = starts.clone()
-        for row, (image, _, _) in self._images.items():
-            ends[row] = image.to(ends)
+        for place, row in enumerate(rows.tolist()):
+            if row in self._images:
+                ends[place] = self._images[row][0].to(ends)
         return ends
 
-    def replay(self, copy: Copy, data: Examples, threat: Threat, shard: Shard) -> Replay | None:
+    def replay(
+        self, copy: Copy, data: Examples, threat: Threat, shard: Shard, most: int
+    ) -> Replay | None:
         """Show the images to a fresh copy, one by one; return None where there is no copy.
 
+        Each process shows those of its own examples.
+
         Args:
+            most: how many to show; those that stood come first.
             data: the clean images of the evaluation.
             threat: with a mask, bound to all of them.
         """
@@ -64,19 +79,24 @@ class FinalImages:
             return None
         levels = torch.unique(data.images(slice(self.examples)))
         tried, differs, worse, nearer = (np.zeros(len(data.y), bool) for _ in range(4))
-        for row, (image, prediction, held) in self._images.items():
+        held_first = sorted(self._images, key=lambda row: (not self._images[row][2], row))
+        mine = shard.mine(len(data.y))
+        for row in (row for row in held_first[:most] if mine[row]):
+            image, prediction, held = self._images[row]
             place = torch.tensor([row], device=data.y.device)
             x = data.images(place)
             x_adv = image[None].to(x)
             with torch.no_grad():
                 (logits,) = wide(fresh(x_adv))
             tried[row] = True
+            self.passes += 1
             top = logits.topk(2).values
             clear = float(top[0] - top[1]) > CLEAR * float(logits.amax() - logits.amin())
             differs[row] = clear and int(logits.argmax()) != prediction
             worse[row] = differs[row] and held
             if held:
                 for moved in _moved(x_adv, x, levels, threat.only(place)):
+                    self.passes += 1
                     with torch.no_grad():
                         nearer[row] |= int(fresh(moved).argmax()) != prediction
         merged = {"tried": tried, "differs": differs, "worse": worse, "nearer": nearer}

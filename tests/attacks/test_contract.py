@@ -317,3 +317,14 @@ def test_the_reference_leaves_torch_s_generators_alone(model, batch):
     assert torch.equal(torch.get_rng_state(), before)
     assert Threat("Linf", 0.5).inside(found.x, x.float()).all()
     assert found.broken.all()
+
+
+def test_more_steps_or_queries_are_planned_as_more_passes():
+    """Of every attack that has a number of either; the budget of the checks is a part of it."""
+    for name in ATTACKS.names():
+        attack = ATTACKS.build(Spec(name))
+        assert attack.planned_passes > 0, name
+        for parameter in ("steps", "queries"):
+            if parameter in {each.name for each in fields(attack)}:
+                more = replace(attack, **{parameter: 2 * getattr(attack, parameter)})
+                assert more.planned_passes == 2 * attack.planned_passes, name

@@ -10,6 +10,7 @@ from torch import nn
 from torch.autograd import grad as grad_of
 
 from robustbench_cli.audit import CHECKS, ModelCheck
+from robustbench_cli.audit._probe import REPEATED
 from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.config.catalogue import parameters
 from robustbench_cli.core.errors import UserError
@@ -17,7 +18,7 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.models.bpda import bpda
 from robustbench_cli.models.rejecting import ModelWithRejectClass
-from tests.audit.conftest import Around, probe_of
+from tests.audit.conftest import LINF, Around, probe_of
 
 EVERY = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
 OF_MODELS = [check for check in EVERY if isinstance(check, ModelCheck)]
@@ -379,3 +380,62 @@ def test_chance_is_told_from_memory(net, images):
     assert probe.random
     (finding,) = memory.look(probe)
     assert finding.severity == "error"
+
+
+def test_a_plain_net_costs_what_the_checks_say(digits_model):
+    """Each answer is asked for once, whichever check needs it, and every pass is counted."""
+    model, x, y = digits_model[0].eval(), *digits_model[1:]
+    shown = []
+    handle = model.register_forward_pre_hook(lambda _, images: shown.append(len(images[0])))
+    probe = replace(probe_of(model, x, y), random=False)  # its copies keep the hook
+    shown.clear()
+    assert not [finding for check in OF_MODELS for finding in check.look(probe)]
+    handle.remove()
+    stages = probe.stages["pgd20"]
+    forwards, backwards = probe.cost
+    assert forwards == sum(shown)
+    allowed = sum(check.cost(stages) for check in OF_MODELS) * len(x) + REPEATED
+    assert forwards + backwards <= allowed
+
+
+def test_no_attack_is_asked_twice_for_its_first_gradient(digits_model):
+    """A sweep has the same attack at every radius."""
+    model, x, y = digits_model[0].eval(), *digits_model[1:]
+    probe = probe_of(model, x, y)
+    once = probe.stages["pgd20"]
+    check, costs = CHECKS.build(Spec("zero-gradient")), []
+    for stages in ({"a": once}, {"a": once, "b": list(once)}):
+        some = replace(probe, stages=stages, _copies=[])
+        assert list(check.look(some)) == []
+        costs.append(some.cost)
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        centred,
+        lambda net, x: net(x + 0.05 * torch.randn_like(x)),
+        lambda net, x: net(x) * (2 if torch.is_grad_enabled() else 1),
+    ],
+    ids=["coupled", "random", "another answer with a gradient"],
+)
+def test_answers_that_change_are_not_steady(change, net, images):
+    assert probe_of(net.eval(), *images).steady
+    assert not replace(probe_of(Around(net, change).eval(), *images), random=False).steady
+
+
+def test_a_memory_is_not_steady_even_on_two_images(net, images):
+    fresh = lambda: Around(net, cached()).eval()  # noqa: E731
+    x, y = (each[:2] for each in images)
+    assert not replace_copy(fresh(), x, y, fresh).steady
+
+
+def test_the_start_lies_off_the_border_and_in_the_ball(net):
+    x = torch.tensor([0.0, 0.02, 0.98, 1.0]).repeat(8, 1, 4, 1)
+    probe = probe_of(net, x, torch.zeros(8, dtype=torch.long))
+    assert bool(LINF.inside(probe.start, x).all())
+    step = float(probe.pixel_step(0.125)[0])
+    assert step == pytest.approx(0.0125)
+    assert float(probe.start.min()) >= step
+    assert float(probe.start.max()) <= 1 - step + 1e-6

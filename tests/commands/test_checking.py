@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from robustbench_cli import Threat, evaluate
-from robustbench_cli.audit import CHECKS, BatteryCheck
+from robustbench_cli.audit import CHECKS, BatteryCheck, _budget
 from robustbench_cli.cli import main
 
 EPS = Threat("Linf", 0.12)
@@ -137,6 +137,84 @@ def test_gradients_that_exist_and_are_useless(change, net, digits_model):
     result = judged(Around(net, change), digits_model, "pgd20")
     assert result.trust == {"pgd20": "upper bound"}
     assert "secant" in checks_of(result)
+
+
+class Cached(nn.Module):
+    """The answer to the first image seen within two radii."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.known = net, []
+
+    def forward(self, x):
+        logits = self.net(x)
+        answers = logits.detach().clone()
+        for row, image in enumerate(x.detach()):
+            near = (a for i, a in self.known if float((i - image).abs().max()) < 0.241)
+            if (found := next(near, None)) is None:
+                self.known.append((image.clone(), answers[row].clone()))
+            else:
+                answers[row] = found
+        return logits + (answers - logits).detach()
+
+
+@pytest.fixture
+def dear(monkeypatch):
+    """Passes are dear, as those of a large net: there is no half second of arithmetic."""
+    monkeypatch.setattr(_budget, "SECONDS", 0.0)
+
+
+def share_of(checked, passes):
+    return (checked.forwards + checked.backwards) / passes
+
+
+def test_checks_of_a_large_net_are_a_small_part_of_the_passes(dear, net, digits_model):
+    _, x, y = digits_model
+    many = x.repeat(20, 1, 1, 1), y.repeat(20)
+    record = evaluate(net, *many, attacks="pgd20", threat=EPS).record
+    attack = record.attacks["pgd20"]
+    passes = attack.forwards + attack.backwards + len(many[0])
+    assert record.attacks["pgd20"].trust == "sound"
+    assert share_of(record.checked, passes) <= 0.03
+    few = judged(net, digits_model, "pgd20").record
+    assert few.checked.images == 2 * _budget.FEWEST
+    assert share_of(few.checked, 40 * len(x)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "state"),
+    [
+        (Cached, "withheld"),
+        (lambda net: Around(net, lambda net, x: net((x * 5).round() / 5)), "upper bound"),
+        (
+            lambda net: Around(
+                net,
+                lambda net, x: (
+                    net(x).detach() + 1e-3 * (x.flatten(1)[:, :10] - x.flatten(1)[:, 10:20])
+                ),
+            ),
+            "upper bound",
+        ),
+    ],
+    ids=["cached answers", "quantiser", "detached path"],
+)
+def test_a_large_net_that_misleads_is_found_on_few_images(dear, make, state, net, digits_model):
+    result = judged(make(net), digits_model, "pgd20")
+    assert result.trust == {"pgd20": state}
+    assert all(each.of > _budget.FEWEST for each in result.findings if each.severity != "info")
+
+
+def test_what_a_look_at_few_images_suspects_is_looked_at_again(dear, net, digits_model):
+    """One image of the first two jumps, and no other: that is no reason to mark a number."""
+    _, x, _ = digits_model
+    first = x[0].clone()
+
+    def jumping(net, images):
+        apart = (images - first).detach().abs().amax((1, 2, 3))
+        return net(images) + ((apart > 0) & (apart < 1e-3))[:, None] * torch.arange(10.0)
+
+    result = judged(Around(net, jumping), digits_model, "pgd20")
+    assert "jumps" not in checks_of(result)
 
 
 def test_attacks_side_by_side_are_compared_example_by_example(net, digits_model):
