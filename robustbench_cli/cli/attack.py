@@ -36,8 +36,9 @@ def attack_command(
 ) -> None:
     """Craft adversarial examples for a model and keep them, with a picture.
 
-    The folder gets adversarial.npz (x, x_adv, y, clean, adversarial, norm, step) and
-    adversarial.png: clean, adversarial, and the difference amplified.
+    The folder gets adversarial.npz (x, x_adv, y, clean, adversarial, norm, step, the confidence
+    of both predictions, names of classes) and adversarial.png: clean, adversarial, and the
+    difference amplified. advbench report --out study.html shows them on a page, too.
 
     \b
     advbench attack pgd20                   the latest run

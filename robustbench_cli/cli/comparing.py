@@ -8,6 +8,7 @@ from typing import Any
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.cli.published import Remarks, TableBlock, groups, head, lettered, raw
 from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.papers import paper_names
 from robustbench_cli.papers.compare import Beside, beside
 from robustbench_cli.papers.howto import Known, Wanted, commands, lacking, training_command
 from robustbench_cli.papers.paper import Paper
@@ -47,6 +48,17 @@ def paper_page(name: str, table: str | None, dataset: str | None, runs: Sequence
         raise UserError(f"paper {paper.name!r} has no numbers on {named}")
     kept = [cell for cell in cells if dataset in (None, of.get(cell.dataset))]
     return comparison_page(paper, beside(paper, kept, runs), Known.scan())
+
+
+def measured_page(runs: Sequence[Run]) -> list[Page]:
+    """Return a page for each paper with the numbers that have one of ours beside them."""
+    known, pages = Known.scan(), []
+    for name in paper_names():
+        paper = load_paper(name)
+        pairs = [pair for pair in beside(paper, paper.cells, runs) if pair.measured]
+        if pairs:
+            pages.append(comparison_page(paper, pairs, known))
+    return pages
 
 
 def comparison_page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page:

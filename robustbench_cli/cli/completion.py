@@ -10,7 +10,7 @@ from typing import Any
 
 from robustbench_cli.config.catalogue import KINDS, scan
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.papers import titles
+from robustbench_cli.papers import board_titles, titles
 
 Completions = list[tuple[str, str]]
 """Words that the shell offers, each with a short description."""
@@ -52,12 +52,12 @@ complete_names = _completing(*KINDS)
 
 
 def papers(incomplete: str) -> Completions:
-    """Offer the papers whose published tables are here, by any of their names."""
+    """Offer the papers and leaderboards whose tables are here, by any of their names."""
     try:
-        found = titles()
+        found = {name: title for name, (_, title) in titles().items()} | board_titles()
     except UserError:
         return []
-    return [(name, title) for name, (_, title) in found.items() if name.startswith(incomplete)]
+    return [(name, title) for name, title in found.items() if name.startswith(incomplete)]
 
 
 def kinds(incomplete: str) -> list[str]:

@@ -5,10 +5,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.cli.console import fits_console, rendered, table_console
 from robustbench_cli.core.safe_text import printable
+
+if TYPE_CHECKING:
+    from robustbench_cli.cli.page_html import PageExtras
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Page:
     """Commands, each whole on its line."""
     legend: Sequence[str] = ()
     """The meaning of marks, and why numbers have them: in LaTeX it is printed, too."""
+    extras: "Callable[[], PageExtras] | None" = None
+    """Collects what only a page of HTML shows."""
 
 
 def _terminal(page: Page) -> str:
@@ -209,11 +214,26 @@ def _json(page: Page) -> str:
 _UPPER_CONTROLS = re.compile(r"[\x7f-\x9f]")
 
 
+def _html(page: Page) -> str:
+    from robustbench_cli.cli.page_html import html_page
+
+    return html_page(page)
+
+
 TABLE_FORMATS: Mapping[str, Callable[[Page], str]] = {
     "terminal": _terminal,
     "md": _markdown,
     "latex": _latex,
     "csv": _csv,
     "json": _json,
+    "html": _html,
 }
-FORMAT_BY_ENDING = {".md": "md", ".tex": "latex", ".csv": "csv", ".json": "json"}
+FORMAT_BY_ENDING = {
+    ".md": "md",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".json": "json",
+    ".html": "html",
+}
+WITH_INTERVALS = frozenset({"html"})
+"""The formats in which the main table has confidence intervals, asked for or not."""

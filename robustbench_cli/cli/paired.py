@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.cli.tables import MEANING_OF_ACCURACY, spread_note
 from robustbench_cli.core.safe_text import one_line
-from robustbench_cli.report.model_names import SAME
 
 if TYPE_CHECKING:
     from robustbench_cli.report.paired_rows import PairedLine, PairedRows
@@ -69,6 +68,8 @@ def _judged(found: Sequence["PairedRows"]) -> list["JudgedNumber"]:
 
 
 def _title(row: "TableRow") -> str:
+    from robustbench_cli.report.model_names import SAME
+
     seeds = len(row.seeds)
     names = (row.facts[key].text for key in ("defense", "model"))
     name = ", ".join(name for name in names if name != SAME)

@@ -47,9 +47,11 @@ def paper_list_command(
     advbench report --paper trades           with our numbers beside them
     """
     from robustbench_cli import papers
+    from robustbench_cli.papers.leaderboard import load_board
     from robustbench_cli.papers.reading import load_paper
 
     found = [load_paper(name) for name in papers.paper_names()]
+    boards = [load_board(name) for name in papers.paper_names(papers.BOARDS)]
     lines = [
         {
             "paper": each.name,
@@ -59,6 +61,16 @@ def paper_list_command(
             "tables": ", ".join(each.tables),
         }
         for each in found
+    ]
+    lines += [
+        {
+            "paper": each.name,
+            "title": each.title,
+            "year": each.year,
+            "numbers": each.numbers,
+            "tables": ", ".join(each.tables),
+        }
+        for each in boards
     ]
     columns = list(lines[0])
     grid = Grid(
@@ -94,9 +106,15 @@ def paper_show_command(
     \b
     advbench paper show trades --table 5
     advbench paper show rst --format md
+    advbench paper show robustbench --table 'CIFAR-10 L2'
     """
-    from robustbench_cli.cli import published
+    from robustbench_cli.cli import boards, published
+    from robustbench_cli.papers.leaderboard import find_board, load_board
     from robustbench_cli.papers.reading import load_paper
 
+    if board := find_board(name):
+        page = boards.board_page(load_board(board), table)
+        put(page, format_of(format_, out), out)
+        return
     found = load_paper(name)
     put(published.published_page(found, found.only(table)), format_of(format_, out), out)

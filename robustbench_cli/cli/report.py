@@ -1,13 +1,15 @@
 """``advbench report``: which table or picture, in which format."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 
 from robustbench_cli.cli import options
-from robustbench_cli.cli.formats import Page
+from robustbench_cli.cli.formats import WITH_INTERVALS, Page
 from robustbench_cli.cli.matrices import joints, transfers
 from robustbench_cli.cli.report_options import ReportOptions
 from robustbench_cli.cli.tables import results_sheet
@@ -49,6 +51,8 @@ def report_command(flags: ReportOptions) -> None:
     advbench report --defense 'trades*' --attack autoattack --since 2026-11-01
     advbench report --columns clean,pgd20,autoattack --intervals --out table.tex
     advbench report --paper trades --table 5           published numbers beside ours
+    advbench report --out study.html                   a page with curves and images
+    advbench report --paper robustbench --like RUN     its place in the leaderboard
     advbench report --transfer --out transfer.md
     advbench report --joint                            one perturbation, several domains
     advbench report --compare trades pgd-at            which is better, on the same images
@@ -63,6 +67,7 @@ def print_report(flags: ReportOptions) -> None:
     Raises:
         UserError: options that exclude each other, or nothing to show.
     """
+    from robustbench_cli.cli.study_page import study_extras
     from robustbench_cli.commands.upgrade_records import comparable
     from robustbench_cli.report.example_files import ExampleFiles
 
@@ -73,9 +78,7 @@ def print_report(flags: ReportOptions) -> None:
     folders = comparable(flags.results, left_out)
     runs, files = selection.of_runs([*folders.values()]), ExampleFiles.of_runs(folders)
     if flags.paper is not None:
-        from robustbench_cli.cli.comparing import paper_page
-
-        put(paper_page(flags.paper, flags.table, dataset, runs), chosen, flags.out)
+        put(_published(flags, flags.paper, runs, files), chosen, flags.out)
         return
     if flags.joint:
         put(_joint(runs, dataset, flags.intervals, files), chosen, flags.out)
@@ -90,11 +93,31 @@ def print_report(flags: ReportOptions) -> None:
     if flags.transfer:
         put(_transfers(runs, dataset, flags.intervals), chosen, flags.out)
         return
+    flags = replace(flags, intervals=flags.intervals or chosen in WITH_INTERVALS)
     found = _rows(runs, selection, files, flags)
     named = ",".join(selection.columns(found)) or None
-    page = results_sheet(found, columns=flags.columns or named, sort=flags.sort).page()
+    sheet = results_sheet(found, columns=flags.columns or named, sort=flags.sort)
+    page = replace(sheet.page(), extras=partial(study_extras, sheet, folders, flags.results))
     put(page, chosen, flags.out)
     _left_out(runs, dataset, {run for row in found for run in row.runs})
+
+
+def _published(
+    flags: ReportOptions, name: str, runs: Sequence["Run"], files: "ExampleFiles"
+) -> Page:
+    """The numbers of a paper with ours beside, or our models among those of a leaderboard."""
+    from robustbench_cli.papers.leaderboard import find_board, load_board
+
+    if board := find_board(name):
+        from robustbench_cli.cli.boards import placed_page
+
+        of = load_board(board)
+        return placed_page(of, flags.table, runs, files, dataset=flags.dataset, like=flags.like)
+    from robustbench_cli.cli.comparing import paper_page
+
+    if flags.like is not None:
+        raise UserError(f"--like is for a leaderboard (robustbench), and {name!r} is none")
+    return paper_page(name, flags.table, flags.dataset, runs)
 
 
 def _check_together(flags: ReportOptions) -> None:
@@ -113,6 +136,8 @@ def _check_together(flags: ReportOptions) -> None:
     if flags.paper is not None:
         others = {name: value for name, value in tables.items() if name != "--paper"}
         _alone("--paper", {**others, **shape, **intervals})
+    elif flags.like is not None:
+        raise UserError(f"--like {flags.like!r} goes with --paper robustbench")
     elif flags.table is not None:
         raise UserError(
             f"--table {flags.table!r} is of a paper: name that, too, e.g. --paper trades"

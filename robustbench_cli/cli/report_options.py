@@ -21,8 +21,8 @@ class ReportOptions:
         typer.Option(
             "--format",
             "-f",
-            help="terminal, md, latex, csv or json (default: terminal, or as --out ends). "
-            "csv and json hold fractions in full precision.",
+            help="terminal, md, latex, csv, json or html (default: terminal, or as --out ends). "
+            "csv and json hold fractions in full precision; html is a page with pictures, too.",
         ),
     ] = None
     json_: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False
@@ -122,6 +122,14 @@ class ReportOptions:
     ] = None
     table: Annotated[
         str | None, typer.Option(help="With --paper: this table only, e.g. 5 or 2(a).")
+    ] = None
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="With --paper robustbench: the place of this run, or of its model, alone.",
+            autocompletion=completion.runs,
+        ),
     ] = None
     plot: Annotated[
         Path | None,

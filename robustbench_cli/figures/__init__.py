@@ -120,6 +120,12 @@ def legend_names(runs: Sequence[Run]) -> list[str]:
     return [run.id if subjects.count(run.subject) > 1 else run.subject for run in runs]
 
 
+def few(names: Sequence[str]) -> str:
+    """Return names in one line; of many the first three, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return ", ".join(names[:3] if more else names) + more
+
+
 def setting_label(run: Run) -> str:
     """Return data set and threat of a run in words, as in ``mnist, Linf 0.3``.
 

@@ -20,6 +20,7 @@ from robustbench_cli.figures import (
     Material,
     Painter,
     _style,
+    few,
     legend_names,
     setting_label,
 )
@@ -105,7 +106,7 @@ class History(Figure):
             bare += [repr(run.id) for run in group if tracks[-1].on == "train"]
         if bare:
             material.feedback.note(
-                f"run{'s' * (len(bare) > 1)} {', '.join(bare)} measured no held-out images: only "
+                f"run{'s' * (len(bare) > 1)} {few(bare)} measured no held-out images: only "
                 "training curves are drawn (advbench train ... --set train.validation=1000 holds "
                 "some out, --set train.select=oracle measures the test set)"
             )

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat_text import format_eps
-from robustbench_cli.figures import FIGURES, Figure, Material, Painter
+from robustbench_cli.figures import FIGURES, Figure, Material, Painter, few
 from robustbench_cli.figures._sweep_plot import paint_sweeps
 from robustbench_cli.report.robustness_table import finished
 from robustbench_cli.report.seed_groups import of_kind
@@ -42,7 +42,7 @@ class Sweep(Figure):
 
     def _lacking(self, *named: Run) -> str:
         """Return the message that there is no such sweep, with a command that records one."""
-        of = f" of {', '.join(run.id for run in named)}" if named else ""
+        of = f" of {few([run.id for run in named])}" if named else ""
         run = next(iter(of_kind(named, "train")), None)
         which = f" --run {run.id}" if run else ""
         return (

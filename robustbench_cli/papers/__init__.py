@@ -34,11 +34,24 @@ def titles(folder: Path = FOLDER) -> Mapping[str, tuple[str, str]]:
     return found
 
 
+BOARDS = FOLDER / "leaderboards"
+"""The folder of leaderboards: files of the same two kinds, with other columns."""
+
+
+def board_titles(folder: Path = BOARDS) -> dict[str, str]:
+    """Return the title of every leaderboard by name; raise ``UserError`` for a damaged file."""
+    return {
+        name: str(read_toml(folder / f"{name}.toml").get("title", ""))
+        for name in paper_names(folder)
+    }
+
+
 def find_paper(text: str, folder: Path = FOLDER) -> str:
     """The paper that ``text`` means; raise ``UserError`` with the nearest name if none."""
     known, wanted = titles(folder), text.strip().lower()
     if wanted not in known:
-        raise UserError(f"unknown paper {text!r}{hint(wanted, known, 'advbench paper list')}")
+        named = [*known, *paper_names(BOARDS)]
+        raise UserError(f"unknown paper {text!r}{hint(wanted, named, 'advbench paper list')}")
     return known[wanted][0]
 
 

@@ -80,7 +80,7 @@ def training_differences(
         run: the evaluation, which may have used other data.
     """
     settings = trained.settings
-    data = _data(meaning.dataset, trained, run or trained) if meaning.dataset else None
+    data = data_differences(meaning.dataset, trained, run or trained) if meaning.dataset else None
     threat = settings.stated_threat
     # Only what attacks during training has a number of steps; a radius means nothing to the rest.
     attacked = any("steps" in table for table in settings.defense.values())
@@ -195,8 +195,11 @@ def _size(value: object) -> str:
     return format_eps(value) if isinstance(value, float) else typed(value)
 
 
-def _data(data: Data, trained: Run, run: Run) -> list[SettingDifference] | None:
-    """Nothing if the model was trained and tried on this very set; None if on another one."""
+def data_differences(data: Data, trained: Run, run: Run) -> list[SettingDifference] | None:
+    """Return nothing if the model was trained and tried on this very set; None if on another one.
+
+    A copy of the set, such as one from JPEG files, is a difference.
+    """
     if not all(_is(data, each, trained) for each in (trained, run)):
         return None
     copies = [each for each in (trained, run) if not _very(data, each)]

@@ -39,13 +39,13 @@ def threat_card(run: Run) -> dict[str, str]:
         else "if any iterate, the start included, is misclassified in float32 as it is stored",
         "precision": f"searched in {run.search}, judged in float32",
         "accuracy": "per example: the worst case over stages, restarts and targets",
-        f"attack {label}": _parameters(outcome.params),
+        f"attack {label}": parameters_line(outcome.params),
         **_members(result),
         "seed": str(run.config.get("seed", 0)),
         "adaptive attack": "part of the battery" if result.adaptive else "none",
         "model": f"{run.subject}, weights {run.weights[:12]}",
         "cost": _cost(run),
-        "software": _software(run.environment),
+        "software": software_line(run.environment),
     }
 
 
@@ -60,10 +60,10 @@ def _members(result: AuditResult) -> dict[str, str]:
     """Return the parameters of each member of an ensemble; of a single attack nothing."""
     if len(result.members) < 2:
         return {}
-    return {f"its {name}": _parameters(params) for name, params in result.members.items()}
+    return {f"its {name}": parameters_line(params) for name, params in result.members.items()}
 
 
-def _parameters(params: Mapping[str, Any]) -> str:
+def parameters_line(params: Mapping[str, Any]) -> str:
     """Return a component's parameters in one line."""
     return ", ".join(f"{key}={typed(value)}" for key, value in params.items())
 
@@ -86,6 +86,7 @@ def _anywhere(value: object, key: str) -> bool:
     return False
 
 
-def _software(environment: Mapping[str, Any]) -> str:
+def software_line(environment: Mapping[str, Any]) -> str:
+    """Return versions and device of a record in one line."""
     known = ("advbench", "torch", "python", "device", "commit")
     return ", ".join(f"{key} {environment[key]}" for key in known if key in environment)

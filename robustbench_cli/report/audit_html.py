@@ -6,44 +6,8 @@ from html import escape
 from pathlib import Path
 
 from robustbench_cli.report.audit_page import CAPTIONS, AuditPage
+from robustbench_cli.report.html_template import template_text
 
-STYLE_SHEET = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: #1c1f23; line-height: 1.5;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }
-.kind { color: #5b6470; letter-spacing: .08em; text-transform: uppercase; font-size: .78rem;
-  margin: 0; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: .2rem 0 1.2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem; }
-.verdict { border-left: .35rem solid; padding: .8rem 1.1rem; margin: 0 0 1rem; font-size: 1.08rem;
-  overflow-wrap: anywhere; }
-.good { border-color: #00795c; background: #eef8f4; }
-.doubtful { border-color: #b07600; background: #fdf6e6; }
-.bad { border-color: #b3261e; background: #fcefee; }
-.note { color: #444b54; margin: .4rem 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-th, td { text-align: left; padding: .42rem .8rem .42rem 0; border-bottom: 1px solid #e4e7eb;
-  vertical-align: top; overflow-wrap: break-word; }
-table.attacks { min-width: 56rem; }
-table.measures, table.card { min-width: 34rem; }
-th { color: #5b6470; font-weight: 600; border-bottom-color: #aab2bd; }
-td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-tr.claimed td { font-weight: 600; background: #f5f7f9; }
-table.card td:first-child, table.measures td:nth-child(2) { white-space: nowrap; color: #5b6470; }
-.badge { display: inline-block; min-width: 5.2rem; text-align: center; border-radius: .3rem;
-  font-size: .78rem; font-weight: 600; padding: .1rem .5rem; white-space: nowrap; }
-.error, .no { background: #fcefee; color: #8f1d17; }
-.warning { background: #fdf0d9; color: #7a4e00; }
-.info, .none { background: #eef1f4; color: #48515c; }
-.yes { background: #e6f4ee; color: #00614a; }
-figure { margin: 1.6rem 0; }
-figure img { max-width: 100%; height: auto; display: block; }
-figcaption { color: #5b6470; font-size: .88rem; margin-top: .4rem; max-width: 46rem; }
-@media print { main { padding: 0; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
-"""
 _SIGNS: Mapping[str, str] = {"ok": "yes", "not passed": "no"}
 
 
@@ -77,7 +41,8 @@ def as_html(page: AuditPage, folder: Path) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Audit: {escape(page.title)}</title>\n<style>{STYLE_SHEET}</style>\n</head>\n"
+        f"<title>Audit: {escape(page.title)}</title>\n"
+        f"<style>{template_text('style.css')}</style>\n</head>\n"
         f"<body>\n<main>\n{chr(10).join(filter(None, body))}\n</main>\n</body>\n</html>\n"
     )
 

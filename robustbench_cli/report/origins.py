@@ -61,6 +61,14 @@ class Origin(ABC):
         """Raise ``MissingVerdicts`` if the file is missing; nothing is read."""
         self.file.check_presence()
 
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """The evaluations and, of each, the label of the attack that counts; empty: clean images.
+
+        Pairs of a run's id and a label, in the order in which they count.
+        """
+        return ((self.file.run_id, ""),)
+
     @abstractmethod
     def _shares(self) -> "np.ndarray": ...
 
@@ -96,6 +104,10 @@ class AttackOrigin(Origin):
         seen: np.ndarray = found * near + self.labels * ~near
         return seen
 
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        return ((self.file.run_id, self.label),)
+
     def _shares(self) -> "np.ndarray":
         right = self.file.array(f"{CLEAN}/share")
         if self.radius is None:
@@ -121,6 +133,10 @@ class WorstOrigin(Origin):
             left = left & ~fell
         return found
 
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        return tuple(source for attack in self.attacks for source in attack.sources)
+
     def _shares(self) -> "np.ndarray":
         found = self.file.array(f"{CLEAN}/share").astype(float)
         for attack in self.attacks:
@@ -134,6 +150,10 @@ class CertifiedOrigin(Origin):
 
     label: str
     within: Within | None
+
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        return ((self.file.run_id, self.label),)
 
     def _shares(self) -> "np.ndarray":
         answer = "certified" if self.within else "prediction"
@@ -151,6 +171,10 @@ class JointOrigin(Origin):
     at: int | None
     """The domain whose right answers count; None: examples that are wrong in all of them."""
 
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        return ((self.file.run_id, self.label),)
+
     def _shares(self) -> "np.ndarray":
         right = self.file.array(f"{self.label}/prediction") == self.file.array("label")
         found: np.ndarray = ~right.any(1) if self.at is None else right[:, self.at]
@@ -163,6 +187,10 @@ class GainOrigin(Origin):
 
     after: Origin
     before: Origin
+
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        return (*self.after.sources, *self.before.sources)
 
     def _shares(self) -> "np.ndarray":
         apart: np.ndarray = self.after.shares - self.before.shares

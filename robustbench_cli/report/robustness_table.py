@@ -212,9 +212,9 @@ def _row(
             return None
         trust = trust_of_seeds(known, last.n or 1)
         about = {"name": name, "seeds": len(kept), "trust": trust, **about}
+        about["origins"] = tuple(each.origin for each in known if each.origin)
         if trust and trust.withheld:
             return WithheldNumber(spaced=name not in distances, **about)
-        about["origins"] = tuple(each.origin for each in known if each.origin)
         numbers = tuple(each.number for each in known)
         if name in distances:
             return Distance(distances=numbers, **about)

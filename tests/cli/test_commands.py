@@ -107,10 +107,20 @@ def test_attack_keeps_the_examples_and_a_picture(results, capsys):
             saved["norm"], np.abs(x_adv - x).reshape(12, -1).max(1), atol=1e-7
         )
         assert ((saved["step"] >= 0) == (~wrong & (saved["adversarial"] != saved["y"]))).all()
-    from PIL import Image
+        for name in ("clean", "adversarial"):
+            sure = saved[f"{name}_confidence"]
+            assert sure.shape == (12,)
+            assert ((sure > 0.1) & (sure <= 1)).all()  # the largest of ten
+        assert list(saved["classes"]) == list("0123456789")
+    from PIL import Image, ImageColor
+
+    from robustbench_cli.commands.adversarial_grid import CELL, RIGHT, WRONG
 
     with Image.open(folder / "adversarial.png") as picture:
-        assert picture.size[0] > 300
+        assert picture.size[0] > 3 * CELL
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+        signs = {ImageColor.getrgb(RIGHT), ImageColor.getrgb(WRONG)}
+        assert signs <= colours
 
 
 def test_a_model_of_the_user_s_own(results, tmp_path, capsys, monkeypatch):

@@ -92,7 +92,7 @@ def on_a_terminal(width, *args):
 
 def test_papers_are_listed_with_their_tables(said):
     lines = {line.split()[0]: line for line in said("paper", "list").splitlines()[2:] if line}
-    assert list(lines) == papers.paper_names()
+    assert list(lines) == [*papers.paper_names(), *papers.paper_names(papers.BOARDS)]
     assert re.search(r"Theoretically .* 2019 +92 +4, 5, 6, 7$", lines["trades"])
     (awp,) = (line for line in json.loads(said("paper", "list", "-f", "json")) if
               line["paper"] == "awp")  # fmt: skip
@@ -239,8 +239,8 @@ def test_tables_fit_on_a_screen_of_120_columns_and_commands_stay_whole(name, res
         (["report", "--paper", "trades", "--sort", "clean"], "--paper goes without --sort"),
         (["report", "--paper", "trades", "--transfer"], "--paper goes without --transfer"),
         (["report", "--plot", "x", "--paper", "trades"], "--plot goes without --paper"),
-        (["paper", "show", "trades", "--format", "html"],
-         "no format 'html' for the screen; known: csv, json, latex, md, terminal"),
+        (["paper", "show", "trades", "--format", "htm"],
+         "no format 'htm' for the screen; did you mean 'html'?"),
         (["paper", "lst"], "No such command 'lst'. Did you mean 'list'?"),
     ],
 )  # fmt: skip

@@ -222,6 +222,17 @@ def test_the_table_in_python(results):
     assert not NEVER.search(shown)
 
 
+def test_a_page_of_html_marks_numbers_and_shows_none_that_means_nothing(results, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["report", "--format", "html", "--results", str(results)]) == 0
+    # Digits in outlines of pictures are no numbers.
+    text = re.sub(r"<(svg|style|script)\b.*?</\1>", "", capsys.readouterr().out, flags=re.S)
+    for said in ("≤83.40 [", "(12.70 found)", "°", "withheld: the number means nothing"):
+        assert said in text
+    assert "gradients_lie &amp; mislead 5% of us" in text
+    assert not NEVER.search(text), NEVER.search(text)[0]
+
+
 @pytest.mark.parametrize("arguments", [["eps"], ["tradeoff:attack=pgd20"]])
 def test_figures_mark_bounds_and_say_what_is_not_drawn(results, arguments, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")

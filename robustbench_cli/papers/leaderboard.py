@@ -1,0 +1,166 @@
+"""Leaderboards: published entries that a run can be placed among, from NAME.csv and NAME.toml.
+
+Adding one is adding these two files to ``leaderboards``.  No torch, and nothing measured here.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from robustbench_cli import papers
+from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.registry import Number
+from robustbench_cli.papers.paper import Data
+
+_T = TypeVar("_T")
+_Flag = Annotated[bool, BeforeValidator(lambda text: {"": False, "yes": True}.get(text, text))]
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardEntry:
+    """One model of a leaderboard: a line of its CSV file; accuracies in per cent, as printed."""
+
+    table: str
+    name: str
+    title: str
+    """Of the paper."""
+    venue: str = ""
+    architecture: str = ""
+    norm: str = ""
+    eps: Number | None = None
+    extra: _Flag = False
+    """True if it was trained with additional data."""
+    clean: Decimal
+    robust: Decimal
+    """Under the attack of the leaderboard, or on corrupted images."""
+    external: Decimal | None = None
+    """What a stronger evaluation than the leaderboard's own has left."""
+    unreliable: _Flag = False
+    """True if the leaderboard itself flags its number as possibly too high."""
+
+    @property
+    def best_known(self) -> Decimal:
+        """The lowest accuracy that anything has left, by which entries are ranked."""
+        return self.robust if self.external is None else min(self.robust, self.external)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardTable:
+    """What all entries of one table have in common."""
+
+    __pydantic_config__ = _STRICT
+
+    dataset: str
+    norm: str = ""
+    """Nothing where images are corrupted, not attacked."""
+    eps: Number | None = None
+    n: int | None = None
+    """The number of test images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """The entries of a leaderboard, and what its words mean here."""
+
+    __pydantic_config__ = _STRICT
+
+    name: str
+    title: str
+    authors: str
+    year: int
+    venue: str = ""
+    arxiv: str = ""
+    about: str = ""
+    attacks: tuple[dict[str, str], ...]
+    """The attacks of advbench that are the leaderboard's: parameters that must be equal."""
+    tables: Mapping[str, BoardTable]
+    datasets: Mapping[str, Data] = field(default_factory=dict)
+    entries: tuple[BoardEntry, ...]
+
+    @property
+    def citation(self) -> str:
+        """Authors, venue, year and link in one line."""
+        link = f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
+        return ", ".join(filter(None, (self.authors, self.venue, str(self.year), link)))
+
+    @property
+    def numbers(self) -> int:
+        """How many accuracies there are."""
+        return sum(2 + (entry.external is not None) for entry in self.entries)
+
+    def only(self, table: str | None) -> dict[str, Sequence[BoardEntry]]:
+        """Return the entries by table, the best first; ``UserError`` for a table not there."""
+        named = {name.lower(): name for name in self.tables}
+        if table is not None and table.strip().lower() not in named:
+            near = hint(table, self.tables)
+            raise UserError(f"leaderboard {self.name!r} has no table {table!r}{near}")
+        chosen = [*self.tables] if table is None else [named[table.strip().lower()]]
+        return {
+            name: sorted(
+                (entry for entry in self.entries if entry.table == name),
+                key=lambda entry: -entry.best_known,
+            )
+            for name in chosen
+        }
+
+
+_ENTRY, _BOARD = TypeAdapter(BoardEntry), TypeAdapter(Leaderboard)
+_COLUMNS = tuple(each.name for each in fields(BoardEntry))
+_NO_DATA: Mapping[str, Any] = {}
+
+
+def find_board(text: str, folder: Path = papers.BOARDS) -> str | None:
+    """Return the leaderboard that a text means; None: it means none, but perhaps a paper."""
+    wanted = text.strip().lower()
+    return wanted if wanted in papers.paper_names(folder) else None
+
+
+def load_board(name: str, folder: Path = papers.BOARDS) -> Leaderboard:
+    """Return a leaderboard.
+
+    Raises:
+        UserError: a damaged file; it is named.
+    """
+    where, shared = folder / f"{name}.toml", papers.FOLDER / f"{papers.COMMON}.toml"
+    about = papers.read_toml(where)
+    common = papers.read_toml(shared).get("datasets", _NO_DATA)
+    entries = _entries(folder / f"{name}.csv", about.get("tables", _NO_DATA))
+    sets = {**common, **about.pop("datasets", _NO_DATA)}
+    values = {**about, "name": name, "entries": entries, "datasets": sets}
+    return _validated(_BOARD, values, str(where))
+
+
+def _entries(path: Path, tables: Mapping[str, Any]) -> tuple[BoardEntry, ...]:
+    found = []
+    try:
+        with path.open(newline="") as lines:
+            reader = csv.DictReader(lines, strict=True)
+            if tuple(reader.fieldnames or ()) != _COLUMNS:
+                raise UserError(f"{path} is damaged: its first line must be {','.join(_COLUMNS)}")
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise UserError(f"{where} is damaged: it must have {len(_COLUMNS)} values")
+                if row["table"] not in tables:
+                    raise UserError(f"{where} is damaged: no table {row['table']!r}")
+                found.append(_validated(_ENTRY, {k: v for k, v in row.items() if v}, where))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return tuple(found)
+
+
+def _validated(adapter: TypeAdapter[_T], values: dict[str, Any], where: str) -> _T:
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{where} is damaged: {key}: {first['msg']}") from None
