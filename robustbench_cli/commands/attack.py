@@ -26,7 +26,8 @@ def run_attack_command(request: EvalRequest, display: Display) -> Path:
     """Attack the first ``config.n`` test examples; return the folder.
 
     It holds ``adversarial.npz`` (x, x_adv, y, clean, adversarial, norm, step, the confidence of
-    both predictions, the names of classes and, where they have some, of images) and ``adversarial.png``.
+    both predictions, the names of classes and, where they have some, of images) and
+    ``adversarial.png``.
 
     Raises:
         UserError: something asked for cannot be had; no folder is left behind.
