@@ -390,7 +390,7 @@ def test_a_file_is_written_whole_and_named(results, report, tmp_path, capsys):
 
 
 def test_mistakes_cost_one_line(refused, tmp_path, results):
-    known = "known: csv, json, latex, md"
+    known = "known: csv, html, json, latex, md"
     assert refused("--format", "latx") == "no format 'latx' for the screen; did you mean 'latex'?"
     assert refused("--out", "t.txt") == f"no format '.txt' for t.txt; {known}"
     assert refused("--out", "t.md", "--format", "terminal").endswith(known)
