@@ -124,6 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if type(error).__name__ == "Abort":  # Ctrl-C; the command has said how to go on
             return ExitCode.INTERRUPTED
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one
+            typer.echo(str(error))
+            return ExitCode.MISTAKE
         if hasattr(error, "format_message"):  # what click found wrong with the options
             return _complain(error.format_message(), ExitCode.MISTAKE)
         return _fail(error, debug, ExitCode.FAILED)

@@ -17,10 +17,17 @@ from robustbench_cli.core.errors import RunError, UserError, hint
 class StudyGroup(TyperGroup):
     """A group whose command may be left out: ``advbench study FILE`` means ``study run FILE``."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, also one that begins with an option of ``run``."""
+        return super().parse_args(ctx, self._completed(args, ctx.help_option_names))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is meant, with its words."""
-        words = args if args[0] in self.commands else ["run", *args]
-        return super().resolve_command(ctx, words)
+        return super().resolve_command(ctx, self._completed(args))
+
+    def _completed(self, args: list[str], own: Sequence[str] = ()) -> list[str]:
+        """Return the words with the command that was left out."""
+        return args if not args or args[0] in (*self.commands, *own) else ["run", *args]
 
 
 study = typer.Typer(

@@ -153,6 +153,16 @@ def test_what_the_template_shows_as_comments_is_understood(tmp_path):
     assert found["student-s0"].after == {"pgd-at-s0"}
 
 
+def test_options_may_come_before_the_file(capsys):
+    assert main(["study", "--seeds", "0", "trades-beta", "--dry-run"]) == 0
+    first = capsys.readouterr().out
+    assert main(["study", "run", "trades-beta", "--seeds", "0", "--dry-run"]) == 0
+    assert capsys.readouterr().out == first
+    for words in (["--help"], ["new", "-h"], []):
+        assert main(["study", *words]) in (0, 2)
+        assert "Usage" in capsys.readouterr().out
+
+
 def test_bench_is_still_understood(capsys):
     assert main(["bench", "trades-beta", "--seeds", "0", "--dry-run"]) == 0
     assert "results/trades-beta/digits" in capsys.readouterr().out
