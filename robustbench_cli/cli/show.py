@@ -84,7 +84,7 @@ def _component(item: catalogue.Item, text: str) -> "Parts":
     registry: Registry[Any] = getattr(importlib.import_module(_module(place)), its_name)
     cls, spec = registry.entry(item.name).cls, registry.resolve(Spec.parse(text))
     typed = ",".join(f"{key}={value}" for key, value in spec.params.items())
-    values = registry.describe(registry.build(spec)) if typed else {}
+    made = registry.build(spec) if typed else None
     whole = f"{item.name}:{typed}" if typed else item.name
     blank = f":{item.positional.upper()}" if item.positional and not typed else ""
     facts = {
@@ -99,7 +99,7 @@ def _component(item: catalogue.Item, text: str) -> "Parts":
     titles = ("parameter", "type", "default", *(["here"] if typed else []), "meaning")
     table = Table(*titles, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for each in catalogue.parameters(cls):
-        here = [catalogue.typed(values[each.name])] if typed else []
+        here = [catalogue.typed(getattr(made, each.name))] if typed else []
         style = "bold" if here not in ([], [each.default]) else ""
         cells = (each.name, each.type, each.default, *here, each.meaning)
         table.add_row(*(Text(cell, style) for cell in cells))

@@ -133,7 +133,9 @@ def component_label(registry: Registry[Any], component: Any) -> str:
     """Return a component as it is typed, ``gaussian:score=posterior``; defaults are left out."""
     table, defaults = registry.describe(component), registry.describe(type(component)())
     changed = ",".join(
-        f"{key}={catalogue.typed(value)}" for key, value in table.items() if value != defaults[key]
+        f"{key}={catalogue.typed(value)}"
+        for key, value in table.items()
+        if value != defaults.get(key)
     )
     return f"{table['name']}:{changed}" if changed else str(table["name"])
 

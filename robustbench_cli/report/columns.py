@@ -15,6 +15,8 @@ from robustbench_cli.runs.records import Run
 CLEAN, WORST = "clean", "worst"
 LAST, DIFF = " last", " diff"
 """After a column's name: of the last epoch's weights, and what they gain over the kept ones."""
+REACHED = " reached"
+"""After the name of an attack with a target: the share of targets that it reached."""
 RESERVED_COLUMNS = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST)
 """Names of other columns, which no attack's column may have."""
 
@@ -122,7 +124,7 @@ def _targeted(done: Sequence[Run], taken: set[str]) -> dict[str, TableColumn]:
     result = {}
     for label, outcome in (pair for run in done for pair in run.targeted.items()):
         if (key := target_key(outcome)) not in result:
-            name = f"{outcome.titled(label)} reached"
+            name = f"{outcome.titled(label)}{REACHED}"
             while name in taken:
                 name += "'"
             taken.add(name)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from robustbench_cli.core.errors import UserError, hint
-from robustbench_cli.report.columns import CLEAN, DIFF, LAST
+from robustbench_cli.report.columns import CLEAN, DIFF, LAST, REACHED
 from robustbench_cli.report.robustness_table import TableRow
 from robustbench_cli.runs.records import Run
 
@@ -96,7 +96,8 @@ def _attacks(row: TableRow) -> list[str]:
 
 def _plain(column: str) -> str:
     """The attack of a column: without what was measured of it."""
-    return column.removesuffix(LAST).removesuffix(DIFF).removesuffix(" dist")
+    plain = column.removesuffix(LAST).removesuffix(DIFF)
+    return plain.removesuffix(" dist").removesuffix(REACHED)
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:

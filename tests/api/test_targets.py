@@ -77,6 +77,11 @@ def test_screen_and_report_say_that_it_is_no_robust_accuracy(net, images, labels
     assert "it is no robust accuracy" in table
     assert main(["report", "--results", str(tmp_path), "--format", "md"]) == 0
     assert "it is no robust accuracy" in capsys.readouterr().out
+    only = ["--attack", "pgd10:target=*", "--format", "csv"]
+    assert main(["report", "--results", str(tmp_path), *only]) == 0
+    head = capsys.readouterr().out.splitlines()[0].split(",")
+    assert "pgd10:target=next reached" in head
+    assert "pgd10" not in head
 
 
 def test_targets_that_are_reached_where_all_else_failed_are_told(net, images, labels):

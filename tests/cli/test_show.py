@@ -53,7 +53,7 @@ def test_what_a_dataset_brings_along_is_shown(said):
     assert "Linf=8/255" in facts(out)["usual"]
     assert "preact-resnet-18" in facts(out)["usual"]
     assert facts(said("show", "folder"))["example"].endswith("--dataset folder:PATH")
-    assert facts(said("show", "autoattack"))["usual"] == "at least 4 classes"
+    assert facts(said("show", "apgd-t"))["usual"] == "at least 4 classes"
 
 
 @pytest.mark.parametrize("name", presets.preset_names())
