@@ -239,6 +239,9 @@ _FACTS: Mapping[str, Callable[[Any], Mapping[str, str]]] = {
     "attacks": lambda cls: {
         "usual": f"at least {cls.min_classes} classes" if cls.min_classes > 2 else ""
     },
+    "sources": lambda cls: {
+        "run by": f"advbench eval --dataset cifar10 --attack pgd20 --model {cls.example}"
+    },
     "datasets": lambda cls: {"usual": _settings({"eps": cls.eps, **cls.defaults})},
     "checks": _check_facts,
 }

@@ -154,6 +154,9 @@ def test_a_registered_architecture_takes_another_normalisation(tmp_path, digits_
     torch.save({"net": network.state_dict(), "acc": np.float64(1)}, tmp_path / "w.pt")
     words = ["--model", "digits-cnn:width=8", "--weights", "w.pt", "--dataset", "digits"]
     words += ["--attack", "fgsm", "--n", "20", "--quiet", "--no-checks"]
+    splits = []
+    load = Digits.load
+    monkeypatch.setattr(Digits, "load", lambda *of: splits.append(of[1]) or load(*of))
     for options in (["--name", "a"], ["--name", "b", "--mean", "5", "--std", "0.1"]):
         assert main(["eval", *words, *options]) == 0
     own, other = folders.every(tmp_path / "results")
@@ -161,6 +164,7 @@ def test_a_registered_architecture_takes_another_normalisation(tmp_path, digits_
     assert other.config["model"]["statistics"] == [[5.0], [0.1]]
     assert own.weights != other.weights
     assert own.clean_accuracy > other.clean_accuracy
+    assert {*splits} == {"test"}  # the training images say nothing that the weights do not
 
 
 def test_a_model_with_a_memory_is_not_asked_before_its_checks(evaluated):

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def registry(kind):
     place, name = catalogue.REGISTRIES[kind]
-    return getattr(importlib.import_module(f"robustbench_cli.{place}"), name)
+    return getattr(importlib.import_module(f"robustbench_cli.{place.replace('/', '.')}"), name)
 
 
 @pytest.mark.parametrize("kind", catalogue.REGISTRIES)

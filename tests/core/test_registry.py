@@ -95,7 +95,8 @@ def test_a_name_cannot_be_taken_twice():
 @pytest.mark.parametrize("kind", catalogue.REGISTRIES)
 def test_no_setting_is_infinite_because_no_record_could_hold_it(kind):
     module, name = catalogue.REGISTRIES[kind]
-    registry = getattr(importlib.import_module(f"robustbench_cli.{module}"), name)
+    place = f"robustbench_cli.{module.replace('/', '.')}"
+    registry = getattr(importlib.import_module(place), name)
     for known in registry.names():
         cls = registry.entry(known).cls
         types = get_type_hints(cls, include_extras=True)

@@ -54,6 +54,8 @@ class ModelSource(ABC):
 
     prefixed: ClassVar[bool] = True
     """True if the names of its models begin with the source's own, ``timm:``."""
+    example: ClassVar[str]
+    """One of its models, as ``--model`` takes it."""
     rebuilt: ClassVar[bool] = False
     """True if a copy is made by loading it again: its code may keep things outside of the model."""
 

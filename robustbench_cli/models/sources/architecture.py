@@ -17,6 +17,7 @@ class Architecture(ModelSource):
     """A network that ``advbench train`` could train: ``preact-resnet-18``, ``torchvision:NAME``."""
 
     prefixed: ClassVar[bool] = False
+    example: ClassVar[str] = "preact-resnet-18 --weights net.pt"
 
     text: str
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -24,8 +24,11 @@ from robustbench_cli.models.sources import (
     optional_package,
 )
 from robustbench_cli.models.sources._hub import quiet_hub
+from robustbench_cli.models.sources._tensors_only import tensors_only
 from robustbench_cli.models.weights import load_weights
 
+_OWN_CODE = {"trust_remote_code": False}
+"""Code beside the weights is not run, and nobody is asked whether it may be."""
 _RESAMPLES: Mapping[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """How Pillow numbers the ways to resize."""
 
@@ -34,6 +37,8 @@ _RESAMPLES: Mapping[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceModel(ModelSource):
     """A classifier of transformers, with its processor's mean, std and size."""
+
+    example: ClassVar[str] = "hf:FOLDER"
 
     path: str
     """A folder, or a name on the hub."""
@@ -46,14 +51,16 @@ class HuggingFaceModel(ModelSource):
         auto = package.AutoModelForImageClassification
         notes: tuple[str, ...] = ()
         if wanted.weights is None:
-            model = self._called(lambda: auto.from_pretrained(path).float(), package)
+            model = self._called(lambda: auto.from_pretrained(path, **_OWN_CODE).float(), package)
         else:
-            config = self._called(lambda: package.AutoConfig.from_pretrained(path), package)
-            model = self._called(lambda: auto.from_config(config), package)
+            config = self._called(
+                lambda: package.AutoConfig.from_pretrained(path, **_OWN_CODE), package
+            )
+            model = self._called(lambda: auto.from_config(config, **_OWN_CODE), package)
             notes = load_weights(model, wanted.weights, wanted.weights_key)
         try:
             processor = self._called(
-                lambda: package.AutoImageProcessor.from_pretrained(path), package
+                lambda: package.AutoImageProcessor.from_pretrained(path, **_OWN_CODE), package
             )
         except UserError:
             notes = (*notes, f"hf:{self.path} has no image processor: images are not normalised")
@@ -65,7 +72,7 @@ class HuggingFaceModel(ModelSource):
         quiet_hub()
         package.logging.disable_progress_bar()
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tensors_only():
                 warnings.simplefilter("ignore")
                 return load()
         except Exception as error:  # of the network, of the hub, or of files there

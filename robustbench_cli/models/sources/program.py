@@ -4,11 +4,8 @@ https://docs.pytorch.org/docs/stable/export.html.  A program is code, as a Pytho
 from somebody that is trusted.
 """
 
-import os
 import textwrap
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,9 +15,9 @@ from torch import nn
 
 from robustbench_cli.core.errors import UserError, in_one_line
 from robustbench_cli.models.sources import SOURCES, Loaded, LoadRequest, ModelSource
+from robustbench_cli.models.sources._tensors_only import tensors_only
 
 _ENDINGS = (".pt2", ".pt", ".pth", ".ts", ".torchscript")
-_ONLY_TENSORS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 @SOURCES.register("program")
@@ -29,6 +26,7 @@ class Program(ModelSource):
     """A file that holds a whole model, as ``torch.export.save`` or ``torch.jit.save`` wrote it."""
 
     prefixed: ClassVar[bool] = False
+    example: ClassVar[str] = "net.pt2"
 
     path: Path
 
@@ -81,24 +79,10 @@ class ExportedModel(nn.Module):
 
 
 def _exported(path: Path) -> nn.Module:
-    with _only_tensors():
+    with tensors_only():  # torch.export would try the unsafe way next
         return ExportedModel(torch.export.load(path).module())
 
 
 def _scripted(path: Path) -> nn.Module:
     model: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     return model
-
-
-@contextmanager
-def _only_tensors() -> Iterator[None]:
-    """Let ``torch.load`` read tensors only: torch.export tries the unsafe way next."""
-    before = os.environ.get(_ONLY_TENSORS)
-    os.environ[_ONLY_TENSORS] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_ONLY_TENSORS]
-        else:
-            os.environ[_ONLY_TENSORS] = before

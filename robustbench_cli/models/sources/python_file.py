@@ -16,6 +16,7 @@ class PythonFile(ModelSource):
     """A function or class of a Python file, which is run: it is the user's own."""
 
     prefixed: ClassVar[bool] = False
+    example: ClassVar[str] = "net.py:make"
     rebuilt: ClassVar[bool] = True
 
     text: str

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -26,6 +26,7 @@ from robustbench_cli.models.sources import (
     ModelSource,
     optional_package,
 )
+from robustbench_cli.models.sources._tensors_only import tensors_only
 from robustbench_cli.models.weights import fill_from_file, read_weights
 
 _OWN = ("mu", "sigma", "mean", "std")
@@ -38,6 +39,8 @@ _UNUSED = ("model_preact_hl1.", ".scores")
 @dataclass(frozen=True, kw_only=True)
 class RobustBenchModel(ModelSource):
     """A model of RobustBench's zoo, by its name there."""
+
+    example: ClassVar[str] = "robustbench:Carmon2019Unlabeled"
 
     model: str
     dataset: Literal["cifar10", "cifar100", "imagenet"] | None = None
@@ -54,7 +57,8 @@ class RobustBenchModel(ModelSource):
                 "--weights cannot name: build it in a file.py with robustbench.utils.load_model"
             )
         try:
-            network: nn.Module = entry["model"]()
+            with tensors_only():
+                network: nn.Module = entry["model"]()
         except Exception as error:  # some of them download weights as they are built
             raise UserError(
                 f"model {self._text!r} cannot be built: {in_one_line(error)}"

@@ -6,7 +6,7 @@
 import textwrap
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -21,6 +21,7 @@ from robustbench_cli.models.sources import (
     optional_package,
 )
 from robustbench_cli.models.sources._hub import quiet_hub
+from robustbench_cli.models.sources._tensors_only import tensors_only
 from robustbench_cli.models.weights import classes_in_layer, fill_from_file, read_weights
 
 
@@ -28,6 +29,8 @@ from robustbench_cli.models.weights import classes_in_layer, fill_from_file, rea
 @dataclass(frozen=True, kw_only=True)
 class TimmModel(ModelSource):
     """Any classifier of timm, with the mean and std that its published weights expect."""
+
+    example: ClassVar[str] = "timm:resnet18"
 
     arch: str
     """Name of the architecture in timm, with or without the tag of its weights."""
@@ -56,7 +59,7 @@ class TimmModel(ModelSource):
             options["img_size"] = self.img_size
         quiet_hub()
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tensors_only():
                 warnings.simplefilter("ignore")
                 model: nn.Module = timm.create_model(self.arch, **options)
         except Exception as error:  # of the network, of the hub, or of an option it does not take

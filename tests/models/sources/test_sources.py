@@ -39,6 +39,7 @@ def test_every_source_explains_itself_and_leaves_other_names_alone(name):
     assert cls.__doc__
     assert cls.from_text("no such model") is None
     assert cls.from_text("none:such") is None
+    assert isinstance(find_source(cls.example.split()[0]), cls)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,19 @@ def test_transformers_from_a_folder(tmp_path, kind):
     assert torch.allclose(found, own[:, [2, 3, 0]], atol=1e-4)  # cut to the data's, by name
     small = torch.nn.functional.interpolate(X, (16, 16))
     assert logits(loaded, small).shape == (2, 3)  # images of another size are resized
+
+
+def test_code_beside_transformers_weights_is_not_run(tmp_path):
+    pytest.importorskip("transformers")
+    sprung = tmp_path / "sprung"
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "trap", "auto_map": {"AutoConfig": "trap.Trap", '
+        '"AutoModelForImageClassification": "trap.Trap"}}'
+    )
+    (tmp_path / "trap.py").write_text(f"open({str(sprung)!r}, 'w')\nclass Trap: pass\n")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        find_source(f"hf:{tmp_path}").load(request(tmp_path))
+    assert not sprung.exists()
 
 
 def test_transformers_mistakes(tmp_path, offline):
