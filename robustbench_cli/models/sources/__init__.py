@@ -108,7 +108,7 @@ def prefixes() -> list[str]:
     return [name for name, cls in kinds.items() if cls.prefixed]
 
 
-def optional_package(name: str, extra: str, text: str) -> Any:
+def package_of_extra(name: str, extra: str, text: str) -> Any:
     """Import a package that comes with an extra.
 
     Args:

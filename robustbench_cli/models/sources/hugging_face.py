@@ -21,7 +21,7 @@ from robustbench_cli.models.sources import (
     Loaded,
     LoadRequest,
     ModelSource,
-    optional_package,
+    package_of_extra,
 )
 from robustbench_cli.models.sources._hub import quiet_hub
 from robustbench_cli.models.sources._tensors_only import tensors_only
@@ -45,7 +45,7 @@ class HuggingFaceModel(ModelSource):
 
     def load(self, wanted: LoadRequest) -> Loaded:
         """Load the network; its weights are its own, unless a file of others is given."""
-        package = optional_package("transformers", "transformers", f"hf:{self.path}")
+        package = package_of_extra("transformers", "transformers", f"hf:{self.path}")
         place = Path(self.path).expanduser()
         path = str(place) if place.is_dir() else self.path
         auto = package.AutoModelForImageClassification

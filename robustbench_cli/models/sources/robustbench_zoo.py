@@ -24,7 +24,7 @@ from robustbench_cli.models.sources import (
     Loaded,
     LoadRequest,
     ModelSource,
-    optional_package,
+    package_of_extra,
 )
 from robustbench_cli.models.sources._tensors_only import tensors_only
 from robustbench_cli.models.weights import fill_from_file, read_weights
@@ -74,7 +74,7 @@ class RobustBenchModel(ModelSource):
 
     def _entry(self) -> tuple[str, str, dict[str, Any]]:
         with _architectures_alone():
-            zoo = optional_package("robustbench.model_zoo.models", "robustbench", self._text)
+            zoo = package_of_extra("robustbench.model_zoo.models", "robustbench", self._text)
         tables = {
             (dataset.value, threat.value): models
             for dataset, threats in zoo.model_dicts.items()
@@ -104,7 +104,7 @@ class RobustBenchModel(ModelSource):
         place = f"put the file at {path}, or pass --weights FILE"
         if not drive:
             raise UserError(f"the weights of model {self._text!r} are not in the zoo: {place}")
-        gdown = optional_package("gdown", "robustbench", self._text)
+        gdown = package_of_extra("gdown", "robustbench", self._text)
         try:
             with tempfile.TemporaryDirectory() as elsewhere:
                 got = gdown.download(id=drive, output=f"{elsewhere}/weights.pt", quiet=True)

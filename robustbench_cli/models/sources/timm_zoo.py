@@ -18,7 +18,7 @@ from robustbench_cli.models.sources import (
     Loaded,
     LoadRequest,
     ModelSource,
-    optional_package,
+    package_of_extra,
 )
 from robustbench_cli.models.sources._hub import quiet_hub
 from robustbench_cli.models.sources._tensors_only import tensors_only
@@ -39,7 +39,7 @@ class TimmModel(ModelSource):
 
     def load(self, wanted: LoadRequest) -> Loaded:
         """Build the network; its weights come from the file, else timm downloads them."""
-        timm = optional_package("timm", "timm", f"timm:{self.arch}")
+        timm = package_of_extra("timm", "timm", f"timm:{self.arch}")
         if not timm.is_model(self.arch.partition(".")[0]):
             near = hint(self.arch, timm.list_models(), "timm.list_models()")
             raise UserError(f"unknown timm model {self.arch!r}{near}")
@@ -91,7 +91,7 @@ class TimmModel(ModelSource):
 
     def _imagenet_names(self) -> tuple[str, ...]:
         """Return the WordNet id and the names of each ImageNet class, "n01440764, tench"."""
-        known = optional_package("timm.data", "timm", f"timm:{self.arch}").ImageNetInfo()
+        known = package_of_extra("timm.data", "timm", f"timm:{self.arch}").ImageNetInfo()
         return tuple(
             f"{known.index_to_label_name(i)}, {known.index_to_description(i)}" for i in range(1000)
         )
