@@ -10,6 +10,7 @@ from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.papers.leaderboard import BoardEntry, Leaderboard
 from robustbench_cli.papers.placement import Placement, placements, setting_of
 from robustbench_cli.report.example_files import ExampleFiles
+from robustbench_cli.report.number_trust import LOWER_BOUND_SIGN
 from robustbench_cli.report.robustness_table import finished
 from robustbench_cli.runs.records import Run
 
@@ -20,6 +21,7 @@ _MEANING = (
     "that and a stronger evaluation; * = flagged by the leaderboard as possibly too high"
 )
 _OURS = "own"
+_OWN = "own = measured here, not by the leaderboard; # = place by best known, ≥ = at best"
 
 
 def board_page(board: Leaderboard, table: str | None) -> Page:
@@ -69,7 +71,7 @@ def placed_page(
     return Page(
         head=[board.title, board.citation, *([board.about] if board.about else [])],
         grids=[_grid(name, tables[name], placed) for name, placed in shown.items()],
-        notes=[_MEANING, "own = measured here, not by the leaderboard; place by best known"],
+        notes=[_MEANING, _OWN],
         legend=[line for placed in shown.values() for each in placed for line in _said(each)],
         lines=[_placed_raw(board, name, each) for name, of in shown.items() for each in of],
         objects=[
@@ -109,18 +111,18 @@ def _concerns(run: Run, like: str) -> bool:
 
 def _grid(name: str, entries: Sequence[BoardEntry], ours: Sequence[Placement]) -> Grid:
     """Return the table with our rows where they belong, those without a place at the end."""
-    lines: list[tuple[float, bool, list[TableEntry]]] = []
+    lines: list[tuple[float, list[TableEntry]]] = []
     for entry in entries:
         place = 1 + sum(other.best_known > entry.best_known for other in entries)
-        lines.append((place, True, _published(place, entry)))
-    for each in ours:
-        lines.append((each.place or len(entries) + 1, False, _own(each)))
-    lines.sort(key=lambda line: line[:2])
+        lines.append((float(entry.best_known), _published(place, entry)))
+    # Below everything: what has no number.
+    lines += [(-1.0 if each.share is None else each.share, _own(each)) for each in ours]
+    lines.sort(key=lambda line: -line[0])
     facts = frozenset(_FACTS)
     return Grid(
         title=name,
         columns=_COLUMNS,
-        rows=[row for *_, row in lines],
+        rows=[row for _, row in lines],
         facts=facts,
         left=facts,
         prose=frozenset({"entry", "paper", "venue", "model"}),
@@ -136,7 +138,7 @@ def _published(place: int, entry: BoardEntry) -> list[TableEntry]:
 
 
 def _own(each: Placement) -> list[TableEntry]:
-    place = "-" if each.place is None else f"{'>= ' if each.at_best else ''}{each.place}"
+    place = "-" if each.place is None else f"{LOWER_BOUND_SIGN if each.at_best else ''}{each.place}"
     texts = (place, each.name, _OURS, "", each.model, "", each.clean, each.robust, each.robust)
     return [TableEntry(text, best=bool(text)) for text in texts]
 

@@ -99,6 +99,7 @@ def _galleries(
     """Return the images that fell of the models of some evaluations, and what is to be said."""
     from robustbench_cli.report.gallery import gallery
     from robustbench_cli.report.number_trust import attack_trust
+    from robustbench_cli.report.trust_legend import finding_text
 
     models = {run.weights for run in evaluated}
     attacked = {run.id for run in of_kind([*folders.values()], "attack") if run.status == "ok"}
@@ -110,8 +111,10 @@ def _galleries(
     notes, found = [], []
     for folder, run in kept.items():
         (label,) = run.attacks
-        if attack_trust(run, label).withheld:
-            notes.append(f"{run.id}: no images, as what this model answers means nothing")
+        trust = attack_trust(run, label)
+        if trust.withheld:
+            why = [finding_text(each) for each in trust.findings if each.severity == "error"]
+            notes.append(f"{run.id}: no images, its answers mean nothing: {'; '.join(why)}")
             continue
         try:
             each = max(FEWEST_IMAGES, MOST_IMAGES // len(kept))

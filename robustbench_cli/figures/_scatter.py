@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MARKER_HALF_SIDE = 4
 """Half the side, in pixels, of the square that a point occupies."""
 CROWD = 12
-"""The number of curves above which panels are larger."""
+"""The number of curves above which panels are larger, and stand below each other."""
 MIN_SPAN = 1.0
 """Smallest span of an axis, in percentage points."""
 
@@ -64,10 +64,12 @@ def paint_tradeoff(panels: Sequence[TradeoffPanel]) -> "Page":
     said = caption_lines(
         (cell.trust for cell in cells), sum(panel.withheld for panel in panels), spread=bars
     )
-    across = min(PANELS_PER_ROW, len(panels))
+    # Many points need room, and a long legend beside panels that stand below each other has more
+    # lines in a column.
+    crowded = len(labels) > CROWD
+    grown = 1.5 if crowded else 1.0
+    across = 1 if crowded else min(PANELS_PER_ROW, len(panels))
     down = math.ceil(len(panels) / across)
-    # Many points need room, and a long legend beside them has more lines.
-    grown = 1.5 if len(labels) > CROWD else 1.0
     size = across * WIDTH * grown, down * HEIGHT * grown
     page = _style.sheet_for(labels, *size, title_lines=len(said))
     lines: dict[str, Line2D] = {}

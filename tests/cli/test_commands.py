@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from robustbench_cli.cli import main
 from robustbench_cli.commands import components, train_config
 from robustbench_cli.commands.eval_config import chosen_attacks
 from robustbench_cli.config import presets
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.data import DATASETS
 from robustbench_cli.runs import folders
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +124,24 @@ def test_attack_keeps_the_examples_and_a_picture(results, capsys):
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
         signs = {ImageColor.getrgb(RIGHT), ImageColor.getrgb(WRONG)}
         assert signs <= colours
+
+
+def test_images_that_fall_are_told_by_their_files(results, tmp_path, capsys):
+    from PIL import Image
+
+    digits = DATASETS.build(Spec("digits")).load("test", tmp_path)
+    for i in range(40):
+        place = tmp_path / "photos" / "test" / str(int(digits.y[i]))
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.x[i, 0].numpy()).save(place / f"photo-{i}.png")
+    data = ["--dataset", f"folder:{tmp_path / 'photos'}", "--n", "40"]
+    assert main(["attack", "pgd5", *data, "--out", str(results)]) == 0
+    folder = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    with np.load(folder / "adversarial.npz") as saved:
+        names, labels = saved["name"], saved["y"]
+    assert len({*names}) == 40
+    for name, label in zip(names, labels, strict=True):
+        assert re.fullmatch(rf".*{label}/photo-\d+\.png", name)
 
 
 def test_a_model_of_the_user_s_own(results, tmp_path, capsys, monkeypatch):

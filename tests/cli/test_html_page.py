@@ -195,7 +195,7 @@ def test_images_of_a_model_whose_answers_mean_nothing_are_not_shown(study, capsy
     records.write(replace(run, attacks=void), study / "kept")
     assert main(["report", "--results", str(study), "--format", "html"]) == 0
     text = Seen(capsys.readouterr().out).text
-    assert "means nothing" in text
+    assert "kept: no images, its answers mean nothing" in text
     assert "test/7.png" not in text
 
 
