@@ -81,7 +81,7 @@ def _component(item: catalogue.Item, text: str) -> "Parts":
     from robustbench_cli.core.registry import Registry, Spec
 
     place, its_name = catalogue.REGISTRIES[item.kind]
-    registry: Registry[Any] = getattr(importlib.import_module(_module(place)), its_name)
+    registry: Registry[Any] = getattr(importlib.import_module(f"robustbench_cli.{place}"), its_name)
     cls, spec = registry.entry(item.name).cls, registry.resolve(Spec.parse(text))
     typed = ",".join(f"{key}={value}" for key, value in spec.params.items())
     made = registry.build(spec) if typed else None
@@ -126,11 +126,6 @@ def _grid(facts: Mapping[str, str]) -> "RenderableType":
         if fact:
             grid.add_row(name, Text(fact))
     return grid
-
-
-def _module(place: str) -> str:
-    """Return the name of a package by its folder in this one."""
-    return f"robustbench_cli.{place.replace('/', '.')}"
 
 
 def _template(item: catalogue.Item, text: str) -> "Parts":

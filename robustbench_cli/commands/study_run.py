@@ -52,6 +52,9 @@ def run_jobs(
         RunError: some job failed; the others were carried out.
     """
     done = {job.key for job in todo if is_finished(job)}
+    for job in todo:
+        if job.key in done:  # killed before it could tidy up
+            job.state.unlink(missing_ok=True)
     watcher.begun(len(todo), len(done))
     waiting = {job.key: job for job in todo if job.key not in done}
     running: dict[str, tuple[Job, StartedJob, float]] = {}

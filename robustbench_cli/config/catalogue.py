@@ -67,7 +67,7 @@ def scan(kind: str, package: Path = presets.PACKAGE) -> list[Item]:
 
 def _registered(place: str, registry: str, kind: str, package: Path) -> tuple[Item, ...]:
     """Return the classes under ``@registry.register(...)`` in a module or a folder of modules."""
-    folder = package / place
+    folder = package.joinpath(*place.split("."))
     files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     return _members(kind, registry, tuple((file, _content(file)) for file in files))
 
@@ -183,10 +183,10 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "schedules": ("optim", "SCHEDULES"),
     "figures": ("figures", "FIGURES"),
     "checks": ("audit", "CHECKS"),
-    "logs": ("training/logs", "LOGS"),
-    "launchers": ("commands/launchers", "LAUNCHERS"),
+    "logs": ("training.logs", "LOGS"),
+    "launchers": ("commands.launchers", "LAUNCHERS"),
 }
-"""The package (a folder of the package) and the name of the registry of each kind of component."""
+"""The package and the name of the registry of each kind of component."""
 
 KINDS: Mapping[str, Callable[[str, Path], Iterable[Item]]] = {
     **{kind: partial(_registered, *where) for kind, where in REGISTRIES.items()},

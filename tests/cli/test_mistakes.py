@@ -108,8 +108,8 @@ def images(root, split, counts, size=8):
         (["train", "trades", "--preset="], "--preset '': give a value"),
         (["eval", "--attack", "pgd20", "--attack", ""], "--attack '': give a value"),
         (["synth", "fit", "gaussian", "--name", ""], "--name '': give a value"),
-        (["bench", "at-family", "--seeds", ""], "--seeds '': give a value"),
-        (["bench", "at-family", "--only", ","], "this bench has no run ''"),
+        (["study", "at-family", "--seeds", ""], "--seeds '': give a value"),
+        (["study", "at-family", "--only", ","], "this study has no run ''"),
         (["paper", "show", "trades", "--table", ""], "--table '': give a value"),
         (["report"], "no finished evaluation"),
         (["trian"], "No such command 'trian'"),
@@ -254,12 +254,12 @@ def test_nan_is_the_user_s_and_leaves_only_verdicts(command, when, kept, advbenc
         ("train", "digits)."),
         ("eval", "the run's own;"),
         ("attack", "the run's own;"),
-        ("bench", "its first)."),
+        ("bench", "all but those on request)."),
     ],
 )
 def test_help_says_which_data_are_taken_where_none_are_named(command, default, advbench):
     code, out, _ = advbench(command, "--help")
-    told = " ".join(out.partition("--dataset <str>")[2].split())
+    told = " ".join(out.partition("--dataset <")[2].split())
     assert code == 0
     assert told.partition("(default: ")[2].startswith(default)
 
