@@ -23,12 +23,12 @@ ENDINGS = frozenset(
 )
 LOOSE = ""
 """Key, in place of a class name, of images that belong to no class folder."""
-Listing = Mapping[str, Sequence[Path]]
-"""The image files of a split by the name of their class."""
+Listing = Mapping[str, Sequence[str]]
+"""The paths of the image files of a split by the name of their class, as text, which is small."""
 
 
 class PictureFiles(Sequence[Encoded]):
-    """Image files in an order; only their paths are kept, as text, which is small."""
+    """Image files in an order; only their paths are kept."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = paths
@@ -80,7 +80,7 @@ class Pictures:
         """
         own = self.listings[split]
         names = self.classes or sorted(own)
-        ordered = [str(file) for each in names for file in own.get(each, ())]
+        ordered = [file for each in names for file in own.get(each, ())]
         order = torch.randperm(len(ordered), generator=stream_generator(self.key, split))
         paths = [ordered[i] for i in order.tolist()]
         loose = LOOSE in own
@@ -113,18 +113,18 @@ class Pictures:
         files = chain.from_iterable(
             chain.from_iterable(self.listings[each].values()) for each in splits
         )
-        return (Encoded(file, str(file)) for file in files)
+        return (Encoded(Path(file), file) for file in files)
 
     def _state(self, split: SplitName) -> str:
         """Return a hash of the paths, sizes and times of change of all files."""
-        found = hashlib.sha256(split.encode())
+        found = hashlib.sha256(f"{split} {Path.cwd()}".encode())
         for each in self.listings.values():
             for file in chain.from_iterable(each.values()):
                 try:
-                    about = file.stat()
+                    about = os.stat(file)  # noqa: PTH116
                 except OSError as error:
                     raise UserError(f"{file}: {error.strerror}") from error
-                line = f"{file.absolute()}\0{about.st_size}\0{about.st_mtime_ns}\n"
+                line = f"{file}\0{about.st_size}\0{about.st_mtime_ns}\n"
                 found.update(os.fsencode(line))
         return found.hexdigest()
 
@@ -157,18 +157,18 @@ def _titled(names: Sequence[str], titles: Mapping[str, str]) -> list[str]:
     ]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files directly inside a folder, sorted by name."""
+def image_files(folder: Path) -> list[str]:
+    """Return the paths of the image files directly inside a folder, sorted by name."""
     with os.scandir(folder) as entries:
         names = [each.name for each in entries]
     return [
-        folder / name
+        f"{folder}/{name}"
         for name in sorted(names)
         if os.path.splitext(name)[1].lower() in ENDINGS and not name.startswith(".")  # noqa: PTH122
     ]
 
 
-def by_class(name: str, folder: Path) -> dict[str, list[Path]]:
+def by_class(name: str, folder: Path) -> dict[str, list[str]]:
     """Return the images of a split by class; all under ``LOOSE`` where there are no class folders.
 
     A class's images lie in its folder, or in ``images`` inside it.

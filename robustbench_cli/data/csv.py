@@ -56,7 +56,7 @@ class Csv(Files):
         # Names sort in the order of the classes, which for numbers is that of their size.
         width = len(str(len(texts)))
         keys = {text: f"{place:0{width}}" for place, text in enumerate(texts)}
-        listings: dict[SplitName, Mapping[str, Sequence[Path]]] = {}
+        listings: dict[SplitName, Mapping[str, Sequence[str]]] = {}
         for each, lines in found.items():
             listing = defaultdict(list)
             for path, label in lines:
@@ -81,7 +81,7 @@ def _by_size(text: str) -> tuple[int, float, str]:
     return (0, int(text), text) if text.lstrip("-").isdecimal() else (1, 0, text)
 
 
-def _read(name: str, file: Path) -> dict[SplitName, list[tuple[Path, str]]]:
+def _read(name: str, file: Path) -> dict[SplitName, list[tuple[str, str]]]:
     """Return the files and labels of a table, by split.
 
     Raises:
@@ -102,7 +102,7 @@ def _read(name: str, file: Path) -> dict[SplitName, list[tuple[Path, str]]]:
     if headed and columns[1] is None:
         raise UserError(f"{name}: no column of labels ({', '.join(CLASSES)}); it has {heads}")
     path_at, label_at, split_at = columns if headed else (0, 1, None)
-    found: dict[SplitName, list[tuple[Path, str]]] = defaultdict(list)
+    found: dict[SplitName, list[tuple[str, str]]] = defaultdict(list)
     for number, line in enumerate(lines[headed:], 1 + headed):
         cells = [
             line[at].strip() if at is not None and at < len(line) else ""
@@ -114,7 +114,7 @@ def _read(name: str, file: Path) -> dict[SplitName, list[tuple[Path, str]]]:
         if not place.is_file():
             raise UserError(f"{name}: line {number} of {file}: no file {str(place)!r}")
         of: SplitName = "test" if cells[2].lower() in _TESTS else "train"
-        found[of].append((place, cells[1]))
+        found[of].append((str(place), cells[1]))
     if not found:
         raise UserError(f"{name}: {file} has a heading and no lines")
     return dict(found)

@@ -98,10 +98,10 @@ def _validation(name: str, top: Path, place: Path) -> Listing:
     elif table.is_file():
         with table.open(newline="") as opened:
             known = {row["ImageId"]: row["PredictionString"] for row in csv.DictReader(opened)}
-        lost = [file for file in files if not known.get(file.stem)]
-        if lost:
-            raise UserError(f"{name}: {table} says nothing of {lost[0].name}")
-        labels = [known[file.stem].split()[0] for file in files]
+        stems = [Path(file).stem for file in files]
+        if lost := [stem for stem in stems if not known.get(stem)]:
+            raise UserError(f"{name}: {table} says nothing of {lost[0]}")
+        labels = [known[stem].split()[0] for stem in stems]
     else:
         raise UserError(
             f"{name}: {place} has no class folders, and no labels are known: unpack "

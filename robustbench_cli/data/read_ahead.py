@@ -3,6 +3,7 @@
 PyTorch's DataLoader (Paszke et al., 2019), https://arxiv.org/abs/1912.01703.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class ReadAhead:
                 prefetch_factor=_AHEAD,
                 # Its own: torch's, which nets draw from, stays as it is.
                 generator=torch.Generator(),
+                worker_init_fn=_spare_memory,
             )
         )
         self._held: list[Tensor] = []
@@ -83,6 +85,14 @@ class ReadAhead:
         if chunk.images is None:
             raise UserError(chunk.error)
         return chunk.images
+
+
+def _spare_memory(_: int) -> None:
+    """Let a worker's garbage collection pass over what it shares with its parent.
+
+    Looking at an object writes to it, which would copy the parent's memory page by page.
+    """
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -78,5 +78,5 @@ def _annotated(name: str, table: Path) -> Listing:
         place = folder / "images" / Path(file).name
         if not label or not place.is_file():
             raise UserError(f"{name}: {table}, line {number}: no label, or no file {place}")
-        found[label].append(place)
+        found[label].append(str(place))
     return found
