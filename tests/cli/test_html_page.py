@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -92,6 +93,18 @@ def page(study, tmp_path, capsys):
     return out.read_text()
 
 
+@pytest.fixture
+def undrawn(study, capsys, monkeypatch):
+    """Return the text of the page, made where there is no matplotlib: no time is spent on it."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    def text():
+        assert main(["report", "--results", str(study), "--format", "html"]) == 0
+        return Seen(capsys.readouterr().out).text
+
+    return text
+
+
 class Seen(HTMLParser):
     """The tags of a page with their attributes, and its text outside pictures and scripts."""
 
@@ -153,11 +166,9 @@ def test_the_surest_errors_come_first(page):
     assert list(map(int, names)) == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
-def test_pages_without_images_or_pictures_say_how_to_get_them(study, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+def test_pages_without_images_or_pictures_say_how_to_get_them(study, undrawn):
     (study / "kept" / "run.json").unlink()
-    assert main(["report", "--results", str(study), "--format", "html"]) == 0
-    text = Seen(capsys.readouterr().out).text
+    text = undrawn()
     assert "pictures need matplotlib" in text
     assert "advbench attack pgd20 --run " in text
 
@@ -170,31 +181,24 @@ def test_pages_without_images_or_pictures_say_how_to_get_them(study, tmp_path, c
         ({"norm": np.zeros((12, 12), np.float32)}, "'norm' is not of 12 images"),
     ],
 )
-def test_a_damaged_file_of_images_is_named_and_the_page_goes_on(study, capsys, change, message):
-    pytest.importorskip("matplotlib")
-    run = records.read(study / "kept")
-    write_images(study / "kept", run, **change)
-    assert main(["report", "--results", str(study), "--format", "html"]) == 0
-    text = Seen(capsys.readouterr().out).text
+def test_a_damaged_file_of_images_is_named_and_the_page_goes_on(study, undrawn, change, message):
+    write_images(study / "kept", records.read(study / "kept"), **change)
+    text = undrawn()
     assert "adversarial.npz is damaged" in text
     assert message in text
 
 
-def test_another_file_than_the_recorded_one_is_not_shown(study, capsys):
-    pytest.importorskip("matplotlib")
+def test_another_file_than_the_recorded_one_is_not_shown(study, undrawn):
     with (study / "kept" / "adversarial.npz").open("ab") as file:
         file.write(b"x")
-    assert main(["report", "--results", str(study), "--format", "html"]) == 0
-    assert "is not the file that its record names" in Seen(capsys.readouterr().out).text
+    assert "is not the file that its record names" in undrawn()
 
 
-def test_images_of_a_model_whose_answers_mean_nothing_are_not_shown(study, capsys):
-    pytest.importorskip("matplotlib")
+def test_images_of_a_model_whose_answers_mean_nothing_are_not_shown(study, undrawn):
     run = records.read(study / "kept")
     void = {"pgd20": replace(run.attacks["pgd20"], trust="withheld")}
     records.write(replace(run, attacks=void), study / "kept")
-    assert main(["report", "--results", str(study), "--format", "html"]) == 0
-    text = Seen(capsys.readouterr().out).text
+    text = undrawn()
     assert "kept: no images, its answers mean nothing" in text
     assert "test/7.png" not in text
 
