@@ -21,7 +21,7 @@ from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.models import Classifier, Normalize, Shape
 from robustbench_cli.models.class_map import ClassMap, read_class_map
 from robustbench_cli.models.fitting import Fitted, Fitting, fit_model
-from robustbench_cli.models.normalizations import NORMALIZATIONS, ChannelStatistics
+from robustbench_cli.models.normalizations import ASSUMED, NORMALIZATIONS, ChannelStatistics
 from robustbench_cli.models.sources import LoadRequest, find_source
 from robustbench_cli.models.weights import digest
 
@@ -138,8 +138,13 @@ def load_given(options: ModelOptions, folder: Path, shape: Callable[[], Shape]) 
         weights=f"{digest(model)}+{loaded.code}" if loaded.code else digest(model),
         fitting=fitting,
         table=table,
-        notes=loaded.notes,
+        notes=loaded.notes if asked is None else _without_assumption(loaded.notes),
     )
+
+
+def _without_assumption(notes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the notes but for that of a normalisation that another one has replaced."""
+    return tuple(note for note in notes if not note.startswith(ASSUMED))
 
 
 def _normalised(model: nn.Module, asked: ChannelStatistics | str | None) -> nn.Module:

@@ -19,3 +19,13 @@ NORMALIZATIONS: Mapping[str, ChannelStatistics] = {
     "signed": ChannelStatistics((0.5,), (0.5,)),
 }
 """By the name that ``--normalize`` takes; ``signed`` is 2 x - 1."""
+ASSUMED = "images are normalised as the architecture's published weights expect"
+"""The beginning of a note about weights of a user's own."""
+
+
+def assumed_normalization(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    """Return what is to be said where weights of a user's own are taken to expect what published
+    weights of their architecture do."""
+    shown = [", ".join(f"{value:g}" for value in part) for part in (mean, std)]
+    other = "--normalize or --mean and --std say otherwise"
+    return f"{ASSUMED}: mean {shown[0]}, std {shown[1]} ({other})"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Normalize, Shape
+from robustbench_cli.models.normalizations import assumed_normalization
 from robustbench_cli.models.weights import WeightsFile, classes_in_layer, fill_from_file
 
 
@@ -66,7 +67,9 @@ class TorchvisionModel(ModelConfig):
         model.body = plain
         if self.normalize:
             published = zoo.get_model_weights(self.arch).DEFAULT.transforms()
-            model.normalize = Normalize(tuple(published.mean), tuple(published.std))
+            pair = tuple(published.mean), tuple(published.std)
+            model.normalize = Normalize(*pair)
+            notes = (*notes, assumed_normalization(*pair))
         return notes
 
     def classes_in(self, state: Mapping[str, Tensor]) -> int | None:

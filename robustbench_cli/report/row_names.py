@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from robustbench_cli.report.columns import distinguishing_params, join_label
+from robustbench_cli.report.model_names import SAME
 from robustbench_cli.report.seed_groups import flat
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
@@ -43,7 +44,11 @@ def told_apart(rows: Sequence[RowDetails]) -> list[dict[str, str]]:
     A model's name gets the parameters that differ among models of that name.  Rows that still look
     alike get what differs in their threats, then in their settings, and at last the id of a run.
     """
-    params = distinguishing_params([(row.model, row.model_params) for row in rows])
+    # What stands around a model of the user's own tells it from itself, not from other models.
+    kinds = [(row.model, row.defense if row.model == SAME else "") for row in rows]
+    params = distinguishing_params(
+        [(kind, row.model_params) for kind, row in zip(kinds, rows, strict=True)]
+    )
     models = [join_label(r.model, ",".join(p)) for r, p in zip(rows, params, strict=True)]
     threats = _exact_where_alike(rows)
     looks: dict[Hashable, list[int]] = defaultdict(list)

@@ -1,5 +1,6 @@
 """Models of the user's own through an evaluation: what is put around them, and what is recorded."""
 
+import json
 from pathlib import Path
 from textwrap import dedent
 
@@ -84,11 +85,13 @@ def test_what_is_put_around_gives_the_verdicts_of_the_plain_model(
     assert run.clean_trust == plain.clean_trust
 
 
-def test_other_settings_make_another_model_in_the_record(evaluated):
+def test_other_settings_make_another_model_in_the_record(evaluated, capsys):
     one = evaluated(MODELS["normalised"], "--mean", "0.5", "--std", "0.25", "--name", "one")
     two = evaluated(MODELS["normalised"], "--mean", "0.5", "--std", "0.2", "--name", "two")
     assert one.weights != two.weights
-    assert main(["report"]) == 0
+    assert main(["report", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["model"] for row in rows} == {"-:std=[0.2]", "-:std=[0.25]"}
 
 
 def test_a_missing_normalisation_is_found_and_the_option_named(evaluated):

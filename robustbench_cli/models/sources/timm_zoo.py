@@ -5,14 +5,14 @@
 
 import textwrap
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import nn
 
 from robustbench_cli.core.errors import UserError, hint, in_one_line
 from robustbench_cli.models.fitting import Fitting
-from robustbench_cli.models.normalizations import ChannelStatistics
+from robustbench_cli.models.normalizations import ChannelStatistics, assumed_normalization
 from robustbench_cli.models.sources import (
     SOURCES,
     Loaded,
@@ -52,7 +52,11 @@ class TimmModel(ModelSource):
         found = classes_in_layer(model, file.state, layer) if isinstance(layer, str) else None
         if found not in (None, getattr(model, "num_classes", None)):
             model = self._made(timm, num_classes=found)
-        return self._loaded(model, fill_from_file(model, file))
+        loaded = self._loaded(model, fill_from_file(model, file))
+        if loaded.fitting.normalization is None:
+            return loaded
+        said = assumed_normalization(*loaded.fitting.normalization)
+        return replace(loaded, notes=(*loaded.notes, said))
 
     def _made(self, timm: Any, **options: Any) -> nn.Module:
         if self.img_size is not None:

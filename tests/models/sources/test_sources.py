@@ -83,6 +83,8 @@ def test_timm_with_a_checkpoint(tmp_path):
     net = timm.create_model("test_vit", num_classes=3).eval()
     torch.save({"state_dict": net.state_dict()}, tmp_path / "w.pt")
     loaded = find_source("timm:test_vit").load(request(tmp_path, tmp_path / "w.pt"))
+    (said,) = loaded.notes
+    assert said.startswith("images are normalised as the architecture's published weights expect")
     size = net.pretrained_cfg["input_size"][1]
     assert loaded.fitting.made_for == (size, size)
     x = torch.rand(2, 3, size, size)
