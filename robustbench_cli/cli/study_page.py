@@ -9,7 +9,7 @@ from robustbench_cli.cli.tables import row_names
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.report.seed_groups import of_kind
-from robustbench_cli.runs.records import Run
+from robustbench_cli.runs.records import Run, data_name
 
 if TYPE_CHECKING:
     from robustbench_cli.cli.formats import Page
@@ -26,6 +26,8 @@ FIGURES_SHOWN: Mapping[str, str] = {
 """The figures of a page, in order: those that draw what is recorded, and measure nothing."""
 MOST_IMAGES = 48
 """The most images of a page, over all runs."""
+MOST_NOTES = 4
+"""The most notes below a figure."""
 FEWEST_IMAGES = 6
 """So many images a run has on the page, if as many fell, however many runs there are."""
 
@@ -41,13 +43,18 @@ def study_extras(sheet: "TableSheet", folders: Mapping[Path, Run], results: Path
     runs = {run.id: run for run in folders.values()}
     evaluated = [runs[id_] for row in sheet.rows for id_ in row.runs if id_ in runs]
     trained = list(dict.fromkeys(run.parent for run in evaluated if run.parent in runs))
-    places = {run.id: folder for folder, run in folders.items()}
+    places = {run.id: str(folder) for folder, run in folders.items()}
+    # Models that no training run here made are named by their evaluations, sweeps included.
+    foreign = {run.weights for run in evaluated if run.parent not in runs}
+    own = [run.id for run in of_kind([*runs.values()], "eval") if run.weights in foreign]
     galleries, gallery_notes = _galleries(evaluated, folders)
     published, published_notes = _published(sheet, [*folders.values()])
     return PageExtras(
         title=one_line(results.resolve().name),
         made=_made(sheet, runs),
-        figures=_figures([str(places[id_]) for id_ in trained], results),
+        figures=_figures(
+            [places[id_] for id_ in trained if id_], [places[id_] for id_ in own], results
+        ),
         galleries=galleries,
         gallery_notes=gallery_notes,
         published=published,
@@ -67,30 +74,41 @@ def _made(sheet: "TableSheet", runs: Mapping[str, Run]) -> dict[tuple[int, int],
     }
 
 
-def _figures(trained: Sequence[str], results: Path) -> list[PageFigure]:
-    """Return the figures about some training runs, each drawn or with the reason why not.
+def _figures(trained: Sequence[str], own: Sequence[str], results: Path) -> list[PageFigure]:
+    """Return the figures about some models, each drawn or with the reason why not.
 
     Args:
-        trained: the folders of the runs.
+        trained: the folders of the training runs.
+        own: those of the evaluations of models that no training run here made.
     """
     from robustbench_cli.core.registry import Spec
     from robustbench_cli.figures import FIGURES, Feedback, Material, _style
 
     drawn, missing = [], []
     for kind, title in FIGURES_SHOWN.items():
+        figure = FIGURES.build(Spec.parse(kind))
         notes: list[str] = []
+        named = [*trained, *([] if figure.of_training else own)]
         material = Material(
-            names=tuple(trained),
+            names=tuple(named),
             results=results,
             numbers=results / f"{kind}.json",
             feedback=Feedback(note=notes.append),
         )
         try:
-            paint = FIGURES.build(Spec.parse(kind)).prepare(material)
-            drawn.append(PageFigure(title=title, svg=_style.svg_source(paint, kind), notes=notes))
+            if not named:
+                raise UserError("no training run here made these models")
+            svg = _style.svg_source(figure.prepare(material), kind)
+            drawn.append(PageFigure(title=title, svg=svg, notes=_fewer(notes)))
         except UserError as error:
             missing.append(f"{title} is not drawn: {error}")
     return [*drawn, PageFigure(title="", svg="", notes=missing)] if missing else drawn
+
+
+def _fewer(notes: Sequence[str]) -> list[str]:
+    """Return the first notes, and how many more there are."""
+    more = len(notes) - MOST_NOTES
+    return [*notes[:MOST_NOTES], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _galleries(
@@ -101,12 +119,12 @@ def _galleries(
     from robustbench_cli.report.number_trust import attack_trust
     from robustbench_cli.report.trust_legend import finding_text
 
-    models = {run.weights for run in evaluated}
+    models = {(run.weights, data_name(run)) for run in evaluated}
     attacked = {run.id for run in of_kind([*folders.values()], "attack") if run.status == "ok"}
     kept = {
         folder: run
         for folder, run in folders.items()
-        if run.id in attacked and run.weights in models
+        if run.id in attacked and (run.weights, data_name(run)) in models
     }
     notes, found = [], []
     for folder, run in kept.items():

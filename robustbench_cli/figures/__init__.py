@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustbench_cli.commands.upgrade_records import comparable
 from robustbench_cli.core.errors import UserError
@@ -104,6 +104,10 @@ class Recorded:
 @dataclass(frozen=True, kw_only=True)
 class Figure(ABC):
     """A kind of figure with its parameters."""
+
+    of_training: ClassVar[bool] = False
+    """True if it is about training runs only, and says nothing of models that come from
+    elsewhere."""
 
     @abstractmethod
     def prepare(self, material: Material) -> Painter:

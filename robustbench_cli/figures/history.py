@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.safe_text import one_line
@@ -91,6 +91,8 @@ class History(Figure):
     are there where a run was given ``--set train.validation=N``; test images, as in the paper, with
     ``--set train.select=oracle``.
     """
+
+    of_training: ClassVar[bool] = True
 
     def prepare(self, material: Material) -> Painter:
         runs = [*material.trained().values()]

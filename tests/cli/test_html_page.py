@@ -203,6 +203,17 @@ def test_images_of_a_model_whose_answers_mean_nothing_are_not_shown(study, undra
     assert "test/7.png" not in text
 
 
+def test_models_from_elsewhere_have_figures_but_no_history(study, capsys):
+    pytest.importorskip("matplotlib")
+    for model in ("trades-s0", "trades-s1", "pgd-at-s0", "pgd-at-s1"):
+        (study / model / "run.json").unlink()
+    assert main(["report", "--results", str(study), "--format", "html"]) == 0
+    seen = Seen(capsys.readouterr().out)
+    assert [tag for tag, _ in seen.tags].count("svg") == 1  # the trade-off
+    assert "training is not drawn: no training run here made these models" in seen.text
+    assert "test/7.png" in seen.text
+
+
 def test_other_tables_are_pages_too(capsys):
     assert main(["paper", "show", "trades", "--table", "5", "--format", "html"]) == 0
     seen = Seen(capsys.readouterr().out)
