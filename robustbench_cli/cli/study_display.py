@@ -26,6 +26,15 @@ from robustbench_cli.runs import records
 _LINES_EVERY = 60.0
 """Seconds between two reports on running jobs where there is no terminal."""
 
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(bar_width=20),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TextColumn("{task.fields[left]}"),
+    TextColumn("{task.fields[said]}"),
+)
+
 
 @contextmanager
 def study_display(workers: int, quiet: bool) -> Iterator[StudyWatcher]:
@@ -36,15 +45,7 @@ def study_display(workers: int, quiet: bool) -> Iterator[StudyWatcher]:
     elif not console.is_terminal:
         yield StudyLines()
     else:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("{task.fields[said]}"),
-        )
-        with Progress(*columns, console=console, refresh_per_second=2) as progress:
+        with Progress(*_COLUMNS, console=console, refresh_per_second=2) as progress:
             yield StudyBars(progress, workers)
 
 

@@ -1,8 +1,10 @@
 """Jobs of a study: never twice, whoever runs them; killed and resumed; what they tell meanwhile."""
 
 import fcntl
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,12 +12,14 @@ import threading
 import time
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
-from robustbench_cli.cli import job_state_file
+from robustbench_cli.cli import job_state_file, study_display
 from robustbench_cli.cli.job_state_file import JobStateFile
 from robustbench_cli.cli.study_display import left_in_words
 from robustbench_cli.commands import job_runner, study_run
-from robustbench_cli.commands.job_state import read_job_state
+from robustbench_cli.commands.job_state import JobState, read_job_state
 from robustbench_cli.commands.launchers import LAUNCHERS
 from robustbench_cli.commands.study_jobs import Job, JobCommand
 from robustbench_cli.core.errors import RunError, UserError
@@ -132,6 +136,32 @@ def test_a_job_tells_its_epoch_and_its_attack_with_accuracy_and_time_left(tmp_pa
     display.judged(50, 0.5)
     assert read_job_state(path).text == "pgd20  robust accuracy 50.0% so far"
     assert [left_in_words(each) for each in (None, 65, 3725)] == ["", "1:05 left", "1:02:05 left"]
+
+
+def test_a_terminal_shows_each_running_job_and_about_how_long_all_take(tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    progress = Progress(*study_display._COLUMNS, console=console)
+    bars = study_display.StudyBars(progress, workers=2)
+    bars.begun(6, 2)
+    state = JobState(
+        what="epoch 3/20",
+        done=2.5,
+        total=20,
+        measured="robust",
+        accuracy=0.413,
+        seconds_left=65,
+    )
+    bars.ended(study_run.JobEnd(job=a_job(tmp_path, []), wrong="the loss is [bold]NaN", seconds=60))
+    bars.running({"digits/a-s0": state, "digits/b-s0": None}, waiting=2)
+    console.print(progress.get_renderable())
+    said = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
+    assert "FAILED: the loss is [bold]NaN" in said
+    rows = {line.split()[0]: line for line in said.splitlines()[1:]}
+    assert re.search(r"1:05 left +epoch 3/20  robust 41.3% so far", rows["digits/a-s0"])
+    assert "3/6" in rows["jobs"]
+    assert "about 1:30 left" in rows["jobs"]
+    bars.running({}, waiting=0)
+    assert [task.description for task in progress.tasks] == ["jobs"]
 
 
 STUDY = """\
