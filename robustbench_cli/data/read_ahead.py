@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -34,6 +35,10 @@ class ReadAhead:
             rows: the positions (N) int64, in the order in which they will be asked for.
         """
         self._rows, self._next = rows, 0
+        # Garbage collection writes to every object that it looks at: what this process and its
+        # workers share would be copied, page by page.
+        gc.collect()
+        gc.freeze()
         self._loader: Iterator[_Chunk] | None = iter(
             DataLoader(
                 _Chunks(read, rows),
@@ -42,7 +47,6 @@ class ReadAhead:
                 prefetch_factor=_AHEAD,
                 # Its own: torch's, which nets draw from, stays as it is.
                 generator=torch.Generator(),
-                worker_init_fn=_spare_memory,
             )
         )
         self._held: list[Tensor] = []
@@ -75,6 +79,7 @@ class ReadAhead:
     def close(self) -> None:
         """End the workers."""
         self._loader, self._held = None, []
+        gc.unfreeze()
 
     def _receive(self) -> Tensor:
         assert self._loader is not None
@@ -84,22 +89,15 @@ class ReadAhead:
             raise RunError(f"a process that reads images died ({error})") from error
         if chunk.images is None:
             raise UserError(chunk.error)
-        return chunk.images
-
-
-def _spare_memory(_: int) -> None:
-    """Let a worker's garbage collection pass over what it shares with its parent.
-
-    Looking at an object writes to it, which would copy the parent's memory page by page.
-    """
-    gc.freeze()
+        return torch.from_numpy(chunk.images)
 
 
 @dataclass(frozen=True)
 class _Chunk:
     """What a worker sends: images, or its error in one line, which torch would wrap in many."""
 
-    images: Tensor | None
+    images: np.ndarray | None
+    """An array, which is copied to the reader: a tensor would stay in the worker's memory."""
     error: str = ""
 
 
@@ -115,6 +113,7 @@ class _Chunks(Dataset[_Chunk]):
 
     def __getitem__(self, index: int) -> _Chunk:
         try:
-            return _Chunk(self.read(self.rows[index * _CHUNK : (index + 1) * _CHUNK].tolist()))
+            rows = self.rows[index * _CHUNK : (index + 1) * _CHUNK]
+            return _Chunk(self.read(rows.tolist()).numpy())
         except UserError as error:
             return _Chunk(None, str(error))
