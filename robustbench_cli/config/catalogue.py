@@ -177,7 +177,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "detectors": ("detectors", "DETECTORS"),
     "generators": ("generators", "GENERATORS"),
     "models": ("models", "MODELS"),
-    "sources": ("models/sources", "SOURCES"),
+    "sources": ("models.sources", "SOURCES"),
     "datasets": ("data", "DATASETS"),
     "optimizers": ("optim", "OPTIMIZERS"),
     "schedules": ("optim", "SCHEDULES"),
