@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robustbench_cli import RunError, Threat, UserError, attack, evaluate
-from robustbench_cli.evaluation import stages
+from robustbench_cli.evaluation import repeated_stage
 
 EPS = Threat("Linf", 0.12)
 
@@ -87,13 +87,13 @@ def test_a_model_that_changes_itself_is_refused_and_put_back(net, images, labels
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_a_model_comes_back_after_an_error(error, graded, images, labels, monkeypatch):
-    before, work = state(graded), stages.run_stage
+    before, work = state(graded), repeated_stage.run_stage
 
     def fail(*args):
         list(work(*args))
         raise error
 
-    monkeypatch.setattr(stages, "run_stage", fail)
+    monkeypatch.setattr(repeated_stage, "run_stage", fail)
     for call in (evaluate, lambda *a, attacks, **k: attack(attacks, *a, **k)):
         with pytest.raises(error):
             call(graded, images, labels, attacks="pgd3", threat=EPS)
