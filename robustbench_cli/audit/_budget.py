@@ -7,11 +7,13 @@ them, what they took.  So few images are looked at before, and more afterwards w
 to work: where images stood, and a number could be too high.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from robustbench_cli.attacks import Stage
 
@@ -41,13 +43,48 @@ def operations(model: nn.Module, x: Tensor) -> float:
     Args:
         x: a few images (B, C, H, W).
     """
+    counter = _ProductCounter()
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with counter, torch.no_grad():
             model(x)
-        counted = float(counter.get_total_flops()) / len(x)
-    except Exception:  # the model is the user's, and may not go with a dispatch mode
-        counted = 0.0
+    except Exception:  # the model is the user's, and may not go with a function mode
+        counter.products = 0
+    counted = 2.0 * counter.products / len(x)
     return max(counted, 2.0 * sum(p.numel() for p in model.parameters()), 1.0)
+
+
+class _ProductCounter(TorchFunctionMode):
+    """Counts the multiplications of convolutions and matrix products.
+
+    ``torch.utils.flop_counter`` counts the same, but loads torch's compiler, which takes longer
+    than a short evaluation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in _SUMMED and len(args) > 1:
+            self.products += out.numel() * _SUMMED[func](args[1])
+        return out
+
+
+def _per_output(weight: Tensor) -> int:
+    """Return how many products make a number of the output; a weight has outputs first."""
+    return weight[0].numel()
+
+
+_SUMMED: dict[Callable[..., Any], Callable[[Tensor], int]] = {
+    **dict.fromkeys([F.conv1d, F.conv2d, F.conv3d, F.linear], _per_output),
+    **dict.fromkeys(
+        [torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm],
+        lambda other: other.shape[-2] if other.ndim > 1 else other.shape[0],
+    ),
+}
 
 
 def planned_passes(stages: Sequence[Stage]) -> int:
