@@ -39,9 +39,14 @@ def test_what_cannot_be_counted_is_two_for_each_parameter():
 
 
 def test_an_evaluation_does_not_load_the_compiler(tmp_path):
+    net = tmp_path / "net.py"
+    net.write_text(
+        "from torch import nn\n\n\ndef make():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
     program = (
         "import sys; from robustbench_cli.cli import main; "
-        f"code = main(['eval', '--model', 'digits-cnn', '--dataset', 'digits', '--attack', 'fgsm',"
+        f"code = main(['eval', '--model', '{net}:make', '--dataset', 'digits', '--attack', 'fgsm',"
         f"'--eps', '0.1', '--n', '4', '--out', {str(tmp_path)!r}, '--quiet']); "
         "sys.exit(code or 'torch._dynamo' in sys.modules)"
     )
