@@ -91,7 +91,7 @@ class Pictures:
             everything=lambda: self._everything(split),
             size=self.size,
             scale=self.scale,
-            state=self._state(split),
+            state=self._state(split, paths),
         )
         start = str(self.top)
         return UnreadSplit(
@@ -115,9 +115,13 @@ class Pictures:
         )
         return (Encoded(Path(file), file) for file in files)
 
-    def _state(self, split: SplitName) -> str:
-        """Return a hash of the paths, sizes and times of change of all files."""
+    def _state(self, split: SplitName, paths: Sequence[str]) -> str:
+        """Return a hash of a split's order, and the sizes and times of change of all files.
+
+        Other labels of the same files, as in a table that was corrected, give another order.
+        """
         found = hashlib.sha256(f"{split} {Path.cwd()}".encode())
+        found.update(os.fsencode("\0".join(paths)))
         for each in self.listings.values():
             for file in chain.from_iterable(each.values()):
                 try:
