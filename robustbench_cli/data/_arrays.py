@@ -88,6 +88,10 @@ def numbered(
     numbers = [_whole_numbers(name, each) for each in arrays]
     every = np.unique(np.concatenate([np.zeros(0, np.int64), *numbers]))
     seen = every[every >= 0]
+    # The columns of one-hot rows say which classes there are, also those without an image.
+    columns = [each.shape[1] for each in arrays if each.ndim == 2 and each.shape[1] > 1]
+    if columns:
+        seen = np.arange(max(columns))
     highest = int(seen.max(initial=-1))
     if highest >= MOST:
         raise UserError(f"{name}: label {highest} is too high for {MOST} classes")

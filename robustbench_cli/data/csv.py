@@ -22,6 +22,7 @@ CLASSES = ("label", "class", "target", "y", "category")
 SPLITS = ("split", "set", "subset")
 """Accepted headings, in any case."""
 _TESTS = ("test", "val", "valid", "validation")
+"""Names of the test split, in any case; the first one that there is counts."""
 
 
 @DATASETS.register("csv", positional="path")
@@ -32,7 +33,7 @@ class Csv(Files):
     A heading may name the columns (``path``, ``label``, ``split``); without one they stand in this
     order.  Labels are texts or numbers; classes are numbered in the order of their sorted names,
     numbers by size.  The test split is in another file (``test=FILE``), or the lines whose
-    ``split`` is test or val; a table of one split can be evaluated, and be ``--extra-data``.
+    ``split`` is test, or else val; a table of one split can be evaluated, and be ``--extra-data``.
     """
 
     path: str
@@ -46,9 +47,12 @@ class Csv(Files):
 
     def find(self, split: SplitName, root: Path) -> UnreadSplit:
         name, file = f"csv:{self.path}", Path(self.path).expanduser()
-        found = _read(name, file)
+        found, left_out = _read(name, file)
         if self.test is not None:
-            (found["test"],) = _read(name, Path(self.test).expanduser()).values()
+            tests, _ = _read(name, Path(self.test).expanduser())
+            if len(tests) > 1:
+                raise UserError(f"{name}: {self.test} has a training split, too: lines of one only")
+            (found["test"],) = tests.values()
         one = len(found) == 1
         if one:
             found = dict.fromkeys((split,), next(iter(found.values())))
@@ -70,6 +74,10 @@ class Csv(Files):
             titles={key: text for text, key in keys.items()},
             classes=sorted(keys.values()),
             size=self.size,
+            notes=tuple(
+                f"lines of split {each!r} are left out: there are others of 'test'"
+                for each in left_out
+            ),
             unfit=f"a table of one split can be evaluated or be --extra-data; to train, add a "
             f"column 'split' or {name},test=FILE"
             if one and split == "train"
@@ -81,8 +89,8 @@ def _by_size(text: str) -> tuple[int, float, str]:
     return (0, int(text), text) if text.lstrip("-").isdecimal() else (1, 0, text)
 
 
-def _read(name: str, file: Path) -> dict[SplitName, list[tuple[str, str]]]:
-    """Return the files and labels of a table, by split.
+def _read(name: str, file: Path) -> tuple[dict[SplitName, list[tuple[str, str]]], list[str]]:
+    """Return the files and labels of a table, by split, and the names of splits that are left out.
 
     Raises:
         UserError: the table is absent, empty or no text, or lacks a path or a label.
@@ -102,7 +110,7 @@ def _read(name: str, file: Path) -> dict[SplitName, list[tuple[str, str]]]:
     if headed and columns[1] is None:
         raise UserError(f"{name}: no column of labels ({', '.join(CLASSES)}); it has {heads}")
     path_at, label_at, split_at = columns if headed else (0, 1, None)
-    found: dict[SplitName, list[tuple[str, str]]] = defaultdict(list)
+    named: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for number, line in enumerate(lines[headed:], 1 + headed):
         cells = [
             line[at].strip() if at is not None and at < len(line) else ""
@@ -113,11 +121,13 @@ def _read(name: str, file: Path) -> dict[SplitName, list[tuple[str, str]]]:
         place = file.parent / Path(cells[0]).expanduser()
         if not place.is_file():
             raise UserError(f"{name}: line {number} of {file}: no file {str(place)!r}")
-        of: SplitName = "test" if cells[2].lower() in _TESTS else "train"
-        found[of].append((str(place), cells[1]))
-    if not found:
+        of = cells[2].lower() if cells[2].lower() in _TESTS else "train"
+        named[of].append((str(place), cells[1]))
+    if not named:
         raise UserError(f"{name}: {file} has a heading and no lines")
-    return dict(found)
+    test, *others = [each for each in _TESTS if each in named] or [""]
+    chosen: dict[SplitName, str] = {"train": "train", "test": test}
+    return {split: named[of] for split, of in chosen.items() if of in named}, others
 
 
 def _column(heads: Sequence[str], names: Sequence[str]) -> int | None:

@@ -71,6 +71,8 @@ class Npy(Files):
             beside = [place.with_name(each) for each in ("y.npy", "labels.npy")]
             found = next((each for each in beside if each.is_file() and each != place), None)
             return {"train": (place, Path(self.y).expanduser() if self.y else found)}
+        if self.y is not None:
+            raise UserError(f"{name}: y={self.y} goes with a file of images, not with a folder")
         pairs: dict[SplitName, tuple[Path, Path | None]] = {"train": self._pair(place, "")}
         if self._pair(place, "_test")[0].is_file():
             pairs["test"] = self._pair(place, "_test")

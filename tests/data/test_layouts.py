@@ -105,6 +105,33 @@ def test_a_table_of_splits_and_numbers(tmp_path, draw):
     assert by_name(test) == {"4.png": "8", "5.png": "11"}
 
 
+def test_labels_that_were_corrected_move_no_image_of_the_cache(tmp_path, draw):
+    draw(tmp_path, 2)
+    table = tmp_path / "set.csv"
+    for labels in (("ant", "bee"), ("bee", "ant")):
+        table.write_text("\n".join(f"{i}.png,{label}" for i, label in enumerate(labels)))
+        found = load(f"csv:{table}")
+        assert by_name(found) == {f"{i}.png": label for i, label in enumerate(labels)}
+        shown = dict(zip(found.names, found.x, strict=True))
+        for i in range(2):
+            alone = tmp_path / f"alone-{i}.csv"
+            alone.write_text(f"{i}.png,ant\n{i}.png,bee")
+            assert torch.equal(shown[f"{i}.png"], load(f"csv:{alone}").x[0])
+
+
+def test_lines_of_val_are_no_test_images_where_there_are_others(tmp_path, draw):
+    draw(tmp_path, 6)
+    kinds = ("train", "train", "val", "val", "Test", "test")
+    rows = [f"{i}.png,{i % 2},{kind}" for i, kind in enumerate(kinds)]
+    (tmp_path / "set.csv").write_text("\n".join(["path,label,split", *rows]))
+    found = load(f"csv:{tmp_path / 'set.csv'}")
+    assert sorted(found.names) == ["4.png", "5.png"]
+    assert found.notes == ("lines of split 'val' are left out: there are others of 'test'",)
+    assert len(load(f"csv:{tmp_path / 'set.csv'}", "train")) == 2
+    with pytest.raises(UserError, match="lines of one only"):
+        load(f"csv:{tmp_path / 'set.csv'},test={tmp_path / 'set.csv'}")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -140,6 +167,8 @@ def test_pairs_of_arrays(tmp_path):
         for ending in ("", "_test"):
             shutil.copy(tmp_path / f"{file}.npy", tmp_path / f"{name}{ending}.npy")
     assert len(load(f"npy:{tmp_path}", "train")) == len(load(f"npy:{tmp_path}")) == 6
+    with pytest.raises(UserError, match="goes with a file of images"):
+        load(f"npy:{tmp_path},y={tmp_path / 'labels.npy'}")
     np.save(tmp_path / "y.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(UserError, match=r"/y\.npy: damaged, no \.npy file, or an array of obj"):
         load(f"npy:{tmp_path / 'noise.npy'}")

@@ -103,6 +103,14 @@ def test_labels_of_other_forms(tmp_path, labels):
     assert found.y.tolist() == LABELS.tolist()
 
 
+def test_one_hot_rows_say_how_many_classes_there_are(tmp_path):
+    """Also where the first and the last have no image: then no label is shifted."""
+    np.savez(tmp_path / "set.npz", x=PIXELS, y=np.eye(5)[LABELS + 1])
+    found = load(tmp_path / "set.npz")
+    assert (found.y.tolist(), found.classes) == ((LABELS + 1).tolist(), tuple("01234"))
+    assert not found.notes
+
+
 def test_labels_from_one_are_shifted_with_a_word(tmp_path):
     path = tmp_path / "set.npz"
     np.savez(path, x=PIXELS, y=LABELS + 1)
