@@ -128,6 +128,9 @@ def _galleries(
     }
     notes, found = [], []
     for folder, run in kept.items():
+        if run.targeted:
+            notes.append(f"{run.id}: no images, {', '.join(run.targeted)} is after one class only")
+            continue
         (label,) = run.attacks
         trust = attack_trust(run, label)
         if trust.withheld:

@@ -16,6 +16,7 @@ from robustbench_cli.cli import main
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.report.html_template import template_text
 from robustbench_cli.runs import records
+from robustbench_cli.runs.outcomes import TargetedOutcome
 from robustbench_cli.runs.trust import Finding
 
 HOSTILE = "<script>document.title='owned'</script>\"'><img src=x onerror=alert(1)>--><!--"
@@ -201,6 +202,24 @@ def test_images_of_a_model_whose_answers_mean_nothing_are_not_shown(study, undra
     text = undrawn()
     assert "kept: no images, its answers mean nothing" in text
     assert "test/7.png" not in text
+
+
+def test_images_of_an_attack_with_a_target_are_said_to_be_left_out(study, undrawn):
+    run = records.read(study / "kept")
+    reached = TargetedOutcome(
+        params={**PGD, "target": 1},
+        target="1",
+        n=8,
+        reached=3,
+        success_rate=0.375,
+        of_the_target=4,
+        wrong=0,
+        forwards=1,
+        backwards=1,
+        seconds=1.0,
+    )
+    records.write(replace(run, attacks={}, targeted={"pgd20:target=1": reached}), study / "kept")
+    assert "kept: no images, pgd20:target=1 is after one class only" in undrawn()
 
 
 def test_models_from_elsewhere_have_figures_but_no_history(study, capsys):
