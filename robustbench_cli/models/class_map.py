@@ -48,7 +48,7 @@ def matched_classes(
 
     Args:
         given: the map; None: the names of the data's classes are looked for among the model's,
-            where it has more classes than the data.
+            where it has more classes than the data, or as many in another order.
         names: the names of the model's classes; none: not known.
         count: the number of the model's logits.
         classes: the names of the data's classes.
@@ -62,7 +62,11 @@ def matched_classes(
     """
     names = names if len(names) == count else ()
     if given is None:
-        return _by_name(names, classes) if count > len(classes) + rejects else ()
+        plain = tuple((i,) for i in range(count))
+        # As many classes in another order are the data's, too; a rejection has no name there.
+        more = count > len(classes) + rejects or (count == len(classes) and not rejects)
+        found = _by_name(names, classes) if more else ()
+        return () if found == plain else found
     if isinstance(given, Mapping):
         keyed = {_plain(str(key)): value for key, value in given.items()}
         by_number = {str(i) for i in range(len(classes))}
