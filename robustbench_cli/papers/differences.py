@@ -203,7 +203,9 @@ def data_differences(data: Data, trained: Run, run: Run) -> list[SettingDifferen
     if not all(_is(data, each, trained) for each in (trained, run)):
         return None
     copies = [each for each in (trained, run) if not _very(data, each)]
-    return [SettingDifference("data", data_name(copies[0]), data.name)] if copies else []
+    # The name of a copy says which of its images were counted.
+    told = [run] if run.settings.subset_in_words else copies
+    return [SettingDifference("data", data_name(told[0]), data.name)] if told else []
 
 
 def _very(data: Data, run: Run) -> bool:

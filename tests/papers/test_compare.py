@@ -6,6 +6,7 @@ import pytest
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers.compare import beside
+from robustbench_cli.papers.differences import data_differences
 from robustbench_cli.papers.reading import load_paper
 from robustbench_cli.runs.outcomes import Detection, Proof, Within
 
@@ -126,6 +127,15 @@ def test_a_copy_of_the_data_is_told_and_other_data_is_not_compared(trained, eval
     assert cifar("somewhere/cifar100").measured is None
     assert cifar("somewhere/flowers").measured is None
     assert cifar("somewhere/cifar10", (3, 64, 64, 10)).measured is None
+
+
+def test_a_part_of_the_test_images_is_told(trained, evaluated):
+    run = trained(**{**FAITHFUL, "data": "cifar10"})
+    judged = evaluated(run, {"pgd20": (PGD, 50)}, n=100)
+    part = {"classes": ["cat", "dog"], "balanced": False, "shuffle": None}
+    judged = replace(judged, config={**judged.config, "subset": part})
+    found = data_differences(TRADES.words.datasets["CIFAR-10"], run, judged)
+    assert list(map(str, found)) == ["data cifar10 (classes cat, dog) (cifar10)"]
 
 
 def test_the_same_pixels_are_the_same_data_wherever_they_are_from(trained, evaluated):
