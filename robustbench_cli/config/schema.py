@@ -112,13 +112,6 @@ class Subset:
     shuffle: Seed | None = None
     """Seed of the order; None: the order of the data set."""
 
-    def __str__(self) -> str:
-        """The subset in words; empty for the whole."""
-        said = [f"classes {', '.join(self.classes)}"] if self.classes else []
-        said += ["balanced"] * self.balanced
-        said += [] if self.shuffle is None else [f"shuffle {self.shuffle}"]
-        return "; ".join(said)
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:

@@ -19,6 +19,7 @@ from robustbench_cli.core.errors import in_one_line
 from robustbench_cli.core.losses import margin, target_or_rest, wide
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.verifier import device_of
+from robustbench_cli.models import has_bf16
 from robustbench_cli.models.layout import laid_out, restore_classes
 from robustbench_cli.models.rejecting import RejectingModel, rejection_of, with_network
 from robustbench_cli.models.taps import EMBEDDING, tapped
@@ -170,7 +171,7 @@ def fastest_search_model(
     fast, notes = _folded(model, x, answers, random)
     shift = 0.0 if fast is model else _largest_shift(answers, fast, x)
     kind, folded = "float32", ", BatchNorm folded" * (fast is not model)
-    if _has_bf16(device) and not random:
+    if has_bf16(device) and not random:
         narrow = _Narrow(fast, device).eval()
         try:
             bf16_shift = _largest_shift(answers, narrow, x)
@@ -191,15 +192,6 @@ def _for_device(device: torch.device, **rest: Any) -> SearchModel:
     if device.type == "cuda":
         return SearchModel(check_every=4, shrink_below=0.5, **rest)
     return SearchModel(**rest)
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """True if bfloat16 is fast on the device, not merely possible."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # torch has no public name for it, and older ones none at all.
-    known: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return known()
 
 
 class _Narrow(nn.Module):

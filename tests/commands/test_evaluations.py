@@ -117,7 +117,7 @@ def quick(name):
 )
 def test_a_sweep_over_steps_is_what_each_length_alone_is(kind, name, tmp_path, net, monkeypatch):
     """Bit for bit, for every registered attack; read off a longer walk only where that is so."""
-    monkeypatch.setattr(search_model, "_has_bf16", lambda _where: True)
+    monkeypatch.setattr(search_model, "has_bf16", lambda _where: True)
     monkeypatch.setattr(
         verifier, "VOTING_DRAWS", 20
     )  # draws enough to see whether luck is the same
@@ -383,7 +383,7 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net_file):
 def test_the_record_says_what_the_search_ran_in(
     precision, narrow, search, tmp_path, net, monkeypatch
 ):
-    monkeypatch.setattr(search_model, "_has_bf16", lambda _where: narrow)
+    monkeypatch.setattr(search_model, "has_bf16", lambda _where: narrow)
     found, _ = evaluated(tmp_path, net, config("fgsm", n=8, precision=precision))
     assert found.search == search
 

@@ -91,7 +91,7 @@ def found_by_checks(model, x, y):
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_checks_and_fast_models_fit_where_five_images_do(narrow, digits_model, monkeypatch):
-    monkeypatch.setattr(search_model, "_has_bf16", lambda _where: narrow)
+    monkeypatch.setattr(search_model, "has_bf16", lambda _where: narrow)
     net, x, y = digits_model
     x, y = (
         x.repeat(3, 1, 1, 1)[: search_model.COMPARED_IMAGES],

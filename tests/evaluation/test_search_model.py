@@ -30,7 +30,7 @@ COLOUR = Shape(3, 8, 8, 5, (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
 @pytest.fixture(autouse=True)
 def plain_float32(monkeypatch):
     """Whether this processor has bfloat16 must not decide what is tested."""
-    monkeypatch.setattr(module, "_has_bf16", lambda _where: False)
+    monkeypatch.setattr(module, "has_bf16", lambda _where: False)
 
 
 def warmed(net, shape=(3, 8, 8)):
@@ -264,7 +264,7 @@ def flags(net, x, y, text, fast):
 )
 def test_a_fast_search_is_never_weaker(text, narrow, digits_model, monkeypatch):
     net, x, y = digits_model
-    monkeypatch.setattr(module, "_has_bf16", lambda _where: narrow)
+    monkeypatch.setattr(module, "has_bf16", lambda _where: narrow)
     fast, notes = fastest_search_model(net, x)
     assert not notes
     assert fast.about == ("bfloat16" if narrow else "float32") + ", BatchNorm folded"
@@ -288,7 +288,7 @@ def test_bfloat16_is_given_up_where_the_softmax_feels_it(digits_model, monkeypat
         def forward(self, x):
             return 40 * self.net(x)
 
-    monkeypatch.setattr(module, "_has_bf16", lambda _where: True)
+    monkeypatch.setattr(module, "has_bf16", lambda _where: True)
     sure = Sure().eval()
     fast, notes = fastest_search_model(sure, x)
     assert fast.about == "float32, BatchNorm folded"
@@ -370,7 +370,7 @@ def test_images_from_a_split_can_be_compared_on(digits_model):
 
 def test_a_backward_hook_that_bfloat16_breaks_is_a_note(monkeypatch):
     """The hook runs in the backward pass only, so comparing answers does not meet it."""
-    monkeypatch.setattr(module, "_has_bf16", lambda _where: True)
+    monkeypatch.setattr(module, "has_bf16", lambda _where: True)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 5)).eval()
 
     def hook(_module, grads, _outputs):
