@@ -119,7 +119,7 @@ def _verdict(gate: Gate, share: float, trust: "NumberTrust") -> GateVerdict:
     if trust.withheld:
         said = f"{gate.name} is withheld: it means nothing, so it is not shown to reach {least}"
         return GateVerdict(gate=gate, passed=False, said=said)
-    if value < gate.least:
+    if not value >= gate.least:  # NaN is below, too
         said = f"{gate.name} is {value:.2f} %, below {least}"
         return GateVerdict(gate=gate, passed=False, said=said)
     if trust.trust == "upper bound":

@@ -59,7 +59,7 @@ class SlurmLauncher(Launcher):
             import submitit
         except ImportError:
             raise UserError(
-                "--launcher slurm needs submitit: pip install 'advbench[slurm]'"
+                "--launcher slurm needs submitit: pip install '.[slurm]' where advbench is cloned"
             ) from None
         try:
             executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=self.cluster)

@@ -22,7 +22,8 @@ class TensorBoardLog(TrainingLog):
             import torch.utils.tensorboard  # noqa: F401
         except ImportError:
             raise UserError(
-                "--log tensorboard needs tensorboard: pip install 'advbench[tensorboard]'"
+                "--log tensorboard needs tensorboard: pip install '.[tensorboard]' where advbench "
+                "is cloned"
             ) from None
 
     @contextmanager

@@ -26,7 +26,9 @@ class WandbLog(TrainingLog):
         try:
             import wandb  # noqa: F401
         except ImportError:
-            raise UserError("--log wandb needs wandb: pip install 'advbench[wandb]'") from None
+            raise UserError(
+                "--log wandb needs wandb: pip install '.[wandb]' where advbench is cloned"
+            ) from None
 
     @contextmanager
     def opened(self, run: Run, folder: Path) -> Iterator[LogEpoch]:
