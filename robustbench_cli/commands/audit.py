@@ -70,9 +70,10 @@ def _conclude(judged: FinishedEvaluation, battery: AuditBattery, claim: float | 
 def save_examples(folder: Path, battery: AuditBattery, data: Split) -> dict[str, str]:
     """Write ``audit.npz`` with images that only another attack broke; return name and sha256.
 
-    It holds x, x_adv (B, C, H, W) in [0, 1], label, prediction, index and right (B: in which share
-    of its draws a randomised model is right, else 0), the name of the attack and the names of the
-    classes.  Nothing is written where no other attack broke more.
+    It holds x, x_adv (B, C, H, W) in [0, 1], label, prediction, index (the position in the test
+    split) and right (B: in which share of its draws a randomised model is right, else 0), the name
+    of the attack and the names of the classes.  Nothing is written where no other attack broke
+    more.
     """
     label, broken = battery.strongest
     rows = broken.nonzero()[0][:SHOWN]
@@ -88,7 +89,7 @@ def save_examples(folder: Path, battery: AuditBattery, data: Split) -> dict[str,
             "x_adv": x_adv.numpy(),
             "label": data.y.cpu().numpy()[rows],
             "prediction": prediction.cpu().numpy(),
-            "index": rows,
+            "index": data.ids.cpu().numpy()[rows],
             "right": battery.other_shares[label][rows],
             "attack": np.array(label),
             "names": np.array(data.classes),

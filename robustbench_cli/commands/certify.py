@@ -73,7 +73,7 @@ class Certifying:
         voting = Voting(
             model=self.model,
             data=self.data,
-            noise=Noise(self.config.seed, torch.arange(n, device=where)),
+            noise=Noise(self.config.seed, self.data.ids),
             classes=len(self.data.classes),
             batch=self.config.batch_size,
         )

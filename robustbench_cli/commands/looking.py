@@ -139,7 +139,7 @@ class Looking:
             x=data.images(rows),
             y=data.y[rows],
             threat=subject.threat.only(rows),
-            noise=Noise(subject.seed, rows).fork(purpose),
+            noise=Noise(subject.seed, data.ids[rows]).fork(purpose),
             random=self.random,
             copy=subject.copy,
             stages=self._stages,

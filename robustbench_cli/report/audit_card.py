@@ -9,7 +9,7 @@ from typing import Any
 from robustbench_cli.config.catalogue import typed
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs.audit_result import AuditResult
-from robustbench_cli.runs.records import Run
+from robustbench_cli.runs.records import Run, data_name
 
 _KNOWLEDGE: Mapping[str, str] = {
     "logits": "the logits",
@@ -32,7 +32,7 @@ def threat_card(run: Run) -> dict[str, str]:
         "pixels": f"mask {threat.mask}" if threat.mask else "all of them",
         "goal": f"any wrong class; labels are the true ones, {_rejection(run)}",
         "knowledge": "; ".join(knows) or "not stated",
-        "data": f"the first {run.n} of {test} test images of {settings.data_name} "
+        "data": f"the first {run.n} of {test} test images of {data_name(run)} "
         f"(sha256 {settings.test_sha256[:12]})",
         "an image counts as broken": "if the last iterate is misclassified"
         if last

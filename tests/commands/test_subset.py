@@ -71,6 +71,7 @@ def test_an_image_falls_in_a_subset_as_it_does_in_the_whole(tmp_path, capsys):
     (tmp_path / "net.py").write_text(NET)
     model = ["--model", f"{tmp_path / 'net.py'}:make", "--dataset", "digits", "--eps", "0.02"]
     common = ["eval", *model, "--attack", "pgd3:restarts=2", "--no-checks", "--out", str(tmp_path)]
+    common += ["--certify", "smoothing:n=40,n0=10,alpha=0.01"]
     subset = ["--only-classes", "3,8", "--balanced", "--shuffle", "5", "--n", "20"]
     assert main([*common, "--name", "whole"]) == 0
     assert main([*common, "--name", "some", *subset]) == 0
