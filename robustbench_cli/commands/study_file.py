@@ -99,6 +99,9 @@ def _unrolled(study: Study) -> Study:
     if not study.data:
         raise UserError('it has no data set: add data = ["digits"]')
     _by_plain_name([*study.data], "data")
+    beside = [*study.runs, *study.steps, *(name for d in study.data.values() for name in d.runs)]
+    if odd := [name for name in beside if plain_name(name) != name]:
+        raise UserError(f"{odd[0]!r} is to name a folder: call it {plain_name(odd[0])!r}")
     attacks = shlex.join(word for each in study.attacks for word in ("--attack", each))
     words = " ".join(filter(None, (attacks, study.eval)))
     judged = all(words or each.eval for each in study.data.values())

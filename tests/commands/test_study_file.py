@@ -94,6 +94,7 @@ def test_the_name_of_a_folder_is_plain(text, name):
         (('"pgd-at", ', '"pgd-at", "pgd:at", '), "'pgd-at' and 'pgd:at' would share the folder"),
         (('"digits", ', '"folder:/a/photos,size=32", '), "would share the folder"),
         (("seeds", "seedz"), "seedz: Unexpected"),
+        (("seeds", 'runs = { "../up" = "trades" }\nseeds'), "'../up' is to name a folder: call it"),
         (('["pgd20", "pgd:steps=50,restarts=2"]', "[]"), None),  # eval says --n only
     ],
 )
