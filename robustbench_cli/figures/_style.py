@@ -100,9 +100,7 @@ def svg_source(paint: Callable[[], "Figure"], name: str) -> str:
     written = io.BytesIO()
     with _own_style():
         paint().savefig(written, format="svg", transparent=True, metadata=IMAGE_FORMATS[".svg"])
-    text = re.sub(
-        r"<!--.*?-->|<metadata>.*?</metadata>", "", written.getvalue().decode(), flags=re.S
-    )
+    text = _NOT_DRAWN.sub("", written.getvalue().decode())
     text = re.sub(r'\b(id=")|(url\(#|href="#)', rf"\g<0>{name}-", text[text.index("<svg") :])
     return re.sub(r"\n\s*\n", "\n", text)
 

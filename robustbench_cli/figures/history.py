@@ -231,10 +231,10 @@ def _panel(axes: "Axes", tracks: Sequence[Track], what: str) -> None:
             line = [(epoch, 100 * share) for epoch, share in track.lines.get((what, split), ())]
             if not line:
                 continue
-            few: Any = (
+            marks: Any = (
                 {"marker": marker, "markersize": 3.5} if len(line) <= MAX_MARKED_EPOCHS else {}
             )
-            axes.plot(*zip(*line, strict=True), color=colour, **_LINE[split == "train"], **few)
+            axes.plot(*zip(*line, strict=True), color=colour, **_LINE[split == "train"], **marks)
             if deviations := track.spread.get((what, split)):
                 pairs = [*zip(line, deviations, strict=True)]
                 under = [max(0.0, y - 100 * std) for (_, y), std in pairs]

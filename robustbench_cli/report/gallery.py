@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.robust_shares import within_radius
 from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.report.number_trust import attack_trust
 from robustbench_cli.runs import records
@@ -92,8 +93,9 @@ def gallery(run: Run, folder: Path, most: int) -> Gallery:
     try:
         with zipfile.ZipFile(path) as archive:
             facts = _Facts.read(archive, run.n or 0)
-            reach = threat.eps * (1 + 1e-6) if outcome.minimal else np.inf
-            fell = (facts.clean == facts.y) & (facts.adversarial != facts.y) & (facts.norm <= reach)
+            fell = (facts.clean == facts.y) & (facts.adversarial != facts.y)
+            if outcome.minimal:
+                fell &= within_radius(facts.norm, threat.eps)
             order = np.lexsort((facts.step, facts.norm, -facts.sureness))
             rows = [int(row) for row in order if fell[row]][:most]
             pairs = [_rows(archive, name, rows, len(facts.y)) for name in ("x", "x_adv")]

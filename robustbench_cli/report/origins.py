@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from robustbench_cli.core.robust_shares import bounded_shares, nearest_shares
+from robustbench_cli.core.robust_shares import bounded_shares, nearest_shares, within_radius
 from robustbench_cli.report.columns import CLEAN, CertifiedCount
 from robustbench_cli.report.example_files import ExampleFiles, ExamplesFile, MissingVerdicts
 from robustbench_cli.runs.outcomes import Outcome, Within
@@ -99,7 +99,7 @@ class AttackOrigin(Origin):
         if self.radius is None:
             return found
         # An image beyond the radius does not count; within it the model is right.
-        within = self.file.array(f"{self.label}/norm") <= self.radius * (1 + 1e-6)
+        within = within_radius(self.file.array(f"{self.label}/norm"), self.radius)
         near = within | (self.shares < 0.5)
         seen: np.ndarray = found * near + self.labels * ~near
         return seen

@@ -189,8 +189,8 @@ class RunSettings:
         """Which test images were counted, such as ``classes cat, dog; shuffle 3``; empty: all."""
         known = self.subset
         classes = known.get("classes")
-        said = [f"classes {', '.join(map(str, classes))}"] if isinstance(classes, list) else []
-        said = [] if not classes else said
+        names = ", ".join(map(str, classes)) if isinstance(classes, list) else ""
+        said = [f"classes {names}"] if names else []
         said += ["balanced"] if known.get("balanced") else []
         said += [] if known.get("shuffle") is None else [f"shuffle {known['shuffle']}"]
         return "; ".join(said)
