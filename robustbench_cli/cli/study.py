@@ -13,6 +13,9 @@ from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.strict_command import StrictCommand
 from robustbench_cli.core.errors import RunError, UserError, hint
 
+_MOST_NAMED = 4
+"""Runs that a note names; of the others, how many there are."""
+
 
 class StudyGroup(TyperGroup):
     """A group whose command may be left out: ``advbench study FILE`` means ``study run FILE``."""
@@ -132,7 +135,7 @@ def run_study(
     from robustbench_cli.cli.report import print_report
     from robustbench_cli.cli.report_options import ReportOptions
     from robustbench_cli.cli.study_display import study_display
-    from robustbench_cli.commands import study_file, study_jobs, study_run
+    from robustbench_cli.commands import job_runner, study_file, study_jobs, study_run
     from robustbench_cli.commands.launchers import LAUNCHERS
     from robustbench_cli.core.registry import Spec
     from robustbench_cli.report import joint_table
@@ -159,6 +162,14 @@ def run_study(
             for each in job.commands:
                 typer.echo(f"advbench {shlex.join(each.words)}")
         return
+    if other := [name for job in todo for name in job_runner.made_otherwise(job)]:
+        more = f" and {len(other) - _MOST_NAMED} more" if len(other) > _MOST_NAMED else ""
+        typer.echo(
+            f"note: {', '.join(other[:_MOST_NAMED])}{more} came of other commands than the study "
+            "has now, and stay as they are: to make them anew, remove their folders or name "
+            "another --out",
+            err=True,
+        )
     many = workers or os.cpu_count() or 1
     failed: RunError | None = None
     with study_display(many, quiet) as told, options.interruptible(options.AGAIN):

@@ -4,7 +4,8 @@ STUDY_TEMPLATE = """\
 # What this study is to find out, in one line.
 # Every defense is trained with every seed on all data, and every attack is run on each: run it with
 #     advbench study {file}
-# What is finished is never done again; add a line and run it again for what is new.
+# What is finished is never done again: add a defense, a seed or data and run it again for what is
+# new. Runs that were made by other words than these now are named, and stay.
 
 seeds = [0, 1, 2]
 

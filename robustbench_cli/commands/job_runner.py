@@ -23,11 +23,38 @@ from robustbench_cli.runs import records
 _LOOK = 0.2
 """Seconds between two looks at a process or a lock."""
 STOPPED = "it was stopped"
+_PLACES = frozenset({"--out", "--data-dir", "--device"})
+"""Options of every command of a study that say where it runs."""
 
 
 def is_finished(job: Job) -> bool:
     """Return whether every command of a job is done."""
     return all(_status(job.results / each.folder) == "ok" for each in job.commands)
+
+
+def made_otherwise(job: Job) -> list[str]:
+    """Return the finished folders of a job whose commands were not those that it has now.
+
+    They stay as they are, as a study does nothing twice; where and on what device a command ran
+    does not matter.
+    """
+    found = []
+    for each in job.commands:
+        folder = job.results / each.folder
+        if _status(folder) == "ok" and _asked(records.read(folder).command) != _asked(each.words):
+            found.append(f"{job.results.name}/{each.folder}")
+    return found
+
+
+def _asked(words: Sequence[str]) -> list[str]:
+    """Return the words of a command without those that its numbers do not depend on."""
+    kept, rest = list[str](), iter(words)
+    for word in rest:
+        if word in _PLACES:
+            next(rest, "")
+        elif word != "--quiet":
+            kept.append(word)
+    return kept
 
 
 def is_locked(job: Job) -> bool:

@@ -170,6 +170,11 @@ def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, 
     assert tuned["config"]["parents"]["init"]["weights"] == standard["checkpoint"]["sha256"]
     before = [path.stat().st_mtime_ns for path in files]
     assert main(words) == 0
+    assert "note" not in capsys.readouterr().err
+    small.write_text(SMALL.replace("--attack fgsm", "--attack fgsm --attack pgd20"))
+    assert main([*words, "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert "note: digits/standard-s4-eval, digits/tuned-s4-eval came of other commands" in said
     assert [path.stat().st_mtime_ns for path in files] == before
 
 
