@@ -79,10 +79,9 @@ class TableImages(Sequence[Encoded]):
         state = repr(("1", self._column, [part.state for part in self._parts]))
         key = hashlib.sha256(state.encode()).hexdigest()
         file, index = (room("encoded") / f"{key}.{kind}" for kind in ("bin", "npy"))
-        if file.is_file() and index.is_file():
-            ends = np.load(index, allow_pickle=False)
-            if len(ends) and int(ends[-1]) == file.stat().st_size:
-                return file, ends
+        known = _known_ends(file, index, sum(part.rows for part in self._parts))
+        if known is not None:
+            return file, known
         sizes = list[int]()
 
         def save(part: Path) -> None:
@@ -100,6 +99,19 @@ class TableImages(Sequence[Encoded]):
 
         write_atomically(index, save_index)
         return file, ends
+
+
+def _known_ends(file: Path, index: Path, count: int) -> np.ndarray | None:
+    """Return where each of the images ends in a file of the cache (N) int64.
+
+    None where one of the files is missing, or damaged as far as that can be seen.
+    """
+    try:
+        ends, size = np.load(index, allow_pickle=False), file.stat().st_size
+    except (OSError, ValueError, EOFError):
+        return None
+    fits = isinstance(ends, np.ndarray) and (ends.dtype, ends.shape) == (np.int64, (count,))
+    return ends if fits and count and int(ends[-1]) == size else None
 
 
 def encoded(parts: Sequence[Part], column: str) -> Iterator[Encoded]:

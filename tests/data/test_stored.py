@@ -186,6 +186,10 @@ def test_large_tables_are_unpacked_once(tmp_path, picture, cache, monkeypatch):
     kinds = sorted(file.suffix for file in (cache / "encoded").iterdir())
     assert kinds == [".bin", ".npy"]
     assert large.fingerprint() == small.fingerprint()
+    for file in (cache / "encoded").glob("*.npy"):
+        file.write_bytes(b"damaged")
+    again = dataset.load("test", Path()).to("cpu")
+    assert torch.equal(again.images(torch.tensor([7, 0])), small.images(torch.tensor([7, 0])))
 
 
 def test_a_limit_that_is_no_number_is_refused(top, monkeypatch):
