@@ -1,4 +1,4 @@
-"""Train every registered architecture at its narrowest, each in a child process of its own.
+"""Train every registered architecture at its narrowest, in a child process.
 
 A script, run by test_layout.py under malloc's checks: prints a line per architecture that a child
 did not survive, and nothing else.  A crash in native code cannot be caught in the process itself.
@@ -18,7 +18,7 @@ from robustbench_cli.models import MODELS, ModelConfig, Shape
 from robustbench_cli.models.layout import laid_out
 
 LIMIT = 60
-"""Seconds that one architecture may take; a corrupted heap can also hang."""
+"""Seconds that a child may take; a corrupted heap can also hang."""
 
 NEEDED = {
     "torchvision": {"arch": "shufflenet_v2_x0_5"},
@@ -55,15 +55,16 @@ def train(config: ModelConfig) -> None:
         _ = [torch.rand(7 * j + 1) for j in range(40)]
 
 
-def survives(config: ModelConfig) -> bool:
-    """Return True if a child process that trains this network ends normally."""
+def survives(*configs: ModelConfig) -> bool:
+    """Return True if a child process that trains these networks ends normally."""
     pid = os.fork()
     if not pid:
         with suppress(BaseException):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             # The default action of SIGALRM ends the process even inside native code.
             signal.alarm(LIMIT)
-            train(config)
+            for config in configs:
+                train(config)
             os._exit(0)
         os._exit(1)
     _, status = os.waitpid(pid, 0)
@@ -73,7 +74,10 @@ def survives(config: ModelConfig) -> bool:
 if __name__ == "__main__":
     faulthandler.disable()
     torch.set_num_threads(1)
-    for name in MODELS.names():
-        bad = [config for config in narrowest(name) if not survives(config)]
-        if bad:
-            print(name, bad[0])
+    every = {name: narrowest(name) for name in MODELS.names()}
+    # To start a child takes longer than to train in it: only after a crash each has one of its own.
+    if not survives(*(config for configs in every.values() for config in configs)):
+        for name, configs in every.items():
+            bad = [config for config in configs if not survives(config)]
+            if bad:
+                print(name, bad[0])
