@@ -9,7 +9,7 @@ from robustbench_cli.commands.job_runner import is_finished, is_locked
 from robustbench_cli.commands.job_state import JobState, read_job_state
 from robustbench_cli.commands.launchers import Launcher, StartedJob
 from robustbench_cli.commands.study_jobs import Job
-from robustbench_cli.core.errors import RunError
+from robustbench_cli.core.errors import RunError, in_one_line
 
 _LOOK = 0.2
 """Seconds between two looks at the jobs."""
@@ -72,7 +72,7 @@ def run_jobs(
                 if not started.done():
                     continue
                 del running[key]
-                wrong = started.result()
+                wrong = _went_wrong(started)
                 done |= set() if wrong else {key}
                 failed |= {key: wrong} if wrong else {}
                 watcher.ended(JobEnd(job=job, wrong=wrong, seconds=time.monotonic() - since))
@@ -83,3 +83,11 @@ def run_jobs(
     if failed:
         first = next(iter(failed.items()))
         raise RunError(f"{len(failed)} of {len(todo)} failed; {first[0]}: {first[1]}")
+
+
+def _went_wrong(started: StartedJob) -> str:
+    """Return what went wrong with a job that has ended, in one line, or nothing."""
+    try:
+        return started.result()
+    except Exception as error:  # a damaged record, a full disk, a lost node: other jobs go on
+        return in_one_line(error)

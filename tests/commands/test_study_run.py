@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from rich.console import Console
@@ -20,7 +21,7 @@ from robustbench_cli.cli.job_state_file import JobStateFile
 from robustbench_cli.cli.study_display import left_in_words
 from robustbench_cli.commands import job_runner, study_run
 from robustbench_cli.commands.job_state import JobState, read_job_state
-from robustbench_cli.commands.launchers import LAUNCHERS
+from robustbench_cli.commands.launchers import LAUNCHERS, Launcher
 from robustbench_cli.commands.study_jobs import Job, JobCommand
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.registry import Spec
@@ -106,6 +107,36 @@ def test_every_launcher_runs_jobs_and_tells_what_failed(name, tmp_path):
     assert ends["fine-s0"] == ""
     assert "did you mean 'attacks'" in ends["wrong-s0"]
     assert "late-s0" not in ends
+
+
+def test_a_job_that_cannot_be_run_does_not_stop_the_others(tmp_path):
+    todo = [a_job(tmp_path / "digits", ["--version"], id=name) for name in ("lost-s0", "fine-s0")]
+    ends = {}
+
+    class Ended:
+        def __init__(self, job):
+            self.job = job
+
+        def done(self):
+            return True
+
+        def result(self):
+            if self.job.id == "lost-s0":
+                raise OSError(28, "No space left on device")
+            return ""
+
+    class OneFails(Launcher):
+        @contextmanager
+        def opened(self, workers, folder):
+            yield Ended
+
+    class Watcher(study_run.StudyWatcher):
+        def ended(self, end):
+            ends[end.job.id] = end.wrong
+
+    with pytest.raises(RunError, match=r"1 of 2 failed; digits/lost-s0: OSError: .*No space left"):
+        study_run.run_jobs(todo, OneFails(), 1, tmp_path, Watcher())
+    assert ends["fine-s0"] == ""
 
 
 def test_a_launcher_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):
