@@ -42,6 +42,8 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "net.py").write_text(NET)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    # Another test of this process may have loaded a file of the same name.
+    monkeypatch.delitem(sys.modules, "net", raising=False)
     yield tmp_path
     sys.modules.pop("net", None)
 
