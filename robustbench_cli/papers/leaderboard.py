@@ -3,21 +3,21 @@
 Adding one is adding these two files to ``leaderboards``.  No torch, and nothing measured here.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter
 
 from robustbench_cli import papers
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.registry import Number
+from robustbench_cli.papers.checked_files import checked, csv_lines
 from robustbench_cli.papers.paper import Data
+from robustbench_cli.papers.publication import Publication
 
-_T = TypeVar("_T")
 _Flag = Annotated[bool, BeforeValidator(lambda text: {"": False, "yes": True}.get(text, text))]
 _STRICT = {"extra": "forbid"}
 
@@ -65,29 +65,16 @@ class BoardTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaderboard:
+class Leaderboard(Publication):
     """The entries of a leaderboard, and what its words mean here."""
 
     __pydantic_config__ = _STRICT
 
-    name: str
-    title: str
-    authors: str
-    year: int
-    venue: str = ""
-    arxiv: str = ""
-    about: str = ""
     attacks: tuple[dict[str, str], ...]
     """The attacks of advbench that are the leaderboard's: parameters that must be equal."""
     tables: Mapping[str, BoardTable]
     datasets: Mapping[str, Data] = field(default_factory=dict)
     entries: tuple[BoardEntry, ...]
-
-    @property
-    def citation(self) -> str:
-        """Authors, venue, year and link in one line."""
-        link = f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
-        return ", ".join(filter(None, (self.authors, self.venue, str(self.year), link)))
 
     @property
     def numbers(self) -> int:
@@ -133,34 +120,13 @@ def load_board(name: str, folder: Path = papers.BOARDS) -> Leaderboard:
     entries = _entries(folder / f"{name}.csv", about.get("tables", _NO_DATA))
     sets = {**common, **about.pop("datasets", _NO_DATA)}
     values = {**about, "name": name, "entries": entries, "datasets": sets}
-    return _validated(_BOARD, values, str(where))
+    return checked(_BOARD, values, str(where))
 
 
 def _entries(path: Path, tables: Mapping[str, Any]) -> tuple[BoardEntry, ...]:
     found = []
-    try:
-        with path.open(newline="") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise UserError(f"{path} is damaged: its first line must be {','.join(_COLUMNS)}")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise UserError(f"{where} is damaged: it must have {len(_COLUMNS)} values")
-                if row["table"] not in tables:
-                    raise UserError(f"{where} is damaged: no table {row['table']!r}")
-                found.append(_validated(_ENTRY, {k: v for k, v in row.items() if v}, where))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    for where, row in csv_lines(path, _COLUMNS):
+        if (table := row.get("table", "")) not in tables:
+            raise UserError(f"{where} is damaged: no table {table!r}")
+        found.append(checked(_ENTRY, row, where))
     return tuple(found)
-
-
-def _validated(adapter: TypeAdapter[_T], values: dict[str, Any], where: str) -> _T:
-    try:
-        return adapter.validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{where} is damaged: {key}: {first['msg']}") from None

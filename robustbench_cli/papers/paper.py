@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.registry import Number, Spec
+from robustbench_cli.papers.publication import Publication
 
 _STRICT = {"extra": "forbid"}
 Texts = Annotated[
@@ -187,19 +188,11 @@ class Meaning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paper:
+class Paper(Publication):
     """A paper's numbers, and the meaning of its words."""
 
     __pydantic_config__ = _STRICT
 
-    name: str
-    title: str
-    authors: str
-    year: int
-    venue: str = ""
-    arxiv: str = ""
-    about: str = ""
-    """The source of the numbers, and how far they can be trusted."""
     aliases: tuple[str, ...] = ()
     methods: Mapping[str, str] = field(default_factory=dict)
     """The defense of advbench by the paper's name of a method."""
@@ -213,12 +206,6 @@ class Paper:
     def tables(self) -> list[str]:
         """The names of the tables, in order."""
         return list(dict.fromkeys(cell.table for cell in self.cells))
-
-    @property
-    def citation(self) -> str:
-        """Authors, venue, year and link in one line."""
-        link = f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
-        return ", ".join(filter(None, (self.authors, self.venue, str(self.year), link)))
 
     def only(self, table: str | None) -> tuple[Published, ...]:
         """The numbers of one table, or all; raise ``UserError`` for a table that is not there."""

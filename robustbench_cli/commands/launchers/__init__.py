@@ -1,5 +1,6 @@
 """Launchers: where the jobs of a study run.  A launcher is one file in this folder."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,9 +25,10 @@ StartJob: TypeAlias = Callable[[Job], StartedJob]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launcher:
+class Launcher(ABC):
     """A way to start jobs; its fields are the parameters of ``--launcher NAME:key=value``."""
 
+    @abstractmethod
     def opened(self, workers: int, folder: Path) -> AbstractContextManager[StartJob]:
         """Return a context that gives the function which starts a job.
 
@@ -39,7 +41,6 @@ class Launcher:
         Raises:
             UserError: jobs cannot be started this way on this machine.
         """
-        raise NotImplementedError
 
 
 LAUNCHERS: Registry[Launcher] = Registry("launcher", __name__)

@@ -1,5 +1,6 @@
 """Logs that follow a training from outside, epoch by epoch.  A log is one file in this folder."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ LogEpoch: TypeAlias = Callable[[HistoryRow], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingLog:
+class TrainingLog(ABC):
     """A place that a training is logged to; its fields are the parameters of ``--log``."""
 
+    @abstractmethod
     def check(self) -> None:
         """Raise ``UserError`` if the package that it takes is not installed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def opened(self, run: Run, folder: Path) -> AbstractContextManager[LogEpoch]:
         """Return a context that gives the function which logs an epoch.
 
@@ -29,7 +31,6 @@ class TrainingLog:
             run: the record of the training as it begins, or as it is taken up again.
             folder: of the run.
         """
-        raise NotImplementedError
 
 
 LOGS: Registry[TrainingLog] = Registry("log", __name__)
