@@ -15,8 +15,8 @@ PACKAGE = Path(robustbench_cli.__file__).parent
 ROOT = PACKAGE.parent
 FLOORS = [
     {"core"},
-    {"certificates", "config", "detectors", "distributed", "masks", "models", "optim", "runs"},
-    {"data", "report", "views"},
+    {"config", "detectors", "distributed", "masks", "models", "optim", "runs"},
+    {"certificates", "data", "report", "views"},
     {"attacks", "defenses", "generators", "papers", "transforms"},
     {"evaluation"},
     {"audit", "training"},

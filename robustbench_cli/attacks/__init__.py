@@ -10,7 +10,8 @@ proposes images; the verifier of the evaluation decides.
 from robustbench_cli.attacks._base import ATTACKS, Attack, Stage
 from robustbench_cli.attacks._iterative import ExternalAttack, Iterated, IterativeAttack
 from robustbench_cli.attacks._target import Target
-from robustbench_cli.attacks._task import Access, Examples, Observation, Output, State, Task
+from robustbench_cli.attacks._task import Access, Observation, Output, State, Task
+from robustbench_cli.core.examples import Examples
 
 __all__ = [
     "ATTACKS",

@@ -1,13 +1,14 @@
 """The arguments of an attack's methods: its examples, its state, and the model's answers."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from robustbench_cli.core import losses
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.threat import Threat
 
 State = dict[str, Tensor]
@@ -16,20 +17,6 @@ State = dict[str, Tensor]
 ``x`` (B, C, H, W) in [0, 1] is the image to be classified next.  ``probes`` (B, Q, C, H, W), where
 present, are further images that are classified without a gradient.
 """
-
-
-class Examples(Protocol):
-    """Images with labels: a data split, or tensors in memory."""
-
-    @property
-    def y(self) -> Tensor:
-        """Labels (N) int64."""
-
-    def images(self, rows: Tensor | slice) -> Tensor:
-        """Return the images (B, C, H, W) in [0, 1] at these positions."""
-
-    def expect(self, rows: Tensor) -> None:
-        """Say that ``images`` will be asked for these positions (B), in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Examples, Iterated, Observation, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, Iterated, Observation, Output, State, Task
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.gradient_ascent import Steps, StepSize
 from robustbench_cli.core.threat import over
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.attacks import Attack, Examples
+from robustbench_cli.attacks import Attack
 from robustbench_cli.audit._evidence import JudgedAttack
 from robustbench_cli.core.example_rng import Noise, stream_generator
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.losses import wide
 from robustbench_cli.core.robust_shares import lowered_shares
 from robustbench_cli.core.threat import LARGEST_RADIUS, Threat

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.attacks import Examples
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.losses import picked
 from robustbench_cli.core.threat import Threat, over
 

@@ -1,20 +1,22 @@
-"""Robustness certificates by votes of a model on noisy copies of an example, one file each.
+"""Robustness certificates, one file each: what can be proven of a model around an example.
 
-A certificate is a frozen dataclass of parameters.  It defines how the copies are made and what the
-votes on them prove.  Batching, the model's precision and resuming are the business of
-``evaluation.certify``.
+A certificate is a frozen dataclass of parameters.  It gathers evidence on each example (votes on
+noisy copies, bounds of logits) and says what the evidence proves.  Journal, shards and figures are
+the business of ``evaluation.certify`` and ``commands.certify``.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.registry import Registry
-from robustbench_cli.core.threat import Norm
+from robustbench_cli.core.threat import Norm, Threat
 
 ABSTAINS = -1
 """The class where a certificate gives none."""
@@ -24,7 +26,7 @@ class Certified(NamedTuple):
     """The result for some examples, each array (B)."""
 
     prediction: np.ndarray
-    """The predicted class; ``ABSTAINS`` where the votes do not decide it."""
+    """The predicted class; ``ABSTAINS`` where the evidence does not decide it."""
     certified: np.ndarray
     """The class that is proven within the radius; ``ABSTAINS`` where none is."""
     radius: np.ndarray
@@ -32,41 +34,82 @@ class Certified(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProofSubject:
+    """A model, and the examples around which something is to be proven of it."""
+
+    model: nn.Module
+    """In evaluation mode and float32 (see ``unchanged_model``): images (B, C, H, W) in [0, 1] to
+    logits (B, K)."""
+    data: Examples
+    """N examples."""
+    noise: Noise
+    """Keyed by example, as many as ``data`` has."""
+    classes: int
+    threat: Threat
+    """The evaluation's ball."""
+    batch: int
+    """The number of images in a forward pass; what is proven does not depend on it."""
+
+
+class ProofEvidence(NamedTuple):
+    """What a certificate has gathered on some examples."""
+
+    rows: np.ndarray
+    """Their positions (B)."""
+    arrays: Mapping[str, np.ndarray]
+    """By the names of ``Certificate.kept``, each (B, ...)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Certificate(ABC):
-    """Parameters of a certificate by votes."""
-
-    norm: ClassVar[Norm] = "L2"
-    """The norm of the radius."""
+    """Parameters of a certificate."""
 
     @property
     @abstractmethod
-    def polls(self) -> tuple[int, ...]:
-        """The number of noisy copies per example in each of the independent polls."""
-
-    @property
-    @abstractmethod
-    def max_radius(self) -> float:
-        """The largest radius that can be certified, by unanimous votes."""
+    def passes(self) -> int:
+        """The number of forward passes per example."""
 
     @abstractmethod
-    def copies(self, x: Tensor, noise: Noise) -> Tensor:
-        """Return a noisy copy of each image.
+    def norm_under(self, threat: Threat) -> Norm:
+        """Return the norm in which radii are proven, where the evaluation has this ball."""
 
-        Args:
-            x: images (B, C, H, W) in [0, 1].
-            noise: one independent draw per row.
+    @abstractmethod
+    def reported(self, threat: Threat) -> list[Threat]:
+        """Return the balls within which certified accuracy is reported, beside ``threat``."""
 
-        Returns:
-            Copies (B, C, H, W), not necessarily in [0, 1].
+    @abstractmethod
+    def kept(self, subject: ProofSubject) -> dict[str, np.ndarray]:
+        """Return empty evidence on one example: arrays by name, of the shape and dtype it has."""
+
+    @abstractmethod
+    def evidence(self, subject: ProofSubject, rows: Tensor) -> Iterator[ProofEvidence]:
+        """Yield the evidence on the examples ``rows`` (positions (B)), as it is complete.
+
+        The evidence on an example depends neither on the other examples nor on ``subject.batch``.
+
+        Raises:
+            UserError: the model returned NaN or infinite logits.
         """
 
     @abstractmethod
-    def certify(self, votes: np.ndarray) -> Certified:
-        """Return what the votes prove.
+    def certify(self, evidence: Mapping[str, np.ndarray]) -> Certified:
+        """Return what the evidence, arrays (B, ...) by name, proves."""
+
+    def check(self, subject: ProofSubject) -> None:
+        """Refuse a model that the certificate can say nothing about; by default none.
+
+        Raises:
+            UserError: the part of the model for which there is no proof, by name.
+        """
+
+    def limit(self, threat: Threat, reach: float) -> str:
+        """Return what keeps any example from being certified within a ball; as a rule nothing.
 
         Args:
-            votes: counts of predictions (B, polls, K) over K classes.
+            threat: the ball.
+            reach: its radius in the certificate's norm.
         """
+        return ""
 
 
 CERTIFICATES: Registry[Certificate] = Registry("certificate", __name__)

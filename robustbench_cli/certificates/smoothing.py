@@ -1,21 +1,28 @@
 """Randomised smoothing (Cohen, Rosenfeld & Kolter, 2019), https://arxiv.org/abs/1902.02918."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 from scipy import stats  # type: ignore[import-untyped]
 from torch import Tensor
 
-from robustbench_cli.certificates import ABSTAINS, CERTIFICATES, Certificate, Certified
+from robustbench_cli.certificates import ABSTAINS, CERTIFICATES, Certified
+from robustbench_cli.certificates._voting import VotingCertificate
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import Threat
+
+SMALL_LINF_BALL = Threat("Linf", 2 / 255)
+"""A ball in another norm for which certified accuracy is always reported, too (Carmon et al., 2019,
+https://arxiv.org/abs/1905.13736)."""
 
 
 @CERTIFICATES.register("smoothing")
 @dataclass(frozen=True, kw_only=True)
-class Smoothing(Certificate):
+class Smoothing(VotingCertificate):
     """The class predicted most often under Gaussian noise, and its certified L2 radius.
 
     CERTIFY and PREDICT of the paper (section 3.2).  The first n0 votes choose a class, n others
@@ -28,6 +35,8 @@ class Smoothing(Certificate):
     predicts in float32.  Defaults are those of Carmon et al. (2019, arXiv:1905.13736); Cohen et al.
     use n = 100000.
     """
+
+    radii: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0)
 
     sigma: Annotated[Number, Field(gt=0)] = 0.25
     """Standard deviation of the noise, for images in [0, 1]."""
@@ -46,10 +55,14 @@ class Smoothing(Certificate):
     def max_radius(self) -> float:
         return float(self._radius(np.array(self.n)))
 
-    def copies(self, x: Tensor, noise: Noise) -> Tensor:
+    def reported(self, threat: Threat) -> list[Threat]:
+        return [*super().reported(threat), SMALL_LINF_BALL]
+
+    def copies(self, x: Tensor, noise: Noise, copy: Tensor) -> Tensor:
         return x + self.sigma * noise.fork("smoothing").normal(x)
 
-    def certify(self, votes: np.ndarray) -> Certified:
+    def certify(self, evidence: Mapping[str, np.ndarray]) -> Certified:
+        votes = evidence["votes"]
         chosen = votes[:, 0].argmax(1)
         count = np.take_along_axis(votes[:, 1], chosen[:, None], 1)[:, 0]
         proven = self.lower_bound(count) >= 0.5

@@ -187,6 +187,16 @@ class _Session:
             target=self._verifier if request.source else None,
             note=self.note,
         )
+        self._certifying = Certifying(
+            config=self.config,
+            model=model,
+            data=data,
+            shard=shard,
+            journal=self.journal,
+            recorder=recorder,
+            display=display,
+        )
+        self._certifying.check()
         self._attacks = AttackColumns(
             data=data,
             classes=len(data.classes),
@@ -218,16 +228,7 @@ class _Session:
         clean_, *_ = columns.values()
         done = self._checking.conclude(columns, clean_, found, self._attacks)
         self._recorder.update(**done)
-        certifying = Certifying(
-            config=self.config,
-            model=self._verifier.model,
-            data=self.data,
-            shard=self.shard,
-            journal=self.journal,
-            recorder=self._recorder,
-            display=self._display,
-        )
-        self._close(todo, columns, certifying.run(self.note))
+        self._close(todo, columns, self._certifying.run(self.note))
         return columns
 
     def note(self, text: str) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustbench_cli.attacks import Examples
 from robustbench_cli.audit._evidence import Replay
 from robustbench_cli.audit._probe import Copy
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.losses import wide
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.distributed.group import Shard

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from robustbench_cli.attacks import Examples
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.detectors import ModelOutputs
 from robustbench_cli.models.taps import EMBEDDING, tapped
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.attacks import Examples
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.losses import merge_rejection, picked, wide
 from robustbench_cli.detectors import Detector, ModelOutputs
 from robustbench_cli.evaluation.detect import seen

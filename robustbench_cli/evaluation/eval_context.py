@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_cli.attacks import Examples
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.verifier import Verifier

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.attacks import Examples
 from robustbench_cli.core.domain_weights import least_wrong
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.active_batch import StageResult

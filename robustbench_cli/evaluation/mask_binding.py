@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from robustbench_cli import masks
-from robustbench_cli.attacks import Examples
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.masks import MaskContext

@@ -21,7 +21,7 @@ def at_least(k, n, p):
 
 def certified(smoothing, *examples):
     """What is proven of examples, each given as its votes in both polls."""
-    return smoothing.certify(np.array(examples))
+    return smoothing.certify({"votes": np.array(examples)})
 
 
 def test_unanimous_votes_give_the_published_figures():
@@ -100,12 +100,14 @@ def test_parameters_that_make_no_sense_are_refused(text, message):
 
 def test_copies_are_gaussian_and_leave_the_box():
     x = torch.zeros(2, 1, 50, 50)
-    noise = Noise(0, torch.tensor([3, 4])).at(torch.tensor([0, 7]))
-    copies = Smoothing(sigma=0.5).copies(x, noise)
+    copy = torch.tensor([0, 7])
+    noise = Noise(0, torch.tensor([3, 4])).at(copy)
+    copies = Smoothing(sigma=0.5).copies(x, noise, copy)
     assert float(copies.std()) == pytest.approx(0.5, rel=0.03)
     assert float(copies.mean()) == pytest.approx(0, abs=0.03)
     assert 0.45 < float((copies < 0).float().mean()) < 0.55
     # A draw belongs to an example and a copy of it, whatever shares the batch.
-    alone = Smoothing(sigma=0.5).copies(x[:1], Noise(0, torch.tensor([4])).at(torch.tensor([7])))
+    same = Noise(0, torch.tensor([4])).at(copy[1:])
+    alone = Smoothing(sigma=0.5).copies(x[:1], same, copy[1:])
     assert torch.equal(alone[0], copies[1])
     assert not torch.equal(copies[0], copies[1])

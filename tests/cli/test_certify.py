@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from robustbench_cli.certificates.smoothing import Smoothing
 from robustbench_cli.cli import main
-from robustbench_cli.evaluation.certify import Voting
 from robustbench_cli.runs import folders
 
 SMALL = ["--set", "train.limit=400", "--set", "train.probe=40", "--set", "model.width=4"]
@@ -112,14 +112,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(args, message, results, capsys
 def test_ctrl_c_says_how_to_go_on(results, tmp_path, capsys, monkeypatch):
     command = ["eval", "--run", str(results / "net"), "--certify", "smoothing:n=40", "--n", "6"]
     command += ["--out", str(tmp_path), "--quiet"]
-    votes = Voting.votes
+    evidence = Smoothing.evidence
 
-    def interrupted(self, certificate, rows):
-        yield next(votes(self, certificate, rows))
+    def interrupted(self, subject, rows):
+        yield next(evidence(self, subject, rows))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Voting, "votes", interrupted)
+        patch.setattr(Smoothing, "evidence", interrupted)
         assert main(command) == 130
     assert "Run the same command again to go on" in capsys.readouterr().err
     (cut,) = folders.every(tmp_path)

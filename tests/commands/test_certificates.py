@@ -94,7 +94,7 @@ def test_the_figures_are_those_of_the_examples(tmp_path, net):
     counts = [within["L2", r].correct for r in (0, 0.25, 0.5)]
     assert counts[0] > counts[1] > counts[2]
     # What the votes say is what the record says.
-    again = Smoothing(n=400, n0=50, alpha=0.01).certify(arrays[f"{SHORT}/votes"])
+    again = Smoothing(n=400, n0=50, alpha=0.01).certify({"votes": arrays[f"{SHORT}/votes"]})
     assert np.array_equal(again.radius, radius)
     assert display.started == [("clean", 24, "accuracy"), (SHORT, 24, "certified accuracy")]
     assert display.told[-1] == (24, pytest.approx(right.mean()))
@@ -107,13 +107,14 @@ def test_no_certificate_promises_more_than_an_attack_breaks(tmp_path, net):
     smoothing = Smoothing(n=400, n0=50, alpha=0.01)
     for row in (arrays[f"{SHORT}/radius"] > 0.2).nonzero()[0][:4]:
         x, radius = split.images(slice(row, row + 1)), float(arrays[f"{SHORT}/radius"][row])
-        noise = Noise(9, torch.full((400,), int(row))).at(torch.arange(400))
+        each = torch.arange(400)
+        noise = Noise(9, torch.full((400,), int(row))).at(each)
         leaf = x.clone().requires_grad_()
-        copies = smoothing.copies(leaf.expand(400, -1, -1, -1), noise)
+        copies = smoothing.copies(leaf.expand(400, -1, -1, -1), noise, each)
         top = int(arrays[f"{SHORT}/certified"][row])
         (-net(copies).log_softmax(1)[:, top].mean()).backward()
         moved = x + 0.99 * radius * leaf.grad / leaf.grad.norm()
-        votes = net(smoothing.copies(moved.expand(400, -1, -1, -1), noise)).argmax(1)
+        votes = net(smoothing.copies(moved.expand(400, -1, -1, -1), noise, each)).argmax(1)
         assert int(votes.mode().values) == top
 
 

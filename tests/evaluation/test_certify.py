@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_cli.certificates import ABSTAINS
+from robustbench_cli.certificates import ABSTAINS, ProofSubject
 from robustbench_cli.certificates.smoothing import Smoothing
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
-from robustbench_cli.evaluation.certify import Proofs, Voting
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.certify import Proofs
 from robustbench_cli.evaluation.stages import Tensors
 
 WEIGHT = torch.tensor([0.6, -0.2, 0.3, 0.5])
@@ -29,16 +30,19 @@ def points(distances):
     return (0.5 + distances[:, None] * away).view(-1, 1, 2, 2)
 
 
-def voting(x, model=None, batch=512, seed=0):
+def subject(x, model=None, batch=512, seed=0):
     ids = torch.arange(len(x))
     data = Tensors(x, torch.zeros(len(x), dtype=torch.long))
-    return Voting(model=model or Plane(), data=data, noise=Noise(seed, ids), classes=2, batch=batch)
+    noise = Noise(seed, ids)
+    return ProofSubject(
+        model=model or Plane(), data=data, noise=noise, classes=2, threat=Threat("L2"), batch=batch
+    )
 
 
 def proofs(smoothing, x, **options):
-    found = Proofs.empty(smoothing, len(x), 2)
-    for rows, votes in voting(x, **options).votes(smoothing, torch.arange(len(x))):
-        found.put(rows, votes, smoothing)
+    found = Proofs.empty(smoothing, subject(x), len(x))
+    for evidence in smoothing.evidence(subject(x, **options), torch.arange(len(x))):
+        found.put(evidence, smoothing)
     assert found.done.all()
     return found.arrays
 
@@ -87,7 +91,8 @@ def test_votes_do_not_depend_on_the_other_examples_but_on_the_seed():
     smoothing, x = Smoothing(n0=11, n=50), points(DISTANCES)
     usual = proofs(smoothing, x)["votes"]
     rows = torch.tensor([5, 2])
-    found = [pair for part in voting(x).votes(smoothing, rows) for pair in zip(*part, strict=True)]
+    parts = smoothing.evidence(subject(x), rows)
+    found = [pair for part in parts for pair in zip(part.rows, part.arrays["votes"], strict=True)]
     assert [int(row) for row, _ in found] == [5, 2]
     assert all(np.array_equal(votes, usual[row]) for row, votes in found)
     assert not np.array_equal(proofs(smoothing, x, seed=1)["votes"], usual)
@@ -95,8 +100,8 @@ def test_votes_do_not_depend_on_the_other_examples_but_on_the_seed():
 
 def test_examples_are_told_as_soon_as_they_are_complete():
     smoothing, x = Smoothing(n0=10, n=50), points(DISTANCES)
-    parts = [rows.tolist() for rows, _ in voting(x, batch=150).votes(smoothing, torch.arange(8))]
-    assert parts == [[0, 1], [2, 3, 4], [5, 6], [7]]
+    parts = smoothing.evidence(subject(x, batch=150), torch.arange(8))
+    assert [part.rows.tolist() for part in parts] == [[0, 1], [2, 3, 4], [5, 6], [7]]
 
 
 def test_a_model_without_an_answer_has_no_vote():

@@ -1,0 +1,129 @@
+"""Certificates by the votes of a model on noisy copies of an example."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustbench_cli.certificates import Certificate, ProofEvidence, ProofSubject
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.threat import Norm, Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class VotingCertificate(Certificate):
+    """How copies are made, and what the votes on them prove.
+
+    The evidence is ``votes``, counts of predictions (B, polls, K) over K classes.
+    """
+
+    norm: ClassVar[Norm] = "L2"
+    """The norm of the radius."""
+    radii: ClassVar[tuple[float, ...]] = ()
+    """The radii, in that norm, within which certified accuracy is reported."""
+
+    @property
+    @abstractmethod
+    def polls(self) -> tuple[int, ...]:
+        """The number of copies per example in each of the independent polls."""
+
+    @property
+    @abstractmethod
+    def max_radius(self) -> float:
+        """The largest radius that can be certified, by unanimous votes."""
+
+    @abstractmethod
+    def copies(self, x: Tensor, noise: Noise, copy: Tensor) -> Tensor:
+        """Return a copy of each image, as the model is shown it.
+
+        Args:
+            x: images (B, C, H, W) in [0, 1].
+            noise: one independent draw per row.
+            copy: the number of each copy among those of its example (B, int64), from 0, for
+                certificates that go through all places in turn.
+
+        Returns:
+            Copies (B, ...), not necessarily in [0, 1].
+        """
+
+    @property
+    def passes(self) -> int:
+        return sum(self.polls)
+
+    def norm_under(self, threat: Threat) -> Norm:
+        return self.norm
+
+    def reported(self, threat: Threat) -> list[Threat]:
+        return [Threat(self.norm, eps) for eps in self.radii]
+
+    def kept(self, subject: ProofSubject) -> dict[str, np.ndarray]:
+        return {"votes": np.zeros((len(self.polls), subject.classes), np.int32)}
+
+    def limit(self, threat: Threat, reach: float) -> str:
+        furthest = self.max_radius
+        if furthest == 0:
+            return "with so few votes nothing can be certified"
+        if reach <= furthest:
+            return ""
+        return (
+            f"unanimous votes prove no more than {self.norm} {furthest:.4f}, so nothing is "
+            f"certified within {threat}, which needs {self.norm} {reach:.4f}"
+        )
+
+    def answers(self, model: nn.Module, copies: Tensor) -> Tensor:
+        """Return the logits (B, K) on which copies (B, ...) vote."""
+        logits: Tensor = model(copies)
+        return logits
+
+    def ballots(self, logits: Tensor) -> Tensor:
+        """Return the votes (B, K, bool) that logits (B, K) cast: as a rule one, for the largest."""
+        return torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
+
+    def evidence(self, subject: ProofSubject, rows: Tensor) -> Iterator[ProofEvidence]:
+        # Copies follow each other example by example, so that batches are full whatever the number
+        # of copies.
+        copies, told = self.passes, 0
+        shape = len(rows), len(self.polls), subject.classes
+        counts = torch.zeros(shape, dtype=torch.int32, device=rows.device)
+        silent = torch.zeros((), dtype=torch.bool, device=rows.device)
+        for start in range(0, len(rows) * copies, subject.batch):
+            stop = min(start + subject.batch, len(rows) * copies)
+            silent |= self._vote(subject, rows, start, stop, counts)
+            complete = stop // copies
+            if complete > told:
+                votes = counts[told:complete].cpu().numpy()
+                if silent:
+                    raise UserError("the model returned NaN or infinite logits; it has no vote")
+                yield ProofEvidence(rows[told:complete].cpu().numpy(), {"votes": votes})
+                told = complete
+
+    @torch.inference_mode()
+    def _vote(
+        self, subject: ProofSubject, rows: Tensor, start: int, stop: int, counts: Tensor
+    ) -> Tensor:
+        """Add the votes on the copies ``start`` to ``stop``, counted over all examples.
+
+        Returns:
+            Whether a copy has no vote because its logits are not finite (bool).
+        """
+        each = self.passes
+        number = torch.arange(start, stop, device=rows.device)
+        row, copy = number // each, number % each
+        # Compare with numbers: a tensor would have to be copied to a GPU, which waits for it.
+        poll = torch.stack([copy >= end for end in accumulate(self.polls)]).sum(0)
+        # Every image is read once, however many of its copies are in the batch.
+        first, last = start // each, (stop - 1) // each
+        images = subject.data.images(rows[first : last + 1])[row - first]
+        noise = subject.noise.only(rows[row]).at(copy)
+        logits = self.answers(subject.model, self.copies(images, noise, copy))
+        # argmax of NaN is a class like any other, so NaN gets no vote.
+        sound = logits.isfinite().all(1)
+        cast = (self.ballots(logits) & sound[:, None]).to(counts.dtype)
+        counts.view(-1, counts.shape[2]).index_add_(0, row * counts.shape[1] + poll, cast)
+        return ~sound.all()
