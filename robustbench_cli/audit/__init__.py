@@ -49,6 +49,14 @@ class Check(ABC):
     """True if its findings concern the clean accuracy, too."""
     says: ClassVar[str]
     """The sentence that it says; ``{images}``, ``{of}``, ``{value}`` and ``{what}`` are filled."""
+    means: ClassVar[str] = ""
+    """What follows from it, said after it; a finding that was lowered to ``info`` does not say it,
+    as so few images prove nothing."""
+
+    @classmethod
+    def sentence(cls) -> str:
+        """Return what it says where its severity is its own: the sentence and what follows."""
+        return f"{cls.says}: {cls.means}" if cls.means else cls.says
 
     def finding(
         self,
@@ -73,11 +81,13 @@ class Check(ABC):
             accuracy: the share of all images on which the model is still right after what was
                 found.
         """
-        shown = "" if value is None else f"{value:.3g}"
+        shown, severity = "" if value is None else f"{value:.3g}", severity or self.severity
+        lowered = severity == "info" != self.severity
+        sentence = self.says if lowered else self.sentence()
         return Finding(
             check=CHECKS.name_of(self),
-            severity=severity or self.severity,
-            message=self.says.format(images=images, of=of, value=shown, what=what),
+            severity=severity,
+            message=sentence.format(images=images, of=of, value=shown, what=what),
             attacks=list(attacks),
             clean=self.clean,
             images=images,

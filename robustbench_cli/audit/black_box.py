@@ -26,7 +26,9 @@ class BlackBox(VerdictCheck):
     needs: ClassVar[tuple[Need, ...]] = ("several attacks",)
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
-        "black-box attacks broke {images} of the {of} images that gradients had left standing: "
+        "black-box attacks broke {images} of the {of} images that gradients had left standing"
+    )
+    means: ClassVar[str] = (
         "the evaluation may be unreliable; try more queries and restarts, or --attack adaptive"
     )
 

@@ -25,10 +25,8 @@ class LossesDisagree(VerdictCheck):
 
     needs: ClassVar[tuple[Need, ...]] = ("gradients", "several attacks")
     severity: ClassVar[Severity] = "warning"
-    says: ClassVar[str] = (
-        "{what} broke {images} of the {of} images that it left standing: the result depends on the "
-        "loss"
-    )
+    says: ClassVar[str] = "{what} broke {images} of the {of} images that it left standing"
+    means: ClassVar[str] = "the result depends on the loss"
 
     points: Number = 15.0
     """The difference from which a number is marked, in percentage points."""

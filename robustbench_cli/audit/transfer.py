@@ -31,8 +31,9 @@ class Transfer(BatteryCheck):
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
         "images crafted on {what} broke {images} of {of} images that the claimed attack had "
-        "left standing: gradients are masked"
+        "left standing"
     )
+    means: ClassVar[str] = "gradients are masked"
 
     attack: str = "pgd:steps=40,climbs=margin"
     """As --attack takes it; on the margin, so that large logits alone are no reason to fail."""

@@ -27,9 +27,7 @@ def list_command(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="defenses, attacks, views, masks, transforms, certificates, detectors, "
-            "generators, models, datasets, optimizers, schedules, figures, checks, "
-            "logs, launchers, presets, suites, studies, or runs (default: all but runs).",
+            help=f"{', '.join(catalogue.KINDS)}, or runs (default: all but runs).",
             autocompletion=completion.kinds,
         ),
     ] = None,

@@ -19,6 +19,8 @@ from robustbench_cli.core.errors import UserError, hint
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from robustbench_cli.runs.records import Run
+
     Parts = Sequence[RenderableType]
 
 
@@ -159,6 +161,7 @@ def _run(folder: Path) -> "Parts":
         "trained by": f"{run.parent}, seed {run.seed}" if run.parent else "",
         "weights": named or run.weights[:12],
         **{key: _settings(value) for key, value in run.config.items() if value is not None},
+        "n": _images(run),
         "AUROC": ", ".join(
             f"{each.attack} {each.detector} ({each.population}) "
             + derived_text(attack_trust(run, each.attack), f"{each.auroc:.2%}")
@@ -171,6 +174,14 @@ def _run(folder: Path) -> "Parts":
         "error": run.error or "",
     }
     return _title(run.id, f"{run.kind} run, {run.status}"), _grid(facts)
+
+
+def _images(run: "Run") -> str:
+    """Return the number of test images that were asked for, where 0 stands for all of them."""
+    asked = run.config.get("n")
+    if asked is None:
+        return ""
+    return str(asked) if asked else f"all ({run.n})" if run.n else "all"
 
 
 def _settings(value: object) -> str:
@@ -225,7 +236,7 @@ def _check_facts(cls: Any) -> dict[str, str]:
         "concerns": "robust and clean accuracy" if cls.clean else "robust accuracy",
         "needs": ", ".join(cls.needs),
         "cost": f"{cls.passes:g} passes for each image" if cls.passes else "no passes of its own",
-        "says": cls.says.format(images="N", of="M", value="X", what="..."),
+        "says": cls.sentence().format(images="N", of="M", value="X", what="..."),
         "run by": "advbench audit" if issubclass(cls, BatteryCheck) else _EXAMPLES["checks"],
     }
 

@@ -37,10 +37,13 @@ def hint(name: str, known: Iterable[str], see: str = "") -> str:
 
 def stopped_program(error: BaseException) -> UserError:
     """The error to raise where ``sys.exit()``, or the like, came out of a user's own code."""
-    raised = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return UserError(f"the model's own code ended the program ({' '.join(raised.split())})")
+    return UserError(f"the model's own code ended the program ({in_one_line(error)})")
 
 
 def in_one_line(error: BaseException) -> str:
-    """The kind of an error and the first line of its text, for errors of a user's own code."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    """Return the kind of an error and the first line of its text, as in ``KeyError: 'x'``.
+
+    It is for errors of a user's own code and of libraries, whose further lines are explanations.
+    """
+    lines = (" ".join(line.split()) for line in str(error).splitlines())
+    return ": ".join([type(error).__name__, *[line for line in lines if line][:1]])

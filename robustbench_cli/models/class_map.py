@@ -74,10 +74,16 @@ def matched_classes(
             values = [keyed[str(i)] for i in range(len(classes))]
         else:
             left = [each for each in classes if _plain(each) not in keyed]
-            odd = [key for key in keyed if key not in {_plain(each) for each in classes}]
-            if left or odd:
-                what = f"no class for {left[0]!r}" if left else f"the data has no class {odd[0]!r}"
-                raise UserError(f"{_OPTION}: {what}; the data's classes: {_some(classes)}")
+            wanted = {_plain(each) for each in classes}
+            odd = [str(key) for key in given if _plain(str(key)) not in wanted]
+            if odd:
+                # A class that has an entry was not meant by another key.
+                near = hint(_plain(odd[0]), map(_plain, left)) if left else ""
+                near = near or f"; its classes: {_some(classes)}"
+                raise UserError(f"{_OPTION}: the data has no class {odd[0]!r}{near}")
+            if left:
+                listed = f"the data's classes: {_some(classes)}"
+                raise UserError(f"{_OPTION}: no class for {left[0]!r}; {listed}")
             values = [keyed[_plain(each)] for each in classes]
     else:
         values = list(given)

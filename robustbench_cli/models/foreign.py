@@ -10,7 +10,7 @@ from types import ModuleType
 
 from torch import nn
 
-from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.errors import UserError, hint, in_one_line
 from robustbench_cli.models.weights import load_weights
 
 
@@ -42,7 +42,7 @@ def load_foreign(text: str, weights: Path | None) -> nn.Module:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user's code may raise anything, SystemExit too
-            raise UserError(f"model {text!r}: {function}() raised {_one_line(error)}") from error
+            raise UserError(f"model {text!r}: {function}() raised {in_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise UserError(
             f"model {text!r}: {function}() must return an nn.Module, got {type(model).__name__}"
@@ -77,13 +77,9 @@ def _import(path: Path) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise UserError(f"{path} cannot be imported: {_one_line(error)}") from error
+        raise UserError(f"{path} cannot be imported: {in_one_line(error)}") from error
     return module
 
 
 def _is_own(value: object, module: ModuleType) -> bool:
     return callable(value) and getattr(value, "__module__", None) == module.__name__
-
-
-def _one_line(error: BaseException) -> str:
-    return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))

@@ -79,11 +79,6 @@ class Measurement(ABC):
 
     @property
     @abstractmethod
-    def shown(self) -> float:
-        """The mean as it is written, so that what looks alike is equally good."""
-
-    @property
-    @abstractmethod
     def text(self) -> str:
         """As papers write it."""
 
@@ -149,10 +144,6 @@ class Cell(Measurement):
         return sum(self.correct) / (self.n * len(self.correct))
 
     @property
-    def shown(self) -> float:
-        return round(100 * self.mean, 2)
-
-    @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval: of one seed Wilson's; of several that of ``Sample``, which needs the
         verdicts; None without them."""
@@ -208,10 +199,6 @@ class LastEpochGain(Measurement):
         return self.points
 
     @property
-    def shown(self) -> float:
-        return round(100 * self.mean, 2)
-
-    @property
     def text(self) -> str:
         """Percentage points, with their sign."""
         spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
@@ -238,10 +225,6 @@ class Distance(Measurement):
     @property
     def mean(self) -> float:
         return fmean(self.values) if all(map(isfinite, self.values)) else inf
-
-    @property
-    def shown(self) -> float:
-        return round(self.mean, 4)
 
     @property
     def text(self) -> str:

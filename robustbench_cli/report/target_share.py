@@ -29,10 +29,6 @@ class TargetShare(Measurement):
         return False
 
     @property
-    def shown(self) -> float:
-        return round(100 * self.mean, 2)
-
-    @property
     def text(self) -> str:
         """Per cent, with the number of images."""
         spread = "" if self.std is None else f" ± {100 * self.std:.2f}"

@@ -30,10 +30,6 @@ class WithheldNumber(Measurement):
         return nan
 
     @property
-    def shown(self) -> float:
-        return nan
-
-    @property
     def rank(self) -> float:
         return inf
 

@@ -1,6 +1,7 @@
 """Battery checks on nets made for them: each passes what is right, and finds the fault."""
 
 import copy
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -263,3 +264,15 @@ def test_accuracy_that_rises_with_the_radius_is_found(honest):
     found = grave("radius", replace(honest, run=rising))
     assert any("rises from eps 0.12 to 0.24" in each.message for each in found)
     assert any("does not reach zero" in each.message for each in found)
+
+
+@pytest.mark.parametrize("name", ["transfer", "black-box", "losses"])
+def test_a_few_images_are_mentioned_and_nothing_is_concluded_from_them(name):
+    check = CHECKS.build(Spec(name))
+    about = {"what": "a plain net", "value": 1 / 64, "threshold": 0.02, "accuracy": 0.4}
+    marked = check.broken(9, 64, marked=True, **about)
+    mentioned = check.broken(1, 64, marked=False, **about)
+    assert marked.message.endswith(check.means)
+    assert mentioned.severity == "info"
+    assert re.search("broke 1 of (the )?64 images", mentioned.message)
+    assert check.means not in mentioned.message

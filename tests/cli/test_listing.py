@@ -108,3 +108,9 @@ def test_a_damaged_record_is_named(refused, results, capsys):
     assert warned.startswith(f"warning: {file} is damaged: ")
     assert len(listed.splitlines()) == 3
     assert str(file) in refused("show", str(file.parent))
+
+
+def test_the_help_names_every_kind(capsys):
+    assert main(["list", "--help"]) == 0
+    words = set(re.findall(r"[a-z]+", capsys.readouterr().out))
+    assert {*catalogue.KINDS, "runs"} <= words

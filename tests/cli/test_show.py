@@ -171,3 +171,12 @@ def test_what_was_found_is_told_of_a_run(results, said):
     assert "warning: secant: gradients lie (all attacks)" in out
     assert "≤52.00% (13.00% found)" in said("list", "runs")
     assert "advbench show RUN says why" in said("list", "runs")
+
+
+@pytest.mark.parametrize(("asked", "text"), [(0, "all (100)"), (64, "64")])
+def test_the_number_of_images_is_told_where_all_were_asked_for(results, said, asked, text):
+    (file,) = results.glob("eval-*/run.json")
+    run = records.read(file.parent)
+    records.write(replace(run, config={**run.config, "n": asked}), file.parent)
+    assert facts(said("show", run.id))["n"] == text
+    assert "n" not in facts(said("show", "trades-dig"))

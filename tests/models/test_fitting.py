@@ -177,7 +177,9 @@ def test_classes_are_matched(given, classes, groups):
     [
         ([1], NAMES, "1 entries, the data has 2 classes: cat, dog"),
         ({"cat": 1}, NAMES, "no class for 'dog'"),
-        ({"cat": 1, "dog": 2, "cow": 3}, NAMES, "no class 'cow'"),
+        ({"cat": 1, "dog": 2, "cow": 3}, NAMES, "no class 'cow'; its classes: cat, dog"),
+        ({"cat": 1, "Dgo": 2}, NAMES, "the data has no class 'Dgo'; did you mean 'dog'"),
+        ({"cat": 1, "cats": 3, "og": 2}, NAMES, "the data has no class 'cats'; known: dog"),
         ([1, 4], NAMES, "classes 0 to 3, got 4"),
         ([1, "pugg"], NAMES, "no class 'pugg'; known: Pug"),
         ([1, "pug"], (), "have no names here: give numbers"),
