@@ -1,5 +1,6 @@
 """Leaderboards as pages: their entries, and one's own models among them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,7 +9,7 @@ from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.papers.leaderboard import BoardEntry, Leaderboard
-from robustbench_cli.papers.placement import Placement, placements, setting_of
+from robustbench_cli.papers.placement import Placement, as_printed, placements, setting_of
 from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.number_trust import LOWER_BOUND_SIGN
 from robustbench_cli.report.robustness_table import finished
@@ -21,7 +22,13 @@ _MEANING = (
     "that and a stronger evaluation; * = flagged by the leaderboard as possibly too high"
 )
 _OURS = "own"
-_OWN = "own = measured here, not by the leaderboard; # = place by best known, ≥ = at best"
+_TIE = "="
+"""Written after a place that several share."""
+_OWN = (
+    "own = measured here, not by the leaderboard; # = place by best known; (#) = the place it "
+    "would take, which moves no entry, [places at the ends of its 95 % interval]; = after a "
+    "place: shared, the numbers are the same; ≥ = at best"
+)
 
 
 def board_page(board: Leaderboard, table: str | None) -> Page:
@@ -111,12 +118,18 @@ def _concerns(run: Run, like: str) -> bool:
 
 def _grid(name: str, entries: Sequence[BoardEntry], ours: Sequence[Placement]) -> Grid:
     """Return the table with our rows where they belong, those without a place at the end."""
+    mine = [as_printed(each.share) for each in ours if each.share is not None]
+    count = Counter([*(float(entry.best_known) for entry in entries), *mine])
+    ties = {number for number, times in count.items() if times > 1}
     lines: list[tuple[float, list[TableEntry]]] = []
     for entry in entries:
-        place = 1 + sum(other.best_known > entry.best_known for other in entries)
-        lines.append((float(entry.best_known), _published(place, entry)))
-    # Below everything: what has no number.
-    lines += [(-1.0 if each.share is None else each.share, _own(each)) for each in ours]
+        place, number = 1, float(entry.best_known)
+        place += sum(other.best_known > entry.best_known for other in entries)
+        lines.append((number, _published(f"{place}{_TIE * (number in ties)}", entry)))
+    for each in ours:
+        # Below everything: what has no number.
+        number = -1.0 if each.share is None else as_printed(each.share)
+        lines.append((number, _own(each, number in ties)))
     lines.sort(key=lambda line: -line[0])
     facts = frozenset(_FACTS)
     return Grid(
@@ -129,16 +142,22 @@ def _grid(name: str, entries: Sequence[BoardEntry], ours: Sequence[Placement]) -
     )
 
 
-def _published(place: int, entry: BoardEntry) -> list[TableEntry]:
+def _published(place: str, entry: BoardEntry) -> list[TableEntry]:
     flag = "*" if entry.unreliable else ""
     extra = "yes" if entry.extra else ""
-    texts = (str(place), entry.name, entry.title, entry.venue, entry.architecture, extra)
+    texts = (place, entry.name, entry.title, entry.venue, entry.architecture, extra)
     numbers = (f"{entry.clean}", f"{entry.robust}{flag}", f"{entry.best_known}")
     return [TableEntry(text) for text in (*texts, *numbers)]
 
 
-def _own(each: Placement) -> list[TableEntry]:
-    place = "-" if each.place is None else f"{LOWER_BOUND_SIGN if each.at_best else ''}{each.place}"
+def _own(each: Placement, tied: bool) -> list[TableEntry]:
+    place = "-"
+    if each.place is not None:
+        sign = LOWER_BOUND_SIGN * each.at_best
+        place = f"({sign}{each.place}{_TIE * tied})"
+        if each.best is not None:
+            ends = f"{each.best}-{each.worst}" if each.worst else f"{LOWER_BOUND_SIGN}{each.best}"
+            place += f" [{ends}]"
     texts = (place, each.name, _OURS, "", each.model, "", each.clean, each.robust, each.robust)
     return [TableEntry(text, best=bool(text)) for text in texts]
 
@@ -147,10 +166,14 @@ def _said(each: Placement) -> list[str]:
     """Return the lines below the table about one of our models."""
     where = "no place: the number is withheld"
     if each.place is not None:
-        best = "at best " if each.at_best else ""
-        low, high = each.range or (each.place, each.place)
-        ends = f" (places {low} to {high} by the 95 % interval)" if low < high else ""
-        where = f"place {best}{each.place}{ends}"
+        where = f"place {'at best ' * each.at_best}{each.place}"
+        if each.tied:
+            more = f" and {len(each.tied) - 1} more" if len(each.tied) > 1 else ""
+            where += f", with the same number as {each.tied[0]}{more}"
+        if each.worst is not None:
+            where += f" (places {each.best} to {each.worst} by the 95 % interval)"
+        elif each.best is not None:
+            where += f" ({each.best} at the upper end of the 95 % interval)"
     differs = ", ".join(map(str, each.differs)) or "nothing that is known"
     named = f"{each.name}, {each.model}"
     return [
@@ -170,7 +193,6 @@ def _raw(board: Leaderboard, entry: BoardEntry) -> dict[str, Any]:
 
 
 def _placed_raw(board: Leaderboard, table: str, each: Placement) -> dict[str, Any]:
-    low, high = each.range or (None, None)
     return {
         "leaderboard": board.name,
         "table": table,
@@ -178,8 +200,9 @@ def _placed_raw(board: Leaderboard, table: str, each: Placement) -> dict[str, An
         "model": each.model,
         "robust": each.share,
         "place": each.place,
-        "place_low": low,
-        "place_high": high,
+        "place_low": each.best,
+        "place_high": each.worst,
+        "tied_with": "; ".join(each.tied),
         "at_best": each.at_best,
         "differs": "; ".join(map(str, each.differs)),
         "audit": each.audit,

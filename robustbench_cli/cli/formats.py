@@ -105,15 +105,12 @@ def _drawing(grid: Grid, columns: Sequence[str]) -> Any:
 
 def _looks(grid: Grid, escaped: Callable[[str], str], bold: str) -> list[list[str]]:
     """Every place as a format writes it; numbers hold nothing that must be escaped."""
-    return [
-        [
-            bold.replace("TEXT", entry.text)
-            if entry.best
-            else (escaped(entry.text) if name in grid.facts else entry.text)
-            for name, entry in zip(grid.columns, row, strict=True)
-        ]
-        for row in grid.rows
-    ]
+
+    def look(name: str, entry: TableEntry) -> str:
+        text = escaped(entry.text) if name in grid.facts else entry.text
+        return bold.replace("TEXT", text) if entry.best else text
+
+    return [list(map(look, grid.columns, row)) for row in grid.rows]
 
 
 def _markdown(page: Page) -> str:

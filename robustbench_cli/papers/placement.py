@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.threat_text import format_eps, format_threat
 from robustbench_cli.papers.differences import SettingDifference, data_differences
 from robustbench_cli.papers.leaderboard import BoardEntry, BoardTable, Leaderboard
@@ -12,12 +11,11 @@ from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.how_made import TRUST_MEANINGS
 from robustbench_cli.report.robustness_table import TableRow, rows
 from robustbench_cli.report.seed_groups import of_kind
+from robustbench_cli.report.selection import no_evaluation
 from robustbench_cli.report.statistics import Cell, Measurement
 from robustbench_cli.runs.outcomes import Outcome
-from robustbench_cli.runs.records import Kind, Run
+from robustbench_cli.runs.records import Run
 
-_NAMED: Sequence[Kind] = ("train", "eval")
-"""The kinds of runs that ``--like`` may name."""
 ALIKE = 0.02
 """The share by which radii may differ and still stand in one table: 0.031 and 8/255."""
 
@@ -35,8 +33,13 @@ class Placement:
     """The same in per cent; None where it means nothing, and there is no place."""
     place: int | None
     """From 1; among equals the first."""
-    range: tuple[int, int] | None
-    """The places at the ends of the 95 % interval; None where there is no interval."""
+    tied: tuple[str, ...]
+    """The entries with the very same number, which share the place."""
+    best: int | None
+    """The place at the upper end of the 95 % interval (of one seed Wilson's); None where there is
+    no interval."""
+    worst: int | None
+    """The place at its lower end; None also for an upper bound, below which anything may be."""
     at_best: bool
     """True if the number is an upper bound: by its trust, or as the attack is not the table's."""
     differs: tuple[SettingDifference, ...]
@@ -69,8 +72,7 @@ def placements(
     if like is not None:
         named = [row for row in named if _is_of(row, like, known)]
         if not named:
-            ids = [run.id for kind in _NAMED for run in of_kind(runs, kind)]
-            raise UserError(f"--like {like!r}: no evaluation of such a run{hint(like, ids)}")
+            raise no_evaluation("--like", like, runs, "autoattack")
     found = []
     for row in named:
         run = known[row.runs[-1]]
@@ -126,6 +128,7 @@ def _placed(
     trust = cell.trust if cell else None
     theirs = board.attacks[0]
     images = row.facts["n"].raw["n"]
+    at_best = not standard or bool(trust and trust.trust == "upper bound")
     differs = [*apart]
     if not standard:
         wanted = " ".join(theirs.values())
@@ -139,8 +142,10 @@ def _placed(
         robust=cell.text if cell else "",
         share=share,
         place=None if share is None else _place(share, entries),
-        range=(_place(100 * ends[1], entries), _place(100 * ends[0], entries)) if ends else None,
-        at_best=not standard or bool(trust and trust.trust == "upper bound"),
+        tied=() if share is None else _tied(share, entries),
+        best=_place(100 * ends[1], entries) if ends else None,
+        worst=_place(100 * ends[0], entries) if ends and not at_best else None,
+        at_best=at_best,
         differs=tuple(differs),
         audit=_audit(row, known, TRUST_MEANINGS[trust.trust] if trust else "nothing was measured"),
         runs=row.runs,
@@ -183,7 +188,17 @@ def _is_the_boards(board: Leaderboard, outcome: Outcome) -> bool:
 
 
 def _place(per_cent: float, entries: Sequence[BoardEntry]) -> int:
-    return 1 + sum(float(entry.best_known) > round(per_cent, 2) for entry in entries)
+    return 1 + sum(float(entry.best_known) > as_printed(per_cent) for entry in entries)
+
+
+def _tied(per_cent: float, entries: Sequence[BoardEntry]) -> tuple[str, ...]:
+    same = (entry for entry in entries if float(entry.best_known) == as_printed(per_cent))
+    return tuple(entry.name for entry in same)
+
+
+def as_printed(per_cent: float) -> float:
+    """Return an accuracy with as many digits as a table has, so that what looks alike is equal."""
+    return round(per_cent, 2)
 
 
 def _audit(row: TableRow, known: Mapping[str, Run], trust: str) -> str:

@@ -3,7 +3,8 @@
 No torch in here: reports start fast.
 """
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -11,7 +12,8 @@ from fnmatch import fnmatchcase
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.report.columns import CLEAN, DIFF, LAST, REACHED
 from robustbench_cli.report.robustness_table import TableRow
-from robustbench_cli.runs.records import Run
+from robustbench_cli.report.seed_groups import of_kind
+from robustbench_cli.runs.records import Kind, Run
 
 _MEASURING = frozenset({"eval", "joint", "detect"})
 """The kinds of runs that a filter takes or leaves; what they were made on always stays."""
@@ -44,9 +46,7 @@ class Selection:
             raise UserError("no evaluation between --since and --until")
         for part in self.runs:
             if not any(_is_of(run, part) for run in measured):
-                known = [run.id for run in every if run.kind in (*_MEASURING, "train")]
-                near = hint(part, known, "advbench list runs")
-                raise UserError(f"--run {part!r}: no evaluation of such a run{near}")
+                raise no_evaluation("--run", part, every)
         return [
             run
             for run in kept
@@ -92,6 +92,47 @@ def _is_of(run: Run, part: str) -> bool:
 def _attacks(row: TableRow) -> list[str]:
     """The columns of a row that hold something; those that stand for what a row is are none."""
     return [name for name, cell in row.cells.items() if cell is not None and name != CLEAN]
+
+
+def no_evaluation(option: str, part: str, every: Sequence[Run], attack: str = "pgd20") -> UserError:
+    """Return the error for an option that names a run, none of whose evaluations is in the table.
+
+    Args:
+        option: such as ``--run``.
+        part: what was typed: an id, or a part of one.
+        every: all records.
+        attack: that of the command which would make such an evaluation.
+    """
+    named = [run for run in every if part in run.id]
+    meant = next((run for run in named if run.id == part), named[0] if len(named) == 1 else None)
+    if meant is None:
+        known = [run.id for run in every if run.kind in (*_MEASURING, "train")]
+        near = hint(part, known, "advbench list runs") if not named else _few(named)
+        return UserError(f"{option} {part!r}: no evaluation of such a run{near}")
+    if meant.kind in _GOES_ON and meant.status != "ok":
+        command, what = shlex.join(["advbench", *meant.command]), "is not finished; to go on"
+    else:
+        trained = {run.id for run in of_kind([meant], "train")}
+        of = meant.id if trained else meant.parent
+        command = f"advbench eval --attack {attack}" + (f" --run {of}" if of else " --model MODEL")
+        what = f"{_LACKS[meant.kind]}; make one"
+    return UserError(f"{option} {part!r}: {meant.id!r} {what}: {command}")
+
+
+_GOES_ON: Sequence[Kind] = ("eval",)
+"""The runs that go on where they stopped when their command is given again."""
+_OTHERS: Sequence[Kind] = ("attack", "detect", "synth", "joint", "audit")
+_LACKS: Mapping[Kind, str] = {
+    "train": "has no finished evaluation",
+    "eval": "is a sweep or tries another model's images, and a plain evaluation is needed",
+    **{kind: f"is a run of advbench {kind}, and an evaluation is needed" for kind in _OTHERS},
+}
+"""Why a run is in no main table, by its kind."""
+
+
+def _few(named: Sequence[Run]) -> str:
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return f"; it is a part of {', '.join(run.id for run in named[:3])}{more}"
 
 
 def _plain(column: str) -> str:

@@ -11,6 +11,7 @@ from robustbench_cli import papers
 from robustbench_cli.cli import completion, main
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers.leaderboard import find_board, load_board
+from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs.trust import Finding
 
 ROOT = Path(__file__).parents[2]
@@ -160,3 +161,85 @@ def test_like_must_name_an_evaluation_and_a_leaderboard(placed, capsys):
     assert said == "advbench: --like 'mien': no evaluation of such a run; did you mean 'mine'?\n"
     assert main(["report", "--like", "x"]) == 2
     assert "goes with --paper robustbench" in capsys.readouterr().err
+
+
+def _rows(said):
+    """The cells of a Markdown table, without its head; what is bold is written plainly."""
+    lines = [line for line in said.splitlines() if line.startswith("| ")][2:]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_what_a_model_is_tied_with_is_named(placed):
+    board = BOARDS["robustbench"].only("CIFAR-10 Linf")["CIFAR-10 Linf"]
+    numbers = [entry.best_known for entry in board]
+    single = next(x for x in numbers if numbers.count(x) == 1 and x % Decimal("0.1") == 0)
+    place, count = 1 + sum(x > single for x in numbers), int(10 * single)
+    (found,) = json.loads(placed({"aa": (AUTOATTACK, count)}, "-f", "json"))
+    (same,) = (entry.name for entry in board if entry.best_known == single)
+    assert (found["place"], found["tied_with"]) == (place, same)
+
+
+def test_ties_are_marked_in_the_table(placed):
+    board = BOARDS["robustbench"].only("CIFAR-10 Linf")["CIFAR-10 Linf"]
+    numbers = [entry.best_known for entry in board]
+    single = next(x for x in numbers if numbers.count(x) == 1 and x % Decimal("0.1") == 0)
+    place = 1 + sum(x > single for x in numbers)
+    said = placed({"aa": (AUTOATTACK, int(10 * single))}, "-f", "md")
+    rows = _rows(said)
+    (own,) = [row for row in rows if row[2] == "own"]
+    alike = [row for row in rows if row[-1] == str(single) and row is not own]
+    assert [row[0] for row in alike] == [f"{place}="]
+    assert own[0].startswith(f"({place}=)")
+    assert f"with the same number as {alike[0][1]}" in said
+    # Entries that share a number among themselves are marked, all others are not.
+    for row in rows:
+        if row is not own and row[-1] != str(single):
+            assert row[0].endswith("=") == (numbers.count(Decimal(row[-1])) > 1)
+
+
+def test_a_place_has_the_interval_of_wilson(placed):
+    low, high = wilson(560, 1000)
+    board = BOARDS["robustbench"].only("CIFAR-10 Linf")["CIFAR-10 Linf"]
+    best, worst = (1 + sum(float(e.best_known) > 100 * end for e in board) for end in (high, low))
+    (own,) = [r for r in _rows(placed({"aa": (AUTOATTACK, 560)}, "-f", "md")) if r[2] == "own"]
+    place = 1 + sum(entry.best_known > 56 for entry in board)
+    assert own[0] == f"({place}) [{best}-{worst}]"
+
+
+def test_below_an_upper_bound_there_is_no_worst_place(placed):
+    found = placed({"pgd20": ({"name": "pgd"}, 560)}, "-f", "json")
+    (raw,) = json.loads(found)
+    assert raw["place_low"] < raw["place"]
+    assert raw["place_high"] is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "like", "message"),
+    [
+        (
+            *("ok", "attack", "mine"),
+            "'mine' has no finished evaluation; make one: "
+            "advbench eval --attack autoattack --run mine",
+        ),
+        ("started", "eval", "mine-eval", "'mine-eval' is not finished; to go on: advbench eval"),
+        (
+            *("ok", "attack", "mine-eval"),
+            "'mine-eval' is a run of advbench attack, and an evaluation is needed; make one: "
+            "advbench eval --attack autoattack --run mine",
+        ),
+    ],
+)
+def test_a_run_without_an_evaluation_is_told_how_to_get_one(placed, status, kind, like, message):
+    other = {"status": status, "kind": kind}
+    said = placed({"aa": (AUTOATTACK, 560)}, "--like", like, code=2, **other)
+    assert said == f"advbench: --like {like!r}: {message}\n"
+
+
+def test_a_part_of_several_names_lists_them(placed):
+    said = placed({"aa": (AUTOATTACK, 560)}, "--like", "min", code=2, kind="attack")
+    assert said.endswith("no evaluation of such a run; it is a part of mine, mine-eval\n")
+
+
+def test_the_name_of_a_model_cannot_break_the_table(placed):
+    said = placed({"aa": (AUTOATTACK, 560)}, "-f", "latex", subject="a_b", parent=None)
+    assert r"\textbf{a\_b}" in said
