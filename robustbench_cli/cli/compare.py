@@ -65,8 +65,10 @@ def compare_command(
 
     An image differs where one is right and the other wrong; over several seeds, where the shares
     of seeds that are right are at least a half apart. It is named by its position in the test
-    split, and by its file where it comes from one, with what either side takes it for. CSV is a
-    line for each image; JSON has both, the comparisons and, in each, its images.
+    split, and by its file where it comes from one, with what either side takes it for. The images
+    that advbench attack keeps are compared like evaluations; a training run that was not evaluated
+    stands for its attacks. CSV is a line for each image; JSON has both, the comparisons and, in
+    each, its images.
 
     \b
     advbench compare trades pgd-at

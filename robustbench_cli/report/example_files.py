@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 _BYTES = 8 * 1000
 """The most bytes that an array of verdicts has per example: of a joint attack on many domains."""
+_USUAL = "examples.npz"
 _NAMES = "name"
 """The array with the names of the images."""
-_NAME_BYTES = 4 * 4096
+NAME_BYTES = 4 * 4096
 """The most bytes that the name of an image has: a path, four bytes a character."""
 _HEADER = 4096
 """The most bytes of an array's header."""
@@ -45,13 +46,18 @@ class ExamplesFile:
     sha256: str
     n: int
 
+    @property
+    def called(self) -> str:
+        """What messages call it: its name, and the run that it is of."""
+        return f"{self.path.name if self.path else _USUAL} of {self.run_id!r}"
+
     @cached_property
     def names(self) -> "np.ndarray | None":
         """The names of the images (N), such as paths of files; None where they have none."""
         import numpy as np
 
         try:
-            found = np.asarray(self._loaded(_NAMES, _NAME_BYTES))
+            found = np.asarray(self._loaded(_NAMES, NAME_BYTES))
         except (KeyError, MissingVerdicts, *_DAMAGE):
             return None
         return found if found.shape == (self.n,) and found.dtype.kind in "U" else None
@@ -59,7 +65,7 @@ class ExamplesFile:
     def check_presence(self) -> None:
         """Raise ``MissingVerdicts`` if there is no file; nothing is read."""
         if self.path is None or not self._is_file:
-            raise MissingVerdicts(f"examples.npz of {self.run_id!r} is missing")
+            raise MissingVerdicts(f"{self.called} is missing")
 
     def array(self, name: str) -> "np.ndarray":
         """Return an array of numbers, e.g. ``pgd20/share``: (N), or (N, K) of a joint attack.
@@ -83,24 +89,25 @@ class ExamplesFile:
         except MissingVerdicts as error:
             return error
         except KeyError:
-            return MissingVerdicts(f"examples.npz of {self.run_id!r} has no {name!r}")
+            return MissingVerdicts(f"{self.called} has no {name!r}")
         except _DAMAGE as error:
-            return MissingVerdicts(f"examples.npz of {self.run_id!r} is damaged: {error}")
+            return MissingVerdicts(f"{self.called} is damaged: {error}")
         if values.shape[:1] != (self.n,) or values.ndim > 2 or values.dtype.kind not in "biuf":
-            return MissingVerdicts(
-                f"examples.npz of {self.run_id!r} has no {self.n} verdicts in {name!r}"
-            )
+            return MissingVerdicts(f"{self.called} has no {self.n} verdicts in {name!r}")
         return np.asarray(values)
 
     def _loaded(self, name: str, most: int) -> "np.ndarray":
         """Return an array as it is in the file, of ``most`` bytes per example at most."""
+        self.check_presence()
+        return self._unpacked(self._archive, name, most)
+
+    def _unpacked(self, archive: zipfile.ZipFile, name: str, most: int) -> "np.ndarray":
         import numpy as np
 
-        self.check_presence()
-        entry = self._archive.getinfo(f"{name}.npy")
+        entry = archive.getinfo(f"{name}.npy")
         if entry.file_size > _HEADER + most * self.n:
             raise ValueError(f"{name!r} is too large")
-        with self._archive.open(entry) as opened:
+        with archive.open(entry) as opened:
             values: np.ndarray = np.lib.format.read_array(opened, allow_pickle=False)
         return values
 
@@ -114,9 +121,7 @@ class ExamplesFile:
         assert self.path is not None
         content = self.path.read_bytes()
         if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise MissingVerdicts(
-                f"examples.npz of {self.run_id!r} is not the file that its record names (sha256)"
-            )
+            raise MissingVerdicts(f"{self.called} is not the file that its record names (sha256)")
         return zipfile.ZipFile(io.BytesIO(content))
 
     @cached_property
@@ -136,6 +141,10 @@ class ExampleFiles:
     def of_runs(cls, runs: Mapping[Path, Run]) -> "ExampleFiles":
         """Return the files of runs by folder, each of which has an id of its own."""
         return cls({run.id: folder for folder, run in runs.items()})
+
+    def put(self, file: ExamplesFile) -> None:
+        """Take another file than the usual one for a run."""
+        self._known[file.run_id] = file
 
     def of(self, run: Run) -> ExamplesFile:
         """Return the file of an evaluation, whether or not it is there."""

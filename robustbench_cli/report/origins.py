@@ -39,9 +39,7 @@ class Origin(ABC):
         """
         found = self._shares().astype(float)
         if not abs(float(found.sum()) - self.right) <= _ROUNDING:  # NaN differs, too
-            raise MissingVerdicts(
-                f"examples.npz of {self.file.run_id!r} does not add up to its record"
-            )
+            raise MissingVerdicts(f"{self.file.called} does not add up to its record")
         return found
 
     @property

@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.report.attacked_images import as_evaluation
 from robustbench_cli.report.columns import WORST, is_plain
 from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.paired_tests import PairedTable, paired_table
 from robustbench_cli.report.robustness_table import TableRow, finished, rows
 from robustbench_cli.report.sampling import check_same_images
+from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.report.standings import same_attacks
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.records import Kind, Run
 
 _FIRST, _SECOND = "first", "second"
-_KINDS: Sequence[Kind] = ("train", "eval")
+_KINDS: Sequence[Kind] = ("train", "eval", "attack")
+"""The kinds of runs that can be compared, in the order in which a part of an id is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,8 @@ def paired_rows(
     Args:
         runs: every record, training runs included, oldest first.
         names: each a row's name in the table, which stands for all its seeds; or the id of a
-            training run or an evaluation, an unambiguous part of one, or the path of its folder.
+            training run, an evaluation or a run of ``advbench attack``, an unambiguous part of one,
+            or the path of its folder.
         files: the per-example verdicts.
 
     Raises:
@@ -62,9 +66,11 @@ def paired_rows(
     first, second = (_evaluations(name, runs, table, files) for name in names)
     for some, name in ((first, names[0]), (second, names[1])):
         if not some:
-            raise UserError(f"--compare {name!r}: it has no finished evaluation")
+            raise UserError(f"--compare {name!r}: it has no finished evaluation or attack")
     if first & second:
         raise UserError(f"--compare {names[0]!r} {names[1]!r}: both mean the same evaluations")
+    attacked = {run.id for run in of_kind(runs, "attack")} & (first | second)
+    runs = [as_evaluation(run, files) if run.id in attacked else run for run in runs]
     plain = {run.id for run in runs if is_plain(run)}
     # A sweep is compared where there is nothing else.
     usual = plain if first & plain and second & plain else first | second
@@ -156,11 +162,24 @@ def _of_run(
         choice = ", ".join(run.id for run in found[:4])
         raise UserError(f"--compare {name!r}: it is ambiguous: {choice}")
     if not found:
+        others = [run for run in runs if run.kind not in _KINDS]
+        folder = _folder(name)
+        for other in others:
+            if name in other.id or (folder and files.folders[other.id].resolve() == folder):
+                raise UserError(
+                    f"--compare {name!r}: {other.id!r} is a run of advbench {other.kind}; what can "
+                    "be compared are evaluations, runs of advbench attack, and what was trained"
+                )
         near = hint(name, [*dict.fromkeys([*titles, *(run.id for run in known)])])
         raise UserError(f"--compare {name!r}: no row and no run has this name{near}")
     (meant,) = found
-    own = [run for run in finished(runs) if _own_images(run)]
-    return {run.id for run in own if meant.id in (run.id, run.parent)}
+    judged = [run for run in finished(runs) if _own_images(run)]
+    attacked = [run for run in of_kind(runs, "attack") if run.status == "ok"]
+    # The images of attacks stand for a model that was not evaluated.
+    each = (
+        {run.id for run in some if meant.id in (run.id, run.parent)} for some in (judged, attacked)
+    )
+    return next(filter(None, each), set())
 
 
 def _folder(name: str) -> Path | None:

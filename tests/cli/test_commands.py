@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -213,3 +214,18 @@ def test_standard_output_is_the_product(tmp_path, capsys):
     assert out.strip() == str(tmp_path / "x")
     assert [line.split("  ")[0] for line in err.strip().splitlines()] == ["epoch 1/2", "epoch 2/2"]
     assert "\x1b" not in out + err  # not a terminal: no control codes
+
+
+def test_the_images_that_attacks_keep_are_compared_as_verdicts(results, tmp_path, capsys):
+    """The same attack on the same model, kept and evaluated, agrees image by image."""
+    shutil.copytree(results, tmp_path / "all")
+    where = ["--out", str(tmp_path / "all"), "--eps", "0.02", "--n", "50", "--no-checks"]
+    assert main(["attack", "pgd5", "--name", "images", *where]) == 0
+    assert main(["eval", "--attack", "pgd5", "--name", "verdicts", *where]) == 0
+    capsys.readouterr()
+    words = ["compare", "images", "verdicts", "--results", str(tmp_path / "all"), "--json"]
+    assert main(words) == 0
+    clean, pgd, worst = json.loads(capsys.readouterr().out)
+    assert [line["images"] for line in (clean, pgd, worst)] == [[], [], []]
+    assert pgd["both_right"] == pytest.approx(50 * pgd["second_accuracy"])
+    assert pgd["both_right"] <= clean["both_right"] > 0

@@ -279,3 +279,59 @@ def test_an_attack_that_is_not_measured_for_both_is_refused(results, capsys):
     words = ["compare", "trades", "pgd-at", "--attack", "pgd2", "--results", str(results)]
     assert main(words) == 2
     assert "not measured for both; did you mean 'pgd20'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def attacked(results, trained, evaluated, kept):
+    """Write a run of ``advbench attack`` with its images: right about the first 90 and 60."""
+    parent = trained("alp", 0, id="alp-run")
+    kept(results, parent)
+    label = np.arange(100) % 10
+    arrays = {"y": label, "clean": (label + 1 - first(90)) % 10, "index": np.arange(100)}
+    arrays |= {"adversarial": (label + 1 - first(60)) % 10, "norm": np.zeros(100)}
+
+    def write(id, **changes):
+        run = evaluated(parent, {"pgd20": (PGD, 60)}, kind="attack", id=id, **changes)
+        kept(results, run)
+        path = results / id / "adversarial.npz"
+        np.savez(path, **{key: np.asarray(value, np.int64) for key, value in arrays.items()})
+        run = replace(run, examples=records.filed(path))
+        records.write(run, results / id)
+        return run
+
+    return write
+
+
+def test_a_run_of_attack_is_compared_with_an_evaluation(attacked, compare, images):
+    attacked("kept-images")
+    _, pgd, _ = json.loads(compare("kept-images", "pgd-at", "-f", "json"))
+    assert (pgd["only_first"], pgd["only_second"], pgd["first_accuracy"]) == (45, 35, 0.6)
+    # A training run that was not evaluated stands for its attacks.
+    _, same, _ = json.loads(compare("alp-run", "pgd-at", "-f", "json"))
+    assert same["first_runs"] == ["kept-images"]
+    assert json.loads(images("kept-images", "trades", "--json"))[1]["images"] == []
+
+
+def test_images_that_are_not_those_of_the_record_are_refused(attacked, results, refused):
+    run = attacked("kept-images")
+    outcome = replace(run.attacks["pgd20"], correct=59, robust_accuracy=0.59)
+    records.write(replace(run, attacks={"pgd20": outcome}), results / run.id)
+    said = refused("kept-images", "trades")
+    assert said == "adversarial.npz of 'kept-images' does not add up to its record"
+    (results / run.id / "adversarial.npz").write_bytes(b"PK")
+    assert "is not the file that its record names" in refused("kept-images", "trades")
+    (results / run.id / "adversarial.npz").unlink()
+    assert refused("kept-images", "trades") == "adversarial.npz of 'kept-images' is missing"
+
+
+def test_a_run_without_verdicts_is_called_what_it_is(attacked, results, refused):
+    attacked("kept-images", status="failed")
+    assert refused("kept-images", "trades").endswith("it has no finished evaluation or attack")
+    run = replace(records.read(results / "trades-run-0"), kind="audit", id="the-audit")
+    (results / run.id).mkdir()
+    records.write(run, results / run.id)
+    for name in ("the-audit", "e-audit", str(results / "the-audit")):
+        assert refused(name, "trades") == (
+            f"--compare {name!r}: 'the-audit' is a run of advbench audit; what can be compared are "
+            "evaluations, runs of advbench attack, and what was trained"
+        )
