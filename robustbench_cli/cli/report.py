@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import typer
-
 from robustbench_cli.cli import options
-from robustbench_cli.cli.formats import WITH_INTERVALS, Page
+from robustbench_cli.cli.formats import TABLE_FORMATS, WITH_INTERVALS, Page
+from robustbench_cli.cli.left_out import print_left_out
 from robustbench_cli.cli.matrices import joints, transfers
 from robustbench_cli.cli.report_options import ReportOptions
 from robustbench_cli.cli.tables import results_sheet
@@ -56,7 +55,7 @@ def report_command(flags: ReportOptions) -> None:
     advbench report --transfer --out transfer.md
     advbench report --joint                            one perturbation, several domains
     advbench report --compare trades pgd-at            which is better, on the same images
-    advbench report --plot curves                      curves.png and curves.svg
+    advbench report --plot curves                      curves.png, curves.svg and curves.pdf
     """
     print_report(flags)
 
@@ -67,7 +66,6 @@ def print_report(flags: ReportOptions) -> None:
     Raises:
         UserError: options that exclude each other, or nothing to show.
     """
-    from robustbench_cli.cli.study_page import study_extras
     from robustbench_cli.commands.upgrade_records import comparable
     from robustbench_cli.report.example_files import ExampleFiles
 
@@ -94,12 +92,49 @@ def print_report(flags: ReportOptions) -> None:
         put(_transfers(runs, dataset, flags.intervals), chosen, flags.out)
         return
     flags = replace(flags, intervals=flags.intervals or chosen in WITH_INTERVALS)
+    page, used = _main_page(flags, folders, runs, files)
+    put(page, chosen, flags.out)
+    print_left_out(runs, dataset, used)
+
+
+def write_page(results: Path, file: Path) -> Path:
+    """Write the main table of some runs as a page of HTML, with its figures; return the file.
+
+    Raises:
+        UserError: there is nothing to show, or jinja2 is not installed.
+        OSError: the file cannot be written.
+    """
+    from robustbench_cli.commands.upgrade_records import comparable
+    from robustbench_cli.core.atomic_files import write_bytes_atomically
+    from robustbench_cli.report.example_files import ExampleFiles
+
+    folders = comparable(results, lambda _: None)
+    files = ExampleFiles.of_runs(folders)
+    flags = ReportOptions(results=results, intervals=True)
+    page, _ = _main_page(flags, folders, [*folders.values()], files)
+    return write_bytes_atomically(file, TABLE_FORMATS["html"](page).encode())
+
+
+def _main_page(
+    flags: ReportOptions,
+    folders: Mapping[Path, "Run"],
+    runs: Sequence["Run"],
+    files: "ExampleFiles",
+) -> tuple[Page, set[str]]:
+    """Return the main table, and the ids of the evaluations in it.
+
+    Args:
+        folders: all records by folder.
+        runs: those that the filters leave.
+    """
+    from robustbench_cli.cli.study_page import study_extras
+
+    selection = flags.selection
     found = _rows(runs, selection, files, flags)
     named = ",".join(selection.columns(found)) or None
     sheet = results_sheet(found, columns=flags.columns or named, sort=flags.sort)
     page = replace(sheet.page(), extras=partial(study_extras, sheet, folders, flags.results))
-    put(page, chosen, flags.out)
-    _left_out(runs, dataset, {run for row in found for run in row.runs})
+    return page, {run for row in found for run in row.runs}
 
 
 def _published(
@@ -204,26 +239,6 @@ def _own_images(run: "Run") -> bool:
     return not run.settings.source
 
 
-def _left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -> None:
-    """Say what the main table does not show, and how to see it."""
-    from robustbench_cli.report import joint_table
-    from robustbench_cli.report.robustness_table import finished
-    from robustbench_cli.runs.records import data_name
-
-    done = [run for run in finished(runs) if dataset in (None, data_name(run))]
-    shown = any(run.settings.swept and run.id in used for run in done)
-    over = 0 if shown else sum(bool(run.settings.swept) for run in done)
-    moved = sum(bool(run.settings.source) and not run.settings.swept for run in done)
-    shared = sum(dataset in (None, data_name(run)) for run in joint_table.done(runs))
-    counts = {
-        f"{over} of a sweep (--sweeps, --plot FILE)": over,
-        f"{moved} with another model's images (--transfer)": moved,
-        f"{shared} of several domains at once (--joint)": shared,
-    }
-    if said := [text for text, number in counts.items() if number]:
-        typer.echo(f"evaluations left out: {', '.join(said)}", err=True)
-
-
 def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
     from robustbench_cli.report.transfer_matrix import transfer_matrices
 
@@ -253,12 +268,14 @@ def _on(dataset: str | None, tables: Sequence[_Table], none: str) -> list[_Table
 
 
 def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:
-    from robustbench_cli.figures._sweep_plot import draw
+    from robustbench_cli.figures._style import IMAGE_FORMATS
+    from robustbench_cli.figures._sweep_plot import draw, picture_files
     from robustbench_cli.report.sweep_curves import NOTHING_TO_DRAW, panels
 
-    path = path.with_suffix("") if path.suffix.lower() in (".png", ".svg") else path
+    path = path.with_suffix("") if path.suffix.lower() in IMAGE_FORMATS else path
     if path.suffix or not path.name:
-        raise UserError(f"--plot {str(path)!r}: name a file; it gets the endings .png and .svg")
+        listed = ", ".join(IMAGE_FORMATS)
+        raise UserError(f"--plot {str(path)!r}: name a file; it gets the endings {listed}")
     found = panels(runs, dataset=dataset)
     if not found:
         raise UserError(
@@ -267,6 +284,5 @@ def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:
         )
     if not any(panel.curves for panel in found):
         raise UserError(NOTHING_TO_DRAW)
-    files = [path.with_name(f"{path.name}{ending}") for ending in (".png", ".svg")]
-    with writing("--plot", *files):
+    with writing("--plot", *picture_files(path)):
         draw(found, path)

@@ -134,7 +134,8 @@ class ReportOptions:
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Instead: draw the curves of all sweeps as FILE.png and FILE.svg."
+            metavar="FILE",
+            help="Instead: draw the curves of all sweeps as FILE.png, FILE.svg and FILE.pdf.",
         ),
     ] = None
     debug: options.DebugOption = False

@@ -28,13 +28,17 @@ PANELS_PER_ROW = 3
 
 
 def draw(panels: Sequence[SweepPanel], path: Path) -> list[Path]:
-    """Write the panels as ``path`` with the endings ``.png`` and ``.svg``; return the files.
+    """Write the panels as ``path`` with every ending of a picture; return the files.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    files = (path.with_name(f"{path.name}{ending}") for ending in (".png", ".svg"))
-    return _style.save_figure(partial(paint_sweeps, panels), *files)
+    return _style.save_figure(partial(paint_sweeps, panels), *picture_files(path))
+
+
+def picture_files(path: Path) -> list[Path]:
+    """Return ``path`` with every ending of a picture: PNG, SVG and PDF."""
+    return [path.with_name(f"{path.name}{ending}") for ending in _style.IMAGE_FORMATS]
 
 
 def paint_sweeps(panels: Sequence[SweepPanel]) -> "Figure":

@@ -565,6 +565,39 @@ def test_sweeps_and_transfers_leave_the_main_table_as_it_was(results, report, mo
     assert "60.00 (1/2)" in said.out
 
 
+@pytest.mark.parametrize("named", ["folder:a/photos", "folder:photos"])
+def test_what_is_left_out_of_a_folder_is_told_by_either_of_its_names(
+    tmp_path, trained, evaluated, kept, capsys, named
+):
+    """Two folders of one name are told apart in the table, and so are their sweeps."""
+    for place in "ab":
+        at = {"name": "folder", "path": f"/data/{place}/photos"}
+        parent = trained("trades", id=place, data="folder")
+        plain = evaluated(parent, {"fgsm": ({"name": "fgsm"}, 60)}, id=f"{place}-eval", sha=place)
+        points = {"fgsm@eps=0.1": ({"name": "fgsm"}, 60, {"eps": 0.1})}
+        swept = {"sweep": {"eps": [0.1]}, "id": f"{place}-sweep", "sha": place}
+        runs = [plain, evaluated(parent, points, **swept)]
+        runs = [replace(run, config={**run.config, "dataset": at}) for run in runs]
+        kept(tmp_path, parent, *runs)
+    assert main(["report", "--results", str(tmp_path), "--dataset", named]) == 0
+    count = 1 if named == "folder:a/photos" else 2
+    said = f"evaluations left out: {count} of a sweep (--sweeps, --plot FILE)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_part_of_the_test_images_is_told_of(tmp_path, trained, evaluated, kept, capsys):
+    parent = trained("trades", id="all", data="mnist")
+    attacks = {"fgsm": ({"name": "fgsm"}, 60)}
+    some = evaluated(parent, attacks, id="some", sha="g")
+    some = replace(some, config={**some.config, "subset": {"shuffle": 3}})
+    kept(tmp_path, parent, evaluated(parent, attacks, id="plain"), some)
+    assert main(["report", "--results", str(tmp_path), "--dataset", "mnist"]) == 0
+    said = "evaluations left out: 1 on a part of mnist (--dataset 'mnist (shuffle 3)')\n"
+    assert capsys.readouterr().err == said
+    assert main(["report", "--results", str(tmp_path), "--dataset", "mnist (shuffle 3)"]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_where_there_are_only_sweeps_they_are_shown(results, report, trained, evaluated, kept):
     parent = trained("mart", id="mart", data="digits")
     points = {"fgsm@eps=0.1": ({"name": "fgsm"}, 60, {"eps": 0.1})}
@@ -629,15 +662,16 @@ def test_a_matrix_as_data(report, more):
 
 def test_curves_are_drawn(results, more, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    for name in ("a", "b.png", "c.svg"):
+    for name in ("a", "b.png", "c.svg", "d.pdf"):
         assert main(["report", "--results", str(results), "--plot", str(tmp_path / name)]) == 0
         said = capsys.readouterr()
         base = tmp_path / name[0]
         assert not said.out
-        assert said.err == f"written to {base}.png and {base}.svg\n"
+        assert said.err == f"written to {base}.png and {base}.svg and {base}.pdf\n"
     assert {file.name for file in tmp_path.glob("?.*")} == {
-        f"{name}.{ending}" for name in "abc" for ending in ("png", "svg")
+        f"{name}.{ending}" for name in "abcd" for ending in ("png", "svg", "pdf")
     }
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF-")
 
 
 def test_mistakes_with_pictures_and_matrices_cost_one_line(refused, results, tmp_path):
@@ -646,8 +680,8 @@ def test_mistakes_with_pictures_and_matrices_cost_one_line(refused, results, tmp
     assert refused("--transfer", "--sort", "pgd20") == "--transfer goes without --sort"
     assert "--sweep eps=0,2/255,...,8/255" in refused("--plot", str(tmp_path / "a"))
     assert "--source OTHER" in refused("--transfer")
-    assert refused("--plot", "a.pdf") == (
-        "--plot 'a.pdf': name a file; it gets the endings .png and .svg"
+    assert refused("--plot", "a.jpg") == (
+        "--plot 'a.jpg': name a file; it gets the endings .png, .svg, .pdf"
     )
     assert "did you mean 'mnist'" in refused("--plot", "a", "--dataset", "mnits")
 
