@@ -1,16 +1,35 @@
 """``advbench paper list`` and ``advbench paper show``: the published tables."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from robustbench_cli.cli import completion, options
+from robustbench_cli.cli.default_command import DefaultCommandGroup
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
 from robustbench_cli.cli.strict_command import StrictCommand
 from robustbench_cli.cli.writing import format_of, put
 
-paper = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+class PaperGroup(DefaultCommandGroup):
+    """``advbench paper NAME`` means ``advbench paper show NAME``."""
+
+    default = "show"
+
+    def begins_default(self, word: str) -> bool:
+        """Return True for a paper or a leaderboard, and for what is nearer to one than to a
+        command."""
+        from robustbench_cli import papers
+
+        names = {*papers.titles(), *papers.board_titles()}
+        if word.startswith("-"):
+            return False
+        return word.strip().lower() in names or not get_close_matches(word, self.commands)
+
+
+paper = typer.Typer(cls=PaperGroup, invoke_without_command=True, rich_markup_mode=None)
 
 PaperFormatOption = Annotated[
     str | None,
@@ -27,7 +46,7 @@ OutFileOption = Annotated[
 
 @paper.callback()
 def paper_command(ctx: typer.Context) -> None:
-    """Published tables: which there are, and what they say.
+    """Published tables: which there are, and what they say (advbench paper NAME).
 
     advbench report --paper NAME puts our numbers beside them.
     """

@@ -4,33 +4,25 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from robustbench_cli.cli import completion, options
+from robustbench_cli.cli.default_command import DefaultCommandGroup
 from robustbench_cli.cli.strict_command import StrictCommand
 from robustbench_cli.core.errors import RunError, UserError, hint
 
+PAGE = "study.html"
+"""The page of a study, in its folder."""
 _MOST_NAMED = 4
 """Runs that a note names; of the others, how many there are."""
 
 
-class StudyGroup(TyperGroup):
-    """A group whose command may be left out: ``advbench study FILE`` means ``study run FILE``."""
+class StudyGroup(DefaultCommandGroup):
+    """``advbench study FILE`` means ``advbench study run FILE``."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line, also one that begins with an option of ``run``."""
-        return super().parse_args(ctx, self._completed(args, ctx.help_option_names))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that is meant, with its words."""
-        return super().resolve_command(ctx, self._completed(args))
-
-    def _completed(self, args: list[str], own: Sequence[str] = ()) -> list[str]:
-        """Return the words with the command that was left out."""
-        return args if not args or args[0] in (*self.commands, *own) else ["run", *args]
+    default = "run"
 
 
 study = typer.Typer(
@@ -115,11 +107,18 @@ def run_study(
             help="The study's folder, with one for each data set (default: results/STUDY)."
         ),
     ] = None,
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page/--no-page",
+            help="Write the page of report --format html, too: study.html in the study's folder.",
+        ),
+    ] = True,
     json_: options.JsonOption = False,
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Train and attack everything that a study names; print one table.
+    """Train and attack everything that a study names; print one table and write its page.
 
     Jobs run side by side, a thread each, and show what they are at, the accuracy so far and the
     time left. What is finished is not done again, and a job that another process runs is waited
@@ -183,8 +182,24 @@ def run_study(
     if joint_table.done(runs) and not json_:
         typer.echo()
         print_report(ReportOptions(results=folder, joint=True))
+    if page and finished(runs):
+        _write_page(folder, quiet)
     if failed:
         raise failed
+
+
+def _write_page(folder: Path, quiet: bool) -> None:
+    """Write the page of a study and say where it is, or why there is none."""
+    from robustbench_cli.cli.report import write_page
+
+    try:
+        said = f"page: {write_page(folder, folder / PAGE)}"
+    except UserError as error:  # jinja2 is not installed: the table is there all the same
+        said = f"no page: {error}"
+    except OSError as error:
+        said = f"no page: {folder / PAGE} cannot be written: {error.strerror}"
+    if not quiet:
+        typer.echo(said, err=True)
 
 
 def accepted_options(words: Sequence[str]) -> set[str]:

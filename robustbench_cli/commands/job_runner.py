@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from robustbench_cli.commands.job_state import STATE_VARIABLE
-from robustbench_cli.commands.study_jobs import Job
+from robustbench_cli.commands.study_jobs import Job, options_apart
 from robustbench_cli.runs import records
 
 _LOOK = 0.2
@@ -48,7 +48,7 @@ def made_otherwise(job: Job) -> list[str]:
 
 def _asked(words: Sequence[str]) -> list[str]:
     """Return the words of a command without those that its numbers do not depend on."""
-    kept, rest = list[str](), iter(words)
+    kept, rest = list[str](), iter(options_apart(words))
     for word in rest:
         if word in _PLACES:
             next(rest, "")

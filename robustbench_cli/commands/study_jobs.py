@@ -118,16 +118,16 @@ def _job(
     data, mine = study.data[dataset], f"{name}-s{seed}"
     ids = {need: f"{need}-s{seed}" for need in _needs(words)}
     known = {**ids, _RESULTS: shared.common["--out"]}
-    typed = [word.format_map(known) for word in shlex.split(words)]
+    typed = [word.format_map(known) for word in option_words(words)]
     about = {"dataset": dataset, "seed": str(seed), "name": mine}
     if name in study.steps:
         step = shared.complete(typed, **about)
         again = step if step[0] in _RESUMING else ()
         commands = [JobCommand(folder=mine, words=step, again=again)]
     else:
-        usual = _replaced(_replaced(shlex.split(study.train), shlex.split(data.train)), typed)
+        usual = _replaced(_replaced(option_words(study.train), option_words(data.train)), typed)
         judged = f"{mine}-eval"
-        attacks = _replaced(shlex.split(study.eval), shlex.split(data.eval))
+        attacks = _replaced(option_words(study.eval), option_words(data.eval))
         evaluate = shared.complete(["eval", *attacks, "--run", mine, "--name", judged])
         commands = [
             JobCommand(
@@ -145,16 +145,46 @@ def _job(
     )
 
 
+def option_words(text: str) -> list[str]:
+    """Return the words of a part of a command line, with options and their values apart.
+
+    ``--eps=8/255`` and ``--eps 8/255`` are the same command.
+    """
+    return options_apart(shlex.split(text))
+
+
+def options_apart(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, each ``--option=value`` as two."""
+    found: list[str] = []
+    for word in words:
+        option, sign, value = word.partition("=")
+        found += [option, value] if sign and option.startswith("--") else [word]
+    return found
+
+
 def _replaced(words: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """Return the words without those options that were typed as well, then what was typed."""
+    """Return the words without those options that were typed as well, then what was typed.
+
+    An option that may be repeated stands once with each of its values.
+    """
+    before, after = _by_option(words), _by_option(typed)
+    kept = [group for group in before if group[0] in _REPEATED or group[0] not in typed]
+    found: list[list[str]] = []
+    for group in [*kept, *after]:
+        if group[0] not in _REPEATED or group not in found:
+            found.append(group)
+    return [word for group in found for word in group]
+
+
+def _by_option(words: Sequence[str]) -> list[list[str]]:
+    """Return the words in groups that each begin with an option; those before it are the first."""
     groups: list[list[str]] = []
     for word in words:
         if word.startswith("--") or not groups:
             groups.append([word])
         else:
             groups[-1].append(word)
-    kept = [group for group in groups if group[0] in _REPEATED or group[0] not in typed]
-    return [*(word for group in kept for word in group), *typed]
+    return groups
 
 
 def _needs(words: str) -> list[str]:

@@ -277,3 +277,12 @@ COMMITTED = ["--results", "results/reference/at-family-digits"]
 def test_papers_do_not_need_torch(words, without_torch):
     done = without_torch(*words)
     assert done.returncode == 0, done.stderr
+
+
+def test_show_may_be_left_out(said, refused):
+    assert said("paper", "RST", "--table", "1") == said("paper", "show", "rst", "--table", "1")
+    assert said("paper", "robustbench", "-f", "csv") == said(
+        "paper", "show", "robustbench", "-f", "csv"
+    )
+    assert "did you mean 'robustbench'?" in refused("paper", "robustbnech")
+    assert refused("paper", "--tabel", "1").startswith("No such option")

@@ -1,6 +1,7 @@
 """Many trainings and evaluations from one file."""
 
 import json
+import sys
 
 import pytest
 
@@ -161,6 +162,11 @@ def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, 
     said = capsys.readouterr()
     assert "2/2 digits/tuned-s4" in said.err
     assert "fgsm" in said.out
+    page = tmp_path / "r" / "study.html"
+    assert said.err.endswith(f"page: {page}\n")
+    assert "tuned-s4-eval" in page.read_text()
+    page.unlink()
+    words.append("--no-page")
     files = sorted((tmp_path / "r/digits").glob("*/run.json"))
     assert [path.parent.name for path in files] == [
         *("standard-s4", "standard-s4-eval", "tuned-s4", "tuned-s4-eval")
@@ -176,6 +182,7 @@ def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, 
     said = capsys.readouterr().err
     assert "note: digits/standard-s4-eval, digits/tuned-s4-eval came of other commands" in said
     assert [path.stat().st_mtime_ns for path in files] == before
+    assert not page.exists()
 
 
 def test_what_fails_is_told_and_stops_only_what_builds_on_it(small, tmp_path, capsys):
@@ -188,3 +195,22 @@ def test_what_fails_is_told_and_stops_only_what_builds_on_it(small, tmp_path, ca
     assert "2 of 3 failed; digits/standard-s4: advbench: the training loss is not finite" in said
     assert (tmp_path / "r" / "digits" / "fine-s4-eval" / "run.json").is_file()
     assert not (tmp_path / "r" / "digits" / "tuned-s4").exists()
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_page_that_cannot_be_written_is_no_failed_study(
+    small, tmp_path, capsys, monkeypatch, trained, evaluated, kept, quiet
+):
+    """Everything is done already, and jinja2 is not installed."""
+    parent = trained("standard", 4, id="standard-s4", data="digits")
+    kept(tmp_path / "r" / "digits", parent)
+    judged = evaluated(parent, {"fgsm": ({"name": "fgsm"}, 60)}, id="standard-s4-eval")
+    kept(tmp_path / "r" / "digits", judged)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    words = ["study", str(small), "--out", str(tmp_path / "r"), "--only", "standard", *quiet]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "fgsm" in said.out
+    wanted = "no page: pages of HTML need jinja2: pip install jinja2\n"
+    assert (wanted in said.err) == (not quiet)
+    assert not (tmp_path / "r" / "study.html").exists()

@@ -1,12 +1,13 @@
 """A study's file: the matrix, the names of folders, and what is refused."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from robustbench_cli.cli import main, program
 from robustbench_cli.cli.study import accepted_options
-from robustbench_cli.commands import study_file, study_jobs
+from robustbench_cli.commands import job_runner, study_file, study_jobs
 from robustbench_cli.core.errors import UserError
 
 MATRIX = """\
@@ -167,3 +168,32 @@ def test_options_may_come_before_the_file(capsys):
 def test_bench_is_still_understood(capsys):
     assert main(["bench", "trades-beta", "--seeds", "0", "--dry-run"]) == 0
     assert "results/trades-beta/digits" in capsys.readouterr().out
+
+
+def test_an_option_is_the_same_with_and_without_an_equals_sign(load):
+    """Of the data set's words those that replace the study's, and no attack twice."""
+    text = MATRIX.replace('data = ["digits", "folder:/home/me/photos,size=32"]', "")
+    study = load(text + '[data.digits]\ntrain = "--lr=0.2"\neval = "--n=20 --attack=pgd20"\n')
+    train, evaluate = (shlex.join(command.words) for command in jobs(study, "digits")[0].commands)
+    assert "train --epochs 2 --smoke --lr 0.2 pgd-at" in train
+    assert "--lr 0.1" not in train
+    assert evaluate.count("--n ") == 1
+    assert "--n 20" in evaluate
+    assert evaluate.count("--attack pgd20") == 1
+    own = load(MATRIX + "[runs]\ntuned = 'trades --lr=0.3 --set=train.decay=0 --dataset=mnist'\n")
+    (tuned,) = [job for job in jobs(own, "digits") if job.id == "tuned-s3"]
+    words = tuned.commands[0].words
+    assert [words.count(option) for option in ("--lr", "--dataset")] == [1, 1]
+    assert words[words.index("--set") + 1] == "train.decay=0"
+
+
+def test_a_command_that_was_written_otherwise_is_not_another_one(tmp_path, kept, trained):
+    run = replace(trained("trades", id="trades-s0"), command=["train", "trades", "--lr=0.1"])
+    kept(tmp_path, run)
+
+    def made(*words):
+        command = study_jobs.JobCommand(folder=run.id, words=("train", "trades", *words))
+        return study_jobs.Job(id=run.id, results=tmp_path, commands=(command,), after=frozenset())
+
+    assert job_runner.made_otherwise(made("--lr", "0.1", "--out=there", "--quiet")) == []
+    assert job_runner.made_otherwise(made("--lr", "0.2")) == [f"{tmp_path.name}/trades-s0"]
