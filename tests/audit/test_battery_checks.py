@@ -42,7 +42,7 @@ def judged(attack, broken, eps=EPS, by=None):
 def battery_of(net, x, y, *, eps=EPS, norm="Linf", spec="pgd10", **more):
     """A battery after a real attack, whose further attacks are real, too."""
     threat, noise = Threat(norm, eps), Noise(0, torch.arange(len(y)))
-    attack = ATTACKS.build(Spec(spec))
+    attack = ATTACKS.build(Spec.parse(spec))
     with torch.no_grad():
         right = (net(x).argmax(1) == y).numpy()
     done = attack_batch(net, x, y, attack, threat, noise)
@@ -73,7 +73,8 @@ def battery_of(net, x, y, *, eps=EPS, norm="Linf", spec="pgd10", **more):
 def honest(digits_model):
     net, x, y = digits_model
     with unchanged_model(net):
-        yield battery_of(net, x, y)
+        # Strong enough to have converged whatever machine has trained the net.
+        yield battery_of(net, x, y, spec="pgd20:restarts=3")
 
 
 FEW = {"binarization": {"images": 8}, "loss-surface": {"images": 8, "points": 20}}
