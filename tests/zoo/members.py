@@ -104,6 +104,9 @@ planted/side_path    vote_with_leak            tune    three_votes        batch
 planted/side_path    shadow_gradient           report  elu-standard       batch
 planted/switched     most_pixels               report  relu-standard+relu-pgd-at batch
 planted/switched     softly                    tune    leaky-standard+elu-pgd-at batch
+planted/decoy        runner_up                 report  relu-standard      batch
+planted/decoy        landscape                 report  elu-standard       batch
+planted/decoy        softly                    tune    relu-standard      batch
 planted/quantised    eight_levels              tune    eight_levels       batch
 planted/quantised    four_levels               report  four_levels        batch
 planted/quantised    two_levels                report  two_levels         batch
