@@ -47,6 +47,8 @@ class Check(ABC):
     """The severity of its findings; a check may lower it for a weak sign."""
     clean: ClassVar[bool] = False
     """True if its findings concern the clean accuracy, too."""
+    coupled: ClassVar[bool] = False
+    """True if its findings say that answers depend on what was asked before, or beside."""
     says: ClassVar[str]
     """The sentence that it says; ``{images}``, ``{of}``, ``{value}`` and ``{what}`` are filled."""
     means: ClassVar[str] = ""

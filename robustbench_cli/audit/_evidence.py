@@ -97,6 +97,9 @@ class Evidence:
     attacks: Sequence[JudgedAttack]
     random: bool
     """True if the model is randomised, so that one success may be luck."""
+    answers: np.ndarray | None = None
+    """The predicted class of each clean image (N), of a randomised model the most frequent one;
+    the number of classes stands for a rejection.  None: not known."""
     control: Control | None = None
     replay: Replay | None = None
     again: Sequence[AttackedAgain] = ()

@@ -21,6 +21,7 @@ class EvaluationMode(ModelCheck):
 
     severity: ClassVar[Severity] = "error"
     clean: ClassVar[bool] = True
+    coupled: ClassVar[bool] = True
     says: ClassVar[str] = (
         "{images} of {of} modules stay in training mode when the model is put in evaluation mode "
         "({what})"

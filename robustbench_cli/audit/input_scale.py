@@ -28,6 +28,7 @@ class InputScale(ModelCheck):
     """
 
     severity: ClassVar[Severity] = "error"
+    clean: ClassVar[bool] = True
     says: ClassVar[str] = (
         "clean accuracy rises by {value} of the images if they are {what} first: does the model "
         "expect other inputs than images in [0, 1]?"

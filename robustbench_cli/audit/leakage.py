@@ -33,6 +33,7 @@ class Leakage(BatteryCheck):
 
     needs: ClassVar[tuple[Need, ...]] = ("training data",)
     severity: ClassVar[Severity] = "warning"
+    clean: ClassVar[bool] = True
     says: ClassVar[str] = (
         "{images} of {of} test images are training images or nearly so ({what}): accuracies on "
         "them say nothing about new images"

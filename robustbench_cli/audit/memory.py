@@ -34,6 +34,7 @@ class Memory(ModelCheck):
     passes: ClassVar[float] = 2
     severity: ClassVar[Severity] = "error"
     clean: ClassVar[bool] = True
+    coupled: ClassVar[bool] = True
     says: ClassVar[str] = (
         "the model remembers: after other images it answers differently from a fresh copy "
         "({images} of {of} images differ, by up to {value} of the logits' range)"

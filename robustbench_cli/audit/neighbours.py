@@ -26,6 +26,7 @@ class Neighbours(ModelCheck):
     passes: ClassVar[float] = 1
     severity: ClassVar[Severity] = "error"
     clean: ClassVar[bool] = True
+    coupled: ClassVar[bool] = True
     says: ClassVar[str] = (
         "the answer for an image depends on the other images of its batch ({images} of {of} images "
         "differ, by up to {value} of the logits' range): evaluate it with fixed statistics"

@@ -19,6 +19,7 @@ class Overwrites(ModelCheck):
 
     severity: ClassVar[Severity] = "error"
     clean: ClassVar[bool] = True
+    coupled: ClassVar[bool] = True
     says: ClassVar[str] = (
         "the model writes into the images that it is given ({images} of {of} are changed by a "
         "forward pass): replace its operations in place on the input"

@@ -21,6 +21,7 @@ class Replayed(VerdictCheck):
     passes: ClassVar[float] = 1
     severity: ClassVar[Severity] = "error"
     clean: ClassVar[bool] = True
+    coupled: ClassVar[bool] = True
     says: ClassVar[str] = (
         "a fresh copy of the model classifies {images} of {of} of the final images differently "
         "({what}): its answers depend on what it was shown before, or beside"

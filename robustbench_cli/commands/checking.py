@@ -56,7 +56,11 @@ class Checking:
     def __post_init__(self) -> None:
         self._looking = Looking(self.subject)
         every = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
-        self._verdict_checks = [each for each in every if isinstance(each, VerdictCheck)]
+        self._verdict_checks = [
+            each
+            for each in every
+            if isinstance(each, VerdictCheck) and self.subject.suits(type(each))
+        ]
         # Enough for the look before the attacks, and for that at other images after them.
         self._final = FinalImages(2 * (AUDITED if self.subject.battery else MOST))
 
@@ -126,6 +130,7 @@ class Checking:
         evidence = Evidence(
             right=clean.arrays["share"] > 0,
             classes=classes,
+            answers=clean.arrays["prediction"],
             attacks=[
                 judged_attack(point, columns[point.label], clean, classes)
                 for point in subject.untargeted
@@ -174,7 +179,7 @@ class Checking:
     @property
     def coupled(self) -> bool:
         """True if a check found that answers depend on what was asked before, or beside."""
-        return any(finding.clean for finding in self.findings)
+        return any(CHECKS.build(Spec(finding.check)).coupled for finding in self.findings)
 
     def judged_model(self) -> nn.Module:
         """Return the model that is attacked and judged.
@@ -202,8 +207,9 @@ class Checking:
 
     def _runs(self, name: str) -> bool:
         """Return True for a check that is run here: those of a battery belong to audits."""
-        battery = issubclass(CHECKS.entry(name).cls, BatteryCheck)
-        return not battery or self.subject.battery is not None
+        cls = CHECKS.entry(name).cls
+        battery = issubclass(cls, BatteryCheck)
+        return self.subject.suits(cls) and (not battery or self.subject.battery is not None)
 
     def _control(
         self, evidence: Evidence, attacks: AttackColumns, clean: AttackVerdicts
@@ -232,6 +238,7 @@ def start_checking(
     copy: Copy,
     shard: Shard,
     note: Callable[[str], None],
+    differentiable: bool = True,
 ) -> Checking:
     """Return the checks of an evaluation; nothing is looked at yet.
 
@@ -241,6 +248,7 @@ def start_checking(
         threat: with a mask, bound to them.
         copy: makes copies of the model as it was before it was used.
         note: called with what a check finds.
+        differentiable: whether a gradient passes through the model that is attacked.
     """
     subject = CheckedSubject(
         model=request.subject.model,
@@ -251,6 +259,7 @@ def start_checking(
         shard=shard,
         todo=todo,
         transferred=request.source is not None,
+        differentiable=differentiable,
         battery=request.battery,
     )
     return Checking(subject, request.config.checks, note)

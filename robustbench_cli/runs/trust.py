@@ -63,7 +63,11 @@ def trust_in(findings: Iterable[Finding], label: str, *, checked: bool) -> Trust
         label: the attack's.
         checked: False if no checks were run.
     """
-    severities = {each.severity for each in findings if each.concerns(label)}
+    return _trust_by((each for each in findings if each.concerns(label)), checked=checked)
+
+
+def _trust_by(findings: Iterable[Finding], *, checked: bool) -> Trust:
+    severities = {each.severity for each in findings}
     if "error" in severities:
         return "withheld"
     if "warning" in severities:
@@ -72,10 +76,11 @@ def trust_in(findings: Iterable[Finding], label: str, *, checked: bool) -> Trust
 
 
 def trust_in_clean(findings: Iterable[Finding], *, checked: bool) -> Trust:
-    """Return how far the clean accuracy can be trusted: withheld, sound, or unchecked."""
-    if any(each.clean and each.severity == "error" for each in findings):
-        return "withheld"
-    return "sound" if checked else "unchecked"
+    """Return how far the clean accuracy can be trusted, by the findings that concern it.
+
+    Of an upper bound no lower one is known: test images that were trained on, for example.
+    """
+    return _trust_by((each for each in findings if each.clean), checked=checked)
 
 
 def trust_in_worst(trusts: Sequence[Trust]) -> Trust:

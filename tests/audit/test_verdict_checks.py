@@ -48,14 +48,53 @@ def found(name, seen):
     return list(CHECKS.build(Spec(name)).judge(seen))
 
 
-@pytest.mark.parametrize(("right", "fires"), [(0, 1), (10, 1), (14, 1), (15, 0), (95, 0)])
+@pytest.mark.parametrize(("right", "fires"), [(0, 1), (10, 1), (15, 1), (16, 0), (95, 0)])
 def test_accuracy_at_chance(right, fires):
     seen = evidence(right=rows(slice(0, right)))
     assert len(found("chance", seen)) == fires
 
 
-def test_few_images_are_not_enough_for_chance():
-    assert not found("chance", Evidence(right=rows()[:20], classes=10, attacks=[], random=False))
+def clean_only(right, n, classes, **more):
+    seen = np.arange(n) < right
+    return Evidence(right=seen, classes=classes, attacks=[], random=False, **more)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "classes", "severity"),
+    [
+        (8, 24, 3, "error"),  # a guess each: 8 are expected
+        (2, 20, 10, "error"),  # P(X >= 2) = 0.61 by guessing
+        (5, 20, 10, None),  # 0.043
+        (0, 3, 10, "info"),  # a model that is right about 55 % gets 0 of 3 nine times in a hundred
+        (0, 4, 10, "error"),  # 0.041
+        (1, 1, 10, "info"),
+        (2, 2, 10, None),
+        (4, 4, 2, "info"),  # four lucky guesses: 1/16
+        (14, 24, 2, "info"),
+        (23, 24, 2, None),
+    ],
+)
+def test_few_images_at_chance_are_judged_by_exact_probabilities(right, n, classes, severity):
+    findings = found("chance", clean_only(right, n, classes))
+    assert [each.severity for each in findings] == [severity] * (severity is not None)
+    assert all(each.clean for each in findings)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "classes", "severity"),
+    [(90, 100, 10, "error"), (3, 24, 10, "error"), (1, 3, 10, "info"), (5, 5, 10, None)],
+)
+def test_one_answer_to_images_of_several_classes(right, n, classes, severity):
+    """Not even 90 % of the images in one class make such a model one that tells them apart."""
+    seen = clean_only(right, n, classes, answers=np.full(n, 7))
+    findings = found("one-answer", seen)
+    assert [each.severity for each in findings] == [severity] * (severity is not None)
+    assert all(each.clean and "class 7" in each.message for each in findings)
+
+
+def test_two_answers_are_not_one():
+    answers = np.arange(24) == 0
+    assert not found("one-answer", clean_only(3, 24, 10, answers=answers.astype(int)))
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,33 @@ def test_a_model_at_chance(net, digits_model):
     (finding,) = (each for each in result.findings if each.check == "chance")
     assert "normalisation" in finding.message
     assert result.trust == {"fgsm": "withheld"}
+    assert result.clean_trust == "withheld"
+
+
+def test_one_answer_to_two_dozen_images(net, digits_model):
+    _, x, y = digits_model
+    model = Around(net, lambda net, x: net(x) * 1e-3 + 9 * torch.eye(10)[3])
+    result = evaluate(model, x[:24], y[:24], attacks="fgsm", threat=EPS)
+    assert {"one-answer", "chance"} <= checks_of(result)
+    assert (result.trust, result.clean_trust) == ({"fgsm": "withheld"}, "withheld")
+
+
+def test_a_mis_set_model_has_no_clean_accuracy_and_is_attacked_as_ever(digits_model):
+    """Its images are in another range, but its answers depend on nothing else."""
+
+    _, x, y = digits_model
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+    net = nn.Sequential(net, nn.Linear(288, 10))
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(255 * x), y).backward()
+        optimizer.step()
+    result = judged(net.eval(), digits_model, "fgsm")
+    assert "input-scale" in checks_of(result)
+    assert (result.trust, result.clean_trust) == ({"fgsm": "withheld"}, "withheld")
+    assert "folded" in result.record.search
 
 
 def test_the_control_is_no_part_of_any_number(net, digits_model):
