@@ -12,6 +12,7 @@ from robustbench_cli.audit._probe import copier
 from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.commands.given_model import LOOKED_AT
+from robustbench_cli.commands.no_gradient import graphless, refuse_gradient_attacks
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.robust_shares import within_radius
@@ -86,9 +87,12 @@ def attack(
     with lent(model, device) as where:
         few = float_images(images[:LOOKED_AT]).to(where)
         model, *_ = fitted_for(model, copier(model), few, labels)
-        classes = count_classes(model, float_images(images[:2]).to(where))
+        classes, obstacle = count_classes(model, float_images(images[:2]).to(where))
         data = as_split(images, labels, classes).to(where)
         check_attacks(built, wanted, classes)
+        if obstacle:
+            refuse_gradient_attacks(obstacle, built, wanted)
+            model = graphless(model)
         clean = data.images(slice(None))
         with unchanged_model(model):
             random = randomised(model, clean[:COMPARED_IMAGES])
@@ -102,6 +106,7 @@ def attack(
             slots=config.batch_size,
             precision=precision,
             random=random,
+            differentiable=not obstacle,
         )
     near = torch.from_numpy(within_radius(found.norm.numpy(), wanted.eps))
     broken = found.broken & near if chosen.minimal else found.broken

@@ -126,7 +126,7 @@ def evaluate(
         plain, few = copier(model), float_images(images[:LOOKED_AT]).to(where)
         model, unused, table, more = fitted_for(model, plain, few, labels)
         config = replace(config, model={**config.model, **table})
-        classes = count_classes(model, float_images(images[:2]).to(where))
+        classes, _ = count_classes(model, float_images(images[:2]).to(where))
         classes -= reject_class is not None
         data = as_split(images, labels, classes)
         check_attacks(built, config.threat, classes)

@@ -14,7 +14,8 @@ from robustbench_cli.api.load_model import load_model
 from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.devices import resolve_device
 from robustbench_cli.core.errors import UserError, stopped_program
-from robustbench_cli.evaluation.verifier import check_model, device_of, unchanged_model
+from robustbench_cli.evaluation.model_check import gradient_obstacle
+from robustbench_cli.evaluation.verifier import device_of, unchanged_model
 from robustbench_cli.models._around import FittedModel
 from robustbench_cli.models.fitting import Fitting, fit_model
 from robustbench_cli.models.layout import laid_out
@@ -138,24 +139,23 @@ def fitted_for(
     return fitted.around(model), fresh, fitted.settings, fitted.notes
 
 
-def count_classes(model: nn.Module, x: Tensor) -> int:
-    """Return how many classes a model tells apart.
+def count_classes(model: nn.Module, x: Tensor) -> tuple[int, str]:
+    """Return how many classes a model tells apart, and what keeps gradients from its images.
 
     Args:
         x: a few images, float32 (B, C, H, W) in [0, 1].
 
     Raises:
         UserError: the model cannot be evaluated: it fails on such images, returns anything but
-            finite logits (B, K), or lets no gradient through.
+            finite logits (B, K).
     """
     with unchanged_model(model), torch.no_grad():
         try:
             logits = model(x)
             classes = logits.shape[1]
         except Exception:  # the model is the caller's code: anything can come out of it
-            classes = 0  # check_model says what is wrong
-    check_model(model, x, classes)
-    return int(classes)
+            classes = 0  # gradient_obstacle says what is wrong
+    return int(classes), gradient_obstacle(model, x, classes)
 
 
 def dtype_notes(model: nn.Module) -> tuple[str, ...]:

@@ -112,6 +112,14 @@ class Attack:
         """
         return {ATTACKS.name_of(self): self}
 
+    def needs_gradients(self, threat: Threat) -> bool:
+        """Return whether it cannot be run on a model that lets no gradient through.
+
+        A series that tries what it can may leave its gradient searches out; one whose name stands
+        for a fixed list may not.
+        """
+        return any(each.access != "logits" for each in self.members(threat).values())
+
     def variant(self, threat: Threat, classes: int) -> str:
         """Return what is to be said where it is not what its name stands for; as a rule nothing.
 

@@ -58,6 +58,9 @@ class Adaptive(Attack):
     def no_target(self) -> str:
         return "its blocks and their reasons are those of a search for any wrong class"
 
+    def needs_gradients(self, threat: Threat) -> bool:
+        return False  # blocks that follow gradients are left out where there are none
+
     def members(self, threat: Threat, classes: int = ENOUGH_CLASSES) -> Mapping[str, Attack]:
         return {name: block.attack for name, block in self._blocks(threat).items()}
 

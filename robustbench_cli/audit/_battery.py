@@ -59,6 +59,8 @@ class Battery:
     """Keyed by example, N of them."""
     random: bool
     """True if the model is randomised."""
+    differentiable: bool = True
+    """True if a gradient passes through the model."""
     right: np.ndarray
     """True where the model is right about the clean image (N, bool)."""
     claimed: JudgedAttack

@@ -77,6 +77,8 @@ class Probe:
     """The images (m, C, H, W) that attacks ended with, once they have been run."""
     stages: Mapping[str, Sequence[Stage]]
     """The stages of each attack of the evaluation, by label; empty if another model is attacked."""
+    differentiable: bool = True
+    """True if a gradient passes through the model that is attacked."""
 
     _copies: list[Meter] = field(default_factory=list)
 

@@ -56,13 +56,14 @@ class Binarization(BatteryCheck):
             if net is None:
                 continue
             zero = torch.zeros_like(row)
-            broken = attack_batch(net, x, zero, Series(parts=parts), threat, noise).broken
+            whole, follows = Series(parts=parts), battery.differentiable
+            done = attack_batch(net, x, zero, whole, threat, noise, differentiable=follows)
             half = self.randoms // 2
             far = [outer_point(x, threat, noise.fork(number)) for number in range(half)]
             guesses = torch.cat([inner_points(x, threat, noise.fork("guess"), half), *far])
             with torch.no_grad():
                 lucky += int((net(guesses).argmax(1) != 0).any())
-            tried, found = tried + 1, found + int(broken)
+            tried, found = tried + 1, found + int(done.broken)
         if not tried:
             battery.measured("binarization", f"not made: {why or 'no readout could be fitted'}")
             return

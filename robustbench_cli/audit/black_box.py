@@ -23,7 +23,7 @@ class BlackBox(VerdictCheck):
     All attacks are compared, example by example, and so are the members of an ensemble.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = ("several attacks",)
+    needs: ClassVar[tuple[Need, ...]] = ("gradients", "several attacks")
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
         "black-box attacks broke {images} of the {of} images that gradients had left standing"

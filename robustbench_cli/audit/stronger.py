@@ -45,6 +45,7 @@ class Stronger(BatteryCheck):
                 continue
             attack = ATTACKS.build(spec)
             fits = battery.classes >= attack.needs and battery.threat.norm in attack.measures
+            fits &= battery.differentiable or not attack.needs_gradients(battery.threat)
             if (
                 not fits
                 or battery.random not in models

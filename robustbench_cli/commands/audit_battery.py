@@ -71,6 +71,7 @@ class AuditBattery:
             threat=context.threat,
             noise=context.noise.fork("battery"),
             random=done.evidence.random,
+            differentiable=context.search_model.differentiable,
             right=done.evidence.right,
             claimed=claimed,
             images=torch.from_numpy(self.images[claimed.label]),
@@ -82,7 +83,11 @@ class AuditBattery:
         )
         for check in (CHECKS.build(Spec(name)) for name in CHECKS.names()):
             if isinstance(check, BatteryCheck):
-                done.attacks.display.note(f"check {CHECKS.name_of(check)}")
+                name = CHECKS.name_of(check)
+                if "gradients" in check.needs and not self.battery.differentiable:
+                    self.battery.measured(name, "not made: no gradient passes through the model")
+                    continue
+                done.attacks.display.note(f"check {name}")
                 for finding in check.examine(self.battery):
                     found.append(finding)
                     yield finding

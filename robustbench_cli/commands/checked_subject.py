@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from robustbench_cli.attacks import Stage
+from robustbench_cli.audit import Check
 from robustbench_cli.audit._budget import planned_passes
 from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.eval_request import RunBattery
@@ -29,8 +30,14 @@ class CheckedSubject:
     todo: Sequence[SweepPoint]
     transferred: bool
     """True if the images are crafted on another model."""
+    differentiable: bool = True
+    """True if a gradient passes through the model that is attacked."""
     battery: RunBattery | None = None
     """The battery of an audit: with one, checks look at more images."""
+
+    def suits(self, check: type[Check]) -> bool:
+        """Return whether what a check needs is there: those of gradients need some."""
+        return self.differentiable or "gradients" not in check.needs
 
     @property
     def stages(self) -> dict[str, list[Stage]]:

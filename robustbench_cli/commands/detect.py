@@ -32,8 +32,9 @@ from robustbench_cli.detectors import DETECTORS
 from robustbench_cli.distributed import env
 from robustbench_cli.evaluation.detect import auroc, seen
 from robustbench_cli.evaluation.journal import write_arrays
+from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.evaluation.tensors import Tensors
-from robustbench_cli.evaluation.verifier import check_model, unchanged_model
+from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Detection, Population

@@ -13,16 +13,14 @@ from robustbench_cli.audit._probe import copier
 from robustbench_cli.commands import devices
 from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.attack_outcomes import AttackOutcomes
-from robustbench_cli.commands.attack_summary import (
-    example_arrays,
-    robust_share,
-)
+from robustbench_cli.commands.attack_summary import example_arrays, robust_share
 from robustbench_cli.commands.certify import Certifying
 from robustbench_cli.commands.checking import Checking, start_checking
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, new_record
 from robustbench_cli.commands.given_model import fit_to_data
+from robustbench_cli.commands.no_gradient import with_possible_gradients
 from robustbench_cli.commands.rejection import clean_figures, with_rejection
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.commands.subset import counted_images
@@ -36,7 +34,7 @@ from robustbench_cli.evaluation import mask_binding, search_model
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean
-from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
+from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs.recorder import Recorder, recording
 
@@ -99,11 +97,10 @@ def evaluate_shard(
     config = request.config
     attacks = request.attacks or build_attacks(config, len(data.classes))
     todo = points(attacks, config)
-    subject, copy = request.subject, request.subject.copy or copier(request.subject.model)
-    for each in filter(None, (subject, request.source)):
+    for each in filter(None, (request.subject, request.source)):
         laid_out(each.model, where)
-        called = "the model" if each is subject else f"the source {each.name!r}"
-        check_model(each.model, data.images(slice(2)), len(data.classes), called)
+    request, differentiable = with_possible_gradients(request, attacks, data)
+    subject, copy = request.subject, request.subject.copy or copier(request.subject.model)
     threat = mask_binding.bind_mask(config.threat, subject.model, data)
     with ExitStack() as stack:
         run_ = new_record(request, data, chosen, len(test), where)
@@ -120,7 +117,9 @@ def evaluate_shard(
         stack.enter_context(shard.share_failure())
         for each in filter(None, (subject, request.source)):
             stack.enter_context(unchanged_model(each.model))
-        checking = start_checking(request, todo, data, threat, copy, shard, display.note)
+        checking = start_checking(
+            request, todo, data, threat, copy, shard, display.note, differentiable
+        )
         session = _Session(request, data, threat, shard, recorder, display, checking)
         for note in dict.fromkeys((*subject.notes, *data.notes, *chosen.notes)):
             session.note(note)
@@ -166,9 +165,11 @@ class _Session:
             self.note("every batch is shown to a fresh copy of the model")
         self._verifier = Verifier(model, checking.random)
         on = request.source.model if request.source else model
-        self._itself = self._search = search_model.exact_search_model(on)
+        self._itself = self._search = search_model.exact_search_model(
+            on, differentiable=checking.subject.differentiable
+        )
         # Tracing runs a model's own code: what that remembers of it would be in later answers.
-        traceable = request.source is None and not checking.coupled
+        traceable = request.source is None and not checking.coupled and self._itself.differentiable
         if self.config.precision == "auto" and traceable:
             self._search, given_up = search_model.fastest_search_model(
                 model, few, random=self._verifier.random

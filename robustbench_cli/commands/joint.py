@@ -35,8 +35,9 @@ from robustbench_cli.evaluation.joint import (
     JointVerifier,
 )
 from robustbench_cli.evaluation.journal import Journal
+from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.evaluation.stages import clean, run_stages
-from robustbench_cli.evaluation.verifier import check_model, unchanged_model
+from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Domain, Outcome

@@ -51,7 +51,11 @@ class Looking:
 
     def __post_init__(self) -> None:
         every = [CHECKS.build(Spec(name)) for name in CHECKS.names()]
-        self._checks = [each for each in every if isinstance(each, ModelCheck)]
+        self._checks = [
+            each
+            for each in every
+            if isinstance(each, ModelCheck) and self.subject.suits(type(each))
+        ]
         self._stages = self.subject.stages
         self.flops = operations(self.subject.model, self.subject.data.images(slice(1)))
         self.planned = self.subject.planned
@@ -143,6 +147,7 @@ class Looking:
             random=self.random,
             copy=subject.copy,
             stages=self._stages,
+            differentiable=subject.differentiable,
         )
         if self._ends is None:
             return probe

@@ -21,8 +21,9 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import Split
 from robustbench_cli.detectors import DETECTORS
 from robustbench_cli.evaluation.detecting_model import ModelWithDetector, with_detector
+from robustbench_cli.evaluation.model_check import gradient_obstacle
 from robustbench_cli.evaluation.stages import AttackVerdicts
-from robustbench_cli.evaluation.verifier import check_model, unchanged_model
+from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.models.rejecting import ModelWithRejectClass, RejectingModel
 from robustbench_cli.runs.outcomes import Rejection
@@ -106,7 +107,7 @@ def with_rejection(
     if request.detector is None:
         rejecting, data = _with_reject_class(model, asked["class"], data)
         return replace(request, subject=_as_one(subject, rejecting)), data
-    check_model(model, data.images(slice(2)), len(data.classes))
+    gradient_obstacle(model, data.images(slice(2)), len(data.classes))
     held_out = _held_out(test, len(data), asked["fpr"]).to(where)
     fitted, batch = request.detector, request.config.batch_size
     with unchanged_model(model):
@@ -163,7 +164,7 @@ def _with_reject_class(
 
 
 def _count_outputs(model: nn.Module, x: Tensor) -> int:
-    """The number of logits; 0 for a model that cannot be used, as ``check_model`` will say."""
+    """The number of logits; 0 for a model that cannot be used, as is said later."""
     with unchanged_model(model), torch.no_grad():
         try:
             return int(model(x).shape[1])

@@ -20,7 +20,7 @@ from robustbench_cli.data.shape import shape_of
 from robustbench_cli.defenses import DEFENSES, Recipe
 from robustbench_cli.defenses._step import Setting
 from robustbench_cli.distributed.group import ALONE, Shard, join_processes, local
-from robustbench_cli.evaluation.verifier import check_model
+from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.models import Shape
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES

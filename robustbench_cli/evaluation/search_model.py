@@ -60,6 +60,8 @@ class SearchModel:
     model classifies every image that an attack proposes."""
     passes: int = 1
     """The passes of the evaluated model in one of its passes."""
+    differentiable: bool = True
+    """False if no gradient passes through it: then only searches that need none can be run."""
 
     def observe(
         self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
@@ -149,9 +151,11 @@ def _mean(observations: list[Observation]) -> Observation:
     return Observation._make([*(torch.stack(part).mean(0) for part in averaged), step_index[0]])
 
 
-def exact_search_model(model: nn.Module) -> SearchModel:
+def exact_search_model(model: nn.Module, *, differentiable: bool = True) -> SearchModel:
     """Return the model itself, in float32, as a search model."""
-    return _for_device(device_of(model), model=model, rejection=rejection_of(model))
+    rejection = rejection_of(model)
+    made = {"model": model, "rejection": rejection, "differentiable": differentiable}
+    return _for_device(device_of(model), **made)
 
 
 def fastest_search_model(

@@ -163,6 +163,8 @@ def run_stages(
                 continue
             column.charge(attacked, *views.unpaid())
             searched, itself = replace(context, search_model=view), view
+        if stage.attack.access != "logits" and not itself.differentiable:
+            continue
         for result in run_and_repeat(stage, rows, column.arrays, searched, itself):
             if not len(result.rows):
                 continue
@@ -204,6 +206,7 @@ def attack_batch(
     early_stop: bool = True,
     precision: SearchPrecision = "exact",
     random: bool = False,
+    differentiable: bool = True,
 ) -> Attacked:
     """Run an attack on a batch in memory, without records; every row is attacked.
 
@@ -218,6 +221,8 @@ def attack_batch(
         early_stop: whether an example is done once it is broken (see ``EvalContext``).
         precision: "auto" attacks the fastest model whose answers are close to the original's.
         random: whether the model is randomised, so that one pass decides nothing.
+        differentiable: whether a gradient passes through the model: otherwise searches along
+            gradients are left out, and it is attacked as it is.
 
     Raises:
         UserError: the model's logits are not finite.
@@ -225,9 +230,9 @@ def attack_batch(
     """
     column, best_x = AttackVerdicts.empty(len(y)), x.clone()
     with unchanged_model(model):
-        exact = exact_search_model(model)
+        exact = exact_search_model(model, differentiable=differentiable)
         search_model = exact
-        if precision == "auto" and len(x):
+        if precision == "auto" and differentiable and len(x):
             search_model, _ = fastest_search_model(model, x[:COMPARED_IMAGES], random=random)
         context = EvalContext(
             data=Tensors(x, y),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.core.errors import RunError, UserError, in_one_line
+from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.losses import margin, target_or_rest
 from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
@@ -74,46 +74,6 @@ def _same(was: Tensor, now: Tensor) -> bool:
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a model's weights; the CPU if it has none."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def check_model(model: nn.Module, x: Tensor, classes: int, called: str = "the model") -> None:
-    """Refuse a model that cannot be judged or attacked.
-
-    Args:
-        x: a few images (B, C, H, W) in [0, 1].
-        classes: the number of classes of the data set; 0 where only the model can tell.  A
-            ``RejectingModel`` has one more logit.
-        called: the name of the model in the message.
-
-    Raises:
-        UserError: it cannot take the images, or does not return finite logits (B, classes) with a
-            gradient.
-    """
-    classes += classes > 0 and isinstance(model, RejectingModel)
-    with unchanged_model(model):
-        try:
-            logits = model(x.requires_grad_())
-        except Exception as error:  # it may be the user's code: anything can come out of it
-            raise UserError(
-                f"{called} cannot take images of shape {tuple(x.shape[1:])}: {in_one_line(error)}"
-            ) from None
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"{called} must return logits (B, {classes or 'K'}), it returned {got}")
-    if logits.shape[1] != classes:
-        more = "; --classes says which of them are meant" * (logits.shape[1] > classes > 0)
-        raise UserError(
-            f"{called} returns {logits.shape[1]} classes, the data set has {classes}{more}"
-        )
-    if not logits.is_floating_point():
-        raise UserError(f"{called} must return logits, it returned whole numbers ({logits.dtype})")
-    if not logits.isfinite().all():
-        raise UserError(f"{called} returns NaN or infinite logits on clean images")
-    if not logits.requires_grad:
-        raise UserError(
-            f"the logits of {called} have no gradient with respect to the images (detached?); "
-            "gradient attacks cannot work on it"
-        )
 
 
 def predict(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

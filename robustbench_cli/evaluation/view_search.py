@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
-from robustbench_cli.models.rejecting import RejectingModel
 from robustbench_cli.views import SUBJECT_IMAGES, View, ViewSubject
 
 
@@ -28,8 +27,7 @@ class BuiltViews:
         if view not in self._built:
             with self._counting(self._context.verifier.model):
                 model = view.build(self.subject)
-            rejection = self._context.search_model.rejection
-            self._built[view] = None if model is None else _searched(view, model, rejection)
+            self._built[view] = None if model is None else self._searched(view, model)
         return self._built[view]
 
     def unpaid(self) -> tuple[int, int]:
@@ -56,6 +54,21 @@ class BuiltViews:
             random=context.verifier.random,
         )
 
+    def _searched(self, view: View, model: nn.Module) -> SearchModel:
+        own = self._context.search_model
+        return replace(
+            exact_search_model(model, differentiable=own.differentiable or self._followable(model)),
+            faithful=view.faithful,
+            passes=view.passes,
+            rejection=own.rejection,
+        )
+
+    def _followable(self, model: nn.Module) -> bool:
+        """Return whether a gradient passes through a view of a model that lets none through."""
+        with torch.enable_grad():
+            logits: Tensor = model(self.subject.x[:1].clone().requires_grad_())
+        return logits.requires_grad
+
     @contextmanager
     def _counting(self, model: nn.Module) -> Iterator[None]:
         """Count the images that pass through the model while the context is open."""
@@ -70,8 +83,3 @@ class BuiltViews:
             yield
         finally:
             handle.remove()
-
-
-def _searched(view: View, model: nn.Module, rejection: RejectingModel | None) -> SearchModel:
-    search_model = exact_search_model(model)
-    return replace(search_model, faithful=view.faithful, passes=view.passes, rejection=rejection)

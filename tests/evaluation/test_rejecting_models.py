@@ -15,9 +15,10 @@ from robustbench_cli.data import DATASETS
 from robustbench_cli.detectors import DETECTORS
 from robustbench_cli.evaluation.detect import seen
 from robustbench_cli.evaluation.detecting_model import flagged_at_most, with_detector
+from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.evaluation.search_model import fastest_search_model
 from robustbench_cli.evaluation.stages import Tensors, attack_batch
-from robustbench_cli.evaluation.verifier import Verifier, check_model, unchanged_model
+from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.models.rejecting import ModelWithRejectClass
 from robustbench_cli.models.taps import embedding
 
