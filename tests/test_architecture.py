@@ -70,6 +70,12 @@ def test_whatever_is_imported_is_declared():
             assert not missing, f"{path} imports {missing}"
 
 
+def test_nobody_is_told_to_replace_an_editable_install_by_a_copy():
+    pages = [*PACKAGE.rglob("*.py"), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    for path in pages:
+        assert not re.search(r"pip install ['\"]?\.\[", path.read_text()), path
+
+
 def test_no_file_is_too_long():
     for path in PACKAGE.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 300, path

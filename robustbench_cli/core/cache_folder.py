@@ -81,6 +81,19 @@ def clear_cache() -> int:
     return freed
 
 
+def file_stamp(file: str | os.PathLike[str]) -> list[int]:
+    """Return numbers that are others when the content of a file is another one.
+
+    They are its size, the time of its last change, and that of the last change of what the system
+    knows of it: copies and archives set the former, nobody can set the latter.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    about = os.stat(file)  # noqa: PTH116 - a Path for each of a million files takes long
+    return [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+
+
 def remembered(
     key: str,
     compute: Callable[[], dict[str, Any]],

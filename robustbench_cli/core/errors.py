@@ -35,6 +35,15 @@ def hint(name: str, known: Iterable[str], see: str = "") -> str:
     return f"; known: {', '.join(known) or 'none'}"
 
 
+def install_command(extra: str) -> str:
+    """Return what to type to install the packages of an extra of this program, and where.
+
+    Without ``-e`` a copy of the checkout would take the place of the install that reads it, as
+    ``make demo`` makes it: changes of the code would have no effect any more.
+    """
+    return f"pip install -e '.[{extra}]' where advbench is cloned"
+
+
 def stopped_program(error: BaseException) -> UserError:
     """The error to raise where ``sys.exit()``, or the like, came out of a user's own code."""
     return UserError(f"the model's own code ended the program ({in_one_line(error)})")

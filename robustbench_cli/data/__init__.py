@@ -23,6 +23,8 @@ from robustbench_cli.data.stored import StoredImages
 SplitName = Literal["train", "test"]
 UNLABELLED = -100
 """Label of an example without one; cross-entropy ignores it."""
+_HASHED_AT_ONCE = 64
+"""Images that a fingerprint has in memory at a time, where they are not there anyway."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Split:
     classes: tuple[str, ...]
     """Names of the classes."""
     mark: str = ""
-    """Hash of the files that the images come from; it stands for their pixels in fingerprints."""
+    """Hash of the files that the images come from; it stands for their pixels in fingerprints.
+    Empty: they are told apart by their pixels."""
     own_ids: Tensor | None = None
     """Positions (N) int64 in the split as it was loaded; None: 0 to N - 1."""
     named: Callable[[], Sequence[str]] | None = None
@@ -118,16 +121,20 @@ class Split:
     def fingerprint(self) -> str:
         """Return a sha256 that is equal for equal images, labels and class names.
 
-        Images in files are told apart by the content of the files and by their positions, and not
-        decoded; images that were never in files by their pixels.
+        Images in image files are told apart by the content of the files and by their positions,
+        and not decoded; those in arrays, in memory or not, by their pixels.
         """
         digest = hashlib.sha256(repr((tuple(self.stored.shape), self.classes)).encode())
-        if isinstance(self.stored, StoredImages) or self.mark:
-            mark = self.mark or self.stored.source.digest()  # type: ignore[union-attr]
+        mark = self.mark
+        if isinstance(self.stored, StoredImages):
+            mark = mark or self.stored.source.digest()
+        if mark:
             digest.update(mark.encode())
             digest.update(self.ids.cpu().numpy().tobytes())
         else:
-            digest.update(self.stored.cpu().contiguous().numpy().tobytes())
+            for first in range(0, len(self), _HASHED_AT_ONCE):
+                part = self.stored[first : first + _HASHED_AT_ONCE]
+                digest.update(part.cpu().contiguous().numpy().tobytes())
         digest.update(self.y.cpu().numpy().tobytes())
         return digest.hexdigest()
 

@@ -11,6 +11,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from robustbench_cli.core.cache_folder import file_stamp
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.data import UNLABELLED, SplitName
@@ -125,10 +126,10 @@ class Pictures:
         for each in self.listings.values():
             for file in chain.from_iterable(each.values()):
                 try:
-                    about = os.stat(file)  # noqa: PTH116
+                    stamp = file_stamp(file)
                 except OSError as error:
                     raise UserError(f"{file}: {error.strerror}") from error
-                line = f"{file}\0{about.st_size}\0{about.st_mtime_ns}\n"
+                line = f"{file}\0{stamp}\n"
                 found.update(os.fsencode(line))
         return found.hexdigest()
 

@@ -2,10 +2,12 @@
 
 Those of a small table are held in memory.  Those of a large one are written side by side into one
 file of the cache, from which any of them can be read: tables can only be read in long stretches.
+Of images that lie in files beside the table only the paths are kept.
 """
 
 import hashlib
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -40,9 +42,12 @@ class TableImages(Sequence[Encoded]):
         row = int(self._order[index])
         if isinstance(self._held, list):
             return self._held[row]
-        file, ends = self._held
+        file, (ends, beside) = self._held
         first = int(ends[row - 1]) if row else 0
-        return Encoded(Slice(file, first, int(ends[row]) - first), self.where(row))
+        piece = Slice(file, first, int(ends[row]) - first)
+        if not beside[row]:
+            return Encoded(piece, self.where(row))
+        return Encoded(Path(os.fsdecode(Encoded(piece, self.where(row)).read())), self.where(row))
 
     def where(self, row: int) -> str:
         """Return the name of an image in messages: its table and its row there."""
@@ -63,7 +68,8 @@ class TableImages(Sequence[Encoded]):
 
     @cached_property
     def _held(self) -> list[Encoded] | tuple[Path, np.ndarray]:
-        """The images, or the file that they lie in and where each ends there."""
+        """The images, or the file that they lie in and its index (2, N): where each ends there, and
+        whether it is the path of a file beside the table."""
         held, size, limit = list[Encoded](), 0, memory_limit()
         for image in self.in_order():
             held.append(image)
@@ -76,42 +82,48 @@ class TableImages(Sequence[Encoded]):
         return self._written()
 
     def _written(self) -> tuple[Path, np.ndarray]:
-        state = repr(("1", self._column, [part.state for part in self._parts]))
+        state = repr(("2", self._column, [part.state for part in self._parts]))
         key = hashlib.sha256(state.encode()).hexdigest()
         file, index = (room("encoded") / f"{key}.{kind}" for kind in ("bin", "npy"))
-        known = _known_ends(file, index, sum(part.rows for part in self._parts))
+        known = _known_index(file, index, sum(part.rows for part in self._parts))
         if known is not None:
             return file, known
-        sizes = list[int]()
+        sizes, beside = list[int](), list[bool]()
 
         def save(part: Path) -> None:
             sizes.clear()
+            beside.clear()
             with part.open("wb") as out:
                 for image in self.in_order():
-                    sizes.append(out.write(image.read()))
+                    # A file beside the table stays there: a copy would outlive a change of it.
+                    apart = isinstance(image.content, Path)
+                    beside.append(apart)
+                    sizes.append(
+                        out.write(os.fsencode(str(image.content)) if apart else image.read())
+                    )
 
         write_atomically(file, save)
-        ends = np.cumsum(np.array(sizes, np.int64))
+        made = np.stack([np.cumsum(np.array(sizes, np.int64)), np.array(beside, np.int64)])
 
         def save_index(part: Path) -> None:
             with part.open("wb") as out:
-                np.save(out, ends)
+                np.save(out, made)
 
         write_atomically(index, save_index)
-        return file, ends
+        return file, made
 
 
-def _known_ends(file: Path, index: Path, count: int) -> np.ndarray | None:
-    """Return where each of the images ends in a file of the cache (N) int64.
+def _known_index(file: Path, index: Path, count: int) -> np.ndarray | None:
+    """Return the index of a file of the cache (2, N) int64.
 
     None where one of the files is missing, or damaged as far as that can be seen.
     """
     try:
-        ends, size = np.load(index, allow_pickle=False), file.stat().st_size
+        found, size = np.load(index, allow_pickle=False), file.stat().st_size
     except (OSError, ValueError, EOFError):
         return None
-    fits = isinstance(ends, np.ndarray) and (ends.dtype, ends.shape) == (np.int64, (count,))
-    return ends if fits and count and int(ends[-1]) == size else None
+    fits = isinstance(found, np.ndarray) and (found.dtype, found.shape) == (np.int64, (2, count))
+    return found if fits and count and int(found[0, -1]) == size else None
 
 
 def encoded(parts: Sequence[Part], column: str) -> Iterator[Encoded]:

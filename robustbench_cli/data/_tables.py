@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.cache_folder import file_stamp
+from robustbench_cli.core.errors import UserError, install_command
 from robustbench_cli.data._columns import Part, Tables
-
-EXTRA = "needs the extra: pip install '.[hf]' where advbench is cloned"
 
 
 def local_tables(name: str, place: Path, test: str) -> Tables:
@@ -150,11 +149,9 @@ def optional_package(name: str, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(f"{name} {EXTRA}") from error
+        raise UserError(f"{name} needs the extra: {install_command('hf')}") from error
 
 
 def state_of(file: Path) -> str:
-    """Return a hash of a file's path, size and time of change."""
-    about = file.stat()
-    state = f"{file.absolute()}\0{about.st_size}\0{about.st_mtime_ns}"
-    return hashlib.sha256(state.encode()).hexdigest()
+    """Return a hash of a file's path and stamp."""
+    return hashlib.sha256(f"{file.absolute()}\0{file_stamp(file)}".encode()).hexdigest()

@@ -5,7 +5,7 @@ Comma-separated values (Shafranovich, 2005), https://www.rfc-editor.org/rfc/rfc4
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,8 @@ FILES = ("path", "file", "filename", "image", "img", "image_path", "filepath")
 CLASSES = ("label", "class", "target", "y", "category")
 SPLITS = ("split", "set", "subset")
 """Accepted headings, in any case."""
+_TRAINS = ("train", "training")
+"""Names of the training split, in any case."""
 _TESTS = ("test", "val", "valid", "validation")
 """Names of the test split, in any case; the first one that there is counts."""
 
@@ -33,7 +35,8 @@ class Csv(Files):
     A heading may name the columns (``path``, ``label``, ``split``); without one they stand in this
     order.  Labels are texts or numbers; classes are numbered in the order of their sorted names,
     numbers by size.  The test split is in another file (``test=FILE``), or the lines whose
-    ``split`` is test, or else val; a table of one split can be evaluated, and be ``--extra-data``.
+    ``split`` is test, or else val; the others say train, and any other word is an error.  A table
+    of one split can be evaluated, and be ``--extra-data``.
     """
 
     path: str
@@ -93,36 +96,38 @@ def _read(name: str, file: Path) -> tuple[dict[SplitName, list[tuple[str, str]]]
     """Return the files and labels of a table, by split, and the names of splits that are left out.
 
     Raises:
-        UserError: the table is absent, empty or no text, or lacks a path or a label.
+        UserError: the table is absent, empty or no text, or a line of it lacks a path or a label,
+            or names no split.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
-            lines = [line for line in csv.reader(opened) if any(map(str.strip, line))]
+            lines = [line for line in _numbered(opened) if any(map(str.strip, line[1]))]
     except OSError as error:
         raise UserError(f"{name}: {file}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{name}: {file} is no table of text") from error
     if not lines:
         raise UserError(f"{name}: {file} is empty")
-    heads = [cell.strip().lower() for cell in lines[0]]
+    heads = [cell.strip().lower() for cell in lines[0][1]]
     columns = [_column(heads, names) for names in (FILES, CLASSES, SPLITS)]
     headed = columns[0] is not None
     if headed and columns[1] is None:
         raise UserError(f"{name}: no column of labels ({', '.join(CLASSES)}); it has {heads}")
-    path_at, label_at, split_at = columns if headed else (0, 1, None)
+    path_at, label_at, split_at = columns if headed else (0, 1, 2 if len(heads) > 2 else None)
     named: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for number, line in enumerate(lines[headed:], 1 + headed):
-        cells = [
+    for number, line in lines[headed:]:
+        place_in = f"{name}: line {number} of {file}"
+        path, label, split = (
             line[at].strip() if at is not None and at < len(line) else ""
             for at in (path_at, label_at, split_at)
-        ]
-        if not (cells[0] and cells[1]):
-            raise UserError(f"{name}: line {number} of {file} has no path, or no label")
-        place = file.parent / Path(cells[0]).expanduser()
+        )
+        if not (path and label):
+            raise UserError(f"{place_in} has no path, or no label")
+        place = file.parent / Path(path).expanduser()
         if not place.is_file():
-            raise UserError(f"{name}: line {number} of {file}: no file {str(place)!r}")
-        of = cells[2].lower() if cells[2].lower() in _TESTS else "train"
-        named[of].append((str(place), cells[1]))
+            raise UserError(f"{place_in}: no file {str(place)!r}")
+        of = "train" if split_at is None else _split_named(place_in, split, headed)
+        named[of].append((str(place), label))
     if not named:
         raise UserError(f"{name}: {file} has a heading and no lines")
     test, *others = [each for each in _TESTS if each in named] or [""]
@@ -132,3 +137,31 @@ def _read(name: str, file: Path) -> tuple[dict[SplitName, list[tuple[str, str]]]
 
 def _column(heads: Sequence[str], names: Sequence[str]) -> int | None:
     return next((heads.index(name) for name in names if name in heads), None)
+
+
+def _numbered(opened: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of each line in the file, from 1, and its cells.
+
+    A line with line breaks in quotes has the number of its first one.
+    """
+    reader = csv.reader(opened)
+    first = 1
+    for cells in reader:
+        yield first, cells
+        first = reader.line_num + 1
+
+
+def _split_named(place: str, word: str, headed: bool) -> str:
+    """Return the split that a line names: train, or one of the names of the test split.
+
+    Raises:
+        UserError: it names none, or none that is known.
+    """
+    split = word.lower()
+    if split in _TESTS or split in _TRAINS:
+        return "train" if split in _TRAINS else split
+    known = ", ".join((*_TRAINS, *_TESTS))
+    advice = (
+        "" if headed else " (if the third column is another one, add a heading, path,label,...)"
+    )
+    raise UserError(f"{place}: unknown split {word!r}; expected one of {known}{advice}")

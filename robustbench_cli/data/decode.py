@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
@@ -97,6 +98,13 @@ class Layout:
     scale: int | None = None
     """Scale the shorter side to this many pixels first, then cut out the centre; None: scale the
     image as little as covers the size."""
+
+
+def decoder_versions() -> str:
+    """Return the versions of Pillow and of the libraries that it decodes lossy formats with."""
+    libraries = ("jpg", "libjpeg_turbo", "jpg_2000", "webp")
+    found = [f"{name} {features.version(name)}" for name in libraries]
+    return " ".join([f"pillow {PIL.__version__}", *found])
 
 
 def layout(name: str, images: Iterable[Encoded], size: int | None) -> Layout:

@@ -1,7 +1,7 @@
 """Image files (PNG, JPEG and others) as a source of images, decoded when they are asked for."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from robustbench_cli.core.cache_folder import remembered
-from robustbench_cli.data.decode import Encoded, Layout, decode, layout
+from robustbench_cli.core.cache_folder import file_stamp, remembered
+from robustbench_cli.data.decode import Encoded, Layout, decode, decoder_versions, layout
 from robustbench_cli.data.stored import ImageSource
 
 _VERSION = "1"
@@ -46,6 +46,13 @@ class EncodedImages(ImageSource):
     def digest(self) -> str:
         return str(self._facts["sha256"])
 
+    def cache_key(self) -> str:
+        """Return the key of the decoded images.
+
+        Two versions of a decoder may decode one file to pixels that differ a little.
+        """
+        return hashlib.sha256(f"{self.digest()} {decoder_versions()}".encode()).hexdigest()
+
     @property
     def _layout(self) -> Layout:
         channels, height, width = self._facts["layout"]
@@ -59,25 +66,26 @@ class EncodedImages(ImageSource):
         return remembered(key, self._find_facts, lambda found: _unchanged(found["files"]))
 
     def _find_facts(self) -> dict[str, Any]:
-        wanted = layout(self.name, self.everything(), self.size)
+        files = dict[str, list[int]]()
+
+        def stamped(items: Iterable[Encoded]) -> Iterator[Encoded]:
+            for item in items:
+                if self.beside and isinstance(item.content, Path):
+                    files[str(item.content)] = file_stamp(item.content)
+                yield item
+
+        # The layout may depend on images of the other split, too.
+        wanted = layout(self.name, stamped(self.everything()), self.size)
         shape = [wanted.channels, wanted.height, wanted.width]
         found = hashlib.sha256(repr((_VERSION, shape, self.size, self.scale)).encode())
-        files = {}
-        for item in self.items:
+        for item in stamped(self.items):
             found.update(item.sha256())
-            if self.beside and isinstance(item.content, Path):
-                files[str(item.content)] = _times(item.content)
         return {"layout": shape, "sha256": found.hexdigest(), "files": files}
 
 
-def _times(file: Path) -> list[int]:
-    about = file.stat()
-    return [about.st_size, about.st_mtime_ns]
-
-
 def _unchanged(files: Mapping[str, list[int]]) -> bool:
-    """Return True if all files have the size and the time of change that they had."""
+    """Return True if all files are as they were, by their stamps."""
     try:
-        return all(_times(Path(file)) == times for file, times in files.items())
+        return all(file_stamp(file) == stamp for file, stamp in files.items())
     except OSError:
         return False

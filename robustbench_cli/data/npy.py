@@ -15,12 +15,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.core.cache_folder import remembered
+from robustbench_cli.core.cache_folder import file_stamp, remembered
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS, SplitName
 from robustbench_cli.data._arrays import Array, LabelledArrays, as_pixels, channels_first
 from robustbench_cli.data.files import Files, UnreadSplit
 from robustbench_cli.data.stored import ImageSource, memory_limit
+
+_AT_ONCE = 64
+"""Images that are in memory at a time while a large file is looked through."""
 
 
 @DATASETS.register("npy", positional="path")
@@ -115,8 +118,13 @@ class ArrayFile(ImageSource):
 
     @cached_property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
-        """uint8, or float32 for images given as floats."""
-        return torch.uint8 if _array(self.name, self.path).dtype == np.uint8 else torch.float32
+        """uint8 where that loses nothing, else float32, as for arrays that are read at once."""
+        if _array(self.name, self.path).dtype == np.uint8:
+            return torch.uint8
+        state = f"npy levels {self.path.absolute()} {file_stamp(self.path)}"
+        key = hashlib.sha256(state.encode()).hexdigest()
+        whole = remembered(key, lambda: {"whole_levels": self._whole_levels()})["whole_levels"]
+        return torch.uint8 if whole else torch.float32
 
     @cached_property
     def shape(self) -> tuple[int, int, int, int]:
@@ -132,11 +140,12 @@ class ArrayFile(ImageSource):
         return found if same else found.float() / 255
 
     def digest(self) -> str:
-        about = self.path.stat()
-        state = f"npy {self.path.absolute()} {about.st_size} {about.st_mtime_ns}"
-        key = hashlib.sha256(state.encode()).hexdigest()
-        return str(remembered(key, lambda: {"sha256": self._hash()})["sha256"])
+        """Return nothing: the same pixels have one fingerprint, however they are stored."""
+        return ""
 
-    def _hash(self) -> str:
-        with self.path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+    def _whole_levels(self) -> bool:
+        """Return True if every pixel of every image is a multiple of 1/255."""
+        count = self.shape[0]
+        starts = range(0, count, _AT_ONCE)
+        parts = (_array(self.name, self.path)[first : first + _AT_ONCE] for first in starts)
+        return all(as_pixels(self.name, np.asarray(part)).dtype == torch.uint8 for part in parts)

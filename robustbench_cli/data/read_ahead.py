@@ -35,16 +35,13 @@ class ReadAhead:
             rows: the positions (N) int64, in the order in which they will be asked for.
         """
         self._rows, self._next = rows, 0
-        # Garbage collection writes to every object that it looks at: what this process and its
-        # workers share would be copied, page by page.
-        gc.collect()
-        gc.freeze()
         self._loader: Iterator[_Chunk] | None = iter(
             DataLoader(
                 _Chunks(read, rows),
                 batch_size=None,
                 num_workers=min(_MOST_WORKERS, os.cpu_count() or 1),
                 prefetch_factor=_AHEAD,
+                worker_init_fn=_leave_shared_pages,
                 # Its own: torch's, which nets draw from, stays as it is.
                 generator=torch.Generator(),
             )
@@ -79,7 +76,6 @@ class ReadAhead:
     def close(self) -> None:
         """End the workers."""
         self._loader, self._held = None, []
-        gc.unfreeze()
 
     def _receive(self) -> Tensor:
         assert self._loader is not None
@@ -90,6 +86,15 @@ class ReadAhead:
         if chunk.images is None:
             raise UserError(chunk.error)
         return torch.from_numpy(chunk.images)
+
+
+def _leave_shared_pages(_worker: int) -> None:
+    """Keep a worker's garbage collection off the objects that were there before it.
+
+    It writes to every object that it looks at, so that each worker would copy, page by page, what
+    it shares with the process that started it.  That process keeps its own collector as it is.
+    """
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,17 @@ class ImageSource(ABC):
 
     @abstractmethod
     def digest(self) -> str:
-        """Return a sha256 that is equal for equal images in the same order, wherever they lie."""
+        """Return a sha256 that is equal for equal files in the same order, wherever they lie.
+
+        Empty where reading is so fast that the images are told apart by their pixels instead.
+        """
+
+    def cache_key(self) -> str:
+        """Return the key of the images in the cache, for sources that are slow to read.
+
+        Unlike the hash of the files it may depend on the program that decodes them.
+        """
+        return self.digest()
 
 
 def memory_limit() -> int:
@@ -134,4 +144,4 @@ class StoredImages:
         source = self.source
         if not source.slow or self.bytes > memory_limit():
             return source.read(self.rows.tolist()), ()
-        return decoded(source.digest(), source.read, self.rows)
+        return decoded(source.cache_key(), source.read, self.rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.core.atomic_files import write_atomically
-from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.errors import UserError, install_command
 from robustbench_cli.core.safe_text import one_line
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def needed() -> None:
     try:
         import matplotlib as mpl  # noqa: F401
     except ModuleNotFoundError:
-        raise UserError(
-            "pictures need matplotlib: pip install '.[plot]' where advbench is cloned"
-        ) from None
+        raise UserError(f"pictures need matplotlib: {install_command('plot')}") from None
 
 
 def save_figure(paint: Callable[[], "Figure"], *files: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from robustbench_cli.core.errors import install_command
 from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.core.threat_text import format_eps, format_threat
 from robustbench_cli.report.audit_card import threat_card
@@ -21,7 +22,7 @@ CAPTIONS: Mapping[str, str] = {
     "images": "Images that only another attack than the claimed one broke; grey is no change.",
 }
 """What the pictures show, in the order of the page."""
-NO_PICTURES = "The pictures need matplotlib: pip install '.[plot]' where advbench is cloned."
+NO_PICTURES = f"The pictures need matplotlib: {install_command('plot')}."
 MEANINGLESS = "There are no pictures of numbers that mean nothing."
 WIDE = 0.2
 """The width of an interval from which the page says that images are few."""

@@ -46,7 +46,7 @@ def test_absent_runs_cost_one_line(refused):
 def test_without_matplotlib_nothing_is_measured_in_vain(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = refused("landscape")
-    assert said == "pictures need matplotlib: pip install '.[plot]' where advbench is cloned"
+    assert said == "pictures need matplotlib: pip install -e '.[plot]' where advbench is cloned"
 
 
 def test_the_shell_is_offered_figures():

@@ -143,7 +143,7 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "submitit", None)
     launcher = LAUNCHERS.build(Spec("slurm"))
     with (
-        pytest.raises(UserError, match=r"pip install '.\[slurm\]'"),
+        pytest.raises(UserError, match=r"pip install -e '.\[slurm\]'"),
         launcher.opened(1, tmp_path),
     ):
         pass

@@ -417,7 +417,7 @@ def test_folders_that_are_no_data_set(top: Path, tmp_path: Path) -> None:
 def test_missing_packages_are_named(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    extra = r"needs the extra: pip install '\.\[hf\]' where advbench is cloned"
+    extra = r"needs the extra: pip install -e '\.\[hf\]' where advbench is cloned"
     refuse(f"hf:{top}", f"^hf:{top} {extra}")
     refuse("hf:uoft-cs/cifar10", f"^hf:uoft-cs/cifar10 {extra}")
 

@@ -105,6 +105,14 @@ def test_a_table_of_splits_and_numbers(tmp_path, draw):
     assert by_name(test) == {"4.png": "8", "5.png": "11"}
 
 
+def test_a_table_without_a_heading_has_its_splits_in_the_third_column(tmp_path, draw):
+    draw(tmp_path, 4)
+    rows = [f"{i}.png,{i % 2},{('Training', 'test')[i // 2]}" for i in range(4)]
+    (tmp_path / "set.csv").write_text("\n".join(rows))
+    train, test = (load(f"csv:{tmp_path / 'set.csv'}", each) for each in ("train", "test"))
+    assert (sorted(train.names), sorted(test.names)) == (["0.png", "1.png"], ["2.png", "3.png"])
+
+
 def test_labels_that_were_corrected_move_no_image_of_the_cache(tmp_path, draw):
     draw(tmp_path, 2)
     table = tmp_path / "set.csv"
@@ -141,6 +149,16 @@ def test_lines_of_val_are_no_test_images_where_there_are_others(tmp_path, draw):
         ("0.png,1\n9.png,2", "line 2 of .*: no file '.*9.png'"),
         ("0.png,1\n1.png", "line 2 of .* no path, or no label"),
         (b"\xff\xfe\x00", "no table of text"),
+        (
+            "path,label,split\n0.png,1,train\n1.png,1,trian",
+            r"line 3 of .*set.csv: unknown split 'trian'; expected one of train, training, test, "
+            r"val, valid, validation$",
+        ),
+        ("path,label,split\n0.png,1,test\n1.png,1,", "line 3 of .*: unknown split ''"),
+        ("0.png,1,0.93\n1.png,2,0.7", "line 1 of .* split '0.93'.*third column.*add a heading"),
+        ("\npath,label\n\n0.png,1\n , \n\n1.png", "line 7 of .* no path, or no label"),
+        ('path,label,note\n0.png,1,"two\nlines"\n1.png,1,\n9.png,2,', "line 5 of .*: no file"),
+        ('path,label\n0.png,1\n"9\n.png",2', "line 3 of .*: no file"),
     ],
 )
 def test_mistakes_in_a_table_are_one_line(tmp_path, draw, text, message):
@@ -172,6 +190,38 @@ def test_pairs_of_arrays(tmp_path):
     np.save(tmp_path / "y.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(UserError, match=r"/y\.npy: damaged, no \.npy file, or an array of obj"):
         load(f"npy:{tmp_path / 'noise.npy'}")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "levels", "floats", "a float among levels"])
+def test_the_same_arrays_have_one_fingerprint_however_they_are_read(tmp_path, monkeypatch, kind):
+    images = PIXELS if kind == "bytes" else (PIXELS / 255).astype(np.float32)
+    if kind == "floats":
+        images *= np.float32(0.999)
+    elif kind == "a float among levels":
+        images[5, 0, 0, 0] = 0.123
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    np.save(tmp_path / "x.npy", images)
+    np.save(tmp_path / "y.npy", labels)
+    np.savez(tmp_path / "set.npz", x=images, y=labels)
+    rows = torch.tensor([4, 1, 5])
+    kinds, found = set(), set()
+    for limit, least in (("99", 0), ("0", 0), ("0", 10**6)):
+        monkeypatch.setenv("ADVBENCH_DATA_MEMORY", limit)
+        for name in (f"npy:{tmp_path}", f"npz:{tmp_path / 'set.npz'}"):
+            split = load(name)
+            # Few images of a large file are read into memory, where the limit lets them.
+            monkeypatch.setattr("robustbench_cli.data.stored.memory_limit", lambda n=least: n)
+            part = split.only(rows)
+            for each in (part, part.to("cpu")):
+                kinds.add(type(each.stored))
+                found.add((each.fingerprint(), each.stored[slice(0, 1)].dtype))
+            monkeypatch.undo()
+            monkeypatch.setenv("ADVBENCH_DATA_MEMORY", limit)
+    assert len(kinds) == 2  # tensors, and images that stay in their file
+    assert len(found) == 1
+    whole = load(f"npy:{tmp_path}").fingerprint()
+    np.save(tmp_path / "x.npy", np.roll(images, 1, 3))
+    assert load(f"npy:{tmp_path}").fingerprint() != whole
 
 
 @pytest.mark.parametrize("kind", ["bytes", "floats"])

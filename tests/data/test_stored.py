@@ -1,12 +1,16 @@
 """Images in files: read when needed, kept when decoded, streamed where they are many."""
 
+import gc
+import io
 import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.registry import Spec
@@ -153,6 +157,21 @@ def test_few_of_many_images_are_kept_in_memory(top, cache, monkeypatch):
     assert isinstance(load(top).only(slice(10)).to("cpu").stored, torch.Tensor)
 
 
+def test_reading_ahead_leaves_the_garbage_collector_of_the_caller_as_it_is(streamed):
+    gc.unfreeze()
+    gc.freeze()  # as a caller may have done for reasons of its own
+    try:
+        before = gc.get_freeze_count(), gc.isenabled(), gc.get_threshold()
+        streamed.expect(torch.arange(COUNT))
+        during = gc.get_freeze_count(), gc.isenabled(), gc.get_threshold()
+        streamed.images(torch.arange(COUNT))
+        after = gc.get_freeze_count(), gc.isenabled(), gc.get_threshold()
+    finally:
+        gc.unfreeze()
+    assert before == during == after
+    assert before[0] > 0
+
+
 def test_a_damaged_image_is_named_by_the_process_that_asked(streamed, top):
     place = streamed.names.index("test/bee/3.png")
     (top / "test/bee/3.png").write_bytes(b"no image")
@@ -190,6 +209,76 @@ def test_large_tables_are_unpacked_once(tmp_path, picture, cache, monkeypatch):
         file.write_bytes(b"damaged")
     again = dataset.load("test", Path()).to("cpu")
     assert torch.equal(again.images(torch.tensor([7, 0])), small.images(torch.tensor([7, 0])))
+
+
+@pytest.fixture
+def mixed(tmp_path, picture):
+    """A table of images, of which the last lies in a file beside it."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "own.png").write_bytes(picture(7))
+    cells = [{"bytes": picture(i), "path": None} for i in range(3)]
+    cells.append({"bytes": None, "path": "own.png"})
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    content = {"image": pa.array(cells, kind), "label": [1, 0, 1, 0]}
+    pq.write_table(pa.table(content), folder / "test.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("limit", ["99", "0"])
+def test_a_changed_image_beside_a_table_is_never_that_of_the_cache(
+    mixed, picture, cache, monkeypatch, limit
+):
+    monkeypatch.setenv("ADVBENCH_DATA_MEMORY", limit)
+    dataset = DATASETS.build(Spec.parse(f"hf:{mixed}"))
+    file = mixed / "own.png"
+    old, about = file.read_bytes(), file.stat()
+    new = picture(8)
+    size = max(len(old), len(new))
+    found = []
+    for content in (old, new):  # as large, and said to be as old
+        file.write_bytes(content.ljust(size, b"\0"))
+        os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+        split = dataset.load("test", Path()).to("cpu")
+        assert torch.equal(split.images(torch.tensor([3]))[0], pixels_of(content))
+        found.append((split.fingerprint(), split.images(slice(0, 3))))
+    assert found[0][0] != found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def pixels_of(content: bytes) -> torch.Tensor:
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def test_a_changed_image_beside_the_other_split_is_noticed(tmp_path, picture, cache):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.png").write_bytes(picture(1, mode="L"))
+        cells = [{"bytes": None, "path": f"{split}.png"}, {"bytes": picture(2, mode="L")}]
+        kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        content = {"image": pa.array(cells, kind), "label": [1, 0]}
+        pq.write_table(pa.table(content), tmp_path / f"{split}.parquet")
+    dataset = DATASETS.build(Spec.parse(f"hf:{tmp_path}"))
+    assert dataset.load("test", Path()).image_shape == (1, 8, 8)
+    (tmp_path / "train.png").write_bytes(picture(1))  # in colour: then all images are
+    assert dataset.load("train", Path()).image_shape == (3, 8, 8)
+    assert dataset.load("test", Path()).image_shape == (3, 8, 8)
+
+
+def test_images_are_decoded_again_by_another_version_of_the_decoder(
+    top, cache, opened, monkeypatch
+):
+    before = load(top).to("cpu")
+    monkeypatch.setattr("PIL.__version__", "0.0.1")
+    after = load(top).to("cpu")
+    assert opened == [COUNT, COUNT]
+    assert after.fingerprint() == before.fingerprint()  # the files are the same
+    load(top).to("cpu")
+    monkeypatch.setattr("PIL.features.version", lambda name: f"another {name}")
+    load(top).to("cpu")
+    assert opened == [COUNT, COUNT, COUNT]
 
 
 def test_a_limit_that_is_no_number_is_refused(top, monkeypatch):

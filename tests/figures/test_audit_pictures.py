@@ -106,7 +106,7 @@ def test_numbers_that_mean_nothing_are_not_drawn(audit):
 
 def test_without_matplotlib_the_page_says_how_to_get_pictures(audit, monkeypatch):
     def missing():
-        raise UserError("pictures need matplotlib: pip install '.[plot]'")
+        raise UserError("pictures need matplotlib: pip install -e '.[plot]'")
 
     monkeypatch.setattr(_style, "needed", missing)
     markdown, html = write_audit_page(audit)

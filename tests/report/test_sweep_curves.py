@@ -237,7 +237,7 @@ def test_the_same_numbers_make_the_same_files(drawn, tmp_path):
 
 def test_without_matplotlib_one_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[plot\]' where"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[plot\]' where"):
         draw([panel()], tmp_path / "curves")
 
 

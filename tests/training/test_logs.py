@@ -17,7 +17,7 @@ SMALL = ["--set", "train.limit=64", "--set", "train.probe=16", "--set", "model.w
 def test_a_log_that_is_not_installed_says_how_to_get_it(name, monkeypatch):
     needed = {"tensorboard": "torch.utils.tensorboard"}.get(name, name)
     monkeypatch.setitem(sys.modules, needed, None)
-    with pytest.raises(UserError, match=rf"pip install '.\[{name}\]'"):
+    with pytest.raises(UserError, match=rf"pip install -e '.\[{name}\]'"):
         LOGS.build(Spec(name)).check()
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from robustbench_cli.commands.job_runner import run_job
 from robustbench_cli.commands.launchers import LAUNCHERS, Launcher, StartedJob, StartJob
 from robustbench_cli.commands.study_jobs import Job
-from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.errors import UserError, install_command
 
 Some = Annotated[int, Field(ge=1)]
 
@@ -59,7 +59,7 @@ class SlurmLauncher(Launcher):
             import submitit
         except ImportError:
             raise UserError(
-                "--launcher slurm needs submitit: pip install '.[slurm]' where advbench is cloned"
+                f"--launcher slurm needs submitit: {install_command('slurm')}"
             ) from None
         try:
             executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=self.cluster)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, cast
 
 from torch import nn
 
-from robustbench_cli.core.errors import UserError, hint
+from robustbench_cli.core.errors import UserError, hint, install_command
 from robustbench_cli.core.registry import Registry, Spec
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.models.fitting import Fitting
@@ -126,6 +126,5 @@ def package_of_extra(name: str, extra: str, text: str) -> Any:
     except ImportError as error:
         lacks = error.name or name
         raise UserError(
-            f"model {text!r} needs the package {lacks.partition('.')[0]}: "
-            f"pip install '.[{extra}]' where advbench is cloned"
+            f"model {text!r} needs the package {lacks.partition('.')[0]}: {install_command(extra)}"
         ) from error

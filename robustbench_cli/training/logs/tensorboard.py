@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.errors import UserError, install_command
 from robustbench_cli.runs.records import Run
 from robustbench_cli.training.logs import LOGS, LogEpoch, TrainingLog
 from robustbench_cli.training.trainer import HistoryRow
@@ -22,8 +22,7 @@ class TensorBoardLog(TrainingLog):
             import torch.utils.tensorboard  # noqa: F401
         except ImportError:
             raise UserError(
-                "--log tensorboard needs tensorboard: pip install '.[tensorboard]' where advbench "
-                "is cloned"
+                f"--log tensorboard needs tensorboard: {install_command('tensorboard')}"
             ) from None
 
     @contextmanager

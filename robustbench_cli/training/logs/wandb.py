@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.errors import UserError, install_command
 from robustbench_cli.runs.records import Run
 from robustbench_cli.training.logs import LOGS, LogEpoch, TrainingLog
 from robustbench_cli.training.trainer import HistoryRow
@@ -26,9 +26,7 @@ class WandbLog(TrainingLog):
         try:
             import wandb  # noqa: F401
         except ImportError:
-            raise UserError(
-                "--log wandb needs wandb: pip install '.[wandb]' where advbench is cloned"
-            ) from None
+            raise UserError(f"--log wandb needs wandb: {install_command('wandb')}") from None
 
     @contextmanager
     def opened(self, run: Run, folder: Path) -> Iterator[LogEpoch]:
