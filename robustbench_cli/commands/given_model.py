@@ -22,6 +22,7 @@ from robustbench_cli.models import Classifier, Normalize, Shape
 from robustbench_cli.models.class_map import ClassMap, read_class_map
 from robustbench_cli.models.fitting import Fitted, Fitting, fit_model
 from robustbench_cli.models.normalizations import ASSUMED, NORMALIZATIONS, ChannelStatistics
+from robustbench_cli.models.reshaping import Reshaping
 from robustbench_cli.models.sources import LoadRequest, find_source
 from robustbench_cli.models.weights import digest
 
@@ -126,7 +127,7 @@ def load_given(options: ModelOptions, folder: Path, shape: Callable[[], Shape]) 
         statistics = asked if isinstance(asked, ChannelStatistics) else None
         fitting = replace(fitting, normalization=statistics)
     if options.resize is not None:
-        fitting = replace(fitting, size=(options.resize, options.resize), resample="bilinear")
+        fitting = replace(fitting, reshaping=Reshaping(size=(options.resize, options.resize)))
     if options.class_map is not None:
         given = options.class_map
         known = read_class_map(given) if isinstance(given, str) else given

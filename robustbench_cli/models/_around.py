@@ -2,16 +2,13 @@
 returns to logits."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_cli.models.outputs import OutputPlace, logits_at
 from robustbench_cli.models.taps import last_layer
-
-Resample = Literal["nearest", "bilinear", "bicubic"]
 
 
 class FittedModel(nn.Module):
@@ -44,23 +41,6 @@ class FittedModel(nn.Module):
     def head(self) -> nn.Module:
         """The layer whose input are the features: that of the model inside."""
         return last_layer(self.model)
-
-
-class ResizeImages(nn.Module):
-    """Images (B, C, H, W) to another height and width, blurred first where they shrink."""
-
-    def __init__(self, size: tuple[int, int], resample: Resample) -> None:
-        super().__init__()
-        self.size, self.resample = size, resample
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.resample == "nearest":
-            return F.interpolate(x, self.size, mode="nearest")
-        out = F.interpolate(x, self.size, mode=self.resample, align_corners=False, antialias=True)
-        return out.clamp(0, 1) if self.resample == "bicubic" else out
-
-    def extra_repr(self) -> str:
-        return f"{'x'.join(map(str, self.size))}, {self.resample}"
 
 
 class PickOutput(nn.Module):

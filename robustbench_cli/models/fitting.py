@@ -20,13 +20,12 @@ from robustbench_cli.models._around import (
     FittedModel,
     GroupedLogits,
     PickOutput,
-    Resample,
-    ResizeImages,
     TwoLogits,
 )
 from robustbench_cli.models.class_map import ClassMap, matched_classes
 from robustbench_cli.models.normalizations import ChannelStatistics
 from robustbench_cli.models.outputs import OutputPlace, find_logits
+from robustbench_cli.models.reshaping import Reshaping, by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +34,8 @@ class Fitting:
 
     normalization: ChannelStatistics | None = None
     """What the images are to be normalised by before the model; None: nothing."""
-    size: tuple[int, int] | None = None
-    """Height and width that images are resized to; None: they stay as they are."""
-    resample: Resample = "bilinear"
+    reshaping: Reshaping = Reshaping()  # noqa: RUF009 - it is frozen
+    """How images are brought to another size."""
     class_map: ClassMap | None = None
     """Which of the model's classes the data's are; None: the same, or found by their names."""
     class_names: tuple[str, ...] = ()
@@ -61,8 +59,8 @@ class Fitted:
 class _Parts:
     """What stands around the model, from the images to the logits."""
 
-    resize: tuple[int, int] | None = None
-    resample: Resample = "bilinear"
+    reshaping: Reshaping = Reshaping()  # noqa: RUF009 - it is frozen
+    """For images of the size that the data has."""
     normalization: ChannelStatistics | None = None
     as_float32: bool = False
     place: OutputPlace = ()
@@ -73,9 +71,7 @@ class _Parts:
     float_logits: bool = False
 
     def before(self) -> list[nn.Module]:
-        parts: list[nn.Module] = []
-        if self.resize:
-            parts.append(ResizeImages(self.resize, self.resample))
+        parts = self.reshaping.layers()
         if self.normalization:
             parts.append(Normalize(*self.normalization))
         return parts
@@ -115,14 +111,13 @@ def fit_model(
         UserError: it cannot take the images, it is not clear what its logits are, or the class map
             names classes that it does not have.
     """
-    parts, channels = _Parts(normalization=wanted.normalization), x.shape[1]
+    reshaping, channels = wanted.reshaping.for_images(x.shape[2:]), x.shape[1]
+    parts = _Parts(normalization=wanted.normalization, reshaping=reshaping)
     for name, values in zip(("mean", "std"), wanted.normalization or (), strict=False):
         if len(values) not in (1, channels):
             raise UserError(
                 f"--{name} has {len(values)} values, the images have {channels} channels"
             )
-    if wanted.size and tuple(x.shape[2:]) != wanted.size:
-        parts = replace(parts, resize=wanted.size, resample=wanted.resample)
     out, parts = _answer(model, parts, x, wanted.made_for)
     count = None if classes is None else len(classes) + rejects
     place, logits = find_logits(out, len(x), count)
@@ -157,8 +152,8 @@ def _answer(
             return out, replace(parts, as_float32=as_float32)
     size = tuple(x.shape[2:])
     advice = ""
-    if made_for and made_for != size and not parts.resize:
-        advice = f"; it was made for {_by(made_for)}: add --resize {made_for[0]}"
+    if made_for and made_for != size and not parts.reshaping.settings:
+        advice = f"; it was made for {by(made_for)}: add --resize {made_for[0]}"
     shape = tuple(x.shape[1:])
     raise UserError(f"the model cannot take images of shape {shape}: {failed}{advice}")
 
@@ -172,12 +167,9 @@ def _told(
     if parts.normalization:
         mean, std = parts.normalization
         settings |= {"mean": list(mean), "std": list(std)}
-    if parts.resize:
-        settings |= {"resize": list(parts.resize), "resample": parts.resample}
-        notes.append(
-            f"images of {_by(x.shape[2:])} are resized to {_by(parts.resize)} ({parts.resample}) "
-            "inside the model; eps is in their own pixels"
-        )
+    if parts.reshaping.settings:
+        settings |= parts.reshaping.settings
+        notes.append(parts.reshaping.said(x.shape[2:]))
     if parts.as_float32:
         settings["dtype"] = "float32"
         notes.append("the model's weights are not float32: it is evaluated in float32")
@@ -199,10 +191,6 @@ def _told(
             f"compared, {how}"
         )
     return settings, tuple(notes)
-
-
-def _by(size: Any) -> str:
-    return "x".join(map(str, size))
 
 
 def _narrow(logits: Tensor) -> bool:

@@ -14,6 +14,7 @@ from robustbench_cli.models._around import FittedModel
 from robustbench_cli.models.class_map import matched_classes, read_class_map
 from robustbench_cli.models.fitting import Fitting, fit_model
 from robustbench_cli.models.normalizations import NORMALIZATIONS, ChannelStatistics
+from robustbench_cli.models.reshaping import Reshaping
 
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -106,7 +107,7 @@ def test_a_probability_is_noticed():
 def test_normalisation_and_size_are_parts_of_the_model():
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
     pair = NORMALIZATIONS["imagenet"]
-    found = fitted(net, normalization=pair, size=(16, 16))
+    found = fitted(net, normalization=pair, reshaping=Reshaping(size=(16, 16)))
     model = found.around(net)
     assert isinstance(model, FittedModel)
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in pair)
@@ -118,7 +119,7 @@ def test_normalisation_and_size_are_parts_of_the_model():
     x = X.clone().requires_grad_()
     model(x).sum().backward()
     assert (x.grad != 0).all()
-    assert "resize" not in fitted(net, size=(8, 8)).settings
+    assert "resize" not in fitted(net, reshaping=Reshaping(size=(8, 8))).settings
 
 
 def test_a_mean_for_other_channels_is_refused():

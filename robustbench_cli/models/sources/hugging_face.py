@@ -5,7 +5,6 @@ image processor does to images becomes part of the model.
 """
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,9 +12,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from robustbench_cli.core.errors import UserError, in_one_line
-from robustbench_cli.models._around import Resample
 from robustbench_cli.models.fitting import Fitting
-from robustbench_cli.models.normalizations import ChannelStatistics
+from robustbench_cli.models.reshaping import Reshaping
 from robustbench_cli.models.sources import (
     SOURCES,
     Loaded,
@@ -24,13 +22,12 @@ from robustbench_cli.models.sources import (
     package_of_extra,
 )
 from robustbench_cli.models.sources._hub import quiet_hub
+from robustbench_cli.models.sources._processor import normalization_of, reshaping_of
 from robustbench_cli.models.sources._tensors_only import tensors_only
 from robustbench_cli.models.weights import load_weights
 
 _OWN_CODE = {"trust_remote_code": False}
 """Code beside the weights is not run, and nobody is asked whether it may be."""
-_RESAMPLES: Mapping[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""How Pillow numbers the ways to resize."""
 
 
 @SOURCES.register("hf", positional="path")
@@ -65,7 +62,8 @@ class HuggingFaceModel(ModelSource):
         except UserError:
             notes = (*notes, f"hf:{self.path} has no image processor: images are not normalised")
             processor = None
-        return Loaded(model=model, fitting=_fitting(model, processor), notes=notes)
+        fitting, more = _fitting(model, processor)
+        return Loaded(model=model, fitting=fitting, notes=(*notes, *more))
 
     def _called(self, load: Any, package: Any) -> Any:
         package.logging.set_verbosity_error()
@@ -83,50 +81,24 @@ class HuggingFaceModel(ModelSource):
             ) from error
 
 
-def _fitting(model: nn.Module, processor: Any) -> Fitting:
-    """Return what the processor does to images, and the names of the model's classes."""
+def _fitting(model: nn.Module, processor: Any) -> tuple[Fitting, tuple[str, ...]]:
+    """Return what the processor does to images and the names of the model's classes, and notes."""
     config: Any = model.config
     names = [str(config.id2label[i]) for i in sorted(config.id2label)]
     plain = all(name.startswith("LABEL_") for name in names)
     side = getattr(config, "image_size", None)
     made_for = (side, side) if isinstance(side, int) else None
-    size = _size(processor) if getattr(processor, "do_resize", False) else None
-    resample = getattr(processor, "resample", 2)
-    return Fitting(
-        normalization=_normalization(processor),
-        size=size,
-        resample=_RESAMPLES.get(int(resample) if resample is not None else 2, "bilinear"),
-        class_names=() if plain else tuple(names),
-        made_for=size or made_for,
+    normalization = None if processor is None else normalization_of(processor)
+    reshaping, notes = Reshaping(), tuple[str, ...]()
+    if processor is not None:
+        channels = getattr(config, "num_channels", 3)
+        reshaping, notes = reshaping_of(processor, normalization, channels)
+    return (
+        Fitting(
+            normalization=normalization,
+            reshaping=reshaping,
+            class_names=() if plain else tuple(names),
+            made_for=reshaping.crop or reshaping.size or made_for,
+        ),
+        notes,
     )
-
-
-def _normalization(processor: Any) -> ChannelStatistics | None:
-    """Return what is subtracted and divided by, for images in [0, 1]."""
-    scale = 1.0
-    if getattr(processor, "do_rescale", False):
-        scale = 255 * float(processor.rescale_factor)
-    elif processor is not None:
-        scale = 255.0
-    if getattr(processor, "do_normalize", False):
-        mean, std = (_listed(getattr(processor, f"image_{name}")) for name in ("mean", "std"))
-    elif scale == 1.0:
-        return None
-    else:
-        mean, std = (0.0,), (1.0,)
-    # (scale * x - mean) / std
-    return ChannelStatistics(tuple(m / scale for m in mean), tuple(s / scale for s in std))
-
-
-def _listed(value: Any) -> tuple[float, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (float(value),)
-
-
-def _size(processor: Any) -> tuple[int, int] | None:
-    """Return height and width of what the processor hands to the model."""
-    known = dict(processor.size or {})
-    if getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None):
-        known = dict(processor.crop_size)
-    side = known.get("shortest_edge")
-    height, width = known.get("height", side), known.get("width", side)
-    return (int(height), int(width)) if height and width else None

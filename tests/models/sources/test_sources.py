@@ -4,14 +4,17 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.models import Shape
+from robustbench_cli.models import Normalize, Shape
 from robustbench_cli.models.fitting import fit_model
 from robustbench_cli.models.sources import SOURCES, LoadRequest, find_source, prefixes
+from robustbench_cli.models.sources._processor import normalization_of, reshaping_of
 
 X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -73,7 +76,7 @@ def test_a_missing_package_is_one_line(name, tmp_path, monkeypatch):
         for module in [each for each in sys.modules if each.partition(".")[0] == package]:
             monkeypatch.delitem(sys.modules, module)
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=r"needs the package (\w+): pip install '\.\[(\1)\]'"):
+    with pytest.raises(UserError, match=r"needs the package (\w+): pip install -e '\.\[(\1)\]'"):
         find_source(name).load(request(tmp_path))
 
 
@@ -129,6 +132,81 @@ def test_transformers_from_a_folder(tmp_path, kind):
     assert torch.allclose(found, own[:, [2, 3, 0]], atol=1e-4)  # cut to the data's, by name
     small = torch.nn.functional.interpolate(X, (16, 16))
     assert logits(loaded, small).shape == (2, 3)  # images of another size are resized
+
+
+CROP = {"do_center_crop": True, "crop_size": {"height": 32, "width": 32}}
+PROCESSORS = {
+    "shorter side, then crop": ("BitImageProcessor", {"size": {"shortest_edge": 40}, **CROP}),
+    "both sides, then crop": ("DeiTImageProcessor", {"size": {"height": 40, "width": 44}, **CROP}),
+    "crop larger than the image": (
+        "CLIPImageProcessor",
+        {"size": {"shortest_edge": 21}, "crop_size": {"height": 32, "width": 37}},
+    ),
+    "a share of the shorter side": (
+        "ConvNextImageProcessor",
+        {"size": {"shortest_edge": 32}, "crop_pct": 0.875},
+    ),
+    "both sides, from one": ("ConvNextImageProcessor", {"size": {"shortest_edge": 384}}),
+    "eight sevenths": ("LevitImageProcessor", {"size": {"shortest_edge": 32}, **CROP}),
+    "bilinear": ("BitImageProcessor", {"size": {"shortest_edge": 35}, "resample": 2, **CROP}),
+    "no resize": ("BitImageProcessor", {"do_resize": False, **CROP}),
+}
+"""Image processors, by what they do to the size of images."""
+
+
+@pytest.mark.parametrize("what", PROCESSORS)
+@pytest.mark.parametrize("size", [(48, 37), (33, 61), (32, 32)])
+def test_images_are_resized_and_cut_as_the_processor_of_transformers_does_it(what, size):
+    package = pytest.importorskip("transformers")
+    name, settings = PROCESSORS[what]
+    processor = getattr(package, name)(**settings)
+    given = normalization_of(processor)
+    reshaping, notes = reshaping_of(processor, given, 3)
+    assert notes == ()
+    levels = np.random.default_rng(3).integers(80, 176, (*size, 3), dtype=np.uint8)
+    x = torch.from_numpy(levels).permute(2, 0, 1)[None] / 255
+    layers = reshaping.for_images(size).layers()
+    found = torch.nn.Sequential(*layers, Normalize(*given))(x)
+    own = processor(images=Image.fromarray(levels), return_tensors="pt")["pixel_values"]
+    assert found.shape == own.shape
+    std = torch.tensor(given.std).view(3, 1, 1)
+    assert ((found - own) * std).abs().max() < 2 / 255  # it rounds to bytes in between
+
+
+def test_what_a_processor_does_besides_is_said():
+    package = pytest.importorskip("transformers")
+    processor = package.MobileViTImageProcessor()  # it exchanges red and blue
+    _, (note,) = reshaping_of(processor, normalization_of(processor), 3)
+    assert note.startswith("the image processor does more than the resizing, cutting and norm")
+    broken = package.ImageGPTImageProcessor()  # it wants colours to round to
+    _, (note,) = reshaping_of(broken, normalization_of(broken), 3)
+    assert "Clusters must be provided" in note
+
+
+def test_a_model_of_transformers_is_shown_the_centre_of_larger_images(tmp_path):
+    package = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}
+    net = package.ResNetForImageClassification(package.ResNetConfig(num_labels=3, **shape)).eval()
+    package.logging.disable_progress_bar()
+    net.save_pretrained(tmp_path / "net")
+    package.BitImageProcessor(size={"shortest_edge": 40}, **CROP).save_pretrained(tmp_path / "net")
+    loaded = find_source(f"hf:{tmp_path / 'net'}").load(request(tmp_path))
+    x = torch.rand(2, 3, 40, 50)
+    fitted = fit_model(loaded.model, loaded.fitting, x, ("a", "b", "c"), two=False)
+    assert fitted.settings["crop"] == [32, 32]
+    assert "resize" not in fitted.settings  # their shorter side has 40 pixels already
+    assert fitted.notes == (
+        "images of 40x50 are cut to the 32x32 in their centre inside the model; eps is in their "
+        "own pixels",
+    )
+    model = fitted.around(loaded.model)
+    edge = x.clone()
+    edge[:, :, :, :9] = 0.5
+    edge[:, :, :4] = 0.5
+    assert torch.equal(model(edge), model(x))
+    edge[:, :, 4, 9] = 1 - edge[:, :, 4, 9]
+    assert not torch.equal(model(edge), model(x))
 
 
 def test_code_beside_transformers_weights_is_not_run(tmp_path):
