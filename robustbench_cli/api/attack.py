@@ -13,6 +13,7 @@ from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.commands.given_model import LOOKED_AT
 from robustbench_cli.commands.no_gradient import graphless, refuse_gradient_attacks
+from robustbench_cli.commands.targeted import check_images_to_take
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.robust_shares import within_radius
@@ -93,6 +94,7 @@ def attack(
         if obstacle:
             refuse_gradient_attacks(obstacle, built, wanted)
             model = graphless(model)
+        check_images_to_take(built, wanted, labels, [str(each) for each in range(classes)])
         clean = data.images(slice(None))
         with unchanged_model(model):
             random = randomised(model, clean[:COMPARED_IMAGES])

@@ -47,6 +47,9 @@ class Attack:
     access: ClassVar[Access] = "gradient"
     """The knowledge of the model that it uses."""
 
+    takes_images: ClassVar[bool] = False
+    """True if it looks at other images of the data: of other classes, or of its target."""
+
     omitted_at_default: ClassVar[tuple[str, ...]] = ("target",)
     """The parameters that records leave out where they are not set."""
 

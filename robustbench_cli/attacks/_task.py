@@ -36,7 +36,7 @@ class Task:
     restart_or_target: int
     """The number of the restart, or of the target class, from 0."""
     data: Examples
-    """All examples of the evaluation, for attacks that look at other images."""
+    """The whole test split, or the examples there are, for attacks that look at other images."""
     target: Tensor | None = None
     """The classes to reach (B) int64; None: any other than ``y``.  With a target an attack is shown
     two logits, the largest one of the other classes and that of the target, so that whatever it

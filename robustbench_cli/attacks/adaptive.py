@@ -46,8 +46,9 @@ class Adaptive(Attack):
     that saturate, gradients that are zero or contradict the answers, random draws, neighbours that
     matter; where gradients are sound, that costs a few passes.  Then random corners, 500 queries of
     Square, PMA, the other members of AutoAttack with its settings, and last a decision-based
-    attack.  So it breaks whatever AutoAttack breaks.  On a randomised model only the searches on
-    views run, those on the average of its draws among them.
+    attack.  So it breaks whatever AutoAttack breaks, with two and three classes, too, where that
+    has other members.  On a randomised model only the searches on views run, those on the average
+    of its draws among them.
     """
 
     budget: Annotated[int, Field(ge=1)] = 15_000
@@ -62,7 +63,7 @@ class Adaptive(Attack):
         return False  # blocks that follow gradients are left out where there are none
 
     def members(self, threat: Threat, classes: int = ENOUGH_CLASSES) -> Mapping[str, Attack]:
-        return {name: block.attack for name, block in self._blocks(threat).items()}
+        return {name: block.attack for name, block in self._blocks(threat, classes).items()}
 
     def stages(self, threat: Threat, classes: int) -> list[Stage]:
         return [
@@ -74,25 +75,30 @@ class Adaptive(Attack):
                 most_spent=self.budget - block.passes,
                 deterministic_only=not block.view,
             )
-            for name, block in self._blocks(threat).items()
+            for name, block in self._blocks(threat, classes).items()
             if classes >= block.attack.needs and threat.norm in block.attack.measures
             for number in range(block.attack.restarts_or_targets(classes))
         ]
 
-    def _blocks(self, threat: Threat) -> dict[str, Block]:
-        standard = AutoAttack().members(threat)
+    def _blocks(self, threat: Threat, classes: int) -> dict[str, Block]:
+        first, *others = (
+            (name, Block(attack, _PASSES.get(name, 204)))
+            for name, attack in AutoAttack().members(threat, classes).items()
+        )
         return {
             "md": Block(MD(), 84),
-            "apgd-ce": Block(standard["apgd-ce"], 204),
+            **dict([first]),
             **dict(_on_views()),
             "corners": Block(Corners(), 102),
             "square-500": Block(Square(queries=500), 503),
             "pma": Block(PMA(), 204),
-            "apgd-t": Block(standard["apgd-t"], 204),
-            "fab-t": Block(standard["fab-t"], 402),
-            "square": Block(standard["square"], 5003),
+            **dict(others),
             "rays": Block(RayS(), 1002),
         }
+
+
+_PASSES: Mapping[str, int] = {"fab-t": 402, "square": 5003}
+"""The passes of AutoAttack's members, as ``Block`` counts them, where they are not Auto-PGD's."""
 
 
 def _on_views() -> Iterator[tuple[str, Block]]:

@@ -32,7 +32,8 @@ class FeaAtt(Iterated):
     It maximises the cosine similarity of penultimate features (the input of the last layer), for
     one random target image of another class per restart.  The first pass of each restart computes
     the target's features, and its prediction never counts.  With a ``target`` class the target
-    images are of that class.
+    images are of that class.  They are drawn from the whole test split, however few of its images
+    are evaluated; where that has none of a class that is wanted, the evaluation is refused.
 
     Steps and targets are those of the README's "20-1-8-100"; the script's defaults are 50 steps
     and 500 targets, and TRADES was evaluated with ``feaatt200:steps=50``.  The script attacks with
@@ -41,6 +42,7 @@ class FeaAtt(Iterated):
     """
 
     taps: ClassVar[bool] = True
+    takes_images: ClassVar[bool] = True
 
     steps: Steps = 20
     step: StepSize = 0.125
@@ -51,9 +53,10 @@ class FeaAtt(Iterated):
     def begin(self, task: Task) -> State:
         noise, data = task.noise.fork("target"), task.data
         if task.target is None:
-            target = data.images(random_other_class(data, task.y, noise))
+            rows = random_other_class(data, task.y, noise)
         else:
-            target = data.images(random_of_class(data, task.target, noise))
+            rows = random_of_class(data, task.target, noise)
+        target = data.images(rows.to(data.y.device))
         start = super().begin(task)["x"]
         goal = start.new_zeros(len(start), WIDEST)
         return {"x": target.to(start), "start": start, "goal": goal}
@@ -87,7 +90,7 @@ def random_other_class(data: Examples, y: Tensor, noise: Noise) -> Tensor:
 
     If all examples have one class, the index of an example of that class.
     """
-    ranked, order = data.y.sort(stable=True)
+    ranked, order = data.y.to(y.device).sort(stable=True)
     low, high = torch.searchsorted(ranked, y), torch.searchsorted(ranked, y, right=True)
     same = high - low
     drawn = noise.uniform(y[:, None].double()).squeeze(1)
@@ -101,7 +104,7 @@ def random_of_class(data: Examples, y: Tensor, noise: Noise) -> Tensor:
 
     Where there is none of a class, the index of an example of a class next to it.
     """
-    ranked, order = data.y.sort(stable=True)
+    ranked, order = data.y.to(y.device).sort(stable=True)
     low, high = torch.searchsorted(ranked, y), torch.searchsorted(ranked, y, right=True)
     drawn = noise.uniform(y[:, None].double()).squeeze(1)
     at = low + (drawn * (high - low)).long()

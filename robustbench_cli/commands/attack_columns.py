@@ -16,7 +16,13 @@ from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, run_stages
-from robustbench_cli.evaluation.targets import LEFT_OUT, chosen_targets, towards
+from robustbench_cli.evaluation.targets import (
+    LEFT_OUT,
+    chosen_targets,
+    note_on_targets,
+    passes_to_choose,
+    towards,
+)
 
 IMAGES = "images"
 """The name, among the arrays of a column, of the images that an attack ended with."""
@@ -75,6 +81,11 @@ class AttackColumns:
         context = replace(context, threat=replace(context.threat, eps=point.threat.eps))
         if target is not None:
             targets = chosen_targets(target, context, standing, self.classes)
+            # What was judged before an interruption has been charged already.
+            fresh = standing & (column.arrays["stages"] == 0)
+            column.arrays["forwards"][fresh] += passes_to_choose(target)
+            if note := note_on_targets(target, context):
+                context.note(note)
             column.arrays[TARGET], standing = targets, targets != LEFT_OUT
             context = towards(context, targets)
         self.journal.started()

@@ -25,6 +25,7 @@ from robustbench_cli.commands.rejection import clean_figures, with_rejection
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.commands.subset import counted_images
 from robustbench_cli.commands.sweep import SweepPoint, cut, points
+from robustbench_cli.commands.targeted import check_images_to_take
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
@@ -89,14 +90,14 @@ def evaluate_shard(
     then: Callable[[FinishedEvaluation], None] | None = None,
 ) -> Path:
     """Run one process's part of ``run_evaluation``: all of it where the process is alone."""
-    workspace = request.workspace
-    where = devices.resolve_device(local(workspace.device))
+    where = devices.resolve_device(local(request.workspace.device))
     test = _test_images(request, shard)
     chosen = counted_images(test, request.config)
     request, data = with_rejection(fit_to_data(request, test), chosen, where)
     config = request.config
     attacks = request.attacks or build_attacks(config, len(data.classes))
     todo = points(attacks, config)
+    check_images_to_take(attacks, config.threat, test.y, test.classes)
     for each in filter(None, (request.subject, request.source)):
         laid_out(each.model, where)
     request, differentiable = with_possible_gradients(request, attacks, data)
@@ -106,7 +107,7 @@ def evaluate_shard(
         run_ = new_record(request, data, chosen, len(test), where)
         folder, run_, taken_up = shard.broadcast_from_main(
             lambda: open_run_folder(
-                run_, workspace.out, request.name, display, fresh=keep is not None
+                run_, request.workspace.out, request.name, display, fresh=keep is not None
             )
         )
         if taken_up and shard.is_main:
@@ -120,7 +121,7 @@ def evaluate_shard(
         checking = start_checking(
             request, todo, data, threat, copy, shard, display.note, differentiable
         )
-        session = _Session(request, data, threat, shard, recorder, display, checking)
+        session = _Session(request, data, test, threat, shard, recorder, display, checking)
         for note in dict.fromkeys((*subject.notes, *data.notes, *chosen.notes)):
             session.note(note)
         columns = session.run_attacks(todo, keep or (lambda *_: None))
@@ -147,6 +148,7 @@ class _Session:
         self,
         request: EvalRequest,
         data: Split,
+        test: Split,
         threat: Threat,
         shard: Shard,
         recorder: Recorder,
@@ -155,9 +157,8 @@ class _Session:
     ) -> None:
         self.config, self.data, self.shard = request.config, data, shard
         self.journal = Journal(recorder.folder, len(data))
-        self._recorder, self._display = recorder, display
+        self._recorder, self._display, self._checking = recorder, display, checking
         self._labels = data.y.cpu().numpy()
-        self._checking = checking
         few = data.images(slice(search_model.COMPARED_IMAGES))
         checking.before()
         model = checking.judged_model()
@@ -186,6 +187,7 @@ class _Session:
             # An image for another model is the better the surer this one is wrong about it.
             early_stop=request.early_stop and request.source is None,
             target=self._verifier if request.source else None,
+            others=test,
             note=self.note,
         )
         self._certifying = Certifying(

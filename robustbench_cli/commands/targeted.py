@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from robustbench_cli.attacks import Attack, Stage
 from robustbench_cli.audit import JudgedAttack
@@ -16,6 +18,7 @@ from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.config.schema import EvalConfig
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.robust_shares import within_radius
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.evaluation.targets import LEFT_OUT, check_target
 from robustbench_cli.runs.outcomes import TargetedOutcome
@@ -36,6 +39,37 @@ def check_targets(attacks: Mapping[str, Attack], classes: int) -> None:
         if attack.no_target:
             raise UserError(f"attack {label!r} takes no target: {attack.no_target}")
         check_target(attack.target, classes)
+
+
+def check_images_to_take(
+    attacks: Mapping[str, Attack], threat: Threat, y: Tensor, classes: Sequence[str]
+) -> None:
+    """Check that attacks which take images of some classes find them.
+
+    Args:
+        y: labels (N) of the images that they can take.
+        classes: names of all classes.
+
+    Raises:
+        UserError: there is no image of another class, or of one that may be a target.
+    """
+    there = set(torch.unique(y).tolist())
+    for label, attack in attacks.items():
+        target, members = attack.target, attack.members(threat, len(classes)).values()
+        if not any(member.takes_images for member in members):
+            continue
+        if target is None and len(there) == 1:
+            raise UserError(
+                f"attack {label!r} takes images of other classes, and all {len(y)} images that "
+                f"there are have class {classes[there.pop()]!r}"
+            )
+        wanted = [target] if isinstance(target, int) else range(len(classes))
+        lacking = [classes[each] for each in wanted if each not in there]
+        if target is not None and lacking:
+            raise UserError(
+                f"attack {label!r} takes images of the class to reach, and none of the {len(y)} "
+                f"images that there are has class {lacking[0]!r}: choose another target"
+            )
 
 
 def refuse_sweep(attacks: Mapping[str, Attack]) -> None:

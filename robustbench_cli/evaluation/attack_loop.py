@@ -110,7 +110,7 @@ def _make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
         threat=context.threat.only(rows),
         noise=noise,
         restart_or_target=stage.restart_or_target,
-        data=context.data,
+        data=context.data if context.others is None else context.others,
         target=aims if towards else None,
     )
 

@@ -35,6 +35,8 @@ class EvalContext:
     classes_to_reach: Tensor | None = None
     """The target class of each example of ``data`` (N); then both verifiers look for it.  None: any
     wrong class is a success."""
+    others: Examples | None = None
+    """The images that attacks which look at others find them among; None: those of ``data``."""
     note: Callable[[str], None] = lambda _text: None
     """Called with what the user should know."""
 

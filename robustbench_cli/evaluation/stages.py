@@ -22,7 +22,12 @@ from robustbench_cli.evaluation.search_model import (
     exact_search_model,
     fastest_search_model,
 )
-from robustbench_cli.evaluation.targets import LEFT_OUT, chosen_targets, towards
+from robustbench_cli.evaluation.targets import (
+    LEFT_OUT,
+    chosen_targets,
+    passes_to_choose,
+    towards,
+)
 from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.transfer_verdicts import judged_by_target
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
@@ -250,6 +255,7 @@ def attack_batch(
         attacked = np.ones(len(y), bool)
         if attack.target is not None:
             targets = chosen_targets(attack.target, context, attacked, classes)
+            column.arrays["forwards"] += passes_to_choose(attack.target)
             context, attacked = towards(context, targets), targets != LEFT_OUT
         for _, _, result, kept in run_stages(stages, column, attacked, context, exact):
             best_x[result.rows[kept].to(x.device)] = result.x[kept].to(best_x)

@@ -33,7 +33,9 @@ def chosen_targets(
 
     Args:
         target: a class, or the rule that chooses one.
-        context: its verifier's model says which class is the least likely one.
+        context: its verifier's model says which class is the least likely one.  Where images are
+            crafted on another model than the one that decides, it is the former: who has to craft
+            them there does not see the latter's answers.
         standing: the examples that there is something to do for, a mask (N).
         classes: the number of classes, K.
 
@@ -49,6 +51,21 @@ def chosen_targets(
     targets = np.full(len(standing), LEFT_OUT, np.int32)
     targets[standing] = torch.where(found == y, LEFT_OUT, found).cpu().numpy()
     return targets
+
+
+def passes_to_choose(target: Target) -> int:
+    """Return the forward passes per example that it takes to choose the class to reach."""
+    return int(target == "least-likely")
+
+
+def note_on_targets(target: Target, context: EvalContext) -> str:
+    """Return what is to be said of how the classes to reach were chosen; as a rule nothing."""
+    if target != "least-likely" or context.target is None:
+        return ""
+    return (
+        "target=least-likely: the least likely class is that of the source, on which images are "
+        "crafted"
+    )
 
 
 def towards(context: EvalContext, targets: np.ndarray) -> EvalContext:
@@ -76,7 +93,8 @@ def _random(context: EvalContext, rows: Tensor, classes: int) -> Tensor:
 
 
 def _least_likely(context: EvalContext, rows: Tensor, classes: int) -> Tensor:
-    """The class of the smallest logit of the clean image, the first of equal ones."""
+    """The class of the smallest logit of the clean image, the first of equal ones (Kurakin et al.,
+    2017, https://arxiv.org/abs/1611.01236)."""
     if context.verifier.random:
         raise UserError(
             "target=least-likely: the answers of a randomised model name another class each time"

@@ -142,7 +142,7 @@ def test_autoattack_s_members_come_as_they_are():
 
 def test_the_default_budget_leaves_room_for_all_of_autoattack():
     """Whatever the blocks before have cost, on a model with sound gradients."""
-    blocks = Adaptive()._blocks(Threat("Linf", 0.1))
+    blocks = Adaptive()._blocks(Threat("Linf", 0.1), 10)
     spent = 0
     for name, block in blocks.items():
         if not block.view:
@@ -152,11 +152,18 @@ def test_the_default_budget_leaves_room_for_all_of_autoattack():
     assert all(stage.most_spent == 15_000 - blocks[stage.member].passes for stage in stages)
 
 
-@pytest.mark.parametrize("name", ["md", "corners", "square-500", "pma", "apgd-t", "fab-t", "rays"])
-def test_no_block_takes_more_than_it_says(name, right, run, build):
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        *((name, 10) for name in ("md", "corners", "square-500", "pma", "apgd-t", "fab-t", "rays")),
+        ("apgd-dlr", 3),
+        ("apgd-margin", 2),
+    ],
+)
+def test_no_block_takes_more_than_it_says(name, classes, right, run, build):
     """So a block that is begun ends within the budget."""
     net, x, y = right
-    block = Adaptive()._blocks(Threat("Linf", 0.01))[name]
+    block = Adaptive()._blocks(Threat("Linf", 0.01), classes)[name]
     spec = {"square-500": "square500", "fab-t": "fab-t:within=true"}.get(name, name)
     assert build(spec) == block.attack
     found = run(net, x[:1], y[:1], spec, Threat("Linf", 1e-4))
@@ -185,7 +192,7 @@ def test_every_view_has_a_search():
 
 def test_two_classes_and_other_norms_leave_out_what_cannot_work(right, run):
     members = {stage.member for stage in Adaptive().stages(Threat("Linf", 0.1), 2)}
-    assert "apgd-t" not in members
+    assert not {"apgd-t", "apgd-dlr"} & members
     assert {"md", "apgd-ce", "pma", "square", "rays"} <= members
     assert "rays" not in {stage.member for stage in Adaptive().stages(Threat("L2", 0.5), 10)}
     assert Adaptive().needs == 2
@@ -194,6 +201,15 @@ def test_two_classes_and_other_norms_leave_out_what_cannot_work(right, run):
         found = run(net, x[:6], y[:6], SMALL, threat)
         assert found.broken.any()
         assert threat.inside(found.x, x[:6]).all()
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_it_runs_what_autoattack_runs_with_few_classes(norm, classes):
+    threat = Threat(norm, 0.1)
+    mine = [(stage.attack, stage.restart_or_target) for stage in Adaptive().stages(threat, classes)]
+    for stage in AutoAttack().stages(threat, classes):
+        assert (stage.attack, stage.restart_or_target) in mine, stage.member
 
 
 def test_verdicts_do_not_depend_on_the_batch(right, run):

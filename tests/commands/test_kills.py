@@ -5,6 +5,7 @@ import random
 import signal
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from robustbench_cli.cli.eval_options import EvalOptions, eval_request
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.evaluate import run_evaluation
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.evaluation import journal
 from robustbench_cli.runs import records
 
@@ -55,12 +57,12 @@ def written(folder):
     return len([*(folder / "journal").glob("*.npz")])
 
 
-def begun(out, file, name):
+def begun(words):
     """A process that evaluates: its id."""
     child = os.fork()
     if not child:
         try:
-            run_evaluation(eval_request(asked(out, file, name), "eval"), Display())
+            run_evaluation(eval_request(words, "eval"), Display())
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -81,7 +83,7 @@ def test_thirty_random_kills_change_nothing(tmp_path, net_file, monkeypatch):
     # All along the way, and as it starts: whoever has come that far already is killed at once.
     # One that goes on where another stopped has fuller batches, and fewer files to write.
     for goal in sorted(draw.randrange(3 * files // 4) for _ in range(KILLS)):
-        child, started = begun(tmp_path / "b", net_file, folder.name), time.perf_counter()
+        child, started = begun(asked(tmp_path / "b", net_file, folder.name)), time.perf_counter()
         while written(folder) < goal and time.perf_counter() < started + 60:
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.005))
@@ -102,3 +104,27 @@ def test_thirty_random_kills_change_nothing(tmp_path, net_file, monkeypatch):
     for key in mine:
         # Verdicts are equal; the last bit of a distance depends on who shared the batch.
         assert np.allclose(mine[key], theirs[key], rtol=1e-4, atol=0), key
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_only_the_same_settings_of_a_model_go_on_with_a_killed_evaluation(
+    tmp_path, net_file, monkeypatch
+):
+    monkeypatch.setattr(journal, "FLUSH", -1.0)
+    words = replace(asked(tmp_path, net_file, "one"), n=16, attack=["pgd5"])
+    words = replace(words, mean="0.1", std="0.9")
+    child = begun(words)
+    while not written(tmp_path / "one"):
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    before = records.read(tmp_path / "one")
+    for other in ({"mean": "0.2"}, {"mean": None, "std": None}):
+        with pytest.raises(UserError, match="one' exists: choose another"):
+            run_evaluation(eval_request(replace(words, **other), "eval"), Display())
+        assert records.read(tmp_path / "one") == before
+    run_evaluation(eval_request(words, "eval"), Display())
+    assert records.read(tmp_path / "one").status == "ok"
+    assert len(records.read(tmp_path / "one").resumed) == 1
+    whole = run_evaluation(eval_request(replace(words, name="whole"), "eval"), Display())
+    assert figures(tmp_path / "one") == figures(whole)

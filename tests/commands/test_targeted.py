@@ -1,15 +1,21 @@
 """Attacks with a target in whole evaluations: on another model's images, on a randomised model,
 interrupted, and told while they run."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from robustbench_cli.commands.display import Display
-from robustbench_cli.commands.eval_config import chosen_attacks, resolve_eval_config
+from robustbench_cli.commands.eval_config import build_attacks, chosen_attacks, resolve_eval_config
 from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import run_evaluation
+from robustbench_cli.commands.targeted import check_images_to_take
 from robustbench_cli.commands.workspace import Workspace
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.data import DATASETS
 from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.models.weights import digest
 from robustbench_cli.runs import records
@@ -49,6 +55,65 @@ def test_another_model_decides_whether_its_images_are_the_target(tmp_path, net):
     reached = tried & (arrays[f"{label}/prediction"] == aims)
     assert moved.targeted[label].reached == reached.sum()
     assert moved.targeted[label].n == white.targeted[label].n == tried.sum()
+
+
+def test_the_least_likely_class_is_that_of_the_source_and_costs_a_pass(tmp_path, net):
+    torch.manual_seed(3)
+    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    next_, least = (f"fgsm:target={rule}" for rule in ("next", "least-likely"))
+    run, arrays = evaluated(tmp_path, net, next_, least, source=other)
+    x, y = images_of(arrays)
+    lowest, aims = other(x).argmin(1).numpy(), arrays[f"{least}/target"]
+    right = net(x).argmax(1).numpy() == y
+    assert np.array_equal(aims, np.where(right & (lowest != y), lowest, -1))
+    assert [note for note in run.notes if "least likely class is that of the source" in note]
+    tried = aims >= 0
+    costs = [np.unique(arrays[f"{label}/forwards"][tried]) for label in (next_, least)]
+    assert costs[1].tolist() == (costs[0] + 1).tolist()
+    assert (arrays[f"{least}/forwards"][right & ~tried] == 1).all()
+    white, _ = evaluated(tmp_path, net, least)
+    assert not [note for note in white.notes if "least likely" in note]
+
+
+def test_target_images_come_from_the_whole_test_split(tmp_path, net):
+    label = "feaatt2:steps=5"
+    _, few = evaluated(tmp_path, net, label, n=6)
+    _, many = evaluated(tmp_path, net, label, n=30)
+    for key in ("prediction", "step", "norm", "forwards"):
+        assert np.array_equal(few[f"{label}/{key}"], many[f"{label}/{key}"][:6]), key
+    _, threes = evaluated(tmp_path, net, label, subset={"classes": ["3"]}, n=8)
+    assert (threes[f"{label}/forwards"] > 2).any()
+
+
+@pytest.mark.parametrize(
+    ("attack", "labels", "why"),
+    [
+        ("feaatt2", [3, 3], "feaatt2' takes images of other classes, and all 2 .*have class '3'"),
+        ("ensemble:fgsm/feaatt2", [3, 3], "takes images of other classes"),
+        ("feaatt2:target=4", [3, 5], "none of the 2 images that there are has class '4'"),
+        ("feaatt2:target=random", [3, 5], "has class '0': choose another target"),
+        ("feaatt2:target=5", [3, 5], ""),
+        ("fgsm:target=4", [3, 3], ""),
+        ("feaatt2", [3, 5], ""),
+    ],
+)
+def test_target_images_that_are_not_there_are_missed_before_anything_runs(attack, labels, why):
+    typed = {"attack": chosen_attacks([attack], None, {})}
+    config = resolve_eval_config(BASE, typed, [])
+    attacks = build_attacks(config, 10)
+    names = [str(each) for each in range(10)]
+    if not why:
+        check_images_to_take(attacks, config.threat, torch.tensor(labels), names)
+        return
+    with pytest.raises(UserError, match=why):
+        check_images_to_take(attacks, config.threat, torch.tensor(labels), names)
+
+
+def images_of(arrays):
+    """The images and labels of the digits that were evaluated."""
+    test = DATASETS.build(Spec("digits")).load("test", Path())
+    rows = torch.from_numpy(arrays["index"]).long()
+    return test.images(rows), test.y[rows].numpy()
 
 
 class Noisy(torch.nn.Module):
