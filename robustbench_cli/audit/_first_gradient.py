@@ -7,6 +7,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import IterativeAttack, Stage, Task
 from robustbench_cli.audit._probe import Probe
+from robustbench_cli.core.threat import over
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.tensors import Tensors
@@ -38,6 +39,10 @@ def _task(probe: Probe, rows: Tensor, stage: Stage) -> Task:
 def first_gradient(stage: Stage, rows: Tensor, probe: Probe, scale: float = 1.0) -> Tensor:
     """Return the gradient (B, ...) that the attack of a stage sees at its first pass.
 
+    A first pass whose prediction never counts may serve to read something else, as that of
+    ``feaatt`` reads the features of a target image; where it has no gradient, that of the second
+    pass is returned.
+
     Args:
         rows: positions of images of the probe (B).
         scale: a factor that all logits are multiplied by.
@@ -52,7 +57,13 @@ def first_gradient(stage: Stage, rows: Tensor, probe: Probe, scale: float = 1.0)
 
     def gradient(some: Tensor) -> Tensor:
         task = _task(probe, some, stage)
-        first = torch.zeros_like(task.y)
-        return search_model.observe(attack, attack.begin(task), task, first)[0].grad
+        step, state = torch.zeros_like(task.y), attack.begin(task)
+        first = search_model.observe(attack, state, task, step)[0]
+        reads_only = ~attack.counts(state, step) & ~first.grad.flatten(1).any(1)
+        if not reads_only.any():
+            return first.grad
+        state = attack.move(state, first, task)
+        second = search_model.observe(attack, state, task, step + 1)[0]
+        return torch.where(over(reads_only, first.grad), second.grad, first.grad)
 
     return in_parts(gradient, rows)

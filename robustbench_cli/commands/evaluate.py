@@ -23,13 +23,12 @@ from robustbench_cli.commands.given_model import fit_to_data
 from robustbench_cli.commands.no_gradient import with_possible_gradients
 from robustbench_cli.commands.rejection import clean_figures, with_rejection
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
-from robustbench_cli.commands.subset import counted_images
+from robustbench_cli.commands.subset import counted_images, test_images
 from robustbench_cli.commands.sweep import SweepPoint, cut, points
 from robustbench_cli.commands.targeted import check_images_to_take
-from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard, join_processes, local
 from robustbench_cli.evaluation import mask_binding, search_model
 from robustbench_cli.evaluation.eval_context import EvalContext
@@ -91,7 +90,7 @@ def evaluate_shard(
 ) -> Path:
     """Run one process's part of ``run_evaluation``: all of it where the process is alone."""
     where = devices.resolve_device(local(request.workspace.device))
-    test = _test_images(request, shard)
+    test = test_images(request, shard)
     chosen = counted_images(test, request.config)
     request, data = with_rejection(fit_to_data(request, test), chosen, where)
     config = request.config
@@ -130,15 +129,6 @@ def evaluate_shard(
     if shard.is_main:
         session.journal.drop()
     return folder
-
-
-def _test_images(request: EvalRequest, shard: Shard) -> Split:
-    """Return the images that were given, or else the test split of the configured data set."""
-    if request.data is not None:
-        return request.data
-    dataset = DATASETS.build(spec_of(request.config.dataset))
-    with shard.main_process_first():
-        return dataset.load("test", request.workspace.data_dir)
 
 
 class _Session:

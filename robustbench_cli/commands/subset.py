@@ -1,12 +1,23 @@
-"""The subset of the test images that an evaluation counts."""
+"""The test images of an evaluation, and the subset of them that it counts."""
 
 import torch
 from torch import Tensor
 
-from robustbench_cli.config.schema import EvalConfig, Subset
+from robustbench_cli.commands.eval_request import EvalRequest
+from robustbench_cli.config.schema import EvalConfig, Subset, spec_of
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.example_rng import stream_generator
-from robustbench_cli.data import Split
+from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.distributed.group import Shard
+
+
+def test_images(request: EvalRequest, shard: Shard) -> Split:
+    """Return the images that were given, or else the test split of the configured data set."""
+    if request.data is not None:
+        return request.data
+    dataset = DATASETS.build(spec_of(request.config.dataset))
+    with shard.main_process_first():
+        return dataset.load("test", request.workspace.data_dir)
 
 
 def counted_images(test: Split, config: EvalConfig) -> Split:

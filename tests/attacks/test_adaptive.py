@@ -76,7 +76,8 @@ def test_a_mask_falls_by_the_view_made_for_it(name, right, run, build):
     plain, weak = (run(m, x, y, "pgd20", LINF).broken.sum() for m in (net, model))
     found = run(model, x, y, SMALL, LINF)
     assert weak < plain
-    assert found.broken.sum() >= plain - 1
+    # At least half of the way to what falls without the mask.
+    assert 2 * found.broken.sum() >= plain + weak
     assert model(found.x[found.broken]).argmax(1).ne(y[found.broken]).all()
     members = broken_by(found, build(SMALL))
     assert any(member.startswith(view) for member in members), members

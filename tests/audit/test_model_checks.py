@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.autograd import grad as grad_of
 
+from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.audit import CHECKS, ModelCheck
 from robustbench_cli.audit._probe import REPEATED
 from robustbench_cli.audit.randomness import randomised
@@ -283,6 +284,14 @@ def test_saturated_logits_mark_the_attacks_whose_own_loss_vanishes(net, images, 
     attacks = ("pgd20", "cw20", "apgd-dlr", "autoattack", "square100", "mim")
     findings = found(CHECKS.build(Spec("zero-gradient")), model, attacks=attacks)
     assert {label for each in findings for label in each.attacks} == {"pgd20", "mim"}
+
+
+def test_no_registered_attack_is_taken_for_one_without_a_gradient(digits_model):
+    """The first pass of feaatt only reads a target image's features, and has no gradient."""
+    model, x, y = digits_model[0].eval(), *digits_model[1:]
+    probe = probe_of(model, x[:8], y[:8], attacks=tuple(ATTACKS.names()))
+    assert "feaatt" in probe.stages
+    assert list(CHECKS.build(Spec("zero-gradient")).look(probe)) == []
 
 
 def test_only_images_that_are_attacked_count_for_the_gradient(net, images, found):
