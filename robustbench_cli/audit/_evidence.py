@@ -49,7 +49,7 @@ class JudgedAttack:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """Black-box attacks on some of the examples that every gradient attack left standing."""
+    """Other attacks on some of the examples that every gradient attack left standing."""
 
     tried: np.ndarray
     """The examples, a mask (N)."""
@@ -57,6 +57,13 @@ class Control:
     """Those that random corners of the ball broke, a mask (N)."""
     search: np.ndarray
     """Those that random search (Square) broke, a mask (N)."""
+    targeted: np.ndarray
+    """Those that short steps towards each wrong class broke, a mask (N)."""
+
+    @property
+    def broken(self) -> np.ndarray:
+        """Those that any of these attacks broke, a mask (N)."""
+        return np.asarray(self.corners | self.search | self.targeted)
 
 
 @dataclass(frozen=True, kw_only=True)

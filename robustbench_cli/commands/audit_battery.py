@@ -114,7 +114,7 @@ class AuditBattery:
             k: judged.broken & self.standing for k, judged in self._judged.items() if k in same
         }
         if (control := self.done.evidence.control) is not None:
-            found[CONTROL] = (control.corners | control.search) & self.standing
+            found[CONTROL] = control.broken & self.standing
         return found
 
     @property

@@ -1,7 +1,8 @@
 """The control of an evaluation whose attacks follow gradients only.
 
-Random corners of the ball, then a few hundred queries of Square, on some of the examples that
-stood.  It counts in no attack's accuracy: what it breaks says that gradients are misled.
+Random corners of the ball, a few hundred queries of Square, then short targeted steps, on some of
+the examples that stood.  It counts in no attack's accuracy: what it breaks says that gradients are
+misled, or that the class which seems nearest is a decoy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from robustbench_cli.audit._evidence import AttackedAgain, Control
 from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.example_rng import stream_generator
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.outcomes import Outcome
 
@@ -29,6 +31,10 @@ INSIDE = 0.92
 gradient attacks end; inside, random search is nearly as strong."""
 QUERIES = 200
 """Queries of random search on each example that random corners did not break."""
+
+
+TARGETED = "apgd-t-10"
+"""Steps towards each of the likeliest wrong classes, on each example that is left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,9 @@ def run_control(
         clean: the verdicts on the clean images.
         count: the number of examples to try, or all that stood if there are fewer.
     """
-    own, attack = attacks.context, Ensemble(of=(f"corners{CORNERS}", f"square{QUERIES}"))
+    own, parts = attacks.context, (f"corners{CORNERS}", f"square{QUERIES}", TARGETED)
+    able = [each for each in parts if ATTACKS.build(Spec.parse(each)).needs <= evidence.classes]
+    attack = Ensemble(of=tuple(able))
     tried = _drawn(evidence.standing, count, own.noise.seed)
     if not tried.any():
         return None
@@ -59,8 +67,10 @@ def run_control(
     context = replace(own, noise=own.noise.fork("control"))
     column, seconds = attacks.fill("control", point, clean, among=tried, context=context)
     members = [stage.member for stage in attack.stages(threat, evidence.classes)]
-    broken = [tried & (column.arrays["by"] == number) for number in range(len(members))]
-    counts = {member: int(rows.sum()) for member, rows in zip(members, broken, strict=True)}
+    by = column.arrays["by"]
+    which = np.array(members)[by]  # what stands is told apart by its number below 0
+    broken = {each: tried & (by >= 0) & (which == each) for each in dict.fromkeys(members)}
+    counts = {member: int(rows.sum()) for member, rows in broken.items()}
     left = int(tried.sum()) - sum(counts.values())
     outcome = Outcome(
         params=params,
@@ -73,9 +83,11 @@ def run_control(
         broken_by=counts,
         stages=members,
     )
-    corners, search = broken
+    corners, search = (broken[each] for each in able[:2])
+    targeted = broken.get(TARGETED, np.zeros_like(tried))
     return ControlResult(
-        masks=Control(tried=tried, corners=corners, search=search), outcome=outcome
+        masks=Control(tried=tried, corners=corners, search=search, targeted=targeted),
+        outcome=outcome,
     )
 
 

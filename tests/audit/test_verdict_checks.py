@@ -184,21 +184,25 @@ def test_restarts_that_disagree():
 
 
 @pytest.mark.parametrize(
-    ("corners", "search", "severity"),
-    [(0, 0, None), (0, 1, "info"), (0, 2, "info"), (1, 0, "warning"), (0, 3, "warning")],
+    ("corners", "search", "targeted", "severity"),
+    [
+        *((0, 0, 0, None), (0, 1, 0, "info"), (0, 2, 0, "info"), (1, 0, 0, "warning")),
+        *((0, 3, 0, "warning"), (0, 0, 8, "info"), (0, 0, 9, "warning"), (0, 2, 7, "warning")),
+    ],
 )
-def test_the_control_breaks_what_stood(corners, search, severity):
+def test_the_control_breaks_what_stood(corners, search, targeted, severity):
     control = Control(
         tried=rows(slice(40, 72)),
         corners=rows(slice(40, 40 + corners)),
         search=rows(slice(60, 60 + search)),
+        targeted=rows(slice(45, 45 + targeted)),
     )
     seen = evidence(judged("pgd20", rows(slice(0, 40))), control=control)
     findings = found("control", seen)
     assert [each.severity for each in findings] == [severity] * (severity is not None)
     for each in findings:
         assert each.of == 32
-        assert each.accuracy == pytest.approx((55 - corners - search) / 100)
+        assert each.accuracy == pytest.approx((55 - corners - search - targeted) / 100)
 
 
 def test_a_fresh_copy_that_answers_differently():

@@ -68,7 +68,7 @@ def test_the_job_passes_and_keeps_its_numbers(project, capsys):
 
 
 def test_every_entry_of_an_outcome_is_described(project, capsys):
-    words = ["train", "standard", "--epochs", "1", "--set", "train.limit=64", "--json", "-q"]
+    words = ["train", "standard", "--epochs", "4", "--set", "train.limit=400", "--json", "-q"]
     assert main([*words, "--set", "train.probe=0", "--name", "net"]) == 0
     trained = json.loads(capsys.readouterr().out)
     assert main(["eval", "--attack", "fgsm", "--n", "8", "--json", "-q", "--fail-under", "0"]) == 0

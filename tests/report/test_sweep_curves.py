@@ -169,7 +169,7 @@ def drawn(tmp_path, monkeypatch):
 
     def run(*found):
         files = draw(list(found), tmp_path / "curves")
-        assert [file.name for file in files] == ["curves.png", "curves.svg"]
+        assert [file.name for file in files] == ["curves.png", "curves.svg", "curves.pdf"]
         ET.parse(files[1])
         return [text.get_text() for text in made[-1].findobj(Text) if text.get_text()]
 
@@ -225,7 +225,7 @@ def test_names_cannot_break_a_picture(drawn):
 def test_the_same_numbers_make_the_same_files(drawn, tmp_path):
     import matplotlib as mpl
 
-    names = ("curves.png", "curves.svg")
+    names = ("curves.png", "curves.svg", "curves.pdf")
     drawn(panel())
     first = [(tmp_path / name).read_bytes() for name in names]
     with mpl.rc_context({"axes.grid": False, "font.size": 30}):  # a user's own style
