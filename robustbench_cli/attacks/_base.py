@@ -82,6 +82,16 @@ class Attack:
         return False
 
     @property
+    def black_box(self) -> bool:
+        """True if it gets answers of the model only, no gradient."""
+        return self.access in ("logits", "decision")
+
+    @property
+    def fits(self) -> bool:
+        """True if it is fitted to training images before it sees any example (see ``_fitted``)."""
+        return False
+
+    @property
     def needs_float32(self) -> bool:
         """True if it must not work on a rounded model, whose rounding hides what it follows."""
         # A nearest adversarial image lies on the boundary, and differences of probes are small.
@@ -121,7 +131,7 @@ class Attack:
         A series that tries what it can may leave its gradient searches out; one whose name stands
         for a fixed list may not.
         """
-        return any(each.access != "logits" for each in self.members(threat).values())
+        return not all(each.black_box for each in self.members(threat).values())
 
     def variant(self, threat: Threat, classes: int) -> str:
         """Return what is to be said where it is not what its name stands for; as a rule nothing.

@@ -1,6 +1,6 @@
 """The arguments of an attack's methods: its examples, its state, and the model's answers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -41,6 +41,9 @@ class Task:
     """The classes to reach (B) int64; None: any other than ``y``.  With a target an attack is shown
     two logits, the largest one of the other classes and that of the target, so that whatever it
     does to leave class 0 of two leads to the target."""
+    fitted: State = field(default_factory=dict)
+    """What the attack has fitted to other images before, shared by all examples: tensors by name;
+    empty for attacks that fit nothing."""
 
     @property
     def aim(self) -> Tensor:
@@ -129,7 +132,19 @@ class Observation(NamedTuple):
     step_index: Tensor
     """The number of passes that each example has had before this one (B, int64)."""
 
+    @property
+    def decisions(self) -> "Observation":
+        """All that an attack with ``access = "decision"`` is shown: 1 for the predicted class.
 
-Access = Literal["gradient", "logits", "jacobian"]
+        Its ``logits`` (B, K) are 0 for all other classes; loss, gradients and features are NaN.
+        """
+        largest = self.logits.argmax(-1, keepdim=True)
+        decided = torch.zeros_like(self.logits).scatter(-1, largest, 1)
+        unknown = torch.full_like(self.logits[:, 0], torch.nan)
+        return Observation(decided, unknown, unknown, unknown, unknown, self.step_index)
+
+
+Access = Literal["gradient", "logits", "decision", "jacobian"]
 """The knowledge of the model that an attack gets at each step: the gradient of its loss, the logits
-alone (a black-box attack), or the gradients of several logits."""
+alone (a score-based attack), the predicted class alone (a decision-based one), or the gradients of
+several logits."""

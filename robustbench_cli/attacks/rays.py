@@ -27,7 +27,7 @@ class RayS(IterativeAttack):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("Linf",)
-    access: ClassVar[Access] = "logits"
+    access: ClassVar[Access] = "decision"
     leaves_ball: ClassVar[bool] = True
 
     queries: Annotated[int, Field(ge=1)] = 1000

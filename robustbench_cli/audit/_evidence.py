@@ -34,7 +34,7 @@ class JudgedAttack:
     @property
     def black_box(self) -> np.ndarray:
         """The positions of the stages that use no gradient."""
-        return np.array([i for i, s in enumerate(self.stages) if s.attack.access == "logits"], int)
+        return np.array([i for i, s in enumerate(self.stages) if s.attack.black_box], int)
 
     @property
     def gradient_only(self) -> bool:

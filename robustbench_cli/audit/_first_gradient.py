@@ -20,7 +20,8 @@ def gradient_stages(stages: Sequence[Stage]) -> list[Stage]:
     return [
         stage
         for stage in first.values()
-        if isinstance(stage.attack, IterativeAttack) and stage.attack.access != "logits"
+        if isinstance(stage.attack, IterativeAttack)
+        and not (stage.attack.black_box or stage.attack.fits)
     ]
 
 

@@ -30,7 +30,7 @@ class OpaqueDetector(ModelCheck):
         blind = [
             label
             for label, stages in probe.stages.items()
-            if all(stage.attack.access != "logits" for stage in stages)
+            if all(not stage.attack.black_box for stage in stages)
         ]
         if blind:
             yield self.finding(len(probe.x), len(probe.x), attacks=blind)

@@ -155,9 +155,10 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
     better = batch.alive & attack.counts(state, step_index) & ~(score <= batch.best_score)
     success = better & wrong if attack.minimal else better & wrong & (batch.best_step < 0)
     last = attack.over(state, step_index)
+    shown = observation.decisions if attack.access == "decision" else observation
     return replace(
         batch,
-        state=_with_mask(attack, attack.move(state, observation, task), task, step_index + 1),
+        state=_with_mask(attack, attack.move(state, shown, task), task, step_index + 1),
         step_index=step_index + 1,
         alive=batch.alive & ~(last | (better & (score == torch.inf))),
         best_score=torch.where(better, score, batch.best_score),
@@ -187,7 +188,7 @@ def _score(
     wrong = logits.argmax(1) != y
     if attack.minimal:
         return torch.where(wrong, -task.threat.distance(x, task.x).to(logits), -torch.inf), wrong
-    score = observation.loss if attack.access == "logits" else margin(logits, y)
+    score = observation.loss if attack.black_box else margin(logits, y)
     if attack.leaves_ball:
         inside = task.threat.inside(x, task.x)
         score, wrong = torch.where(inside, score, -torch.inf), wrong & inside

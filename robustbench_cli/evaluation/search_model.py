@@ -83,7 +83,7 @@ class SearchModel:
         draws = attack.draws * self.passes
         cost = draws * (1 + attack.probes), draws * backwards
         observation = observations[0] if len(observations) == 1 else _mean(observations)
-        if attack.access == "logits":
+        if attack.black_box:
             return observation._replace(loss=margin(observation.logits, task.y)), *cost
         # So that no attack need know of masks: the gradient is zero where nothing may change.
         return observation._replace(grad=task.threat.allowed(observation.grad)), *cost
@@ -94,7 +94,7 @@ class SearchModel:
         x = state["x"].detach()
         none = x.new_full((len(x),), torch.nan)
         probes = self._classify(state["probes"], task) if attack.probes else none
-        if attack.access == "logits":
+        if attack.black_box:
             with torch.no_grad():
                 logits = wide(self.model(x))
             if task.target is not None:

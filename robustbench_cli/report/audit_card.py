@@ -13,6 +13,7 @@ from robustbench_cli.runs.records import Run, data_name
 
 _KNOWLEDGE: Mapping[str, str] = {
     "logits": "the logits",
+    "decision": "the predicted class",
     "gradient": "gradients of losses, so architecture and weights",
     "jacobian": "the gradient of every logit, so architecture and weights",
 }
