@@ -8,6 +8,7 @@ proposes images; the verifier of the evaluation decides.
 """
 
 from robustbench_cli.attacks._base import ATTACKS, Attack, Stage
+from robustbench_cli.attacks._fitted import FitResult, FitSubject, FittedAttack
 from robustbench_cli.attacks._iterative import ExternalAttack, Iterated, IterativeAttack
 from robustbench_cli.attacks._target import Target
 from robustbench_cli.attacks._task import Access, Observation, Output, State, Task
@@ -19,6 +20,9 @@ __all__ = [
     "Attack",
     "Examples",
     "ExternalAttack",
+    "FitResult",
+    "FitSubject",
+    "FittedAttack",
     "Iterated",
     "IterativeAttack",
     "Observation",

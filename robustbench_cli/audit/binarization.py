@@ -95,4 +95,4 @@ class Binarization(BatteryCheck):
 
 def _takes_two_classes(attack: Attack) -> bool:
     plain = isinstance(attack, IterativeAttack) and not attack.taps
-    return plain and attack.needs <= 2 and not attack.minimal
+    return plain and attack.needs <= 2 and not (attack.minimal or attack.fits)

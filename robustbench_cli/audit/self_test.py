@@ -75,7 +75,8 @@ class SelfTest(BatteryCheck):
             fits = battery.threat.norm in attack.measures and battery.classes >= attack.needs
             free = attack.maskable or not battery.threat.mask
             slow = attack.minimal and not battery.thorough
-            if fits and free and not slow and not isinstance(attack, ExternalAttack):
+            runs = not isinstance(attack, ExternalAttack) and not attack.fits
+            if fits and free and not slow and runs:
                 chosen.setdefault(name, attack)
         return chosen
 

@@ -115,7 +115,7 @@ def _rejection(run: records.Run) -> list[str]:
     return list(map(one_line, lines))
 
 
-_TITLES = ("rejected", "distance", "5-95 %", "seconds", "broken by")
+_TITLES = ("rejected", "distance", "fooled", "5-95 %", "seconds", "broken by")
 """The columns beside the accuracies, where there is something in them."""
 _GRAVEST = ("error", "warning", "info")
 
@@ -222,6 +222,7 @@ def _about(outcome: Outcome) -> dict[str, str]:
     return {
         **rejected,
         **({"distance": "∞" if distance is None else f"{distance:.4f}"} if outcome.minimal else {}),
+        **({"fooled": f"{outcome.fooling_rate:.2%}"} if outcome.fooling_rate is not None else {}),
         **({"5-95 %": " to ".join(f"{100 * end:.2f}" for end in spread)} if spread else {}),
         "seconds": f"{outcome.seconds:.1f}",
         **({"broken by": broken} if broken else {}),

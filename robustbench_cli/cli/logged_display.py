@@ -50,6 +50,9 @@ class LoggedDisplay(Display):
         for write in self._writers:
             write(row)
 
+    def fitting(self, member: str, done: int, of: int) -> None:
+        self._display.fitting(member, done, of)
+
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         self._display.judging(label, n, what)
 

@@ -74,6 +74,10 @@ class ProgressLines(Display):
     def epoch(self, row: HistoryRow) -> None:
         typer.echo(f"epoch {row['epoch']}/{self._epochs}  {epoch_numbers(row)}", err=True)
 
+    def fitting(self, member: str, done: int, of: int) -> None:
+        if done == 1 or done == of or done % max(1, of // 10) == 0:
+            typer.echo(f"{member}: fitted {done} of at most {of} rounds", err=True)
+
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         self._label, self._n = label, n
 
@@ -88,6 +92,7 @@ class ProgressBars(Display):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
+        self._fit: TaskID | None = None
         self._epochs = self._done = 0
         self._looked = 0.0
         self._what = ""
@@ -117,8 +122,13 @@ class ProgressBars(Display):
             f"epoch {row['epoch']}/{self._epochs}  {epoch_numbers(row)}", highlight=False
         )
 
+    def fitting(self, member: str, done: int, of: int) -> None:
+        if self._fit is None:
+            self._fit = self._progress.add_task(escape(f"fit {member}"), total=of, numbers="")
+        self._progress.update(self._fit, completed=done, numbers="at most" * (done < of))
+
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
-        self._what = what
+        self._what, self._fit = what, None
         self._task = self._progress.add_task(escape(label), total=n, numbers="")
 
     def judged(self, done: int, accuracy: float) -> None:

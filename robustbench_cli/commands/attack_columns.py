@@ -8,6 +8,7 @@ import numpy as np
 from robustbench_cli.commands.attack_progress import AttackProgress
 from robustbench_cli.commands.attack_summary import fill_unattacked
 from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.fits import Fits
 from robustbench_cli.commands.sweep import SweepPoint, inherit
 from robustbench_cli.commands.targeted import TARGET
 from robustbench_cli.data import Split
@@ -40,6 +41,8 @@ class AttackColumns:
     context: EvalContext
     exact: SearchModel
     """The model as it is, for stages that a faster one will not do for."""
+    fits: Fits | None = None
+    """Fits attacks to training images; None: there are none."""
     keeps_images: bool = False
     """Whether the journal keeps the images that attacks find, too."""
 
@@ -79,6 +82,8 @@ class AttackColumns:
         standing = mine & right & (point.eps != 0 or point.attack.minimal)
         standing = standing if among is None else standing & among
         context = replace(context, threat=replace(context.threat, eps=point.threat.eps))
+        if self.fits is not None:
+            context = replace(context, fit=self.fits.of_column(name))
         if target is not None:
             targets = chosen_targets(target, context, standing, self.classes)
             # What was judged before an interruption has been charged already.

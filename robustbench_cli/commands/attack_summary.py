@@ -101,9 +101,21 @@ def summarize_attack(
         median_norm=median if median is not None and math.isfinite(median) else None,
         majority_accuracy=float((share > 0.5).mean()) if random else None,
         rejected=float(rejected.mean()) if own else None,
+        fooling_rate=_fooling_rate(share, clean) if point.attack.fits else None,
         spread=(mean - deviation, mean + deviation) if random else None,
         variant=point.attack.variant(point.threat, classes),
     )
+
+
+def _fooling_rate(share: np.ndarray, clean: AttackVerdicts) -> float | None:
+    """Return the share of the examples that are right as they are which an attack breaks.
+
+    Args:
+        share: how often each example is right under the attack (N).
+        clean: the verdicts on the clean images (N).
+    """
+    right = clean.arrays["share"] > 0
+    return float(1 - share[right].mean(dtype=float)) if right.any() else None
 
 
 def example_arrays(columns: dict[str, AttackVerdicts], data: Split) -> dict[str, np.ndarray]:

@@ -24,6 +24,9 @@ class Display:
     def epoch(self, row: HistoryRow) -> None:
         """An epoch is done; ``row`` holds its loss, accuracies and seconds."""
 
+    def fitting(self, member: str, done: int, of: int) -> None:
+        """An attack that is fitted to training images has done so many rounds of at most ``of``."""
+
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         """An attack (or ``clean``, or a certificate) starts on ``n`` examples.
 

@@ -19,6 +19,7 @@ from robustbench_cli.commands.checking import Checking, start_checking
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, new_record
+from robustbench_cli.commands.fits import Fits
 from robustbench_cli.commands.given_model import fit_to_data
 from robustbench_cli.commands.no_gradient import with_possible_gradients
 from robustbench_cli.commands.rejection import clean_figures, with_rejection
@@ -198,6 +199,7 @@ class _Session:
             display=display,
             context=self._context,
             exact=self._itself,
+            fits=Fits.of(request, recorder.folder, shard, display),
             keeps_images=request.battery is not None,
         )
         # A longer run gives the verdict of a shorter one, its beginning, only if neither a

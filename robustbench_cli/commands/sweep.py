@@ -63,7 +63,7 @@ def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[S
                 threat=threat,
                 params=config.attack[label],
                 eps=eps,
-                weaker=at + i - 1 if i and not attack.minimal else None,
+                weaker=at + i - 1 if i and not (attack.minimal or attack.fits) else None,
                 within=at if i and attack.minimal else None,
             )
         )

@@ -112,6 +112,7 @@ def _make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
         restart_or_target=stage.restart_or_target,
         data=context.data if context.others is None else context.others,
         target=aims if towards else None,
+        fitted=context.fitted,
     )
 
 

@@ -1,10 +1,11 @@
 """What the stages of an evaluation work with: data, threat, models, randomness."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from robustbench_cli.attacks import FitResult, Stage, State
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.threat import Threat
@@ -37,6 +38,10 @@ class EvalContext:
     wrong class is a success."""
     others: Examples | None = None
     """The images that attacks which look at others find them among; None: those of ``data``."""
+    fit: "Fitter | None" = None
+    """Fits an attack to training images; None: there are none."""
+    fitted: State = field(default_factory=dict)
+    """What the attack that is running has fitted."""
     note: Callable[[str], None] = lambda _text: None
     """Called with what the user should know."""
 
@@ -44,3 +49,7 @@ class EvalContext:
         """Return what verifiers go by at these positions (B): target classes, or else labels."""
         decisive = self.data.y if self.classes_to_reach is None else self.classes_to_reach
         return decisive[rows]
+
+
+Fitter = Callable[[int, Stage, EvalContext], FitResult]
+"""Fits the attack of a stage, of this number, in a context; the costs are this process's share."""

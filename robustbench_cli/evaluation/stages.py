@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from robustbench_cli.attacks import Attack, Stage
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.active_batch import StageResult
 from robustbench_cli.evaluation.eval_context import EvalContext
+from robustbench_cli.evaluation.fitting import charge_fit, fit_in_memory, fitted_context
 from robustbench_cli.evaluation.out_of_memory import halving
 from robustbench_cli.evaluation.repeated_stage import run_and_repeat
 from robustbench_cli.evaluation.search_model import (
@@ -168,8 +170,10 @@ def run_stages(
                 continue
             column.charge(attacked, *views.unpaid())
             searched, itself = replace(context, search_model=view), view
-        if stage.attack.access != "logits" and not itself.differentiable:
+        if not (stage.attack.black_box or itself.differentiable):
             continue
+        searched, *cost = fitted_context(number, stage, searched, exact)
+        charge_fit(column.arrays, attacked, int(standing.sum()), *cost)
         for result in run_and_repeat(stage, rows, column.arrays, searched, itself):
             if not len(result.rows):
                 continue
@@ -212,6 +216,7 @@ def attack_batch(
     precision: SearchPrecision = "exact",
     random: bool = False,
     differentiable: bool = True,
+    fit_on: Examples | None = None,
 ) -> Attacked:
     """Run an attack on a batch in memory, without records; every row is attacked.
 
@@ -228,9 +233,10 @@ def attack_batch(
         random: whether the model is randomised, so that one pass decides nothing.
         differentiable: whether a gradient passes through the model: otherwise searches along
             gradients are left out, and it is attacked as it is.
+        fit_on: other images, for attacks that are fitted before they see any example.
 
     Raises:
-        UserError: the model's logits are not finite.
+        UserError: the model's logits are not finite, or there is nothing to fit the attack to.
         RunError: the attack made images that are not allowed, or the model changed itself.
     """
     column, best_x = AttackVerdicts.empty(len(y)), x.clone()
@@ -247,6 +253,7 @@ def attack_batch(
             noise=noise,
             slots=slots,
             early_stop=early_stop,
+            fit=None if fit_on is None else fit_in_memory(fit_on),
         )
         with torch.no_grad():
             outputs = model(x[:1]).shape[1] if len(x) else 2

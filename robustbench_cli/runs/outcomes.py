@@ -50,6 +50,9 @@ class Outcome:
     rejected: float | None = None
     """Of a model that rejects: the share of all examples that stand because the image under attack
     is rejected; None: it rejects nothing, or the attack is read off a longer one."""
+    fooling_rate: Finite | None = None
+    """Of attacks with one change for all images: the share of the examples that are right as they
+    are and not with it; None: another attack, or none is right."""
     variant: str = ""
     """What was run instead of what the name stands for: "2 classes: apgd-ce + ..."; as a rule
     nothing."""

@@ -15,6 +15,7 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation import attack_loop
 from robustbench_cli.evaluation.eval_context import EvalContext
+from robustbench_cli.evaluation.fitting import fit_in_memory, fitted_context
 from robustbench_cli.evaluation.search_model import exact_search_model
 from robustbench_cli.evaluation.stages import Tensors, attack_batch
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
@@ -22,6 +23,7 @@ from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 NOISE = Noise(0, torch.arange(6))
 SMALL = {
     **{"steps": 8, "queries": 40, "pairs": 3, "searches": 2, "restarts": 2, "targets": 2},
+    **{"passes": 2, "epochs": 10},
     "of": ("apgd-ce-5", "apgd-t-5", "fab-t-5", "square-15"),
 }
 """Small values of the parameters that an attack's cost depends on."""
@@ -50,7 +52,8 @@ RUN = [name for name in ATTACKS.names() if not is_fixed_series(name)]
 
 def run(model, x, y, attack, threat, noise=None, **options):
     noise = noise or Noise(0, torch.arange(len(y)))
-    return attack_batch(model, x, y, attack, threat, noise, **options)
+    others = Tensors(x.roll(1, 0), y.roll(1, 0))
+    return attack_batch(model, x, y, attack, threat, noise, fit_on=others, **options)
 
 
 CASES = [(name, norm) for name in RUN for norm in built(name).measures]
@@ -91,8 +94,10 @@ def test_examples_are_independent(name, norm, model, batch):
             search_model=itself,
             noise=NOISE,
             slots=256,
+            fit=fit_in_memory(Tensors(x.flip(0), y.flip(0))),
         )
-        for stage in attack.stages(threat, 4):
+        for number, stage in enumerate(attack.stages(threat, 4)):
+            context, *_ = fitted_context(number, stage, context, itself)
             together = found_by_row(stage, torch.arange(6), context)
             few = replace(context, slots=2 * (1 + attack.probes))
             alone = found_by_row(stage, torch.tensor([4, 1, 3]), few)
@@ -153,7 +158,7 @@ ENOUGH = {
 
 def is_indirect(attack):
     """Whether it follows an estimated or a blurred gradient, or none at all."""
-    return attack.access == "logits" or hasattr(attack, "kernel")
+    return attack.black_box or hasattr(attack, "kernel")
 
 
 def plane_cases():
@@ -163,7 +168,8 @@ def plane_cases():
         if getattr(attack, "taps", False):
             continue
         # A norm in which the sign or the rank of every pixel matters asks for the very gradient.
-        yield from product([name], ["Linf"] if is_indirect(attack) else attack.measures)
+        linf = is_indirect(attack) and "Linf" in attack.measures
+        yield from product([name], ["Linf"] if linf else attack.measures)
 
 
 def reach(attack):
@@ -172,6 +178,10 @@ def reach(attack):
         return 3  # of 1,500 random corners one has a third of all pixels more on the right side
     if getattr(attack, "steps", 0) == 1 and attack.start != "clean":
         return 1.5  # one step from a random start does not reach the far corner
+    if attack.fits:
+        return 3  # DeepFool's steps are those of L2 under every norm
+    if attack.minimal and attack.access == "decision":
+        return 1.6  # how near so few queries come: see test_decision.py
     if attack.minimal and hasattr(attack, "decay"):
         return 1 / attack.decay  # it measures distances in such steps
     return 1.02 + getattr(attack, "overshoot", 0)

@@ -14,6 +14,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.tensors import Tensors
 
 FEW = {
     **{"steps": 20, "queries": 600, "pairs": 16, "searches": 3, "restarts": 2, "targets": 2},
@@ -28,7 +29,15 @@ SLOW = {
 }
 SLOW |= {"cw-l2": {"steps": 40, "c": 10.0, "rate": 0.2}, "spsa": {"lr": 0.05}}
 """Other values, with which these are quick or sure."""
-LEAST = {"spsa": 0.2, "ti-fgsm": 0.05, "fgsm": 0.1, "fgsm-rs": 0.1, "square": 0.2}
+LEAST = {
+    "boundary": 0.1,
+    "universal-sgd": 0.2,
+    "spsa": 0.2,
+    "ti-fgsm": 0.05,
+    "fgsm": 0.1,
+    "fgsm-rs": 0.1,
+    "square": 0.2,
+}
 """The share of targets that an attack must reach; half, where nothing else is said."""
 
 
@@ -45,6 +54,7 @@ NOT_TAKING = sorted({*ATTACKS.names()} - {*TAKING})
 
 def attacked(net, x, y, attack, norm, **options):
     noise = Noise(0, torch.arange(len(y)))
+    options = {"fit_on": Tensors(x, y), **options}
     return attack_batch(net, x, y, attack, Threat(norm, RADII[norm]), noise, **options)
 
 
