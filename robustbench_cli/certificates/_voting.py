@@ -14,6 +14,7 @@ from robustbench_cli.certificates import Certificate, ProofEvidence, ProofSubjec
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Norm, Threat
+from robustbench_cli.models.keyed_draws import keyed_draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,8 @@ class VotingCertificate(Certificate):
         first, last = start // each, (stop - 1) // each
         images = subject.data.images(rows[first : last + 1])[row - first]
         noise = subject.noise.only(rows[row]).at(copy)
-        logits = self.answers(subject.model, self.copies(images, noise, copy))
+        with keyed_draws(subject.model, noise.fork("vote")):
+            logits = self.answers(subject.model, self.copies(images, noise, copy))
         # argmax of NaN is a class like any other, so NaN gets no vote.
         sound = logits.isfinite().all(1)
         cast = (self.ballots(logits) & sound[:, None]).to(counts.dtype)

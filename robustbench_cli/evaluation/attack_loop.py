@@ -106,7 +106,7 @@ def _make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
     return Task(
         x=x,
         y=torch.zeros_like(aims) if towards else aims,
-        clean=context.verifier.attacked_logits(x, aims),
+        clean=context.verifier.attacked_logits(x, aims, noise.fork("clean")),
         threat=context.threat.only(rows),
         noise=noise,
         restart_or_target=stage.restart_or_target,
@@ -147,7 +147,8 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
     wrong_is_final = context.early_stop and not context.verifier.random
     judged = observation
     if not context.search_model.faithful:  # the search follows one model, another one is attacked
-        logits, forwards = context.verifier.attacked_logits(x, task.aim), forwards + 1
+        noise = task.noise.fork("answer").at(step_index)
+        logits, forwards = context.verifier.attacked_logits(x, task.aim, noise), forwards + 1
         judged = observation._replace(logits=logits, loss=margin(logits, task.y))
     score, wrong = _score(attack, judged, x, task, wrong_is_final=wrong_is_final)
     # Logits that are not finite make the score NaN, which stops the run at the next check; for
@@ -246,7 +247,8 @@ def _confirm_claims(
         return batch
     task, verifier = batch.task, context.verifier
     stored = task.threat.only(claims).stored(batch.best_x[claims], task.x[claims])
-    confirmed = verifier.broken(stored, task.aim[claims])
+    noise = task.noise.only(claims).fork("confirmation").at(batch.step_index[claims])
+    confirmed = verifier.broken(stored, task.aim[claims], noise)
     batch.forwards[claims] += verifier.passes
     refused = claims[~confirmed]
     if verifier.random:

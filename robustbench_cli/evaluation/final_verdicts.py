@@ -25,13 +25,13 @@ def judge_best_images(
             attacks may not.
         rows: the examples' positions in the data (B).
     """
-    threat = task.threat
+    threat, noise = task.threat, task.noise.fork("verdict")
     if not attack.minimal:
         x = threat.stored(x, task.x)
-        verdict = verifier.verdict(x, task.x, task.aim, threat)
+        verdict = verifier.verdict(x, task.x, task.aim, threat, noise=noise)
         return StageResult.judged(rows, x, threat.distance(x, task.x), verdict)
     x, passes = _moved_outward(x, usable, task, verifier)
-    verdict = verifier.verdict(x, task.x, task.aim, threat, bounded=False)
+    verdict = verifier.verdict(x, task.x, task.aim, threat, bounded=False, noise=noise)
     broken = verdict.broken & usable
     norm = torch.where(broken, threat.distance(x, task.x), torch.inf)
     result = StageResult.judged(rows, x, norm, verdict._replace(broken=broken, margin=-norm))
@@ -55,7 +55,8 @@ def _moved_outward(
         if not len(pending):
             break
         passes[pending] += 1
-        logits = verifier.attacked_logits(x[pending], task.aim[pending])
+        noise = task.noise.only(pending).fork(f"outward {share}")
+        logits = verifier.attacked_logits(x[pending], task.aim[pending], noise)
         pending = pending[logits.argmax(1) == task.y[pending]]
         further = task.x[pending] + (1 + share) * (x[pending] - task.x[pending])
         x[pending] = further.clamp(0, 1)

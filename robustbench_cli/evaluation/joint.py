@@ -17,8 +17,9 @@ from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.active_batch import StageResult
+from robustbench_cli.evaluation.admissible import check_admissible
 from robustbench_cli.evaluation.stages import VERDICT_COLUMNS, AttackVerdicts
-from robustbench_cli.evaluation.verifier import Verdict, Verifier, check_admissible
+from robustbench_cli.evaluation.verifier import Verdict, Verifier
 from robustbench_cli.transforms import Transform
 
 
@@ -113,7 +114,14 @@ class JointVerifier(Verifier):
     """The verifier of several domains: an example is broken when it is misclassified in all."""
 
     def verdict(
-        self, x_adv: Tensor, x: Tensor, y: Tensor, threat: Threat, *, bounded: bool = True
+        self,
+        x_adv: Tensor,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        bounded: bool = True,
+        noise: Noise | None = None,
     ) -> Verdict:
         """Decide as a ``Verifier`` does; ``prediction`` has one class for each domain (B, K)."""
         check_admissible(x_adv, x, threat, bounded=bounded)
@@ -122,7 +130,7 @@ class JointVerifier(Verifier):
         gap = margin(*least_wrong(logits, y))
         return Verdict(logits.argmax(2), right.float(), ~right, gap, 1)
 
-    def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
+    def broken(self, x_adv: Tensor, y: Tensor, noise: Noise | None = None) -> Tensor:
         return (self.logits(x_adv).argmax(2) != y).all(1)
 
 

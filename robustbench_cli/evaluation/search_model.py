@@ -20,6 +20,7 @@ from robustbench_cli.core.losses import margin, target_or_rest, wide
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.evaluation.verifier import device_of
 from robustbench_cli.models import has_bf16
+from robustbench_cli.models.keyed_draws import keyed_draws
 from robustbench_cli.models.layout import laid_out, restore_classes
 from robustbench_cli.models.rejecting import RejectingModel, rejection_of, with_network
 from robustbench_cli.models.taps import EMBEDDING, tapped
@@ -74,9 +75,10 @@ class SearchModel:
         Returns:
             The observation, and the forward and backward passes that it took per example.
         """
-        observations = [
-            self._observe_once(attack, state, task, step_index) for _ in range(attack.draws)
-        ]
+        with keyed_draws(self.model, task.noise.fork("search").at(step_index)):
+            observations = [
+                self._observe_once(attack, state, task, step_index) for _ in range(attack.draws)
+            ]
         backwards = int(attack.access == "gradient")
         if attack.access == "jacobian":
             backwards = observations[0].grad.shape[1]
@@ -93,7 +95,7 @@ class SearchModel:
     ) -> Observation:
         x = state["x"].detach()
         none = x.new_full((len(x),), torch.nan)
-        probes = self._classify(state["probes"], task) if attack.probes else none
+        probes = self._classify(state["probes"], task, step_index) if attack.probes else none
         if attack.black_box:
             with torch.no_grad():
                 logits = wide(self.model(x))
@@ -122,10 +124,11 @@ class SearchModel:
             (grad,) = torch.autograd.grad(loss.sum(), x)
         return Observation(logits.detach(), loss.detach(), grad, probes, features, step_index)
 
-    def _classify(self, probes: Tensor, task: Task) -> Tensor:
+    def _classify(self, probes: Tensor, task: Task, step_index: Tensor) -> Tensor:
         """Logits (B, Q, K) of probes (B, Q, C, H, W)."""
         rows = torch.arange(len(probes), device=probes.device).repeat_interleave(probes.shape[1])
-        with torch.no_grad():
+        noise = task.noise.fork("probes").at(step_index).only(rows)
+        with torch.no_grad(), keyed_draws(self.model, noise):
             shown = self._shown(self.model(probes.flatten(0, 1)), task, rows)
         return shown.view(*probes.shape[:2], -1)
 

@@ -134,7 +134,8 @@ def clean(context: EvalContext, rows: Tensor) -> Iterator[StageResult]:
     def batches(waiting: Tensor, size: int) -> Iterator[StageResult]:
         for part in torch.split(waiting, size):
             x, y = context.data.images(part), context.data.y[part]
-            verdict = context.verifier.verdict(x, x, y, context.threat.only(part)).of_clean_images
+            threat, noise = context.threat.only(part), context.noise.only(part).fork("clean")
+            verdict = context.verifier.verdict(x, x, y, threat, noise=noise).of_clean_images
             yield StageResult.judged(part, x, torch.zeros_like(part), verdict)
 
     context.data.expect(rows)

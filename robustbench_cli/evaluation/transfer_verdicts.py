@@ -20,7 +20,8 @@ def judged_by_target(result: StageResult, context: EvalContext, minimal: bool) -
     rows = result.rows.to(context.data.y.device)
     x, aims = context.data.images(rows), context.aims(rows)
     threat, x_adv = context.threat.only(rows), result.x.to(x)
-    verdict = context.target.verdict(x_adv, x, aims, threat, bounded=not minimal)
+    noise = context.noise.only(rows).fork("verdict on another model's images")
+    verdict = context.target.verdict(x_adv, x, aims, threat, bounded=not minimal, noise=noise)
     judged = StageResult.judged(rows, x_adv, threat.distance(x_adv, x), verdict)
     if minimal:
         # The nearest image that the target gets wrong counts, not the nearest that the source does.

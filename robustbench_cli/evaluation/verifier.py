@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.core.errors import RunError, UserError
+from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin, target_or_rest
 from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.admissible import check_admissible
 from robustbench_cli.evaluation.float32 import float32
+from robustbench_cli.models.keyed_draws import keyed_draws
 from robustbench_cli.models.rejecting import RejectingModel, shown_logits
 
 CONFIRMATION_DRAWS = 10
@@ -123,7 +126,8 @@ class Verifier:
     """The model that decides whether an image is misclassified.
 
     It is given the threat with the images that it judges, so there is one threat per evaluation.
-    An error of a ``RejectingModel`` counts only if the image is not rejected.
+    An error of a ``RejectingModel`` counts only if the image is not rejected.  Where it is given
+    random numbers keyed by example, a model behind a random input defense draws them from there.
     """
 
     model: nn.Module
@@ -144,20 +148,29 @@ class Verifier:
         """
         return predict(self.model, x)
 
-    def attacked_logits(self, x: Tensor, y: Tensor) -> Tensor:
+    def attacked_logits(self, x: Tensor, y: Tensor, noise: Noise | None = None) -> Tensor:
         """Return the logits (B, K) as attacks see them: an error among them is not rejected.
 
         Args:
             x: images (B, C, H, W) in [0, 1].
             y: true classes (B).
+            noise: keyed by example, B of them; None: draws are those of torch's generator.
 
         Raises:
             UserError: they are not finite.
         """
-        return self._merged(self.logits(x), y)
+        with keyed_draws(self.model, noise):
+            return self._merged(self.logits(x), y)
 
     def verdict(
-        self, x_adv: Tensor, x: Tensor, y: Tensor, threat: Threat, *, bounded: bool = True
+        self,
+        x_adv: Tensor,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        bounded: bool = True,
+        noise: Noise | None = None,
     ) -> Verdict:
         """Decide about images (B, C, H, W) as they are stored.
 
@@ -167,12 +180,17 @@ class Verifier:
             y: the labels (B).
             threat: with a mask, bound to these images.
             bounded: whether they must be in the ball; those of a minimal attack need not.
+            noise: keyed by example, B of them; None: draws are those of torch's generator.
 
         Raises:
             UserError: the model's logits are not finite.
             RunError: an image is not allowed (see ``check_admissible``).
         """
         check_admissible(x_adv, x, threat, bounded=bounded)
+        with keyed_draws(self.model, noise):
+            return self._decided(x_adv, y)
+
+    def _decided(self, x_adv: Tensor, y: Tensor) -> Verdict:
         logits = self.logits(x_adv)
         gap = self._margin(logits, y)
         if not self.random:
@@ -196,15 +214,16 @@ class Verifier:
         forwards = VOTING_DRAWS + CONFIRMATION_DRAWS
         return Verdict(votes.argmax(1), share, never_right, gap, forwards, rejected)
 
-    def broken(self, x_adv: Tensor, y: Tensor) -> Tensor:
+    def broken(self, x_adv: Tensor, y: Tensor, noise: Noise | None = None) -> Tensor:
         """Return whether images (B, C, H, W) are misclassified at each of ``passes`` draws (B).
 
         Those of a ``RejectingModel`` must not be rejected, either.
         """
         wrong = torch.ones_like(y, dtype=torch.bool)
-        for _ in range(self.passes):
-            logits = self.logits(x_adv)
-            wrong &= self._undetected_errors(logits.argmax(1), logits, y)
+        with keyed_draws(self.model, noise):
+            for _ in range(self.passes):
+                logits = self.logits(x_adv)
+                wrong &= self._undetected_errors(logits.argmax(1), logits, y)
         return wrong
 
     @property
@@ -238,23 +257,3 @@ class Verifier:
     def passes(self) -> int:
         """The forward passes that ``broken`` takes per image."""
         return CONFIRMATION_DRAWS if self.random else 1
-
-
-def check_admissible(x_adv: Tensor, x: Tensor, threat: Threat, *, bounded: bool) -> None:
-    """Refuse images that the threat does not allow.
-
-    Args:
-        x_adv: images (B, C, H, W) of an attack.
-        x: the clean images.
-        threat: with a mask, bound to these images.
-        bounded: whether they must be in the ball, too.
-
-    Raises:
-        RunError: a pixel is outside [0, 1] or NaN, a pixel changed that a mask holds fast, or an
-            image is outside the ball.
-    """
-    if not bool(threat.untouched(x_adv, x).all()):
-        raise RunError(f"the attack changed pixels that must stay ({threat})")
-    box = (x_adv >= 0) & (x_adv <= 1)  # False for NaN, too
-    if not bool(box.all()) or (bounded and not bool(threat.inside(x_adv, x).all())):
-        raise RunError(f"the attack left the ball or the box, or made NaN pixels ({threat})")
