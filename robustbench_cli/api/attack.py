@@ -1,5 +1,6 @@
 """Attack a batch that is in memory, with the engine of ``advbench attack``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,13 @@ from robustbench_cli.api.lent_model import count_classes, fitted_for, lent, name
 from robustbench_cli.api.settings import AttackChoice, build_choice, eval_config_of
 from robustbench_cli.audit._probe import copier
 from robustbench_cli.audit.randomness import randomised
+from robustbench_cli.commands.defending import (
+    DefenseChoice,
+    behind_defenses,
+    built_defenses,
+    chosen_input_defenses,
+    listed_defenses,
+)
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.commands.given_model import LOOKED_AT
 from robustbench_cli.commands.no_gradient import graphless, refuse_gradient_attacks
@@ -22,6 +30,7 @@ from robustbench_cli.evaluation import mask_binding
 from robustbench_cli.evaluation.search_model import COMPARED_IMAGES, SearchPrecision
 from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.evaluation.verifier import unchanged_model
+from robustbench_cli.models.defended import defended_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +60,7 @@ def attack(
     precision: SearchPrecision = "auto",
     batch_size: int = 256,
     device: str | torch.device | None = None,
+    defend: DefenseChoice | Sequence[DefenseChoice] = (),
 ) -> AttackResult:
     """Attack every image, whether or not the model classifies it correctly.
 
@@ -69,6 +79,7 @@ def attack(
             model itself; whether an image is broken is always decided by the model, in float32.
         batch_size: examples under attack at a time; results do not depend on it.
         device: where to attack, e.g. "cuda"; None: where the model is.
+        defend: input defenses in front of the model, in order, as ``evaluate`` takes them.
 
     Raises:
         UserError: a mistake in what was given, as in ``evaluate``.
@@ -83,11 +94,19 @@ def attack(
     (chosen,) = built.values()
     images, labels = read_images(x, y)
     model = named_model(model, images)
-    config = eval_config_of(built, threat, batch_size=batch_size, precision=precision, seed=seed)
+    config = eval_config_of(
+        built,
+        threat,
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+        defend=chosen_input_defenses(listed_defenses(defend)),
+    )
     wanted = config.threat
     with lent(model, device) as where:
         few = float_images(images[:LOOKED_AT]).to(where)
         model, *_ = fitted_for(model, copier(model), few, labels)
+        model = behind_defenses(model, built_defenses(config), images.shape[1:])
         classes, obstacle = count_classes(model, float_images(images[:2]).to(where))
         data = as_split(images, labels, classes).to(where)
         check_attacks(built, wanted, classes)
@@ -97,7 +116,9 @@ def attack(
         check_images_to_take(built, wanted, labels, [str(each) for each in range(classes)])
         clean = data.images(slice(None))
         with unchanged_model(model):
-            random = randomised(model, clean[:COMPARED_IMAGES])
+            part = defended_part(model)
+            declared = part is not None and part.randomised
+            random = declared or randomised(model, clean[:COMPARED_IMAGES])
         found = attack_batch(
             model,
             clean,

@@ -26,6 +26,11 @@ from robustbench_cli.api.settings import (
     eval_config_of,
 )
 from robustbench_cli.audit._probe import copier
+from robustbench_cli.commands.defending import (
+    DefenseChoice,
+    chosen_input_defenses,
+    listed_defenses,
+)
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import check_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, Subject
@@ -56,6 +61,7 @@ def evaluate(
     model_name: str | None = None,
     checks: bool = True,
     reject_class: int | Literal["last"] | None = None,
+    defend: DefenseChoice | Sequence[DefenseChoice] = (),
 ) -> EvaluationResult:
     """Attack every image that the model classifies correctly, and judge what is found in float32.
 
@@ -90,6 +96,8 @@ def evaluate(
             rejection, or "last"; labels number the other classes, in the order of their logits.
             An image is right when clean if it is right and not rejected, and stands under attack
             if it is right or rejected; attacks look for errors that are not rejected.
+        defend: input defenses in front of the model, in order: names as on the command line
+            ("lgs", "jpeg:quality=50"), or dataclasses of ``robustbench_cli.input_defenses``.
 
     Returns:
         Accuracies, how far each can be trusted and why, and verdicts example by example.
@@ -119,6 +127,7 @@ def evaluate(
         seed=seed,
         checks=checks,
         reject=chosen_rejection(reject_class),
+        defend=chosen_input_defenses(listed_defenses(defend)),
     )
     with ExitStack() as stack:
         said = dtype_notes(model)

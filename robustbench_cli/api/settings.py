@@ -54,6 +54,7 @@ def eval_config_of(
     model: str = "",
     checks: bool = True,
     reject: ConfigTable | None = None,
+    defend: ConfigTable | None = None,
 ) -> EvalConfig:
     """Return the configuration of an evaluation, as its record keeps it.
 
@@ -83,6 +84,7 @@ def eval_config_of(
         "seed": seed,
         "checks": checks,
         "reject": reject or {},
+        "defend": defend or {},
     }
     return validated(EvalConfig, values)
 

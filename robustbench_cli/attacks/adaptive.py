@@ -22,7 +22,7 @@ from robustbench_cli.attacks.rays import RayS
 from robustbench_cli.attacks.square import Square
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.views import VIEWS
+from robustbench_cli.views import AVERAGED_DECLARED_VIEWS, DECLARED_VIEWS, VIEWS
 
 
 class Block(NamedTuple):
@@ -33,7 +33,7 @@ class Block(NamedTuple):
     """The most passes that one of its restarts or targets takes, forward and backward, with the
     clean pass and the verdict."""
     view: str = ""
-    """The name of a view; empty: the model itself."""
+    """A view as it is typed, ``declared:smoothed``; empty: the model itself."""
 
 
 @ATTACKS.register("adaptive")
@@ -44,11 +44,11 @@ class Adaptive(Attack):
     First margin decomposition and Auto-PGD on the model itself.  Then searches on views of the
     model (``advbench list views``), each of them only where the model gives a reason for it: logits
     that saturate, gradients that are zero or contradict the answers, random draws, neighbours that
-    matter; where gradients are sound, that costs a few passes.  Then random corners, 500 queries of
-    Square, PMA, the other members of AutoAttack with its settings, and last a decision-based
-    attack.  So it breaks whatever AutoAttack breaks, with two and three classes, too, where that
-    has other members.  On a randomised model only the searches on views run, those on the average
-    of its draws among them.
+    matter, input defenses that declare other backward passes; where gradients are sound, that costs
+    a few passes.  Then random corners, 500 queries of Square, PMA, the other members of AutoAttack
+    with its settings, and last a decision-based attack.  So it breaks whatever AutoAttack breaks,
+    with two and three classes, too, where that has other members.  On a randomised model only the
+    searches on views run, those on the average of its draws among them.
     """
 
     budget: Annotated[int, Field(ge=1)] = 15_000
@@ -71,7 +71,7 @@ class Adaptive(Attack):
                 name,
                 block.attack,
                 number,
-                view=VIEWS.build(Spec(block.view)) if block.view else None,
+                view=VIEWS.build(Spec.parse(block.view)) if block.view else None,
                 most_spent=self.budget - block.passes,
                 deterministic_only=not block.view,
             )
@@ -105,6 +105,7 @@ def _on_views() -> Iterator[tuple[str, Block]]:
     """Yield the searches on views, the cheapest first, by the name that records count them by."""
     margin = PGD(steps=40, climbs="margin")
     for view in (
+        *DECLARED_VIEWS,
         "rescaled-logits",
         "straight-through",
         "surrogate-modules",
@@ -114,7 +115,7 @@ def _on_views() -> Iterator[tuple[str, Block]]:
         yield f"{view}/pgd", Block(margin, 84, view)
         yield f"{view}/apgd-ce", Block(CrossEntropy(), 204, view)
     yield "smoothed-gradient/pgd", Block(margin, 740, "smoothed-gradient")
-    for view in ("averaged-straight-through", "averaged-draws"):
+    for view in ("averaged-straight-through", "averaged-draws", *AVERAGED_DECLARED_VIEWS):
         yield f"{view}/pgd", Block(margin, 1432, view)
         yield f"{view}/apgd-ce", Block(CrossEntropy(), 3352, view)
     yield "fixed-batch/pgd", Block(PGD(climbs="margin"), 359, "fixed-batch")

@@ -80,6 +80,9 @@ class Probe:
     differentiable: bool = True
     """True if a gradient passes through the model that is attacked."""
 
+    transferred: bool = False
+    """True if the images of the attacks are made for another model."""
+
     _copies: list[Meter] = field(default_factory=list)
 
     @cached_property

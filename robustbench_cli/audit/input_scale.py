@@ -4,7 +4,7 @@ The robust accuracy of such a model is that of another model than the one that w
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustbench_cli.audit import CHECKS, ModelCheck, Probe
 from robustbench_cli.core.registry import Number
+from robustbench_cli.models.defended import defended_part
 from robustbench_cli.models.normalizations import NORMALIZATIONS
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -24,7 +25,8 @@ class InputScale(ModelCheck):
 
     It is looked at only where clean accuracy is not high already: values in [0, 255], values in
     [-1, 1], the statistics of MNIST, CIFAR-10 and ImageNet, their opposites, which undo a doubled
-    normalisation, and the channels in the opposite order.
+    normalisation, and the channels in the opposite order.  Of a model behind input defenses the
+    classifier is asked: what such a change makes of a defense says nothing of what it expects.
     """
 
     severity: ClassVar[Severity] = "error"
@@ -43,6 +45,8 @@ class InputScale(ModelCheck):
     """The number of images that the gain must comprise, or all where fewer are looked at."""
 
     def look(self, probe: Probe) -> Iterator[Finding]:
+        if (part := defended_part(probe.model)) is not None:
+            probe = replace(probe, model=part.model)
         m, right = len(probe.x), int(probe.right.sum())
         wanted = max(min(self.least, m), ceil(self.gain * m))
         if right >= self.high * m or m - right < wanted or probe.random:

@@ -8,7 +8,7 @@ the business of ``evaluation.certify`` and ``commands.certify``.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -63,6 +63,9 @@ class ProofEvidence(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Certificate(ABC):
     """Parameters of a certificate."""
+
+    behind_defenses: ClassVar[bool] = False
+    """True if its proof holds for a model behind input defenses, random ones among them, too."""
 
     @property
     @abstractmethod

@@ -36,6 +36,7 @@ class Smoothing(VotingCertificate):
     use n = 100000.
     """
 
+    behind_defenses: ClassVar[bool] = True
     radii: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0)
 
     sigma: Annotated[Number, Field(gt=0)] = 0.25

@@ -18,7 +18,7 @@ class AttackOptions(EvalOptions):
 
 @options.takes_options(
     *("run", "model", *MODEL_OPTIONS, "dataset", "n"),
-    *("only_classes", "balanced", "shuffle", "norm", "eps", "mask"),
+    *("only_classes", "balanced", "shuffle", "norm", "eps", "mask", "defend"),
     *("restarts", "eot", "last_iterate", "no_checks", "strict"),
     *("precision", "batch_size", "seed"),
     *("device", "data_dir", "out", "name", "set_", "json_", "quiet", "debug"),

@@ -45,7 +45,7 @@ class AuditOptions(EvalOptions):
 @options.takes_options(
     *("claim", "thorough", "checkpoint", "model", *MODEL_OPTIONS, "dataset", "n"),
     *("only_classes", "balanced", "shuffle"),
-    *("norm", "eps", "mask", "reject_class", "detector", "fpr"),
+    *("norm", "eps", "mask", "defend", "reject_class", "detector", "fpr"),
     *("restarts", "eot", "last_iterate", "strict"),
     *("precision", "batch_size", "seed"),
     *("device", "data_dir", "out", "name", "set_", "json_", "quiet", "debug"),

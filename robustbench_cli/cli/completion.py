@@ -36,6 +36,7 @@ def _completing(*kinds: str) -> Callable[[str], Completions]:
 
 attacks = _completing("attacks")
 masks = _completing("masks")
+input_defenses = _completing("input-defenses")
 certificates = _completing("certificates")
 detectors = _completing("detectors")
 generators = _completing("generators")

@@ -71,6 +71,7 @@ class EvalOptions(RunOptions):
     norm: options.NormOption = None
     eps: options.EpsOption = None
     mask: options.MaskOption = None
+    defend: options.DefendOption = None
     sweep: Annotated[
         str | None,
         typer.Option(help="Every attack at several radii or lengths: eps=0,2/255,...,16/255."),
@@ -134,6 +135,7 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
             "leave one of them out"
         )
     from robustbench_cli.commands.components import component_table
+    from robustbench_cli.commands.defending import chosen_input_defenses
     from robustbench_cli.commands.eval_config import (
         chosen_attacks,
         chosen_certificates,
@@ -167,6 +169,7 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
         reject=chosen_rejection(flags.reject_class, detector, flags.fpr) or None,
         attack=attacks,
         certify=certificates,
+        defend=chosen_input_defenses(flags.defend or []) or None,
         dataset=component_table("dataset", flags.dataset) if flags.dataset is not None else None,
         threat=given(norm=flags.norm, eps=flags.eps, mask=flags.mask) or None,
         source={"id": source.parent, "weights": source.weights} if source else None,

@@ -194,7 +194,8 @@ def _heading(run: records.Run) -> str:
     crafted = f", images crafted on {made_on}" if made_on else ""
     kept = run.evaluated
     which = f" ({kept.rule}, epoch {kept.epoch})" if kept else ""
-    return f"{run.subject}{which} on {records.data_name(run)}, {threat.norm}{eps}{mask}{crafted}"
+    model = f"{run.subject}{which}{run.settings.behind}"
+    return f"{model} on {records.data_name(run)}, {threat.norm}{eps}{mask}{crafted}"
 
 
 def _extent(proof: Proof) -> str:

@@ -77,6 +77,14 @@ MaskOption = Annotated[
         autocompletion=completion.masks,
     ),
 ]
+DefendOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="An input defense in front of the model: lgs, watermark, jpeg:quality=75, ...; "
+        "repeat, the first one gets the image.",
+        autocompletion=completion.input_defenses,
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")]
 DataDirOption = Annotated[

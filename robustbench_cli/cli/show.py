@@ -154,7 +154,7 @@ def _run(folder: Path) -> "Parts":
         "folder": str(folder),
         "made": f"{run.created.astimezone():%Y-%m-%d %H:%M}, {run.seconds:.0f} s of work",
         "command": shlex.join(["advbench", *run.command]),
-        "subject": run.subject,
+        "subject": run.subject + run.settings.behind,
         "accuracy": accuracies_in_words(run),
         "trust": "\n".join(trust_notes(run)),
         "examples": str(run.n or ""),
@@ -200,6 +200,7 @@ _EXAMPLES = {
     "modifier": "advbench train trades+{}",
     "attacks": "advbench eval --attack {}",
     "views": "advbench eval --attack adaptive",
+    "input-defenses": "advbench eval --attack adaptive --defend {}",
     "masks": "advbench eval --attack pgd20 --mask {}",
     "transforms": "advbench joint --transform identity --transform {}",
     "certificates": "advbench eval --certify {}",
@@ -244,6 +245,12 @@ def _check_facts(cls: Any) -> dict[str, str]:
 _FACTS: Mapping[str, Callable[[Any], Mapping[str, str]]] = {
     "attacks": lambda cls: {
         "usual": f"at least {cls.min_classes} classes" if cls.min_classes > 2 else ""
+    },
+    "input-defenses": lambda cls: {
+        "hides": cls.hides,
+        "gradients": ", ".join(cls.backwards),
+        "randomised": "yes" if cls().randomised else "",
+        "dynamic": "takes gradients of the model in its forward pass" if cls().dynamic else "",
     },
     "sources": lambda cls: {
         "run by": f"advbench eval --dataset cifar10 --attack pgd20 --model {cls.example}"

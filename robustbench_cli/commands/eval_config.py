@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from robustbench_cli.attacks import ATTACKS, Attack
-from robustbench_cli.certificates import CERTIFICATES
+from robustbench_cli.certificates import CERTIFICATES, Certificate
 from robustbench_cli.commands.components import recipe_tables, with_registered_names
 from robustbench_cli.commands.targeted import check_targets, refuse_sweep
 from robustbench_cli.commands.threat_config import resolve_threat
@@ -61,13 +61,29 @@ def resolve_eval_config(base: ConfigTable, typed: ConfigTable, pairs: list[str])
         spec.label: CERTIFICATES.describe(CERTIFICATES.build(spec))
         for spec in specs_of(values.get("certify", {}))
     }
+    if values.get("defend"):
+        for label, table in values["certify"].items():
+            _check_behind_defenses(label, CERTIFICATES.build(spec_of(table, label)))
     options = {**values, "mask": threat.mask}
     options |= {"reject-class": "class" in values.get("reject", {})}
     options |= {"detector": "detector" in values.get("reject", {})}
+    if values.get("defend") and options["detector"]:
+        raise UserError(
+            "--detector goes without --defend: it was fitted to a model without input defenses"
+        )
     for option in ("sweep", "source", "mask", "reject-class", "detector"):
         if values["certify"] and options.get(option):
             raise UserError(f"--certify goes without --{option}, which is for attacks")
     return validated(EvalConfig, values)
+
+
+def _check_behind_defenses(label: str, certificate: Certificate) -> None:
+    """Refuse a certificate that proves nothing of a model behind input defenses."""
+    if not certificate.behind_defenses:
+        raise UserError(
+            f"--certify {label} goes without --defend: it says nothing of a model behind input "
+            "defenses"
+        )
 
 
 def _deployed(defense: ConfigTable, changes: ConfigTable) -> ConfigTable:

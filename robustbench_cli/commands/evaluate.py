@@ -16,6 +16,7 @@ from robustbench_cli.commands.attack_outcomes import AttackOutcomes
 from robustbench_cli.commands.attack_summary import example_arrays, robust_share
 from robustbench_cli.commands.certify import Certifying
 from robustbench_cli.commands.checking import Checking, start_checking
+from robustbench_cli.commands.defending import with_input_defenses
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_config import build_attacks
 from robustbench_cli.commands.eval_request import EvalRequest, new_record
@@ -93,7 +94,8 @@ def evaluate_shard(
     where = devices.resolve_device(local(request.workspace.device))
     test = test_images(request, shard)
     chosen = counted_images(test, request.config)
-    request, data = with_rejection(fit_to_data(request, test), chosen, where)
+    request = with_input_defenses(fit_to_data(request, test), test)
+    request, data = with_rejection(request, chosen, where)
     config = request.config
     attacks = request.attacks or build_attacks(config, len(data.classes))
     todo = points(attacks, config)

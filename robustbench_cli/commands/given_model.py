@@ -245,7 +245,7 @@ def fitted_subject(subject: Subject, fitted: Fitted) -> Subject:
         return None if made is None else fitted.around(made).eval()
 
     if fitted.settings:
-        known += f"+{_digest(fitted.settings)}"
+        known += f"+{settings_digest(fitted.settings)}"
     return replace(
         subject,
         model=fitted.around(subject.model),
@@ -256,5 +256,6 @@ def fitted_subject(subject: Subject, fitted: Fitted) -> Subject:
     )
 
 
-def _digest(settings: Mapping[str, Any]) -> str:
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Return the first digits of the sha256 of settings that a record can hold."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

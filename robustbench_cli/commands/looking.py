@@ -20,6 +20,7 @@ from robustbench_cli.commands.checked_subject import CheckedSubject
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.evaluation.meter import Meter
+from robustbench_cli.models.defended import defended_part
 from robustbench_cli.runs.trust import Finding
 
 SAME, DRAWS = 2, 10
@@ -60,6 +61,9 @@ class Looking:
         self.flops = operations(self.subject.model, self.subject.data.images(slice(1)))
         self.planned = self.subject.planned
         """Passes of an image that withstands all attacks."""
+        declared = defended_part(self.subject.model)
+        # However seldom its draws matter.
+        self.random |= declared is not None and declared.randomised
         together = [stage for stages in self._stages.values() for stage in stages]
         self._cost = sum(each.cost(together) for each in self._checks)
         self.forwards = 1
@@ -96,7 +100,7 @@ class Looking:
         few = self.subject.data.images(slice(CONFIRMED))
         # Many passes over a few images: a model that draws once per call may repeat itself often.
         repeated = randomised(meter, few[:SAME], passes=DRAWS)
-        self.random = repeated or randomised(meter, few, passes=2)
+        self.random |= repeated or randomised(meter, few, passes=2)
         self.count(meter.forwards, meter.backwards, started)
 
     def count(self, forwards: int, backwards: int, started: float) -> None:
@@ -148,6 +152,7 @@ class Looking:
             copy=subject.copy,
             stages=self._stages,
             differentiable=subject.differentiable,
+            transferred=subject.transferred and bool(subject.todo),
         )
         if self._ends is None:
             return probe

@@ -170,6 +170,7 @@ def _presets(folder: str, kind: str, package: Path) -> Iterator[Item]:
 REGISTRIES: Mapping[str, tuple[str, str]] = {
     "defenses": ("defenses", "DEFENSES"),
     "attacks": ("attacks", "ATTACKS"),
+    "input-defenses": ("input_defenses", "INPUT_DEFENSES"),
     "views": ("views", "VIEWS"),
     "masks": ("masks", "MASKS"),
     "transforms": ("transforms", "TRANSFORMS"),

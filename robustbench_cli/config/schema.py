@@ -137,6 +137,8 @@ class EvalConfig:
     """Values of ``eps`` or of ``steps``, by that name, at which every attack is run."""
     certify: ConfigTable = field(default_factory=dict)
     """Certificates by label, in the form of ``attack``."""
+    defend: ConfigTable = field(default_factory=dict)
+    """Input defenses in front of the model, in order, by label, in the form of ``attack``."""
     source: ConfigTable = field(default_factory=dict)
     """The run (``id`` and ``weights``) on which images are crafted, if not the model itself."""
     reject: ConfigTable = field(default_factory=dict)
@@ -198,15 +200,16 @@ def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
 def as_recorded(config: TrainConfig | EvalConfig | JointConfig) -> ConfigTable:
     """Return a configuration as records keep it: nested tables.
 
-    A mask, a subset or a rejection is in it only if there is one, and ``checks`` only if they were
-    left out: so a record of before they existed holds the same configuration, and an unfinished one
-    can be gone on with.
+    A mask, a subset, an input defense or a rejection is in it only if there is one, and ``checks``
+    only if they were left out: so a record of before they existed holds the same configuration, and
+    an unfinished one can be gone on with.
     """
     values = asdict(config)
     if values.get("subset") == asdict(Subset()):
         del values["subset"]
-    if not values.get("reject", True):
-        del values["reject"]
+    for section in ("reject", "defend"):
+        if not values.get(section, True):
+            del values[section]
     if not config.threat.mask:
         del values["threat"]["mask"]
     if values.get("checks"):

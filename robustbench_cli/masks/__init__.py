@@ -37,6 +37,11 @@ class Mask(ABC):
     inverse: bool = False
     """Exchange the pixels that may change and those that must not."""
 
+    @property
+    def fixed(self) -> bool:
+        """True if the pixels are the same for all images, whatever is in them."""
+        return False
+
     @abstractmethod
     def selected(self, context: MaskContext) -> Tensor:
         """Return True for the pixels that the rule frees, before ``inverse``.
@@ -75,11 +80,11 @@ def bind_to_images(threat: Threat, context: MaskContext) -> Threat:
 
     A threat without a mask is returned unchanged.
     """
-    return threat.bound(_built(threat.mask).free(context)) if threat.mask else threat
+    return threat.bound(named_mask(threat.mask).free(context)) if threat.mask else threat
 
 
 @lru_cache(maxsize=8)
-def _built(text: str) -> Mask:
+def named_mask(text: str) -> Mask:
     """Return the mask that ``text`` names; cached, as a mask may read a file."""
     return MASKS.build(Spec.parse(text))
 

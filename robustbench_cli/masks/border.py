@@ -18,6 +18,10 @@ class Border(Mask):
     width: Annotated[int, Field(ge=0)] = 1
     """Width of the frame in pixels; 0: nothing may change."""
 
+    @property
+    def fixed(self) -> bool:
+        return True
+
     def selected(self, context: MaskContext) -> Tensor:
         height, width = context.x.shape[2:]
         row, column = (_to_edge(side, context.x.device) for side in (height, width))

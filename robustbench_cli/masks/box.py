@@ -21,6 +21,10 @@ class Box(Mask):
     share: Annotated[Number, Field(gt=0, le=1)] = 0.5
     """The box's sides as a share of the image's, rounded to whole pixels, at least one."""
 
+    @property
+    def fixed(self) -> bool:
+        return True
+
     def selected(self, context: MaskContext) -> Tensor:
         height, width = context.x.shape[2:]
         rows, columns = _middle(height, self.share), _middle(width, self.share)

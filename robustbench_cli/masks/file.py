@@ -61,6 +61,10 @@ class File(Mask):
             )
         return torch.from_numpy(array.astype(bool))
 
+    @property
+    def fixed(self) -> bool:
+        return self._array.ndim == 2
+
     def selected(self, context: MaskContext) -> Tensor:
         """Return the images' masks, bool (B, 1 or C, H, W).
 

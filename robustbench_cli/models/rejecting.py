@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.core.losses import merge_rejection
+from robustbench_cli.models.defended import DefendedModel
 from robustbench_cli.models.taps import last_layer
 
 
@@ -74,9 +75,12 @@ class ModelWithRejectClass(RejectingModel):
 
 
 def with_network(model: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Return a model whose network is changed; what rejects images stays as it is around it."""
-    if isinstance(model, RejectingModel):
-        return model.around(change(model.model))
+    """Return a model whose network is changed.
+
+    What rejects images and what stands in front of the network stay as they are around it.
+    """
+    if isinstance(model, RejectingModel | DefendedModel):
+        return model.around(with_network(model.model, change))
     return change(model)
 
 

@@ -170,7 +170,7 @@ def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     """Every accuracy of the report but those of sweeps, of models that were trained here.
 
     Papers' tables count a rejected image as nothing special: evaluations in which images may be
-    rejected are left out.
+    rejected are left out, and so are models behind an input defense.
     """
     trained = {run.id: run for run in of_kind(runs, "train")}
     weights = seed_groups.by_weights(trained.values())
@@ -200,7 +200,8 @@ def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
 
 
 def _has_a_counterpart(run: Run) -> bool:
-    return not run.settings.swept and run.rejection is None
+    settings = run.settings
+    return not settings.swept and run.rejection is None and not settings.defend
 
 
 def detected(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:

@@ -95,12 +95,17 @@ def setting_of(run: Run) -> str:
     return f"{run.settings.data_name}, {format_threat(threat.norm, threat.eps, threat.mask)}"
 
 
+def _other_model(run: Run) -> bool:
+    """True for what boards have no entries of: models that reject, or behind input defenses."""
+    return run.rejection is not None or bool(run.settings.defend)
+
+
 def _setting(
     board: Leaderboard, about: BoardTable, run: Run, known: Mapping[str, Run]
 ) -> list[SettingDifference] | None:
     """Return the differences in data and threat; None if the two cannot be compared."""
     threat, data = run.settings.threat, board.datasets.get(about.dataset)
-    if data is None or about.eps is None or threat.norm != about.norm or run.rejection:
+    if data is None or about.eps is None or threat.norm != about.norm or _other_model(run):
         return None
     if abs(threat.eps - about.eps) > ALIKE * about.eps:
         return None

@@ -44,7 +44,7 @@ def threat_card(run: Run) -> dict[str, str]:
         **_members(result),
         "seed": str(run.config.get("seed", 0)),
         "adaptive attack": "part of the battery" if result.adaptive else "none",
-        "model": f"{run.subject}, weights {run.weights[:12]}",
+        "model": f"{run.subject}{settings.behind}, weights {run.weights[:12]}",
         "cost": _cost(run),
         "software": software_line(run.environment),
     }

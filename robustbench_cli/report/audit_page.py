@@ -75,7 +75,7 @@ def audit_page(run: Run, pictures: Mapping[str, str]) -> AuditPage:
     threat = run.settings.threat
     where = format_threat(threat.norm, threat.eps, threat.mask)
     return AuditPage(
-        title=one_line(f"{run.subject} on {records.data_name(run)}, {where}"),
+        title=one_line(f"{run.subject}{run.settings.behind} on {records.data_name(run)}, {where}"),
         verdict=one_line(verdict),
         tone=tone,
         notes=tuple(map(one_line, _notes(run, result))),

@@ -105,7 +105,8 @@ def gallery(run: Run, folder: Path, most: int) -> Gallery:
     gain = 1 / (2 * max(change, 1e-12))
     return Gallery(
         run=run.id,
-        title=f"{run.subject} under {label}, {records.data_name(run)}, {where}",
+        title=f"{run.subject}{run.settings.behind} under {label}, {records.data_name(run)}, "
+        f"{where}",
         remark="" if trust.trust == "sound" else f"{label} is {trust.trust} here",
         images=tuple(
             facts.image(row, x, x_adv, gain) for row, x, x_adv in zip(rows, *pairs, strict=True)

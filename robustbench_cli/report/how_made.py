@@ -114,6 +114,7 @@ def _evaluation(run: Run, labels: list[str]) -> list[tuple[str, str]]:
         **attacks,
         "seed": f"{run.config.get('seed', 0)} of the attack, {run.seed} of the model",
         "model": parameters_line(settings.stated_model or {}),
+        "input defenses": "; ".join(map(parameters_line, settings.defend.values())),
         "weights": f"sha256 {run.weights[:12]}" + (f", of {run.parent}" if run.parent else ""),
         "precision": f"searched in {run.search}, judged in float32" if run.search else "",
         "checks": ", ".join(run.checked.names) if run.checked else "none",

@@ -37,6 +37,7 @@ def outcome_data(run: Run, folder: Path | None = None) -> dict[str, Any]:
         **({"error": run.error} if run.error else {}),
         "created": run.created.isoformat(),
         "subject": run.subject,
+        **({"defend": list(settings.defend)} if settings.defend else {}),
         **({"parent": run.parent} if run.parent else {}),
         **({"dataset": data_name(run)} if settings.data.name else {}),
         **({"threat": threat.table} if threat else {}),

@@ -3,6 +3,7 @@
 No torch, and nothing that decides a verdict: records hold them, this joins and compares.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -158,7 +159,14 @@ def _identity(run: Run, trained: Mapping[str, Run]) -> Hashable:
     made: Hashable = run.weights
     if parent:
         made = seed_groups.group_key(seed_groups.as_evaluated(run, parent))
-    return made, comparison_key(run), *(fact.text for fact in row_facts(run, seeds=1).values())
+    # The labels of input defenses stand in the name; what they were by default may have changed.
+    front = json.dumps(run.settings.defend, sort_keys=True)
+    return (
+        made,
+        front,
+        comparison_key(run),
+        *(fact.text for fact in row_facts(run, seeds=1).values()),
+    )
 
 
 def comparison_key(run: Run) -> Hashable:

@@ -13,12 +13,13 @@ from robustbench_cli.runs.records import Run
 def row_facts(run: Run, *, seeds: int) -> dict[str, Fact]:
     """Return the facts on an evaluation: defense, dataset, model, eps, n, seeds.
 
-    What rejects images stands beside the radius.  Of a model of the user's own the name stands in
-    one column, without what of its path tells nothing apart.
+    What rejects images stands beside the radius, input defenses behind the name of the model.  Of a
+    model of the user's own the name stands in one column, without what of its path tells nothing
+    apart.
     """
     threat = run.settings.threat
     names = {
-        "defense": run.subject,
+        "defense": run.subject + run.settings.behind,
         "dataset": records.data_name(run),
         "model": _architecture(run),
     }

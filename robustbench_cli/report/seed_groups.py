@@ -44,16 +44,20 @@ def described_as(run: Run, subject: str, config: dict[str, Any] | None = None) -
 
 
 def display_name(run: Run) -> str:
-    """Return a run's name in tables: its subject, with the variant (the paper's or the code's)."""
+    """Return a run's name in tables: its subject, with the variant (the paper's or the code's).
+
+    What stands in front of the model while it is evaluated follows: ``trades behind lgs``.
+    """
     parts, tables = run.subject.split("+"), [*run.settings.defense.values()]
     if len(parts) != len(tables):
-        return run.subject
-    return "+".join(
+        return run.subject + run.settings.behind
+    named = "+".join(
         join_label(part, f"variant={table['variant']}")
         if "variant" in table and "variant=" not in part
         else part
         for part, table in zip(parts, tables, strict=True)
     )
+    return named + run.settings.behind
 
 
 def group_key(run: Run) -> Hashable:

@@ -41,7 +41,9 @@ def distinct(results: Path, skip: Skip | None = None) -> dict[Path, Run]:
         if run.parent is None or count[run.parent] < 2:
             return run.parent
         beside = folder.parent / run.parent
-        return ids.get(beside) or ids.get(made.get(run.weights, beside), run.parent)
+        return ids.get(beside) or ids.get(
+            made.get(run.weights.partition("+")[0], beside), run.parent
+        )
 
     def renamed(folder: Path, run: Run) -> Run:
         id_, parent_id = ids.get(folder, run.id), parent(folder, run)

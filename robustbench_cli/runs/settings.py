@@ -105,6 +105,8 @@ class RunSettings:
     parents: dict[str, RecordedParent] = field(default_factory=dict)
     """Runs that a training began with, by role."""
     stated_sweep: Annotated[dict[str, list[Finite]] | None, Field(alias="sweep")] = None
+    defend: dict[str, SettingTable] = field(default_factory=dict)
+    """Of an evaluation: the input defenses in front of the model, in order, by label."""
     subset: SettingTable = field(default_factory=dict)
     """Of an evaluation: which of the test images were counted; empty: all, in their order."""
     attack: dict[str, SettingTable] = field(default_factory=dict)
@@ -183,6 +185,11 @@ class RunSettings:
     def swept(self) -> str:
         """The parameter that an evaluation varies, ``eps`` or ``steps``; empty for most."""
         return next(iter(self.stated_sweep or ()), "")
+
+    @property
+    def behind(self) -> str:
+        """The input defenses in words, `` behind lgs, jpeg``, after a model's name; or empty."""
+        return f" behind {', '.join(self.defend)}" if self.defend else ""
 
     @property
     def subset_in_words(self) -> str:

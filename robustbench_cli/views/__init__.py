@@ -10,19 +10,33 @@ decided by the evaluated model itself.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from torch import Tensor, nn
 
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Registry
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.models.defended import Backward
 from robustbench_cli.views._gradients import GradientQuality, measure_gradients
 
-__all__ = ["PROBED_IMAGES", "SUBJECT_IMAGES", "VIEWS", "GradientQuality", "View", "ViewSubject"]
+__all__ = [
+    "AVERAGED_DECLARED_VIEWS",
+    "DECLARED_VIEWS",
+    "PROBED_IMAGES",
+    "SUBJECT_IMAGES",
+    "VIEWS",
+    "GradientQuality",
+    "View",
+    "ViewSubject",
+]
 
 SUBJECT_IMAGES = 512
 """The largest number of images of an evaluation from which views are built."""
+DECLARED_VIEWS = tuple(f"declared:{each}" for each in get_args(Backward))
+"""A view for every way back that an input defense may declare, as they are typed."""
+AVERAGED_DECLARED_VIEWS = tuple(f"averaged-{each}" for each in DECLARED_VIEWS)
+"""The same for randomised models."""
 PROBED_IMAGES = 32
 """Images on which a model's gradients are measured before a view is built."""
 

@@ -186,3 +186,11 @@ def test_a_threat_without_a_mask_stays_itself_and_two_masks_both_hold():
     both = masks.bind_to_images(Threat("Linf", 0.1, "box:share=0.5"), context).bound(framed.free)
     assert not both.free.any()
     assert str(framed) == "Linf 0.1, mask border:width=1"
+
+
+def test_masks_say_whether_they_are_the_same_for_every_image(tmp_path):
+    np.savez(tmp_path / "one.npz", mask=np.eye(4))
+    np.savez(tmp_path / "each.npz", mask=np.stack([np.eye(4)] * 2))
+    texts = ("box", "border", f"file:{tmp_path}/one.npz", "threshold", f"file:{tmp_path}/each.npz")
+    fixed = [MASKS.build(Spec.parse(text)).fixed for text in texts]
+    assert fixed == [True, True, True, False, False]
