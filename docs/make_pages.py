@@ -11,6 +11,7 @@ from pathlib import Path
 
 from check_table import checks
 from command_reference import exit_codes, reference
+from input_defenses_table import patches
 from marked_parts import filled, part_names
 from package_graph import drawing, packages
 from results_tables import TABLES
@@ -25,6 +26,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "drawing": drawing,
     "exit-codes": exit_codes,
     "packages": packages,
+    "patches": patches,
 }
 
 
