@@ -114,6 +114,7 @@ def attack(
             refuse_gradient_attacks(obstacle, built, wanted)
             model = graphless(model)
         check_images_to_take(built, wanted, labels, [str(each) for each in range(classes)])
+        wanted.geometry.fitting(data.image_shape)
         clean = data.images(slice(None))
         with unchanged_model(model):
             part = defended_part(model)

@@ -20,13 +20,15 @@ class Corners(IterativeAttack):
 
     In Linf every pixel moves by +eps or -eps, in L2 the image moves by eps in a uniformly random
     direction, in L1 a twentieth of the pixels, drawn at random, move by equal amounts.  All are
-    brought back to the box.  It is weak on purpose: whatever it breaks after a gradient attack
+    brought back to the box.  In L0 random pixels, and in a patch all of a random window, turn to 0
+    or 1, each channel by itself.  It is weak on purpose: whatever it breaks after a gradient attack
     failed is a sign that gradients mislead.
     """
 
     queries: Annotated[int, Field(ge=1)] = 100
     """Corners, each of them a forward pass."""
 
+    norms: ClassVar[tuple[str, ...]] = ("Linf", "L2", "L1", "L0", "patch")
     access: ClassVar[Access] = "logits"
 
     @property
@@ -48,7 +50,6 @@ class Corners(IterativeAttack):
 
     def _corner(self, task: Task, number: Tensor) -> Tensor:
         """Return the corners (B, C, H, W) with these numbers (B)."""
-        # The steepest ascent of a random linear function ends in a random corner, in any norm.
+        # A random linear function is largest in a random corner, in any norm.
         slope = task.noise.fork("corner").at(number).normal(task.x)
-        corner = task.x + task.threat.eps * task.threat.steepest(slope)
-        return task.threat.project(corner, task.x)
+        return task.threat.corner(task.x, slope)

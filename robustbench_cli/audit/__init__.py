@@ -17,6 +17,7 @@ from robustbench_cli.audit._battery import Battery
 from robustbench_cli.audit._evidence import Evidence, JudgedAttack
 from robustbench_cli.audit._probe import Probe
 from robustbench_cli.core.registry import Registry
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.runs.trust import Finding, Severity
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "VerdictCheck",
 ]
 
-Need = Literal["gradients", "a second copy", "several attacks", "a control", "training data"]
+Need = Literal[
+    "gradients", "a second copy", "several attacks", "a control", "training data", "a ball"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,10 @@ class Check(ABC):
     def sentence(cls) -> str:
         """Return what it says where its severity is its own: the sentence and what follows."""
         return f"{cls.says}: {cls.means}" if cls.means else cls.says
+
+    def fits(self, threat: Threat) -> bool:
+        """Return True if it makes sense under this threat: some need a ball of Linf, L2 or L1."""
+        return threat.is_ball or "a ball" not in self.needs
 
     def finding(
         self,

@@ -14,7 +14,7 @@ from robustbench_cli.core.example_rng import Noise, stream_generator
 from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.losses import wide
 from robustbench_cli.core.robust_shares import lowered_shares
-from robustbench_cli.core.threat import LARGEST_RADIUS, Threat
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.models.rejecting import shown_logits
 from robustbench_cli.runs.audit_result import Measure
@@ -118,9 +118,7 @@ class Battery:
     @property
     def diameter(self) -> float:
         """The radius of a ball that holds every image, from any image, as far as one may be."""
-        pixels = self.images[0].numel()
-        largest: float = {"Linf": 1.0, "L2": pixels**0.5, "L1": float(pixels)}[self.threat.norm]
-        return float(min(largest, LARGEST_RADIUS[self.threat.norm]))
+        return self.threat.diameter(tuple(self.images.shape[1:]))
 
     def some(self, rows: np.ndarray, most: int) -> np.ndarray:
         """Return at most ``most`` of the examples ``rows``, drawn by a keyed order; masks (N)."""

@@ -30,7 +30,7 @@ def _task(probe: Probe, rows: Tensor, stage: Stage) -> Task:
         x=probe.x[rows],
         y=probe.y[rows],
         clean=shown_logits(probe.model, probe.clean[rows], probe.y[rows]),
-        threat=probe.threat.only(rows),
+        threat=probe.attacked.only(rows),
         noise=probe.noise.only(rows).fork(stage.key).fork(f"restart {stage.restart_or_target}"),
         restart_or_target=stage.restart_or_target,
         data=Tensors(probe.x, probe.y),

@@ -67,7 +67,9 @@ class Probe:
     y: Tensor
     """Labels (m)."""
     threat: Threat
-    """With a mask, bound to these images."""
+    """The ball to look in; with a mask, bound to these images."""
+    attacked: Threat
+    """The threat of the attacks: the same one, where that is a ball."""
     noise: Noise
     """Keyed by example, m of them."""
     random: bool
@@ -201,10 +203,9 @@ class Probe:
     def near(self) -> Tensor:
         """Images (m, C, H, W) a tenth of the way to the start, and corners of the ball, in turn."""
         slope = self.noise.fork("corner").normal(self.x)
-        corner = self.x + self.threat.eps * self.threat.steepest(slope)
         tenth = self.x + 0.1 * (self.start - self.x)
         even = over(torch.arange(len(self.x), device=self.x.device) % 2 == 0, self.x)
-        return torch.where(even, tenth, self.threat.project(corner, self.x))
+        return torch.where(even, tenth, self.threat.corner(self.x, slope))
 
     @property
     def near_logits(self) -> Tensor:

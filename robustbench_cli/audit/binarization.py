@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from robustbench_cli.attacks import Attack, IterativeAttack
-from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
+from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.audit._binarised import binarised, features, inner_points, outer_point
 from robustbench_cli.audit._series import Series, parts_of
 from robustbench_cli.core.errors import UserError
@@ -30,6 +30,7 @@ class Binarization(BatteryCheck):
     Members of the attack that need more than two classes are left out.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = ("a ball",)
     passes: ClassVar[float] = 1200
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (

@@ -25,7 +25,7 @@ class ControlAttack(VerdictCheck):
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
         "the control broke {images} of {of} images that the attacks had left standing ({what}): "
-        "try --attack cw100, or --attack adaptive"
+        "try more steps and restarts, or --attack adaptive in Linf, L2 or L1"
     )
 
     share: Number = 0.06

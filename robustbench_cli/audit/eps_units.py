@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
+from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs.trust import Finding, Severity
@@ -21,6 +21,7 @@ USUAL = (1, 2, 4, 8, 16)
 class EpsUnits(BatteryCheck):
     """An Linf radius must reach the next grey level, and be the one that it is taken for."""
 
+    needs: ClassVar[tuple[Need, ...]] = ("a ball",)
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = "eps {what}"
 

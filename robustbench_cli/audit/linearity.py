@@ -29,7 +29,7 @@ class Linearity(BatteryCheck):
     after a step and what the gradient promised, as a fraction of the range of the logits.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = ("gradients",)
+    needs: ClassVar[tuple[Need, ...]] = ("gradients", "a ball")
     passes: ClassVar[float] = 4
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
+from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.core.losses import cross_entropy, wide
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
@@ -27,6 +27,7 @@ class UnstableLoss(BatteryCheck):
     The centre is a random point of the ball, the others lie up to a tenth of eps around it.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = ("a ball",)
     passes: ClassVar[float] = 101
     severity: ClassVar[Severity] = "info"
     says: ClassVar[str] = (

@@ -29,7 +29,7 @@ class Radius(BatteryCheck):
     Of an ensemble, the first member that climbs a loss inside the ball stands for it.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = ("gradients",)
+    needs: ClassVar[tuple[Need, ...]] = ("gradients", "a ball")
     passes: ClassVar[float] = 280
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = "accuracy {what} ({images} of {of} images): the attack fails"

@@ -22,8 +22,8 @@ class Reach(VerdictCheck):
     needs: ClassVar[tuple[Need, ...]] = ("gradients",)
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (
-        "all steps of {what} together are {value} x eps long: it cannot reach the border of the "
-        "ball; take more or longer steps"
+        "all steps of {what} together are {value} times as long as the way from the clean image "
+        "to the border: it cannot get there; take more or longer steps"
     )
 
     shortest: Number = 0.99

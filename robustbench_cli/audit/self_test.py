@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Attack, ExternalAttack
-from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, ModelCheck, Probe
+from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, ModelCheck, Need, Probe
 from robustbench_cli.audit._reference import ClassMeans, GradientKiller, surely_breakable
 from robustbench_cli.core.registry import Number, Spec
 from robustbench_cli.evaluation.stages import attack_batch
@@ -27,6 +27,7 @@ class SelfTest(BatteryCheck):
     Attacks for the nearest image are tested in thorough audits only: they cost most.
     """
 
+    needs: ClassVar[tuple[Need, ...]] = ("a ball",)
     passes: ClassVar[float] = 2000
     severity: ClassVar[Severity] = "error"
     says: ClassVar[str] = "self-test: {what}"
@@ -97,6 +98,7 @@ class SelfTest(BatteryCheck):
                 x=battery.data.images(rows),
                 y=battery.data.y[rows],
                 threat=battery.threat.only(rows),
+                attacked=battery.threat.only(rows),
                 noise=battery.noise.only(rows).fork("killer"),
                 random=False,
                 stages={battery.claimed.label: battery.claimed.stages},

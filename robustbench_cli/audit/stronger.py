@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_cli.attacks import ATTACKS
-from robustbench_cli.audit import CHECKS, Battery, BatteryCheck
+from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, Need
 from robustbench_cli.core.registry import Number, Spec
 from robustbench_cli.runs.trust import Finding, Severity
 
@@ -28,6 +28,7 @@ attack does not repeat what AutoAttack has just done."""
 class Stronger(BatteryCheck):
     """AutoAttack and the adaptive attack must break little that the claimed attack left."""
 
+    needs: ClassVar[tuple[Need, ...]] = ("a ball",)
     passes: ClassVar[float] = 9800
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (

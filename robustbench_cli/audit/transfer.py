@@ -26,7 +26,7 @@ class Transfer(BatteryCheck):
     it, if the model's gradients are not sound.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = ("training data",)
+    needs: ClassVar[tuple[Need, ...]] = ("training data", "a ball")
     passes: ClassVar[float] = 80
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (

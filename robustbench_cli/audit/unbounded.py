@@ -20,7 +20,7 @@ from robustbench_cli.runs.trust import Finding, Severity
 class Unbounded(BatteryCheck):
     """PGD of 100 steps in a ball that holds every image must leave almost nothing."""
 
-    needs: ClassVar[tuple[Need, ...]] = ("gradients",)
+    needs: ClassVar[tuple[Need, ...]] = ("gradients", "a ball")
     passes: ClassVar[float] = 200
     severity: ClassVar[Severity] = "warning"
     says: ClassVar[str] = (

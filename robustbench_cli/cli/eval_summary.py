@@ -14,7 +14,7 @@ from robustbench_cli.cli.console import rendered, table_console
 from robustbench_cli.cli.exit_codes import ExitCode
 from robustbench_cli.cli.target_summary import target_summary
 from robustbench_cli.core.safe_text import one_line, printable
-from robustbench_cli.core.threat_text import format_eps
+from robustbench_cli.core.threat_text import format_size
 from robustbench_cli.report.columns import ball_label
 from robustbench_cli.report.number_trust import (
     NumberTrust,
@@ -138,7 +138,10 @@ def _cost(run: records.Run) -> list[str]:
         return []
     passes = f"{checked.forwards} forward and {checked.backwards} backward passes"
     number = len(checked.names)
-    return [f"checks: {number} on {checked.images} images, {passes}, {checked.seconds:.1f} s"]
+    missing = ", ".join(checked.left_out)
+    left_out = f"; left out, as the threat is no ball: {missing}" if missing else ""
+    said = f"checks: {number} on {checked.images} images, {passes}, {checked.seconds:.1f} s"
+    return [one_line(f"{said}{left_out}")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +192,8 @@ def _lines(run: records.Run) -> list[_Line]:
 
 def _heading(run: records.Run) -> str:
     threat, made_on = run.settings.threat, run.settings.source.id
-    eps = "" if run.settings.swept == "eps" else f" eps {format_eps(threat.eps)}"
+    size = format_size(threat.norm, threat.eps)
+    eps = "" if run.settings.swept == "eps" else f" eps {size}"
     mask = f", mask {threat.mask}" if threat.mask else ""
     crafted = f", images crafted on {made_on}" if made_on else ""
     kept = run.evaluated

@@ -65,9 +65,13 @@ ShuffleOption = Annotated[
     int | None,
     typer.Option(min=0, help="Count the first N in a random order that follows from this seed."),
 ]
-NormOption = Annotated[str | None, typer.Option(help="Linf, L2 or L1.")]
+NormOption = Annotated[str | None, typer.Option(help="Linf, L2, L1, L0, patch or spatial.")]
 EpsOption = Annotated[
-    str | None, typer.Option(help="Radius for images in [0, 1], e.g. 8/255 or 0.3.")
+    str | None,
+    typer.Option(
+        help="Radius for images in [0, 1], e.g. 8/255; L0: pixels; patch: its side; spatial: part "
+        "of 30 degrees and 3 pixels."
+    ),
 ]
 MaskOption = Annotated[
     str | None,

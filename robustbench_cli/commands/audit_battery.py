@@ -82,15 +82,24 @@ class AuditBattery:
             found=found,
         )
         for check in (CHECKS.build(Spec(name)) for name in CHECKS.names()):
-            if isinstance(check, BatteryCheck):
-                name = CHECKS.name_of(check)
-                if "gradients" in check.needs and not self.battery.differentiable:
-                    self.battery.measured(name, "not made: no gradient passes through the model")
-                    continue
-                done.attacks.display.note(f"check {name}")
-                for finding in check.examine(self.battery):
-                    found.append(finding)
-                    yield finding
+            if not isinstance(check, BatteryCheck):
+                continue
+            if why := self._why_not(check):
+                self.battery.measured(CHECKS.name_of(check), f"not made: {why}")
+                continue
+            done.attacks.display.note(f"check {CHECKS.name_of(check)}")
+            for finding in check.examine(self.battery):
+                found.append(finding)
+                yield finding
+
+    def _why_not(self, check: BatteryCheck) -> str:
+        """Return why a check cannot be made of this model under this threat; empty if it can."""
+        assert self.battery is not None
+        if "gradients" in check.needs and not self.battery.differentiable:
+            return "no gradient passes through the model"
+        if not check.fits(self.battery.threat):
+            return f"it needs a ball of Linf, L2 or L1, the threat is {self.battery.threat}"
+        return ""
 
     @property
     def standing(self) -> np.ndarray:

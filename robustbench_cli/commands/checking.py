@@ -101,7 +101,8 @@ class Checking:
             passes = outcomes.passes + len(clean.arrays["share"])
             control = self._judge(columns, clean, attacks, passes)
         checked = self._checked
-        trusts = {label: trust_in(self.findings, label, checked=bool(checked)) for label in found}
+        whole = checked is not None and checked.all_made
+        trusts = {label: trust_in(self.findings, label, checked=whole) for label in found}
         # No check looks at an attack with a target, only at the model.
         aimed = {label: trust_in(self.findings, label, checked=False) for label in targeted}
         return {
@@ -197,12 +198,16 @@ class Checking:
         """The checks that were run and their cost; None: none were."""
         if not self.enabled:
             return None
+        runs = [name for name in CHECKS.names() if self._runs(name)]
+        built = {name: CHECKS.build(Spec(name)) for name in runs}
+        left_out = [name for name in runs if not built[name].fits(self.subject.threat)]
         return Checked(
-            names=[name for name in CHECKS.names() if self._runs(name)],
+            names=[name for name in runs if name not in left_out],
             images=self._looking.images,
             forwards=self._looking.forwards,
             backwards=self._looking.backwards,
             seconds=round(self._looking.seconds, 4),
+            left_out=left_out,
         )
 
     def _runs(self, name: str) -> bool:

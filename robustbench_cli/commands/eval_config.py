@@ -252,6 +252,11 @@ def build_attacks(config: EvalConfig, classes: int) -> dict[str, Attack]:
     return attacks
 
 
+def attacks_in(norm: str) -> list[str]:
+    """Return the names of the attacks that work under threats of this norm."""
+    return [name for name in ATTACKS.names() if norm in ATTACKS.build(Spec(name)).measures]
+
+
 def check_attacks(attacks: Mapping[str, Attack], threat: Threat, classes: int) -> None:
     """Check that every attack goes with the threat and with the number of classes.
 
@@ -267,6 +272,7 @@ def check_attacks(attacks: Mapping[str, Attack], threat: Threat, classes: int) -
             raise UserError(
                 f"attack {label!r} is an attack in {measured}, the threat is {norm}; a distance in "
                 f"one norm says nothing about a radius in another: use --norm {attack.measures[0]}"
+                + ("" if threat.is_ball else f", or {' or '.join(attacks_in(norm))}")
             )
         stages = attack.stages(threat, classes)
         if threat.mask and not all(stage.attack.maskable for stage in stages):

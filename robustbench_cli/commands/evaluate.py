@@ -98,6 +98,7 @@ def evaluate_shard(
     request, data = with_rejection(request, chosen, where)
     config = request.config
     attacks = request.attacks or build_attacks(config, len(data.classes))
+    config.threat.geometry.fitting(data.image_shape)
     todo = points(attacks, config)
     check_images_to_take(attacks, config.threat, test.y, test.classes)
     for each in filter(None, (request.subject, request.source)):

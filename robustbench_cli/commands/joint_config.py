@@ -59,12 +59,18 @@ def resolve_joint_config(request: JointOptions) -> tuple[list[Subject], JointCon
     dataset = DATASETS.build(spec_of(bases[0]["dataset"]))
     usual = {key: bases[0]["threat"][key] for key in ("norm", "eps")}
     values = merge_layers({"threat": usual}, request.settings)
+    threat = threat_config.resolve_threat(values["threat"], dataset)
+    if not threat.is_ball:
+        raise UserError(
+            f"a joint attack adds one change to every image within a ball, and {threat.norm} is "
+            "none: use --norm Linf, L2 or L1"
+        )
     values |= {
         "runs": {str(each.parent): each.weights for each in subjects},
         "transform": transforms,
         "attack": {spec.name: ATTACKS.describe(attack)},
         "dataset": DATASETS.describe(dataset),
-        "threat": threat_config.resolve_threat(values["threat"], dataset),
+        "threat": threat,
     }
     return subjects, validated(JointConfig, values)
 

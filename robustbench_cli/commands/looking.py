@@ -146,7 +146,8 @@ class Looking:
             model=subject.model,
             x=data.images(rows),
             y=data.y[rows],
-            threat=subject.threat.only(rows),
+            threat=subject.threat.probed.only(rows),
+            attacked=subject.threat.only(rows),
             noise=Noise(subject.seed, data.ids[rows]).fork(purpose),
             random=self.random,
             copy=subject.copy,
@@ -154,6 +155,6 @@ class Looking:
             differentiable=subject.differentiable,
             transferred=subject.transferred and bool(subject.todo),
         )
-        if self._ends is None:
+        if self._ends is None or not subject.threat.is_ball:  # they are far from that ball
             return probe
         return replace(probe, ends=self._ends(rows, probe.start), _copies=[])

@@ -64,7 +64,12 @@ def resolve_train_config(
     if not values.get("defense"):
         raise UserError("name a defense, e.g. advbench train trades; advbench list defenses")
     values = with_all_parameters(values)
-    values["threat"] = resolve_threat(values.get("threat", {}), dataset)
+    threat = values["threat"] = resolve_threat(values.get("threat", {}), dataset)
+    if not threat.is_ball:
+        raise UserError(
+            f"training attacks and measures the model within a ball, and {threat.norm} is none: "
+            f"train with --norm Linf, L2 or L1, and evaluate with --norm {threat.norm}"
+        )
     recipe = Recipe.build(specs_of(values["defense"]))
     if smoke:
         recipe = _small(recipe)

@@ -1,12 +1,13 @@
-"""The threat model: a norm, a radius, perhaps a mask, and their geometry.
+"""The threat model: a norm, a size, perhaps a mask; what they mean is a geometry's.
 
-Images are (B, C, H, W) in [0, 1], radii and distances in the same units.  Every method works on a
-batch and treats each example by itself; with a mask, changes stay within the pixels it leaves free.
+Images are (B, C, H, W) in [0, 1].  Every method works on a batch and treats each example by itself;
+with a mask, changes stay within the pixels it leaves free.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Real
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import BeforeValidator
@@ -14,33 +15,36 @@ from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.geometries import GEOMETRIES, Ball, Geometry, geometry, over
+from robustbench_cli.core.geometries.l1 import onto_l1
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat_text import format_threat
 
-Norm = Annotated[
-    Literal["Linf", "L2", "L1"],
-    BeforeValidator(lambda v: v.capitalize() if isinstance(v, str) else v),
-]
+__all__ = ["Masked", "Norm", "Threat", "onto_l1", "over"]
 
-LARGEST_RADIUS = {"Linf": 1.0, "L2": 50.0, "L1": 1000.0}
-"""The largest radius per norm: a larger one was surely meant for pixels in [0, 255]."""
 
-_ORDER = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
-"""The order p of the norm."""
-_DUAL = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
-"""The order q of the dual norm, 1/p + 1/q = 1."""
+def _registered(value: object) -> object:
+    """Return the norm that is meant, whatever its capitals."""
+    known = {name.lower(): name for name in GEOMETRIES.names()}
+    found = known.get(str(value).lower(), str(value))
+    try:
+        geometry(found)
+    except UserError as error:  # the caller says which setting it is
+        raise ValueError(str(error).removeprefix("norm ")) from None
+    return found
 
-SPARSE = 0.05
-"""The fraction of the coordinates that a step moves under L1 (SLIDE, Tramer & Boneh, 2019,
-https://arxiv.org/abs/1904.13000)."""
+
+Norm = Annotated[str, BeforeValidator(_registered)]
+"""A registered geometry's name."""
 
 
 @dataclass(frozen=True)
 class Threat:
-    """An Lp ball of radius ``eps`` around each example, intersected with the box [0, 1].
+    """The images within ``eps`` of each example in the norm's geometry, and in the box [0, 1].
 
-    A mask is only named here; ``masks.bind_to_images`` returns the ``Masked`` threat for given
-    images, whose methods keep to the pixels that are free.
+    For Linf, L2 and L1 that is a ball in units of pixels in [0, 1].  A mask is only named here;
+    ``masks.bind_to_images`` returns the ``Masked`` threat for given images, whose methods keep to
+    the pixels that are free.
     """
 
     norm: Norm = "Linf"
@@ -49,17 +53,36 @@ class Threat:
     """The pixels that may change, as ``--mask`` takes them; empty: all of them."""
 
     def __post_init__(self) -> None:
-        if self.norm not in LARGEST_RADIUS:
-            raise UserError(f"norm must be {', '.join(LARGEST_RADIUS)}, got {self.norm!r}")
+        kind = geometry(self.norm)
         if not isinstance(self.eps, Real):
             raise UserError(f"eps must be a number such as 8 / 255, got {self.eps!r}")
-        if not self.eps > 0:
-            raise UserError(f"eps must be positive, got {self.eps:g}")
-        if self.eps > LARGEST_RADIUS[self.norm]:
+        kind(self.eps)
+        if self.mask and not kind.maskable:
             raise UserError(
-                f"eps {self.eps:g} looks written for pixels in [0, 255], but images here are in "
-                f"[0, 1]; did you mean '{self.eps:g}/255'?"
+                f"a mask holds pixels fast, and {self.norm} moves them all: leave --mask out"
             )
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """What the norm means, at this size."""
+        return geometry(self.norm)(self.eps)
+
+    @property
+    def is_ball(self) -> bool:
+        """True if pixels move by amounts, so that steps and directions have a length."""
+        return isinstance(self.geometry, Ball)
+
+    @property
+    def probed(self) -> "Threat":
+        """The ball in which the model's own properties are looked at: itself if it is a ball."""
+        if self.is_ball:
+            return self
+        norm, eps = self.geometry.probed_in
+        return replace(self, norm=norm, eps=eps)
+
+    def shrunk(self, share: float) -> "Threat":
+        """Return the threat with its border left out, where it has one; ``share`` of it stays."""
+        return replace(self, eps=self.geometry.shrunk(share))
 
     def __str__(self) -> str:
         return format_threat(self.norm, self.eps, self.mask)
@@ -98,10 +121,7 @@ class Threat:
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the distance of each example from the clean one (B), in this norm."""
-        norms: Tensor = torch.linalg.vector_norm(
-            (x_adv - x).flatten(1), ord=_ORDER[self.norm], dim=1
-        )
-        return norms
+        return self.geometry.distance(x_adv, x)
 
     def radius_in(self, norm: Norm, pixels: int) -> float:
         """Return the radius in ``norm`` of the smallest ball that contains this one.
@@ -110,64 +130,56 @@ class Threat:
             pixels: the number of entries of an image, C H W.
 
         Raises:
-            UserError: there is a mask.
+            UserError: there is a mask, or no such ball.
         """
-        return float(self.eps * pixels ** max(0.0, 1 / _ORDER[norm] - 1 / _ORDER[self.norm]))
+        return self.geometry.radius_in(norm, pixels)
+
+    def diameter(self, shape: tuple[int, ...]) -> float:
+        """Return the size at which every image (C, H, W) is allowed, as far as one may be."""
+        return self.geometry.diameter(shape)
 
     def dual(self, grad: Tensor) -> Tensor:
         """Return the dual norm of ``grad`` (..., D) over the last axis (...).
 
         It is the largest slope of a linear function with that gradient, per unit of distance.
         """
-        norms: Tensor = torch.linalg.vector_norm(grad, ord=_DUAL[self.norm], dim=-1)
-        return norms
+        return self.geometry.dual(grad)
 
     def inside(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return whether each example is finite, in the ball and in the box, up to rounding (B).
+        """Return whether each example is finite, near enough and in the box, up to rounding (B).
 
         Pixels that must not change are held to that exactly.
         """
-        # float32 rounds x + delta by up to about 3e-8 past the border of the ball.
-        slack = 1e-6 if self.norm == "Linf" else 1e-5 * self.eps
         flat = x_adv.flatten(1)
         boxed = ((flat >= 0) & (flat <= 1)).all(1)  # False for NaN, too
-        near = self.distance(x_adv, x) <= self.eps + slack
+        near = self.geometry.holds(self.distance(x_adv, x))
         return boxed & near & self.untouched(x_adv, x)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) projected to the ball and the box around ``x``.
+        """Return the images (B, C, H, W) projected to what is allowed around ``x``.
 
-        First to the ball, then to the box: clamping towards [0, 1], where x is, cannot leave the
-        ball.  Under L1 it is the nearest point of both at once (Croce & Hein, 2021,
-        https://arxiv.org/abs/2103.01208): attacks that shrink along the ray are far too weak.
+        For L2 first to the ball, then to the box: clamping towards [0, 1], where x is, cannot leave
+        the ball.  Under L1 it is the nearest point of both at once.
         """
-        x_adv = self.restored(x_adv, x)
-        if self.norm == "Linf":
-            low, high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
-            return x_adv.clamp(low, high)
-        delta = x_adv - x
-        if self.norm == "L1":
-            return onto_l1(x_adv, x, self.eps)
-        scale = (self.eps / _length(delta).clamp_min(1e-12)).clamp(max=1)
-        return (x + delta * over(scale, x)).clamp(0, 1)
+        return self.geometry.project(self.restored(x_adv, x), x)
 
     def stored(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return images (B, C, H, W) to store: those ``inside`` as they are, others projected."""
         return torch.where(over(self.inside(x_adv, x), x), x_adv, self.project(x_adv, x))
 
     def random_start(self, x: Tensor, noise: Noise) -> Tensor:
-        """Return images like ``x`` (B, C, H, W), uniform in the ball (by volume) and in the box."""
-        if self.norm == "Linf":
-            return self.project(x + self.eps * (2 * noise.uniform(x) - 1), x)
-        share = noise.fork("share").uniform(x.flatten(1)[:, :1]).squeeze(1)
-        size = over(self.eps * share ** (1 / self.dimensions(x)), x)
-        if self.norm == "L2":
-            direction = self.steepest(noise.fork("direction").normal(x))
-            return self.project(x + size * direction, x)
-        # Exponential magnitudes with random signs, scaled to the sphere, are uniform on it.
-        sign = (noise.fork("sign").uniform(x) < 0.5).to(x) * 2 - 1
-        direction = self.allowed(sign * -torch.log1p(-noise.fork("direction").uniform(x)))
-        return self.project(x + size * direction / over(direction.abs().flatten(1).sum(1), x), x)
+        """Return random allowed images like ``x`` (B, C, H, W); in a ball uniform by volume."""
+        return self.project(self.geometry.drawn(x, noise, self), x)
+
+    def corner(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Return the allowed images (B, C, H, W) at which linear functions are largest.
+
+        In a ball that is a step of length ``eps`` in the steepest direction.
+
+        Args:
+            slope: the gradients of the functions (B, C, H, W).
+        """
+        return self.project(self.geometry.corner(x, slope, self), x)
 
     def radial_start(self, x: Tensor, noise: Noise) -> Tensor:
         """Return images like ``x`` (B, C, H, W) in a random direction, inside the box.
@@ -181,28 +193,18 @@ class Threat:
 
     def direction(self, x: Tensor, noise: Noise) -> Tensor:
         """Return a random change of each example, of length one in this norm (B, C, H, W)."""
-        t = self.allowed(2 * noise.uniform(x) - 1 if self.norm == "Linf" else noise.normal(x))
-        return t / over(self.distance(t, torch.zeros_like(t)).clamp_min(1e-12), t)
+        return self.geometry.direction(x, noise, self)
 
     def steepest(self, grad: Tensor) -> Tensor:
         """Return the unit steps (B, C, H, W) that increase a linear function the most.
 
         Under Linf that is the gradient's sign, under L2 the normalised gradient.  Under L1 it would
-        be a single coordinate; here the fraction ``SPARSE`` of them move together.
+        be a single coordinate; here a twentieth of them move together.
 
         Args:
             grad: the function's gradient (B, C, H, W).
         """
-        grad = self.allowed(grad)
-        if self.norm == "Linf":
-            return grad.sign()
-        if self.norm == "L2":
-            return grad / over(_length(grad) + 1e-10, grad)
-        flat = grad.abs().flatten(1)
-        kept = max(1, round(SPARSE * flat.shape[1]))
-        least = flat.topk(kept, dim=1).values[:, -1:]
-        signs = torch.where(flat >= least, grad.flatten(1).sign(), 0)
-        return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).view_as(grad)
+        return self.geometry.steepest(self.allowed(grad))
 
 
 @dataclass(frozen=True)
@@ -245,38 +247,3 @@ class Masked(Threat):
         """Return ``free`` shaped to broadcast over (B, ..., C, H, W)."""
         between = like.ndim - self.free.ndim
         return self.free.view(len(self.free), *[1] * between, *self.free.shape[1:])
-
-
-def over(values: Tensor, x: Tensor) -> Tensor:
-    """Return one value per example (B), shaped (B, 1, ..., 1) to broadcast over ``x`` (B, ...)."""
-    return values.view(-1, *[1] * (x.ndim - 1))
-
-
-def _length(delta: Tensor) -> Tensor:
-    """The L2 norm of each example (B)."""
-    norms: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-    return norms
-
-
-def onto_l1(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
-    """Return the nearest points (B, C, H, W) in the box that are at most ``eps`` from ``x`` in L1.
-
-    Their change is sign * min(max(|delta_i| - t, 0), room_i), where room_i is the distance of x_i
-    from the border of [0, 1], for the smallest t >= 0 with a sum of at most eps.  The sum falls
-    with t, so bisection finds it (Croce & Hein, 2021, https://arxiv.org/abs/2103.01208).
-
-    Args:
-        eps: one radius, or one per example (B).
-    """
-    delta = (x_adv - x).flatten(1)
-    size = delta.abs()
-    room = torch.where(delta > 0, 1 - x.flatten(1), x.flatten(1))
-    low, high = torch.zeros_like(size[:, 0]), size.amax(1)
-    for _ in range(32):  # halvings until the interval is below float32's resolution
-        middle = (low + high) / 2
-        fits = torch.minimum((size - middle[:, None]).clamp_min(0), room).sum(1) <= eps
-        low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
-    free = torch.minimum(size, room).sum(1) <= eps
-    shift = torch.where(free, 0, high)[:, None]
-    z = delta.sign() * torch.minimum((size - shift).clamp_min(0), room)
-    return (x + z.view_as(x)).clamp(0, 1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robustbench_cli.config.catalogue import typed
-from robustbench_cli.core.threat_text import format_eps
+from robustbench_cli.core.threat_text import PIXEL_VALUES, format_size
 from robustbench_cli.runs.audit_result import AuditResult
 from robustbench_cli.runs.records import Run, data_name
 
@@ -24,7 +24,9 @@ def threat_card(run: Run) -> dict[str, str]:
     result, settings = run.audit or AuditResult(), run.settings
     ((label, outcome),) = run.attacks.items()
     threat = settings.threat
-    eps = f"{format_eps(threat.eps)} = {255 * threat.eps:.4g}/255, for pixels in [0, 1]"
+    eps = format_size(threat.norm, threat.eps)
+    if threat.norm in PIXEL_VALUES:
+        eps += f" = {255 * threat.eps:.4g}/255, for pixels in [0, 1]"
     last = _anywhere(outcome.params, "last_iterate")
     knows = [_KNOWLEDGE.get(each, each) for each in result.access]
     test = settings.data.test or 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from robustbench_cli.core.errors import install_command
 from robustbench_cli.core.safe_text import one_line
-from robustbench_cli.core.threat_text import format_eps, format_threat
+from robustbench_cli.core.threat_text import format_size, format_threat
 from robustbench_cli.report.audit_card import threat_card
 from robustbench_cli.report.number_trust import WITHHELD, attack_trust, clean_trust
 from robustbench_cli.report.statistics import wilson
@@ -125,7 +125,7 @@ def _verdict(run: Run, result: AuditResult) -> tuple[str, str]:
     number = f"{outcome.robust_accuracy:.2%}"
     words = {
         "sound": f"{number} under {label} is sound: nothing in the battery contradicts it.",
-        "unchecked": f"{number} under {label} was not checked.",
+        "unchecked": f"{number} under {label} was not checked, or not in full.",
         "upper bound": f"{number} under {label} is an upper bound: the truth is lower.",
         "withheld": f"The number under {label} means nothing.",
     }
@@ -160,7 +160,8 @@ def _table(run: Run, result: AuditResult) -> AuditTable:
     share, robust = run.clean_accuracy or 0.0, outcome.robust_accuracy
     found = "" if own.found is None else f"{own.found:.2%}"
     shown = own.written(f"{robust:.2%} {_interval(robust, n)}", found)
-    eps = format_eps(run.settings.threat.eps)
+    norm = run.settings.threat.norm
+    eps = format_size(norm, run.settings.threat.eps)
     first = clean.written(f"{share:.2%} {_interval(share, n)}")
     rows: list[tuple[str, ...]] = [
         ("clean", "0", first, clean.trust, ""),
@@ -171,11 +172,11 @@ def _table(run: Run, result: AuditResult) -> AuditTable:
             continue
         more = f"broke {each.broken} of {each.tried} that it was tried on"
         left = WITHHELD if own.withheld else f"{each.left:.2%}"
-        rows.append((each.label, format_eps(each.eps), left, each.check, more))
+        rows.append((each.label, format_size(norm, each.eps), left, each.check, more))
     if run.control is not None:
         broke = run.control.n - run.control.correct
         more = f"broke {broke} of {run.control.n} that had stood"
-        rows.append(("random corners, Square", eps, "", "control", more))
+        rows.append((" and ".join(run.control.broken_by), eps, "", "control", more))
     titles = ("attack", "eps", "accuracy left", "trust, or the check that ran it", "what was found")
     return AuditTable(
         titles=titles, rows=tuple(tuple(one_line(cell) for cell in row) for row in rows)

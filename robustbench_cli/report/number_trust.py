@@ -14,7 +14,7 @@ from robustbench_cli.runs.trust import Finding, Trust
 WITHHELD = "withheld"
 """Written where the number means nothing."""
 UNCHECKED_SIGN = "°"
-"""Written after a number whose checks were left out on request."""
+"""Written after a number whose checks were left out, or some of them."""
 BOUND_SIGN = "≤"
 """Written before a number that is an upper bound."""
 LOWER_BOUND_SIGN = "≥"
@@ -30,8 +30,8 @@ class NumberTrust:
 
     trust: Trust
     waived: bool = False
-    """True if checks were left out on request; False, and unchecked: there were none in that
-    version."""
+    """True if checks were left out, on request or because they make no sense under the threat;
+    False, and unchecked: there were none in that version."""
     found: float | None = None
     """Of an upper bound: the lower accuracy (a share) that is left after what was found; None
     where nothing says how much lower the truth is."""
@@ -162,7 +162,7 @@ def _trust(
     lower = [share for share in left if accuracy is not None and share < accuracy]
     return NumberTrust(
         trust=trust,
-        waived=trust == "unchecked" and not run.settings.checks,
+        waived=trust == "unchecked" and not before_checks(run),
         found=min(lower, default=None) if trust == "upper bound" else None,
         findings=telling,
     )

@@ -44,7 +44,7 @@ def mark_meanings(trusts: Iterable[NumberTrust], *, sign: str = BOUND_SIGN) -> l
         f"{WITHHELD} = the number means nothing and is not shown": any(
             each.withheld for each in known
         ),
-        f"{UNCHECKED_SIGN} = not checked (--no-checks)": any(
+        f"{UNCHECKED_SIGN} = not checked (--no-checks), or not in full under such a threat": any(
             each.waived for each in known if not each.withheld and each not in bounds
         ),
     }

@@ -13,7 +13,7 @@ Severity = Literal["info", "warning", "error"]
 """info: worth knowing; warning: the robust accuracy is an upper bound; error: it means nothing."""
 Trust = Literal["sound", "upper bound", "withheld", "unchecked"]
 """sound: no check found anything; upper bound: something hides the truth, which is lower; withheld:
-the number means nothing and is not shown; unchecked: nobody has looked."""
+the number means nothing and is not shown; unchecked: nobody has looked, or checks were left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,13 @@ class Checked:
     """Images pushed forward through the model by checks, without the control attack."""
     backwards: int
     seconds: float
+    left_out: list[str] = field(default_factory=list)
+    """The checks that were not made because they make no sense under the threat."""
+
+    @property
+    def all_made(self) -> bool:
+        """True if none was left out, so that a number in which nothing was found is sound."""
+        return not self.left_out
 
 
 def trust_in(findings: Iterable[Finding], label: str, *, checked: bool) -> Trust:
@@ -61,7 +68,7 @@ def trust_in(findings: Iterable[Finding], label: str, *, checked: bool) -> Trust
 
     Args:
         label: the attack's.
-        checked: False if no checks were run.
+        checked: False if no checks were run, or some were left out.
     """
     return _trust_by((each for each in findings if each.concerns(label)), checked=checked)
 

@@ -194,7 +194,7 @@ def test_a_suite_is_not_one_attack(net, images, labels):
 
 def test_threats():
     for args, message in (
-        (("linf", 0.1), "norm must be Linf, L2, L1, got 'linf'"),
+        (("linf", 0.1), "norm must be L0, L1, L2, Linf, patch or spatial, got 'linf'"),
         (("Linf", "8/255"), "eps must be a number such as 8 / 255, got '8/255'"),
         (("Linf", 0), "eps must be positive, got 0"),
         (("Linf", float("nan")), "eps must be positive, got nan"),

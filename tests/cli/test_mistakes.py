@@ -70,7 +70,7 @@ def images(root, split, counts, size=8):
         (["train", "trades", "--lr", "1e400"], "train.lr: Input should be a finite number"),
         (["train", "trades", "--set", "optimizer.weight_decay=inf"], "a finite number"),
         (["train", "trades", "--seed", "-1"], "seed: Input should be greater than or equal to 0"),
-        (["train", "trades", "--norm", "L3"], "'Linf', 'L2' or 'L1'"),
+        (["train", "trades", "--norm", "L3"], "L1, L2, Linf, patch or spatial, got 'L3'"),
         (["train", "trades", "--epochs", "0"], "greater than or equal to 1"),
         (["train", "trades", "--lr", "-1"], "greater than 0"),
         (["train", "trades", "--set", "train.epoch=3"], "'train.epoch'; did you mean 'epochs'"),

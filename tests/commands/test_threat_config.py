@@ -46,7 +46,7 @@ def test_a_mask_is_written_out(resolved):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"norm": "L3"}, "norm: Input should be 'Linf', 'L2' or 'L1', got 'L3'"),
+        ({"norm": "L3"}, "norm: must be L0, L1, L2, Linf, patch or spatial, got 'L3'"),
         ({"eps": "eight"}, "eps: Input should be a valid number"),
         ({"eps": "8"}, "did you mean '8/255'"),
         ({"esp": "8/255"}, "unknown setting 'threat.esp'; did you mean 'eps'?"),

@@ -165,7 +165,7 @@ def test_fractions_are_read_and_others_named():
     assert validated(Threat, {"norm": "linf"}).norm == "Linf"
     with pytest.raises(UserError, match=r"eps.*'eight'"):
         validated(Threat, {"eps": "eight"})
-    with pytest.raises(UserError, match=r"norm.*'Linf', 'L2' or 'L1'"):
+    with pytest.raises(UserError, match="norm: must be L0, L1, L2, Linf, patch or spatial, got"):
         validated(Threat, {"norm": "l3"})
 
 

@@ -1,0 +1,40 @@
+"""The Linf ball: every entry of an image moves by at most ``eps``."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.geometries import GEOMETRIES, Ball, Room, over
+
+
+@GEOMETRIES.register("Linf")
+@dataclass(frozen=True)
+class LinfBall(Ball):
+    """A box around each image."""
+
+    usual: ClassVar[float] = 8 / 255
+    order: ClassVar[float] = float("inf")
+    dual_order: ClassVar[float] = 1.0
+    largest: ClassVar[float] = 1.0
+
+    @property
+    def slack(self) -> float:
+        # float32 rounds x + delta by up to about 3e-8 past the border of the ball.
+        return 1e-6
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        low, high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
+        return x_adv.clamp(low, high)
+
+    def drawn(self, x: Tensor, noise: Noise, room: Room) -> Tensor:
+        return x + self.eps * (2 * noise.uniform(x) - 1)
+
+    def direction(self, x: Tensor, noise: Noise, room: Room) -> Tensor:
+        t = room.allowed(2 * noise.uniform(x) - 1)
+        return t / over(self.distance(t, torch.zeros_like(t)).clamp_min(1e-12), t)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        return grad.sign()
