@@ -19,6 +19,7 @@ from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.outcomes import Outcome
 
@@ -35,6 +36,9 @@ QUERIES = 200
 
 TARGETED = "apgd-t-10"
 """Steps towards each of the likeliest wrong classes, on each example that is left."""
+CORNER = f"corners{CORNERS}"
+SEARCHES = (f"square{QUERIES}", f"sparse-rs{QUERIES}")
+"""Random searches; each threat has one at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +59,14 @@ def run_control(
         clean: the verdicts on the clean images.
         count: the number of examples to try, or all that stood if there are fewer.
     """
-    own, parts = attacks.context, (f"corners{CORNERS}", f"square{QUERIES}", TARGETED)
-    able = [each for each in parts if ATTACKS.build(Spec.parse(each)).needs <= evidence.classes]
-    attack = Ensemble(of=tuple(able))
+    own, parts = attacks.context, (CORNER, *SEARCHES, TARGETED)
+    able = [each for each in parts if _fits(each, own.threat, evidence.classes)]
     tried = _drawn(evidence.standing, count, own.noise.seed)
-    if not tried.any():
+    if not tried.any() or CORNER not in able:
         return None
+    attack = Ensemble(of=tuple(able))
     params = ATTACKS.describe(attack)
-    threat = replace(own.threat, eps=INSIDE * own.threat.eps)
+    threat = own.threat.shrunk(INSIDE)
     point = SweepPoint("control", attack, threat, params)
     context = replace(own, noise=own.noise.fork("control"))
     column, seconds = attacks.fill("control", point, clean, among=tried, context=context)
@@ -83,8 +87,9 @@ def run_control(
         broken_by=counts,
         stages=members,
     )
-    corners, search = (broken[each] for each in able[:2])
-    targeted = broken.get(TARGETED, np.zeros_like(tried))
+    none = np.zeros_like(tried)
+    search = np.any([broken.get(each, none) for each in SEARCHES], axis=0)
+    corners, targeted = broken[CORNER], broken.get(TARGETED, none)
     return ControlResult(
         masks=Control(tried=tried, corners=corners, search=search, targeted=targeted),
         outcome=outcome,
@@ -125,6 +130,11 @@ def attack_again(
         count = int(tried.sum())
         found.append(AttackedAgain(label=point.label, points=labels, tried=count, stood=stood))
     return found
+
+
+def _fits(name: str, threat: Threat, classes: int) -> bool:
+    attack = ATTACKS.build(Spec.parse(name))
+    return threat.norm in attack.measures and classes >= attack.needs
 
 
 def _drawn(rows: np.ndarray, count: int, seed: int) -> np.ndarray:

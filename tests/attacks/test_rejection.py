@@ -33,7 +33,9 @@ def built(name):
 def attacked(model, x, y, name, eps):
     attack = built(name)
     norm = attack.measures[0]
-    radius = {"Linf": eps, "L2": eps * x[0].numel() ** 0.5, "L1": eps * x[0].numel()}[norm]
+    radius = {"Linf": eps, "L2": eps * x[0].numel() ** 0.5, "L1": eps * x[0].numel()}
+    radius |= {"patch": 4, "spatial": 1, "L0": 12}
+    radius = radius[norm]
     threat = Threat(norm, radius)
     noise, others = Noise(0, torch.arange(len(y))), Tensors(x.flip(0), y.flip(0))
     found = attack_batch(model, x, y, attack, threat, noise, slots=64, fit_on=others)
@@ -120,11 +122,12 @@ class Guarded(nn.Module):
 def follows_the_logits(name):
     """Whether an attack takes several steps, each of which depends on the logits before it.
 
-    Random corners depend on nothing, decision-based attacks on the predicted class alone, and what
-    is fitted to other images on those.
+    Random corners and poses depend on nothing, random patches are often lucky, decision-based
+    attacks depend on the predicted class alone, and what is fitted to other images on those.
     """
     attack = built(name)
-    blind = attack.access == "decision" or attack.fits or name == "corners"
+    lucky = name in ("corners", "spatial", "lavan", "patch-pgd")
+    blind = lucky or attack.access == "decision" or attack.fits
     learns = not blind and not getattr(attack, "taps", False)
     return learns and getattr(attack, "steps", 2) > 1
 

@@ -21,7 +21,7 @@ FEW = {
     "of": ("apgd-ce-10", "square-100"),
 }
 """Enough of each to reach the target of some digits, where defaults are larger."""
-RADII = {"Linf": 0.3, "L2": 2.5, "L1": 8.0}
+RADII = {"Linf": 0.3, "L2": 2.5, "L1": 8.0, "patch": 5, "spatial": 1, "L0": 16}
 """So large that most images can be made into any class."""
 SLOW = {
     "lbfgs": {"steps": 10, "searches": 2, "c": 5.0},
@@ -37,8 +37,11 @@ LEAST = {
     "fgsm": 0.1,
     "fgsm-rs": 0.1,
     "square": 0.2,
+    "sparse-rs": 0.1,
+    "spatial": 0,
 }
-"""The share of targets that an attack must reach; half, where nothing else is said."""
+"""The share of targets that an attack must reach; half, where nothing else is said.  Poses lead to
+no class in particular."""
 
 
 def built(name, **params):

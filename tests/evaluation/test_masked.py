@@ -29,7 +29,9 @@ SHORT = {
     "boundary": {"queries": 60},
     "hop-skip-jump": {"queries": 60},
     "mt": {"steps": 5},
+    "lavan": {"steps": 5, "restarts": 2},
     "nes": {"queries": 40, "pairs": 3},
+    "patch-pgd": {"steps": 5, "restarts": 2},
     "pg-ours": {"steps": 5, "restarts": 2},
     "spsa": {"steps": 2, "pairs": 3},
     "square": {"queries": 15},
@@ -55,7 +57,7 @@ CASES = [
     if name not in SAME or norm == "L2"
 ]
 every_case = pytest.mark.parametrize(("name", "norm"), CASES)
-EPS = {"Linf": 0.1, "L2": 0.5, "L1": 2.0}
+EPS = {"Linf": 0.1, "L2": 0.5, "L1": 2.0, "L0": 6, "patch": 4}
 
 
 def run(model, x, y, name, threat):
@@ -69,8 +71,8 @@ def free():
 
 
 def test_what_runs_by_itself_is_told_apart():
-    not_kept = {"autoattack", "autoattack-reference", "lbfgs", "universal", "universal-sgd"}
-    assert {*ATTACKS.names()} - {*KEEPING} == not_kept
+    whole = {"autoattack", "autoattack-reference", "lbfgs", "spatial", "universal", "universal-sgd"}
+    assert {*ATTACKS.names()} - {*KEEPING} == whole
     assert maskable("autoattack")  # left out above for its length; its members are there
 
 
