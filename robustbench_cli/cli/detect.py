@@ -3,13 +3,18 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.eval_options import EvalOptions, eval_request
 from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from robustbench_cli.runs.records import Run
 
 detect = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -122,5 +127,39 @@ def print_detections(folder: Path) -> None:
         counts = ("", "") if trust.withheld else (str(each.wrong), str(each.right))
         table.add_row(escape(each.attack), escape(each.detector), each.population, share, *counts)
     notes = [DERIVED_MEANING] * bounds
-    typer.echo(rendered(table_console(), [table, *notes, ""]), nl=False)
+    points = points_table(run)
+    typer.echo(rendered(table_console(), [table, *notes, "", points, POINTS_MEANING, ""]), nl=False)
     print_evaluation(folder)
+
+
+POINTS_MEANING = (
+    "fpr: clean images that may be flagged; robust: right, or an error that is flagged. It is an "
+    "upper\nbound, as these attacks do not know of the detector: eval --detector RUN aims at both"
+)
+
+
+def points_table(run: "Run") -> "Table":
+    """Return the accuracies of the model that rejects what each detector flags, per attack."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from robustbench_cli.report.number_trust import BOUND_SIGN, attack_trust, clean_trust
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("attack", "detector", "fpr", "flagged", "clean", "detected", "robust"):
+        table.add_column(title, justify="left" if title in ("attack", "detector") else "right")
+    for each in run.detections:
+        trust, clean = attack_trust(run, each.attack), clean_trust(run)
+        for point in each.points:
+            detected = "" if point.detected is None else f"{point.detected:.2%}"
+            robust = f"{BOUND_SIGN}{point.robust_accuracy:.2%}"
+            table.add_row(
+                escape(each.attack),
+                escape(each.detector),
+                f"{point.fpr:.0%}",
+                clean.written(f"{point.flagged:.2%}"),
+                clean.written(f"{point.clean_accuracy:.2%}"),
+                detected and trust.written(detected),
+                trust.written(robust, sign=""),
+            )
+    return table

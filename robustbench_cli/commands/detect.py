@@ -21,7 +21,7 @@ from robustbench_cli.commands.fitted_detectors import (
     fitted_on,
     load_detector,
 )
-from robustbench_cli.commands.load_model import Choice, find_model
+from robustbench_cli.commands.load_model import Choice, find_model, kept_beside
 from robustbench_cli.commands.run_folder import leaves_nothing
 from robustbench_cli.commands.targeted import refuse_targets
 from robustbench_cli.commands.workspace import Workspace
@@ -30,14 +30,14 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.detectors import DETECTORS
 from robustbench_cli.distributed import env
-from robustbench_cli.evaluation.detect import auroc, seen
+from robustbench_cli.evaluation.detect import auroc, seen, threshold_at
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.layout import laid_out
 from robustbench_cli.runs import folders, records
-from robustbench_cli.runs.outcomes import Detection, Population
+from robustbench_cli.runs.outcomes import Detection, DetectionPoint, Population
 from robustbench_cli.runs.recorder import recording
 from robustbench_cli.runs.records import Run
 from robustbench_cli.training import checkpoint
@@ -46,6 +46,8 @@ _FITTED = "detector.safetensors"
 SCORES = "scores.npz"
 _AT_ONCE = 512
 """Number of images in a forward pass."""
+_FALSE_POSITIVES = (0.01, 0.05)
+"""The shares of clean images flagged at which robust accuracies are told."""
 POPULATIONS: Mapping[Population, tuple[str, ...]] = {
     "adversarial": (),
     "clean+adversarial": (CLEAN,),
@@ -66,7 +68,7 @@ class DetectorFitting:
 
 
 def fit_detector(request: DetectorFitting, display: Display) -> Path:
-    """Fit a detector on all training images, as they are; return the folder.
+    """Fit a detector on all training images, as they are or as it asks for; return the folder.
 
     It holds ``detector.safetensors``: tensors only.
 
@@ -78,11 +80,15 @@ def fit_detector(request: DetectorFitting, display: Display) -> Path:
     where = devices.resolve_device(workspace.device)
     subject, base = find_model(request.choice, workspace)
     train = DATASETS.build(spec_of(base["dataset"])).load("train", workspace.data_dir)
-    data, label = train.to(where), component_label(DETECTORS, detector)
+    label, kept = component_label(DETECTORS, detector), {}
+    if detector.reads_kept:
+        kept = kept_beside(request.choice, workspace.out)
+    whole = train.to(where)
+    data = detector.training_data(whole, kept)
     model = laid_out(subject.model, where)
-    check_model(model, data.images(slice(2)), len(data.classes))
+    check_model(model, whole.images(slice(2)), len(whole.classes))
     with unchanged_model(model):
-        known = detector.fit(seen(model, data, _AT_ONCE), train.y)
+        known = detector.fit(seen(model, data, _AT_ONCE), data.y.cpu())
     name = base["dataset"]["name"]
     made_up = f"detect-{DETECTORS.name_of(detector)}-{subject.name}"
     fitted = Run(
@@ -178,6 +184,9 @@ def _detection(
     parts = (*POPULATIONS[population], attack)
     wrong = np.concatenate([arrays[f"{part}/prediction"] != arrays["label"] for part in parts])
     suspicion = np.concatenate([arrays[f"{part}/{each.label}"] for part in parts])
+    points = []
+    if CLEAN in parts:
+        points = [_point(each.label, attack, fpr, arrays) for fpr in _FALSE_POSITIVES]
     return Detection(
         detector=each.label,
         params=DETECTORS.describe(each.detector),
@@ -187,4 +196,21 @@ def _detection(
         wrong=int(wrong.sum()),
         right=int((~wrong).sum()),
         auroc=auroc(suspicion, wrong),
+        points=points,
+    )
+
+
+def _point(label: str, attack: str, fpr: float, arrays: Mapping[str, np.ndarray]) -> DetectionPoint:
+    """The detector of this label, with its threshold where clean images are flagged at a rate."""
+    threshold, count = threshold_at(arrays[f"{CLEAN}/{label}"], fpr)
+    errors = arrays[f"{attack}/prediction"] != arrays["label"]
+    flagged = arrays[f"{attack}/{label}"] > threshold
+    right = arrays[f"{CLEAN}/prediction"] == arrays["label"]
+    right &= arrays[f"{CLEAN}/{label}"] <= threshold
+    return DetectionPoint(
+        fpr=fpr,
+        flagged=count / len(right),
+        clean_accuracy=float(right.mean()),
+        detected=float(flagged[errors].mean()) if errors.any() else None,
+        robust_accuracy=float((right & (flagged | ~errors)).mean()),
     )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from robustbench_cli.commands import components
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.given_model import ModelOptions, given_subject
@@ -16,6 +18,8 @@ from robustbench_cli.models.weights import load_weights
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Checkpoint
 from robustbench_cli.runs.settings import DamagedRecord
+from robustbench_cli.training.checkpoint import load_tensors
+from robustbench_cli.training.checkpointing import AIDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,20 @@ def _from_run(folder: Path, rule: str | None) -> tuple[Subject, ConfigTable]:
     # A mask is asked for, never inherited: what was trained under one may fall without it.
     threat = {"norm": settings.threat.norm, "eps": settings.threat.eps}
     return subject, base | {"threat": threat}
+
+
+def kept_beside(choice: Choice, results: Path) -> dict[str, Tensor]:
+    """The tensors that a training run's defense kept beside its weights.
+
+    Empty where it kept none, and for a model of the user's own.
+
+    Raises:
+        UserError: there is no such run, or the file is damaged.
+    """
+    if choice.given is not None:
+        return {}
+    path = folders.find_run(choice.run, results, "train") / AIDS
+    return load_tensors(path)[0] if path.is_file() else {}
 
 
 def weights_of(run: records.Run, rule: str | None = None) -> Checkpoint:

@@ -167,6 +167,7 @@ def _prepare(
             shape=shape,
             batch_size=config.train.batch_size,
             fresh=lambda: components.build_model(asdict(config), shape),
+            seed=config.seed,
         )
     )
     aids = aids.to(where)

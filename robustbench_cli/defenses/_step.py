@@ -42,6 +42,8 @@ class Setting:
     batch_size: int
     fresh: Callable[[], Classifier]
     """Returns another network of the same architecture, with newly initialised weights."""
+    seed: int = 0
+    """The run's seed, for draws that concern the whole run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,11 @@ the business of ``evaluation.detect``.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.registry import Registry
 
 
@@ -33,8 +34,28 @@ class ModelOutputs(NamedTuple):
 class Detector(ABC):
     """Parameters of a detector."""
 
+    reads_kept: ClassVar[bool] = False
+    """True if ``training_data`` reads what the training kept beside the model."""
+
+    def training_data(self, data: Examples, kept: Mapping[str, Tensor]) -> Examples:
+        """Return the images and labels that it is fitted on; by default the training images.
+
+        Args:
+            data: all training images.
+            kept: what the defense kept beside the model's weights, by name; empty where there is
+                nothing or the detector does not read it.
+
+        Raises:
+            UserError: it needs something that was not kept.
+        """
+        return data
+
     def fit(self, seen: ModelOutputs, y: Tensor) -> dict[str, Tensor]:
-        """Return tensors estimated from training images with classes ``y`` (B); none by default."""
+        """Return tensors estimated from what the model makes of ``training_data``; none by default.
+
+        Args:
+            y: its labels (B), on the CPU.
+        """
         return {}
 
     @abstractmethod

@@ -1,6 +1,5 @@
 """A model and a detector of its errors as one model that rejects what the detector flags."""
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.losses import merge_rejection, picked, wide
 from robustbench_cli.detectors import Detector, ModelOutputs
-from robustbench_cli.evaluation.detect import seen
+from robustbench_cli.evaluation.detect import seen, spread, threshold_at
 from robustbench_cli.models.rejecting import RejectingModel
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
@@ -130,22 +129,20 @@ def with_detector(
     """
     outputs = seen(model, held_out, batch)
     scores = detector.suspicion(outputs, known).double()
-    highest = scores.sort(descending=True).values[flagged_at_most(fpr, len(scores))]
-    flagged = scores[scores > highest]
-    lowest = flagged.min() if len(flagged) else highest + _spread(scores)
+    threshold, flagged = threshold_at(scores.numpy(), fpr)
     top = outputs.logits.topk(2, 1).values.double()
-    gap = _spread(top[:, 0] - top[:, 1])
+    gap = spread((top[:, 0] - top[:, 1]).numpy())
     return ModelWithDetector(
         model,
         detector,
         known,
         classes=outputs.logits.shape[1],
-        threshold=float(highest + lowest) / 2,
-        scale=gap / _spread(scores),
+        threshold=threshold,
+        scale=gap / spread(scores.numpy()),
         behind=_FAR * gap if _reads_logits(detector, known, outputs) else 0.0,
         differentiable=_is_differentiable(detector, known, outputs),
         held_out=len(scores),
-        flagged=len(flagged),
+        flagged=flagged,
     )
 
 
@@ -163,14 +160,3 @@ def _reads_logits(detector: Detector, known: Mapping[str, Tensor], outputs: Mode
     others = ModelOutputs(outputs.features, -outputs.logits)
     before, after = (detector.suspicion(each, known) for each in (outputs, others))
     return not torch.equal(before, after)
-
-
-def flagged_at_most(fpr: float, n: int) -> int:
-    """Return how many of ``n`` held-out images a threshold at this rate may flag, below ``n``."""
-    return min(math.floor(fpr * n + 1e-9), n - 1)
-
-
-def _spread(values: Tensor) -> float:
-    """The interquartile range of values (N), or where that is zero their range, or 1."""
-    low, high = values.quantile(torch.tensor([0.25, 0.75], dtype=values.dtype)).tolist()
-    return (high - low) or float(values.max() - values.min()) or 1.0

@@ -40,6 +40,10 @@ def _wrong(run: "Run") -> Iterator[str]:
     shares |= rates
     shares |= {f"domains.{each.name}": each.robust_accuracy for each in run.domains}
     shares |= {f"detections.{each.detector}": each.auroc for each in run.detections}
+    for each in run.detections:
+        for point in each.points:
+            name = f"detections.{each.detector} at {point.fpr:g}"
+            shares |= {f"{name} {k}": v for k, v in vars(point).items()}
     for name, share in shares.items():
         if share is not None and not 0 <= share <= 1:
             yield f"{name}: {share} is no accuracy between 0 and 1"

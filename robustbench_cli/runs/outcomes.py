@@ -180,6 +180,24 @@ class Proof:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DetectionPoint:
+    """A point of a detector's ROC curve, and the accuracies of the model that rejects there."""
+
+    fpr: float
+    """The share of the clean images of this evaluation that it may flag: the threshold is set on
+    them."""
+    flagged: float
+    """The share that it flags; lower where scores are tied."""
+    clean_accuracy: float
+    """The share of images that are right when clean, and not flagged."""
+    detected: float | None
+    """The share of the errors under attack that are flagged; None where there are no errors."""
+    robust_accuracy: float
+    """The share of images that are right and not flagged when clean, and under attack right or
+    flagged.  An upper bound: the attack did not know of the detector."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Detection:
     """The power of one detector to tell wrong answers from right ones under one attack."""
 
@@ -195,6 +213,8 @@ class Detection:
     auroc: float | None
     """The share of pairs, one wrong and one right, in which the wrong answer is the more suspicious
     one, ties half; None where all are wrong or none."""
+    points: list[DetectionPoint] = field(default_factory=list)
+    """Of ``clean+adversarial``: the detector at 1 and 5 % of false positives."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,56 @@ def test_the_figures_are_those_of_the_file_beside_them(judged):
         assert (scores[f"{attack}/prediction"] == scores["label"]).sum() == outcome.correct
 
 
+def test_the_model_that_rejects_what_is_flagged_is_counted_by_hand(judged):
+    """At 1 and 5 % of false positives: an error is a success only where it is not flagged."""
+    run, scores = records.read(judged), np.load(judged / "scores.npz")
+    right = scores["clean/prediction"] == scores["label"]
+    for each in run.detections:
+        if each.population == "adversarial":
+            assert each.points == []
+            continue
+        assert [point.fpr for point in each.points] == [0.01, 0.05]
+        clean, under = (scores[f"{part}/{each.detector}"] for part in ("clean", each.attack))
+        errors = scores[f"{each.attack}/prediction"] != scores["label"]
+        for point in each.points:
+            may_flag = int(point.fpr * 120)
+            accepted = sorted(clean)[
+                : 120 - may_flag
+            ]  # ties with the last of them are accepted, too
+            flagged_clean, flagged = (part > accepted[-1] for part in (clean, under))
+            between = (under > accepted[-1]) & (under < clean[flagged_clean].min(initial=np.inf))
+            if between.any():
+                continue  # the threshold is somewhere between the two: not told by this
+            assert point.flagged == pytest.approx(flagged_clean.mean())
+            kept = right & ~flagged_clean
+            assert point.clean_accuracy == pytest.approx(kept.mean())
+            assert point.detected == pytest.approx(flagged[errors].mean())
+            assert point.robust_accuracy == pytest.approx((kept & (flagged | ~errors)).mean())
+
+
+def test_a_honeypot_from_training_to_robust_accuracy(tmp_path, capsys):
+    """Trapdoors are kept with the run, and a detector is fitted on them later."""
+    out = ["--out", str(tmp_path), "--quiet"]
+    train = ["train", "honeypot:mask=0.5", "--epochs", "2", "--name", "trapped", *SMALL]
+    assert main([*train, *out]) == 0
+    kept = load_file(tmp_path / "trapped" / "aids.safetensors")
+    assert {name: tuple(t.shape) for name, t in kept.items()} == {
+        "Honeypot.trapdoor_masks": (10, 1, 8, 8),
+        "Honeypot.trapdoor_patterns": (10, 1, 8, 8),
+    }
+    fit = ["detect", "fit", "trapdoor", "--run", "trapped", "--name", "guard"]
+    assert main([*fit, *out]) == 0
+    tensors = load_file(tmp_path / "guard" / "detector.safetensors")
+    assert tensors["signatures"].shape == (10, 128)
+    evaluate = ["eval", "--run", "trapped", "--detector", "guard", "--fpr", "0.05", "--eps", "0.1"]
+    attacks = ["--attack", "signature:steps=2,restarts=1", "--n", "20", "--no-checks"]
+    assert main([*evaluate, *attacks, *out, "--name", "judged"]) == 0
+    run = records.read(tmp_path / "judged")
+    assert (run.rejection.kind, run.rejection.detector) == ("detector", "trapdoor")
+    (tmp_path / "trapped" / "aids.safetensors").write_bytes(b"nothing")
+    assert "aids.safetensors' is damaged" in fails(fit[:5], tmp_path, capsys)
+
+
 def test_attacks_go_on_to_the_surest_error(results, judged, tmp_path):
     """An evaluation of accuracy stops at the first: that would be the easiest error to see."""
     evaluated = ["eval", "--run", "net", "--attack", "pgd5", "--eps", "0.1", "--n", "120"]
@@ -151,6 +201,7 @@ def fails(args, results, capsys):
     [
         (["fit", "gausian", "--run", "net"], "did you mean 'gaussian'"),
         (["fit", "gaussian", "--run", "nett"], "no train run 'nett'"),
+        (["fit", "trapdoor", "--run", "net"], "trained with trapdoors: advbench train honeypot"),
         (["fit", "gaussian:ridge=-1", "--run", "net"], "'ridge'"),
         (["eval", "--run", "net"], "Missing option '--attack'"),
         (["eval", "--run", "net", "--attack", "pdg20"], "did you mean 'pgd'"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from robustbench_cli.evaluation.detect import auroc, seen
+from robustbench_cli.evaluation.detect import auroc, seen, threshold_at
 from robustbench_cli.evaluation.stages import Tensors
 
 
@@ -41,3 +41,14 @@ def test_detectors_see_logits_and_what_the_last_layer_reads(model, batch):
     torch.testing.assert_close(found.features, model.features(x))
     assert torch.equal(found.prediction, model(x).argmax(1))
     assert not found.features.requires_grad
+
+
+def test_a_threshold_flags_as_many_clean_images_as_it_may():
+    scores = np.random.default_rng(0).permutation(200) / 10
+    for fpr, count in ((0.01, 2), (0.05, 10), (0.001, 0)):
+        threshold, flagged = threshold_at(scores, fpr)
+        assert flagged == count == (scores > threshold).sum()
+    assert threshold_at(scores, 0.05)[0] == pytest.approx((18.9 + 19.0) / 2)
+    # Tied scores are all accepted, or all flagged.
+    assert threshold_at(np.array([0.0, 1, 1, 1]), 0.5)[1] == 0
+    assert threshold_at(np.array([0.0, 1, 1, 1]), 0.75) == (0.5, 3)

@@ -13,8 +13,8 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS
 from robustbench_cli.detectors import DETECTORS
-from robustbench_cli.evaluation.detect import seen
-from robustbench_cli.evaluation.detecting_model import flagged_at_most, with_detector
+from robustbench_cli.evaluation.detect import flagged_at_most, seen
+from robustbench_cli.evaluation.detecting_model import with_detector
 from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.evaluation.search_model import fastest_search_model
 from robustbench_cli.evaluation.stages import Tensors, attack_batch
