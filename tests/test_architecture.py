@@ -15,7 +15,7 @@ PACKAGE = Path(robustbench_cli.__file__).parent
 ROOT = PACKAGE.parent
 FLOORS = [
     {"core"},
-    {"config", "detectors", "distributed", "masks", "models", "optim", "runs"},
+    {"bounds", "config", "detectors", "distributed", "masks", "models", "optim", "runs"},
     {"certificates", "data", "input_defenses", "report", "views"},
     {"attacks", "defenses", "generators", "papers", "transforms"},
     {"evaluation"},

@@ -3,7 +3,7 @@
 The layout changes no result except for rounding.
 """
 
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ dtype) because it costs nothing: so narrow a layer never dominates a network's t
 
 class Contiguous:
     """Mixin of :func:`contiguous_kind`: convolve images in contiguous layout (NCHW)."""
+
+    same_outputs: ClassVar[bool] = True
+    """Bounds may take it for the class that it extends."""
 
     def forward(self, input: Tensor, *rest: Any) -> Tensor:
         """Convolve ``input`` (B, C, H, W) after laying it out contiguously."""
