@@ -66,6 +66,9 @@ class Certificate(ABC):
 
     behind_defenses: ClassVar[bool] = False
     """True if its proof holds for a model behind input defenses, random ones among them, too."""
+    of_the_model: ClassVar[bool] = False
+    """True if what is proven holds, for certain, of the model that attacks are judged on; False if
+    it holds of another predictor, or only with some confidence."""
 
     @property
     @abstractmethod
