@@ -19,7 +19,7 @@ from robustbench_cli.certificates import (
     ProofSubject,
 )
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.threat import LARGEST_RADIUS, Norm, Threat
+from robustbench_cli.core.threat import Norm, Threat
 
 PARTS = (1 / 4, 1 / 2, 3 / 4)
 """The parts of eps at which certified accuracy is reported, beside eps itself."""
@@ -115,7 +115,7 @@ class BoundCertificate(Certificate):
         low, high = torch.where(proven, eps, 0), torch.where(proven, torch.inf, eps)
         for _ in range(self.tests):
             radius = torch.where(high.isinf(), 2 * low, (low + high) / 2)
-            radius = radius.clamp_max(LARGEST_RADIUS[threat.norm])
+            radius = radius.clamp_max(threat.diameter(tuple(x.shape[1:])))
             _, proven = self._proven(found, threat, x, y, radius)
             low, high = torch.where(proven, radius, low), torch.where(proven, high, radius)
         return low

@@ -37,7 +37,7 @@ class EvalOptions(RunOptions):
     certify: Annotated[
         list[str] | None,
         typer.Option(
-            help="smoothing, smoothing:sigma=0.5,n=100000, ...: what can be proven; repeat.",
+            help="crown, ibp, crown-ibp, smoothing:sigma=0.5, ...: what can be proven; repeat.",
             autocompletion=completion.certificates,
         ),
     ] = None

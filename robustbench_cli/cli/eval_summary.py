@@ -22,6 +22,7 @@ from robustbench_cli.report.number_trust import (
     certificate_trust,
     clean_trust,
     number_trusts,
+    proven_trust,
     worst_trust,
 )
 from robustbench_cli.report.row_numbers import count
@@ -182,9 +183,10 @@ def _lines(run: records.Run) -> list[_Line]:
     sure = certificate_trust(run) or NumberTrust(trust="sound")
     for label, proof in run.certificates.items():
         spent = {"seconds": f"{proof.seconds:.1f}"}
+        proven = proven_trust(run, label) or sure
         lines.append(_Line(label=label, share=proof.accuracy, trust=sure, about=spent))
         lines += [
-            _Line(label=f"  certified@{ball_label(each)}", share=each.accuracy, trust=sure)
+            _Line(label=f"  certified@{ball_label(each)}", share=each.accuracy, trust=proven)
             for each in proof.within
         ]
     return lines
@@ -204,6 +206,9 @@ def _heading(run: records.Run) -> str:
 
 def _extent(proof: Proof) -> str:
     """Return a certificate's average radius, and how often it predicts or certifies nothing."""
+    if proof.says_nothing:
+        least = min(ball.radius for ball in proof.within if ball.radius > 0)
+        return f"says nothing about this model: no image is proven to {proof.norm} {least:.4g}"
     return (
         f"average certified radius {proof.norm} {proof.mean_radius:.4f}; "
         f"no prediction for {proof.abstained:.2%}, nothing certified for {proof.uncertified:.2%}"

@@ -20,6 +20,7 @@ def eval_command(flags: EvalOptions) -> None:
     advbench eval --attack pgd20 --run trades --source standard
     advbench eval --attack pgd20 --fail-under 40         exit code 4 below 40 %
     advbench eval --certify smoothing --sigma 0.25 --n 500
+    advbench eval --certify crown --attack pgd20 --n 100
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa
     """
     from robustbench_cli.cli.eval_summary import print_evaluation, refuse_unsound

@@ -36,11 +36,12 @@ def print_left_out(runs: Sequence["Run"], dataset: str | None, used: set[str]) -
     of_part = next((data_key(run)[0] for run in parts), "")
     shown = any(run.settings.swept and run.id in used for run in done)
     over = 0 if shown else sum(bool(run.settings.swept) for run in done)
-    moved = sum(bool(run.settings.source) and not run.settings.swept for run in done)
+    foreign = [run for run in done if run.settings.source and run.id not in used]
+    moved = sum(not run.settings.swept for run in foreign)
     shared = len(of_data(joint_table.done(runs)))
     counts = {
         f"{over} of a sweep (--sweeps, --plot FILE)": over,
-        f"{moved} with another model's images (--transfer)": moved,
+        f"{moved} with another model's images (--transfer, --sources)": moved,
         f"{shared} of several domains at once (--joint)": shared,
         f"{len(parts)} on a part of {dataset} (--dataset {shlex.quote(of_part)})": len(parts),
     }

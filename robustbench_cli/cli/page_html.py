@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.report.html_template import filled
+from robustbench_cli.report.number_trust import SAYS_NOTHING, WITHHELD
 
 if TYPE_CHECKING:
     from robustbench_cli.cli.formats import Grid, Page, TableEntry
@@ -117,7 +118,10 @@ def _table(grid: "Grid", made: Mapping[tuple[int, int], "HowMade"]) -> dict[str,
 
 def _entry(entry: "TableEntry", *, right: bool, prose: bool, target: str) -> dict[str, Any]:
     looks = {"right": right, "prose": prose}
-    kinds = {"bound": "≤" in entry.text or "≥" in entry.text, "withheld": entry.text == "withheld"}
+    kinds = {
+        "bound": "≤" in entry.text or "≥" in entry.text,
+        "withheld": entry.text in (WITHHELD, SAYS_NOTHING),
+    }
     return {
         "text": entry.text,
         "best": entry.best,

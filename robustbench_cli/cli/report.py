@@ -39,8 +39,8 @@ def report_command(flags: ReportOptions) -> None:
     as mean and standard deviation. Rows are compared where data set, threat and n are the same:
     the best is bold if a paired test over the images says so, else = marks what may be best.
     Rows stand in the order of data set, threat and name, whatever was evaluated when. Sweeps,
-    images from other models and joint attacks are left out: --sweeps, --plot, --transfer and
-    --joint show them.
+    images from other models and joint attacks are left out: --sweeps, --plot, --sources, --transfer
+    and --joint show them.
     With --paper every published number gets the closest one of ours beside it, the difference and
     what differs in setting; where there is none, the commands that would measure it.
 
@@ -159,6 +159,7 @@ def _check_together(flags: ReportOptions) -> None:
     """Raise ``UserError`` for options that exclude each other."""
     rows = {"--defense": flags.defense, "--attack": flags.attack}
     shape = {"--columns": flags.columns, "--sort": flags.sort, "--sweeps": flags.sweeps, **rows}
+    shape |= {"--sources": flags.sources}
     text = {"--format": flags.format_, "--json": flags.json_, "--out": flags.out}
     tables = {"--paper": flags.paper, "--transfer": flags.transfer, "--joint": flags.joint}
     intervals = {"--intervals": flags.intervals}
@@ -215,7 +216,9 @@ def _rows(
     from robustbench_cli.report.columns import is_plain
     from robustbench_cli.report.robustness_table import rows
 
-    for keep in (_own_images,) if flags.sweeps else (is_plain, _own_images):
+    usual = [_own_images] if flags.sweeps else [is_plain, _own_images]
+    moved = [_any_run if flags.sweeps else _one_radius]
+    for keep in moved if flags.sources else usual:
         every = rows(runs, intervals=flags.intervals, keep=keep, files=files)
         if every := [row for row in every if flags.dataset in (None, *row.datasets)]:
             return sorted(selection.of_rows(every), key=_place)
@@ -237,6 +240,14 @@ def _compared(runs: Sequence["Run"], names: tuple[str, str], files: "ExampleFile
 
 def _own_images(run: "Run") -> bool:
     return not run.settings.source
+
+
+def _any_run(_: "Run") -> bool:
+    return True
+
+
+def _one_radius(run: "Run") -> bool:
+    return not run.settings.swept
 
 
 def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:

@@ -92,6 +92,13 @@ class ReportOptions:
             help="A column for each value of a sweep, too; done by itself where nothing else is.",
         ),
     ] = False
+    sources: Annotated[
+        bool,
+        typer.Option(
+            "--sources",
+            help="A column for each attack with another model's images (eval --source), too.",
+        ),
+    ] = False
     transfer: Annotated[
         bool,
         typer.Option(

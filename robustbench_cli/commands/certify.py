@@ -1,7 +1,7 @@
 """``advbench eval --certify``: certified accuracy, certificate by certificate."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from robustbench_cli.certificates import ABSTAINS, CERTIFICATES, Certificate, ProofSubject
+from robustbench_cli.commands.contradictions import ProvenClasses, check_contradictions
 from robustbench_cli.commands.display import Display
 from robustbench_cli.config.schema import EvalConfig, specs_of
 from robustbench_cli.core.example_rng import Noise
@@ -17,6 +18,7 @@ from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
 from robustbench_cli.evaluation.certify import Proofs
 from robustbench_cli.evaluation.journal import Journal
+from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.outcomes import Proof, Within
 from robustbench_cli.runs.recorder import Recorder
 
@@ -58,9 +60,41 @@ class Certifying:
                 certificate, proofs, self.data, self.config.threat, seconds
             )
             self.recorder.update(certificates=dict(proven))
+            if proven[label].says_nothing:
+                note(f"{label} says nothing about this model; that is not 0 %")
             kept = {name: values for name, values in proofs.arrays.items() if name != "stages"}
             arrays |= {f"{label}/{name}": values for name, values in kept.items()}
         return arrays
+
+    def compare(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        columns: Mapping[str, AttackVerdicts],
+        note: Callable[[str], None],
+    ) -> None:
+        """Compare what is proven with what attacks found, where both are about the same model.
+
+        Args:
+            arrays: what ``run`` returned.
+            columns: the verdicts (N) by label: on clean images, then under attacks.
+            note: called with what a reader of the figures must know.
+
+        Raises:
+            RunError: an image is certified and broken.
+        """
+        proofs = []
+        for spec in specs_of(self.config.certify):
+            label = spec.label
+            if CERTIFICATES.build(spec).of_the_model:
+                kept = {name: arrays[f"{label}/{name}"] for name in ("certified", "radius")}
+                proofs.append(ProvenClasses(label=label, **kept))
+            elif len(columns) > 1:
+                note(
+                    f"{label} certifies another predictor than the model that is attacked: the two "
+                    "are not compared image by image"
+                )
+        ids = self.data.ids.tolist()
+        check_contradictions(proofs, columns, _labels(self.data), ids, self.config.threat)
 
     @property
     def subject(self) -> ProofSubject:
@@ -123,6 +157,7 @@ def certificate_summary(
     sizes = [(norm, 0.0, 0.0)]
     sizes += [(ball.norm, ball.eps, _reach(certificate, ball, threat, data)) for ball in balls]
     counts = [int((right & (radii >= reach)).sum()) for _, _, reach in sizes]
+    least = min(reach for *_, reach in sizes[1:])
     return Proof(
         params=CERTIFICATES.describe(certificate),
         norm=norm,
@@ -138,6 +173,7 @@ def certificate_summary(
         ],
         forwards=n * certificate.passes,
         seconds=seconds,
+        says_nothing=not (radii >= least).any(),
     )
 
 

@@ -25,6 +25,8 @@ __all__ = ["Masked", "Norm", "Threat", "onto_l1", "over"]
 
 _Radius = TypeVar("_Radius", float, Tensor)
 """A radius, or one per example."""
+
+
 def _registered(value: object) -> object:
     """Return the norm that is meant, whatever its capitals."""
     known = {name.lower(): name for name in GEOMETRIES.names()}

@@ -13,6 +13,8 @@ from robustbench_cli.runs.trust import Finding, Trust
 
 WITHHELD = "withheld"
 """Written where the number means nothing."""
+SAYS_NOTHING = "says nothing"
+"""Written instead of what is certified, by a certificate that proves nothing of any image."""
 UNCHECKED_SIGN = "°"
 """Written after a number whose checks were left out, or some of them."""
 BOUND_SIGN = "≤"
@@ -37,6 +39,13 @@ class NumberTrust:
     where nothing says how much lower the truth is."""
     findings: tuple[Finding, ...] = ()
     """The findings behind it: warnings and errors."""
+    silent: bool = False
+    """True if it is withheld because a certificate proves nothing of any image."""
+
+    @property
+    def state(self) -> str:
+        """The trust in a word or two, as data files have it."""
+        return SAYS_NOTHING if self.silent else self.trust
 
     @property
     def withheld(self) -> bool:
@@ -57,7 +66,7 @@ class NumberTrust:
             sign: the mark of a bound: of an error, which is a lower bound, ``≥``.
         """
         if self.trust == "withheld":
-            return WITHHELD
+            return SAYS_NOTHING if self.silent else WITHHELD
         if self.trust == "upper bound":
             return f"{sign}{number}" + (f" ({found} found)" if found else "")
         return f"{number}{UNCHECKED_SIGN}" if self.waived else number
@@ -111,7 +120,8 @@ def number_trusts(run: Run) -> list[NumberTrust]:
         return []
     several = len(run.attacks) > 1 and not run.settings.swept
     of_attacks = (attack_trust(run, label) for label in run.attacks)
-    return [clean_trust(run), *of_attacks, *[worst_trust(run)] * several]
+    proven = filter(None, (proven_trust(run, label) for label in run.certificates))
+    return [clean_trust(run), *of_attacks, *[worst_trust(run)] * several, *proven]
 
 
 def certificate_trust(run: Run) -> NumberTrust | None:
@@ -121,6 +131,18 @@ def certificate_trust(run: Run) -> NumberTrust | None:
     """
     clean = clean_trust(run)
     return clean if clean.withheld else None
+
+
+def proven_trust(run: Run, label: str) -> NumberTrust | None:
+    """Return the trust in what a certificate proves within a radius.
+
+    Args:
+        label: the certificate's, as in ``run.certificates``.
+    """
+    if (found := certificate_trust(run)) is not None:
+        return found
+    silent = run.certificates[label].says_nothing
+    return NumberTrust(trust="withheld", silent=True) if silent else None
 
 
 def joined_trust(each: Sequence[NumberTrust], shares: Sequence[float]) -> NumberTrust:
@@ -141,6 +163,7 @@ def joined_trust(each: Sequence[NumberTrust], shares: Sequence[float]) -> Number
         waived=any(one.waived for one in each),
         found=found if trust == "upper bound" else None,
         findings=tuple(finding for one in each for finding in one.findings),
+        silent=trust == "withheld" and all(one.silent for one in each if one.withheld),
     )
 
 

@@ -12,6 +12,7 @@ from robustbench_cli.report.number_trust import (
     attack_trust,
     certificate_trust,
     clean_trust,
+    proven_trust,
     target_trust,
     worst_trust,
 )
@@ -21,8 +22,8 @@ from robustbench_cli.runs.records import Run, data_name
 def outcome_data(run: Run, folder: Path | None = None) -> dict[str, Any]:
     """Return what a run is and what came of it.
 
-    Accuracies are shares in [0, 1], null where the number is withheld; each stands beside its
-    trust.  Sections that a run has nothing for are absent.
+    Accuracies are shares in [0, 1], null where the number is withheld, or where a certificate says
+    nothing; each stands beside its trust.  Sections that a run has nothing for are absent.
 
     Args:
         folder: of the run, if it is to be named.
@@ -87,18 +88,19 @@ def _accuracies(run: Run) -> dict[str, Any]:
             label: {
                 **_accuracy(each.accuracy, sure),
                 "certified": [
-                    {"norm": ball.norm, "radius": ball.eps, **_accuracy(ball.accuracy, sure)}
+                    {"norm": ball.norm, "radius": ball.eps, **_accuracy(ball.accuracy, proven)}
                     for ball in each.within
                 ],
             }
             for label, each in run.certificates.items()
+            for proven in [proven_trust(run, label) or sure]
         }
     return found
 
 
 def _accuracy(share: float, trust: NumberTrust) -> dict[str, Any]:
     found = {} if trust.found is None else {"found": trust.found}
-    return {"accuracy": None if trust.withheld else share, "trust": trust.trust, **found}
+    return {"accuracy": None if trust.withheld else share, "trust": trust.state, **found}
 
 
 def _audit(run: Run) -> dict[str, Any]:

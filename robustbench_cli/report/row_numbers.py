@@ -23,6 +23,7 @@ from robustbench_cli.report.number_trust import (
     certificate_trust,
     clean_trust,
     joined_trust,
+    proven_trust,
     target_trust,
     trust_of_one_model,
     worst_trust,
@@ -127,7 +128,7 @@ def _numbers(
             KeptNumber(
                 number=sure.correct,
                 run=run,
-                trust=certificate_trust(run),
+                trust=proven_trust(run, sure.label) if sure.within else certificate_trust(run),
                 origin=certified_origin(run, sure, files),
             ),
         )

@@ -118,7 +118,7 @@ class Measurement(ABC):
         if self.trust is None:
             return {}
         found = {} if self.trust.found is None else {f"{key}_found": self.trust.found}
-        return {f"{key}_trust": self.trust.trust, **found}
+        return {f"{key}_trust": self.trust.state, **found}
 
     @property
     def _some(self) -> str:

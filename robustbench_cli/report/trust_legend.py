@@ -7,6 +7,7 @@ from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.report.number_trust import (
     BOUND_SIGN,
     DERIVED_SIGN,
+    SAYS_NOTHING,
     UNCHECKED_SIGN,
     WITHHELD,
     NumberTrust,
@@ -42,7 +43,11 @@ def mark_meanings(trusts: Iterable[NumberTrust], *, sign: str = BOUND_SIGN) -> l
     lines = {
         f"{sign} = an upper bound: something hides the truth, which is lower{more}": bool(bounds),
         f"{WITHHELD} = the number means nothing and is not shown": any(
-            each.withheld for each in known
+            each.withheld and not each.silent for each in known
+        ),
+        f"{SAYS_NOTHING} = the certificate proves nothing of any image at any radius that is "
+        "reported; of the model that tells nothing, which 0 % would": any(
+            each.silent for each in known
         ),
         f"{UNCHECKED_SIGN} = not checked (--no-checks), or not in full under such a threat": any(
             each.waived for each in known if not each.withheld and each not in bounds
@@ -82,7 +87,7 @@ def _reasons(numbers: Sequence[JudgedNumber]) -> list[str]:
 
 def _texts(trust: NumberTrust) -> tuple[str, ...]:
     """Return the findings of a marked number; of several by one check the first, and how many."""
-    if trust.trust not in ("upper bound", "withheld"):
+    if trust.silent or trust.trust not in ("upper bound", "withheld"):
         return ()
     # A withheld number has a reason of its own; what hides a number that means nothing is idle.
     telling = [f for f in trust.findings if f.severity == "error" or not trust.withheld]

@@ -43,7 +43,7 @@ class WithheldNumber(Measurement):
 
     @property
     def text(self) -> str:
-        return WITHHELD
+        return self.trust.written("") if self.trust else WITHHELD
 
     @property
     def raw(self) -> Mapping[str, Any]:

@@ -175,8 +175,11 @@ class Proof:
     """The average certified radius (ACR): 0 for an example whose true class is not certified."""
     within: list[Within]
     forwards: int
-    """Noisy images pushed through the model."""
+    """Images pushed through the model, noisy ones or as they are."""
     seconds: float
+    says_nothing: bool = False
+    """True if no image is certified, rightly or wrongly, at any radius above 0 in ``within``: that
+    tells nothing about the model, and the counts there are no accuracies."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from robustbench_cli.cli.eval_summary import print_evaluation
-from robustbench_cli.runs.outcomes import Outcome, Rejection
+from robustbench_cli.runs.outcomes import Outcome, Proof, Rejection, Within
 from robustbench_cli.runs.trust import Checked, Finding
 
 PGD20 = {"name": "pgd", "steps": 20}
@@ -165,3 +165,32 @@ def test_what_is_right_among_the_accepted_is_withheld_with_the_clean_accuracy(sh
     said = "\n".join(shown(attacks, rejection=rejection, **void))
     assert not any(number in said for number in ("6.10%", "93.70%", "4.30%"))
     assert "what is right among the accepted is withheld" in said
+
+
+def test_a_certificate_that_proves_nothing_is_no_0_percent(shown):
+    within = [
+        Within(norm="Linf", eps=eps, radius=eps, correct=0, accuracy=0.0) for eps in (0.0, 0.1)
+    ]
+    proof = Proof(
+        params={"name": "ibp"},
+        norm="Linf",
+        n=100,
+        correct=90,
+        accuracy=0.9,
+        abstained=0.0,
+        uncertified=1.0,
+        mean_radius=0.0,
+        within=within,
+        forwards=100,
+        seconds=2.0,
+        says_nothing=True,
+    )
+    lines = shown({}, certificates={"ibp": proof}, worst=90)
+    assert [line.split() for line in lines[3:6]] == [
+        ["ibp", "90.00%", "90", "100", "2.0"],
+        ["certified@Linf=0", "says", "nothing", "100"],
+        ["certified@Linf=0.1", "says", "nothing", "100"],
+    ]
+    assert not any(" 0.00%" in line for line in lines)
+    assert "ibp: says nothing about this model: no image is proven to Linf 0.1" in lines
+    assert any(line.startswith("says nothing = the certificate proves nothing") for line in lines)

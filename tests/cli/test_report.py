@@ -556,7 +556,7 @@ def test_sweeps_and_transfers_leave_the_main_table_as_it_was(results, report, mo
     assert "@" not in said.out
     assert said.err == (
         "evaluations left out: 1 of a sweep (--sweeps, --plot FILE), "
-        "2 with another model's images (--transfer)\n"
+        "2 with another model's images (--transfer, --sources)\n"
     )
     assert main(["report", "--results", str(results), "--sweeps"]) == 0
     said = capsys.readouterr()
@@ -596,6 +596,22 @@ def test_a_part_of_the_test_images_is_told_of(tmp_path, trained, evaluated, kept
     assert capsys.readouterr().err == said
     assert main(["report", "--results", str(tmp_path), "--dataset", "mnist (shuffle 3)"]) == 0
     assert not capsys.readouterr().err
+
+
+def test_the_images_of_another_model_have_columns_in_the_row(results, report, more, capsys):
+    """White-box and transfer side by side; the worst case is that of the model's own images."""
+    plain, shown = report("--format", "json"), report("--format", "json", "--sources")
+    before, after = json.loads(plain), json.loads(shown)
+    assert "--sources" not in capsys.readouterr().err
+    assert [row["runs"][0] for row in before] == [row["runs"][0] for row in after]
+    moved = [
+        (key, value)
+        for row in after
+        for key, value in row.items()
+        if re.fullmatch(r"pgd20 from [^_]+", key) and value is not None
+    ]
+    assert sorted(value for _, value in moved) == [0.7, 0.8]
+    assert [row.get("worst") for row in before] == [row.get("worst") for row in after]
 
 
 def test_where_there_are_only_sweeps_they_are_shown(results, report, trained, evaluated, kept):

@@ -1,6 +1,8 @@
 """Certificates of a trained net on real digits: figures, and what is left after an interrupt."""
 
 import math
+import re
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from robustbench_cli.commands.eval_config import (
 from robustbench_cli.commands.eval_request import EvalRequest, Subject
 from robustbench_cli.commands.evaluate import run_evaluation
 from robustbench_cli.commands.workspace import Workspace
-from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
@@ -190,3 +192,108 @@ def test_a_radius_that_no_votes_can_prove_is_said(tmp_path, net):
 def test_what_makes_no_sense_is_one_line(certificates, more, message):
     with pytest.raises(UserError, match=message):
         config(*certificates, **more)
+
+
+def test_bounds_and_attacks_of_one_model_stand_side_by_side(tmp_path, net):
+    """Whatever is certified stands under every attack; the certified share is never the larger."""
+    chosen = config("crown-ibp:tests=4", attacks=["pgd20", "fmn"], threat={"eps": 0.004})
+    found, arrays = certified(tmp_path, net, chosen)
+    proof, label = found.certificates["crown-ibp:tests=4"], arrays["label"]
+    assert (proof.norm, proof.n, proof.forwards, proof.says_nothing) == ("Linf", 24, 24, False)
+    assert [each.eps for each in proof.within] == [0, 0.001, 0.002, 0.003, 0.004]
+    counts = [each.correct for each in proof.within]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[1] > counts[-1] > 0
+    assert proof.correct == round(found.clean_accuracy * 24)
+    assert counts[-1] <= min(each.correct for each in found.attacks.values())
+    sure = (arrays["crown-ibp:tests=4/certified"] == label) & (
+        arrays["crown-ibp:tests=4/radius"] >= 0.004
+    )
+    assert sure.sum() == counts[-1]
+    assert (arrays["pgd20/share"][sure] == 1).all()
+    # The nearest adversarial image is beyond every certified radius.
+    broken = arrays["fmn/by"] >= 0
+    assert broken.sum() > 5
+    beyond = arrays["fmn/norm"] > arrays["crown-ibp:tests=4/radius"]
+    assert beyond[broken].all()
+
+
+@pytest.fixture
+def wrong_certificate():
+    """A planted mistake: a certificate that believes every margin to be positive."""
+    from robustbench_cli.certificates import CERTIFICATES
+    from robustbench_cli.certificates.ibp import IntervalBounds
+
+    @CERTIFICATES.register("believer")
+    @dataclass(frozen=True, kw_only=True)
+    class Believer(IntervalBounds):
+        def lower(self, graph, ball, y, classes):
+            return super().lower(graph, ball, y, classes).abs() + 1
+
+    yield
+    del CERTIFICATES._entries["believer"]
+
+
+@pytest.mark.parametrize("attack", ["pgd20", "fmn"])
+def test_what_is_certified_and_broken_stops_the_run(attack, tmp_path, net, wrong_certificate):
+    chosen = config("believer:tests=2", attacks=[attack], threat={"eps": 0.1})
+    with pytest.raises(RunError) as caught:
+        certified(tmp_path, net, chosen)
+    message = str(caught.value)
+    assert f"believer:tests=2 and {attack} contradict each other on " in message
+    (failed,) = folders.every(tmp_path)
+    assert failed.status == "failed"
+    sure = failed.certificates["believer:tests=2"].within[-1].accuracy
+    robust = failed.attacks[attack].robust_accuracy
+    assert f"(believer:tests=2: {sure:.2%} within Linf 0.1, {attack}: " in message
+    assert sure > robust
+    image, proven, radius, found, norm = re.search(
+        r"image (\d+) is certified as class (\d+) within Linf (\S+), but \S+ has one "
+        r"of class (\d+) at Linf (\S+) ",
+        message,
+    ).groups()
+    assert int(proven) != int(found)
+    assert float(norm) <= float(radius) + 1e-6
+    split = DATASETS.build(Spec("digits")).load("test", tmp_path)
+    assert int(net(split.images(slice(int(image), int(image) + 1))).argmax()) == int(proven)
+
+
+def test_votes_are_not_compared_with_attacks_on_the_model(tmp_path, net):
+    """The smoothed classifier may stand where the model does not; that is said."""
+    found, _ = certified(tmp_path, net, config(SHORT, attacks=["pgd20"], threat={"eps": 0.1}))
+    assert found.status == "ok"
+    (note,) = (note for note in found.notes if "compared" in note)
+    assert note.startswith(f"{SHORT} certifies another predictor than the model that is attacked")
+    alone, _ = certified(tmp_path / "alone", net, config(SHORT))
+    assert not any("compared" in note for note in alone.notes)
+
+
+def test_bounds_that_prove_nothing_say_so(tmp_path, net):
+    found, arrays = certified(tmp_path, net, config("ibp", n=6, threat={"eps": 0.3}))
+    proof = found.certificates["ibp"]
+    assert proof.says_nothing
+    assert (arrays["ibp/radius"] < 0.3 / 4).all()
+    assert any(note.startswith("ibp says nothing about this model") for note in found.notes)
+    some, _ = certified(tmp_path / "some", net, config("ibp", n=6, threat={"eps": 1e-4}))
+    assert not some.certificates["ibp"].says_nothing
+
+
+def test_an_interrupted_bound_goes_on_to_the_same_figures(tmp_path, net, monkeypatch):
+    monkeypatch.setattr(journal, "FLUSH", -1.0)
+    chosen = config("crown-ibp:tests=2", batch_size=5, threat={"eps": 0.003})
+    whole, theirs = certified(tmp_path / "whole", net, chosen)
+    with pytest.raises(KeyboardInterrupt):
+        certified(tmp_path / "cut", net, chosen, Watching(2))
+    resumed, mine = certified(tmp_path / "cut", net, chosen)
+    assert mine.keys() == theirs.keys()
+    assert all(np.array_equal(mine[key], values) for key, values in theirs.items())
+    assert resumed.certificates["crown-ibp:tests=2"].within == (
+        whole.certificates["crown-ibp:tests=2"].within
+    )
+
+
+def test_a_model_without_bounds_is_refused_before_anything_is_run(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.GELU(), torch.nn.Linear(64, 10))
+    with pytest.raises(UserError, match=r"no bounds are known for GELU \(1\)"):
+        certified(tmp_path, model, config("ibp", attacks=["pgd20"]))
+    assert folders.every(tmp_path) == []

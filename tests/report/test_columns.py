@@ -1,5 +1,7 @@
 """What a table says of certificates."""
 
+from dataclasses import replace
+
 import pytest
 
 from robustbench_cli.report.robustness_table import rows
@@ -95,6 +97,35 @@ def test_seeds_are_joined_and_of_a_repeated_certificate_the_latest_counts(traine
     (row,) = rows(runs)
     assert row.cells["smoothing"].text == "82.00 ± 2.83"
     assert row.cells["certified@L2=0.25"].correct == (50, 54)
+
+
+def test_kinds_of_certificates_are_told_apart(trained, certified):
+    parent = trained()
+    ibp, crown = ({"name": name, "tests": 8} for name in ("ibp", "crown"))
+    both = certified(parent, proof(ibp, 90, ("Linf", 0.1, 3)), proof(crown, 90, ("Linf", 0.1, 30)))
+    (row,) = rows([parent, both])
+    assert right(row) == {
+        "clean": (90,),
+        "ibp": (90,),
+        "certified:ibp@Linf=0.1": (3,),
+        "crown": (90,),
+        "certified:crown@Linf=0.1": (30,),
+    }
+
+
+def test_a_certificate_that_proves_nothing_says_nothing(trained, certified):
+    parent = trained()
+    silent = replace(proof({"name": "ibp"}, 90, ("Linf", 0.1, 0)), says_nothing=True)
+    (row,) = rows([parent, certified(parent, silent)])
+    assert row.cells["ibp"].text == "90.00"
+    cell = row.cells["certified@Linf=0.1"]
+    assert cell.text == "says nothing"
+    assert not cell.competes
+    assert cell.raw["certified@Linf=0.1"] is None
+    assert cell.raw["certified@Linf=0.1_trust"] == "says nothing"
+    # A plain 0 % stays one: something else was proven at another radius.
+    (plain,) = rows([parent, certified(parent, proof({"name": "ibp"}, 90, ("Linf", 0.1, 0)))])
+    assert plain.cells["certified@Linf=0.1"].text == "0.00"
 
 
 def test_an_attack_of_the_same_name_keeps_its_column(trained, certified):
