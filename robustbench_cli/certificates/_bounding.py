@@ -76,6 +76,11 @@ class BoundCertificate(Certificate):
         }
 
     def check(self, subject: ProofSubject) -> None:
+        if not subject.threat.is_ball:
+            raise UserError(
+                f"bounds hold on balls of Linf, L2 and L1; nothing is proven under "
+                f"--norm {subject.threat.norm}"
+            )
         x = subject.data.images(slice(2))
         _check_answers(self.bounds(subject), x, subject.model(x))
 

@@ -148,6 +148,12 @@ def test_what_has_no_bounds_is_refused_before_anything_is_run():
         build("ibp").check(subject(model, points([0.1]), Threat(), 2))
 
 
+@pytest.mark.parametrize(("norm", "eps"), [("L0", 3), ("patch", 2), ("spatial", 0.5)])
+def test_only_balls_have_bounds(norm, eps):
+    with pytest.raises(UserError, match=f"nothing is proven under --norm {norm}"):
+        build("ibp").check(subject(plane(), points([0.1]), Threat(norm, eps), 2))
+
+
 class Rounded(nn.Module):
     """A layer that autocast hides from torch.fx."""
 
