@@ -8,6 +8,7 @@ the business of ``evaluation.certify`` and ``commands.certify``.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -50,6 +51,11 @@ class ProofSubject:
     batch: int
     """The number of images in a forward pass; what is proven does not depend on it."""
 
+    @cached_property
+    def image_shape(self) -> tuple[int, ...]:
+        """The size of an image, (C, H, W)."""
+        return tuple(self.data.images(slice(1)).shape[1:])
+
 
 class ProofEvidence(NamedTuple):
     """What a certificate has gathered on some examples."""
@@ -70,10 +76,9 @@ class Certificate(ABC):
     """True if what is proven holds, for certain, of the model that attacks are judged on; False if
     it holds of another predictor, or only with some confidence."""
 
-    @property
     @abstractmethod
-    def passes(self) -> int:
-        """The number of forward passes per example."""
+    def passes(self, subject: ProofSubject) -> int:
+        """Return the number of forward passes per example."""
 
     @abstractmethod
     def norm_under(self, threat: Threat) -> Norm:
@@ -108,11 +113,15 @@ class Certificate(ABC):
             UserError: the part of the model for which there is no proof, by name.
         """
 
-    def limit(self, threat: Threat, reach: float) -> str:
-        """Return what keeps any example from being certified within a ball; as a rule nothing.
+    def notes(self, subject: ProofSubject) -> list[str]:
+        """Return what a reader of the figures must know of this model; as a rule nothing."""
+        return []
+
+    def limit(self, subject: ProofSubject, reach: float) -> str:
+        """Return what keeps any example from being certified in the evaluation's ball, if anything.
 
         Args:
-            threat: the ball.
+            subject: with that ball, ``threat``.
             reach: its radius in the certificate's norm.
         """
         return ""

@@ -58,8 +58,7 @@ class BoundCertificate(Certificate):
             UserError: a part of the model for which no bounds are known, by name.
         """
 
-    @property
-    def passes(self) -> int:
+    def passes(self, subject: ProofSubject) -> int:
         return 1
 
     def norm_under(self, threat: Threat) -> Norm:

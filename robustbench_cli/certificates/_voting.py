@@ -26,24 +26,29 @@ class VotingCertificate(Certificate):
 
     norm: ClassVar[Norm] = "L2"
     """The norm of the radius."""
+    digits: ClassVar[int] = 4
+    """Decimals with which its radii are written."""
     radii: ClassVar[tuple[float, ...]] = ()
     """The radii, in that norm, within which certified accuracy is reported."""
 
-    @property
     @abstractmethod
-    def polls(self) -> tuple[int, ...]:
-        """The number of copies per example in each of the independent polls."""
+    def polls(self, image: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the number of copies per example in each of the independent polls.
 
-    @property
-    @abstractmethod
-    def max_radius(self) -> float:
-        """The largest radius that can be certified, by unanimous votes."""
+        Args:
+            image: the size of an image, (C, H, W).
+        """
 
     @abstractmethod
-    def copies(self, x: Tensor, noise: Noise, copy: Tensor) -> Tensor:
+    def max_radius(self, image: tuple[int, ...]) -> float:
+        """Return the largest radius that unanimous votes prove of an image of this size."""
+
+    @abstractmethod
+    def copies(self, model: nn.Module, x: Tensor, noise: Noise, copy: Tensor) -> Tensor:
         """Return a copy of each image, as the model is shown it.
 
         Args:
+            model: the model.
             x: images (B, C, H, W) in [0, 1].
             noise: one independent draw per row.
             copy: the number of each copy among those of its example (B, int64), from 0, for
@@ -53,9 +58,8 @@ class VotingCertificate(Certificate):
             Copies (B, ...), not necessarily in [0, 1].
         """
 
-    @property
-    def passes(self) -> int:
-        return sum(self.polls)
+    def passes(self, subject: ProofSubject) -> int:
+        return sum(self.polls(subject.image_shape))
 
     def norm_under(self, threat: Threat) -> Norm:
         return self.norm
@@ -64,23 +68,20 @@ class VotingCertificate(Certificate):
         return [Threat(self.norm, eps) for eps in self.radii]
 
     def kept(self, subject: ProofSubject) -> dict[str, np.ndarray]:
-        return {"votes": np.zeros((len(self.polls), subject.classes), np.int32)}
+        polls = len(self.polls(subject.image_shape))
+        return {"votes": np.zeros((polls, subject.classes), np.int32)}
 
-    def limit(self, threat: Threat, reach: float) -> str:
-        furthest = self.max_radius
+    def limit(self, subject: ProofSubject, reach: float) -> str:
+        furthest = self.max_radius(subject.image_shape)
         if furthest == 0:
             return "with so few votes nothing can be certified"
         if reach <= furthest:
             return ""
+        far, needed = (f"{self.norm} {size:.{self.digits}f}" for size in (furthest, reach))
         return (
-            f"unanimous votes prove no more than {self.norm} {furthest:.4f}, so nothing is "
-            f"certified within {threat}, which needs {self.norm} {reach:.4f}"
+            f"unanimous votes prove no more than {far}, so nothing is certified within "
+            f"{subject.threat}, which needs {needed}"
         )
-
-    def answers(self, model: nn.Module, copies: Tensor) -> Tensor:
-        """Return the logits (B, K) on which copies (B, ...) vote."""
-        logits: Tensor = model(copies)
-        return logits
 
     def ballots(self, logits: Tensor) -> Tensor:
         """Return the votes (B, K, bool) that logits (B, K) cast: as a rule one, for the largest."""
@@ -89,8 +90,8 @@ class VotingCertificate(Certificate):
     def evidence(self, subject: ProofSubject, rows: Tensor) -> Iterator[ProofEvidence]:
         # Copies follow each other example by example, so that batches are full whatever the number
         # of copies.
-        copies, told = self.passes, 0
-        shape = len(rows), len(self.polls), subject.classes
+        copies, told = self.passes(subject), 0
+        shape = len(rows), len(self.polls(subject.image_shape)), subject.classes
         counts = torch.zeros(shape, dtype=torch.int32, device=rows.device)
         silent = torch.zeros((), dtype=torch.bool, device=rows.device)
         for start in range(0, len(rows) * copies, subject.batch):
@@ -113,17 +114,18 @@ class VotingCertificate(Certificate):
         Returns:
             Whether a copy has no vote because its logits are not finite (bool).
         """
-        each = self.passes
+        polls = self.polls(subject.image_shape)
+        each = sum(polls)
         number = torch.arange(start, stop, device=rows.device)
         row, copy = number // each, number % each
         # Compare with numbers: a tensor would have to be copied to a GPU, which waits for it.
-        poll = torch.stack([copy >= end for end in accumulate(self.polls)]).sum(0)
+        poll = torch.stack([copy >= end for end in accumulate(polls)]).sum(0)
         # Every image is read once, however many of its copies are in the batch.
         first, last = start // each, (stop - 1) // each
         images = subject.data.images(rows[first : last + 1])[row - first]
         noise = subject.noise.only(rows[row]).at(copy)
         with keyed_draws(subject.model, noise.fork("vote")):
-            logits = self.answers(subject.model, self.copies(images, noise, copy))
+            logits: Tensor = subject.model(self.copies(subject.model, images, noise, copy))
         # argmax of NaN is a class like any other, so NaN gets no vote.
         sound = logits.isfinite().all(1)
         cast = (self.ballots(logits) & sound[:, None]).to(counts.dtype)

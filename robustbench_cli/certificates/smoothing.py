@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 from scipy import stats  # type: ignore[import-untyped]
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_cli.certificates import ABSTAINS, CERTIFICATES, Certified
+from robustbench_cli.certificates._polls import likeliest, lower_bound
 from robustbench_cli.certificates._voting import VotingCertificate
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Number
@@ -48,18 +49,16 @@ class Smoothing(VotingCertificate):
     alpha: Annotated[Number, Field(gt=0, lt=1)] = 1e-3
     """Largest probability of a wrong statement about an example."""
 
-    @property
-    def polls(self) -> tuple[int, ...]:
+    def polls(self, image: tuple[int, ...]) -> tuple[int, ...]:
         return self.n0, self.n
 
-    @property
-    def max_radius(self) -> float:
+    def max_radius(self, image: tuple[int, ...]) -> float:
         return float(self._radius(np.array(self.n)))
 
     def reported(self, threat: Threat) -> list[Threat]:
         return [*super().reported(threat), SMALL_LINF_BALL]
 
-    def copies(self, x: Tensor, noise: Noise, copy: Tensor) -> Tensor:
+    def copies(self, model: nn.Module, x: Tensor, noise: Noise, copy: Tensor) -> Tensor:
         return x + self.sigma * noise.fork("smoothing").normal(x)
 
     def certify(self, evidence: Mapping[str, np.ndarray]) -> Certified:
@@ -68,7 +67,7 @@ class Smoothing(VotingCertificate):
         count = np.take_along_axis(votes[:, 1], chosen[:, None], 1)[:, 0]
         proven = self.lower_bound(count) >= 0.5
         return Certified(
-            prediction=self._predicted(votes[:, 1]),
+            prediction=likeliest(votes[:, 1], self.alpha),
             certified=np.where(proven, chosen, ABSTAINS),
             radius=self._radius(count),
         )
@@ -79,16 +78,8 @@ class Smoothing(VotingCertificate):
         Args:
             count: votes for the class, out of n (B).
         """
-        bound = stats.beta.ppf(self.alpha, np.maximum(count, 1), self.n - count + 1)
-        return np.where(count > 0, bound, 0.0)
+        return lower_bound(count, self.n, self.alpha)
 
     def _radius(self, count: np.ndarray) -> np.ndarray:
         """Return the certified radii (B), 0 where the bound is below 1/2."""
         return np.asarray(self.sigma * stats.norm.ppf(np.maximum(self.lower_bound(count), 0.5)))
-
-    def _predicted(self, votes: np.ndarray) -> np.ndarray:
-        """Return the predictions (B) by n votes (B, K), or ``ABSTAINS``."""
-        second, first = np.sort(votes, 1)[:, -2:].T
-        # Two-sided p-value: under equal probabilities P(larger count >= first) = 2 P(X >= first).
-        p = 2 * stats.binom.sf(first - 1, first + second, 0.5)
-        return np.where(p <= self.alpha, votes.argmax(1), ABSTAINS)

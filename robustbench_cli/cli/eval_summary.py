@@ -209,8 +209,9 @@ def _extent(proof: Proof) -> str:
     if proof.says_nothing:
         least = min(ball.radius for ball in proof.within if ball.radius > 0)
         return f"says nothing about this model: no image is proven to {proof.norm} {least:.4g}"
+    median = "" if proof.median_radius is None else f" (median {proof.median_radius:g})"
     return (
-        f"average certified radius {proof.norm} {proof.mean_radius:.4f}; "
+        f"average certified radius {proof.norm} {proof.mean_radius:.4f}{median}; "
         f"no prediction for {proof.abstained:.2%}, nothing certified for {proof.uncertified:.2%}"
     )
 

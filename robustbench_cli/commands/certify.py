@@ -1,7 +1,7 @@
 """``advbench eval --certify``: certified accuracy, certificate by certificate."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from robustbench_cli.certificates import ABSTAINS, CERTIFICATES, Certificate, Pr
 from robustbench_cli.commands.contradictions import ProvenClasses, check_contradictions
 from robustbench_cli.commands.display import Display
 from robustbench_cli.config.schema import EvalConfig, specs_of
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
@@ -52,13 +53,10 @@ class Certifying:
         proven: dict[str, Proof] = {}
         for position, spec in enumerate(specs_of(self.config.certify), 1):
             certificate, label = CERTIFICATES.build(spec), spec.label
-            threat = self.config.threat
-            if said := certificate.limit(threat, _reach(certificate, threat, threat, self.data)):
+            for said in (*certificate.notes(self.subject), *_limits(certificate, self.subject)):
                 note(f"{label}: {said}")
             proofs, seconds = self._proofs(f"certificate{position}", label, certificate)
-            proven[label] = certificate_summary(
-                certificate, proofs, self.data, self.config.threat, seconds
-            )
+            proven[label] = certificate_summary(certificate, proofs, self.subject, seconds)
             self.recorder.update(certificates=dict(proven))
             if proven[label].says_nothing:
                 note(f"{label} says nothing about this model; that is not 0 %")
@@ -94,33 +92,17 @@ class Certifying:
                     "are not compared image by image"
                 )
         ids = self.data.ids.tolist()
-        check_contradictions(proofs, columns, _labels(self.data), ids, self.config.threat)
+        check_contradictions(proofs, columns, _labels(self.subject), ids, self.config.threat)
 
     @property
     def subject(self) -> ProofSubject:
         """The model and the examples, as certificates are shown them."""
-        return ProofSubject(
-            model=self.model,
-            data=self.data,
-            noise=Noise(self.config.seed, self.data.ids),
-            classes=len(self.data.classes),
-            threat=self.config.threat,
-            batch=self.config.batch_size,
-        )
-
-    def check(self) -> None:
-        """Refuse certificates that can say nothing about this model, before anything is run.
-
-        Raises:
-            UserError: the part of the model for which there is no proof.
-        """
-        for spec in specs_of(self.config.certify):
-            CERTIFICATES.build(spec).check(self.subject)
+        return proof_subject(self.config, self.model, self.data)
 
     def _proofs(self, name: str, label: str, certificate: Certificate) -> tuple[Proofs, float]:
         """Return what one certificate says of each example, and the seconds it took."""
-        n, where, labels = len(self.data), self.data.y.device, _labels(self.data)
-        subject = self.subject
+        subject, labels = self.subject, _labels(self.subject)
+        n, where = len(labels), self.data.y.device
         proofs = Proofs.empty(certificate, subject, n)
         seconds = self.journal.recall(name, proofs)
         mine = self.shard.mine(n)
@@ -138,26 +120,57 @@ class Certifying:
         return proofs, self.shard.merge_rows(proofs.arrays, n, seconds)
 
 
+def proof_subject(config: EvalConfig, model: nn.Module, data: Split) -> ProofSubject:
+    """Return a model and the examples of an evaluation, as certificates are shown them.
+
+    Args:
+        model: in evaluation mode and float32 (see ``unchanged_model``).
+    """
+    return ProofSubject(
+        model=model,
+        data=data,
+        noise=Noise(config.seed, data.ids),
+        classes=len(data.classes),
+        threat=config.threat,
+        batch=config.batch_size,
+    )
+
+
+def check_certificates(config: EvalConfig, model: nn.Module, data: Split) -> None:
+    """Refuse certificates that can say nothing about a model, before anything is run.
+
+    Args:
+        model: in evaluation mode and float32 (see ``unchanged_model``).
+
+    Raises:
+        UserError: the part of the model for which there is no proof.
+    """
+    for spec in specs_of(config.certify):
+        CERTIFICATES.build(spec).check(proof_subject(config, model, data))
+
+
 def certificate_summary(
-    certificate: Certificate, proofs: Proofs, data: Split, threat: Threat, seconds: float
+    certificate: Certificate, proofs: Proofs, subject: ProofSubject, seconds: float
 ) -> Proof:
     """Return the figures of one certificate, as its record keeps them.
 
+    Balls of which a radius in the certificate's norm says nothing are left out.
+
     Args:
         proofs: what the certificate says of each example (N).
-        data: all images that were certified (N).
-        threat: the evaluation's ball, which is one of those that are reported.
+        subject: what was certified; its ball is one of those that are reported.
         seconds: that it took, over all processes.
     """
-    a, n, labels = proofs.arrays, len(data), _labels(data)
-    right, radii = a["certified"] == labels, a["radius"]
+    a, labels = proofs.arrays, _labels(subject)
+    right, radii, n = a["certified"] == labels, a["radius"], len(labels)
     correct = int((a["prediction"] == labels).sum())
-    norm = certificate.norm_under(threat)
-    balls = dict.fromkeys([*certificate.reported(threat), threat])
+    norm = certificate.norm_under(subject.threat)
+    balls = dict.fromkeys([*certificate.reported(subject.threat), subject.threat])
+    reaches = [(ball, _reach(certificate, ball, subject)) for ball in balls]
     sizes = [(norm, 0.0, 0.0)]
-    sizes += [(ball.norm, ball.eps, _reach(certificate, ball, threat, data)) for ball in balls]
+    sizes += [(ball.norm, ball.eps, reach) for ball, reach in reaches if reach is not None]
     counts = [int((right & (radii >= reach)).sum()) for _, _, reach in sizes]
-    least = min(reach for *_, reach in sizes[1:])
+    least = min((reach for *_, reach in sizes[1:]), default=math.inf)
     return Proof(
         params=CERTIFICATES.describe(certificate),
         norm=norm,
@@ -167,20 +180,42 @@ def certificate_summary(
         abstained=float((a["prediction"] == ABSTAINS).mean()),
         uncertified=float((a["certified"] == ABSTAINS).mean()),
         mean_radius=float(np.where(right, radii, 0).mean()),
+        median_radius=float(np.median(np.where(right, radii, 0))),
         within=[
             Within(norm=norm, eps=eps, radius=reach, correct=count, accuracy=count / n)
             for (norm, eps, reach), count in zip(sizes, counts, strict=True)
         ],
-        forwards=n * certificate.passes,
+        forwards=n * certificate.passes(subject),
         seconds=seconds,
         says_nothing=not (radii >= least).any(),
     )
 
 
-def _reach(certificate: Certificate, ball: Threat, threat: Threat, data: Split) -> float:
-    """Return the radius of ``ball`` in the certificate's norm, where it evaluates ``threat``."""
-    return ball.radius_in(certificate.norm_under(threat), math.prod(data.image_shape))
+def _reach(certificate: Certificate, ball: Threat, subject: ProofSubject) -> float | None:
+    """Return the radius of ``ball`` in the certificate's norm; None: no such radius holds it.
+
+    None, too, if it is larger than the images.
+    """
+    norm = certificate.norm_under(subject.threat)
+    try:
+        ball.geometry.fitting(subject.image_shape)
+        return ball.radius_in(norm, math.prod(subject.image_shape))
+    except UserError:
+        return None
 
 
-def _labels(data: Split) -> np.ndarray:
-    return np.asarray(data.y.cpu())
+def _limits(certificate: Certificate, subject: ProofSubject) -> Iterator[str]:
+    """Yield what keeps a certificate from saying anything about the evaluation's ball."""
+    reach = _reach(certificate, subject.threat, subject)
+    if reach is None:
+        norm = certificate.norm_under(subject.threat)
+        yield (
+            f"radii in {norm} are proven, which say nothing about {subject.threat}: "
+            f"--norm {norm} --eps SIZE asks for one of them"
+        )
+    elif said := certificate.limit(subject, reach):
+        yield said
+
+
+def _labels(subject: ProofSubject) -> np.ndarray:
+    return np.asarray(subject.data.y.cpu())

@@ -14,7 +14,7 @@ from robustbench_cli.commands import devices
 from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.attack_outcomes import AttackOutcomes
 from robustbench_cli.commands.attack_summary import example_arrays, robust_share
-from robustbench_cli.commands.certify import Certifying
+from robustbench_cli.commands.certify import Certifying, check_certificates
 from robustbench_cli.commands.checking import Checking, start_checking
 from robustbench_cli.commands.defending import with_input_defenses
 from robustbench_cli.commands.display import Display
@@ -121,6 +121,7 @@ def evaluate_shard(
         stack.enter_context(shard.share_failure())
         for each in filter(None, (subject, request.source)):
             stack.enter_context(unchanged_model(each.model))
+        check_certificates(config, subject.model, data)
         checking = start_checking(
             request, todo, data, threat, copy, shard, display.note, differentiable
         )
@@ -193,7 +194,8 @@ class _Session:
             recorder=recorder,
             display=display,
         )
-        self._certifying.check()
+        if model is not request.subject.model:
+            check_certificates(self.config, model, data)
         self._attacks = AttackColumns(
             data=data,
             classes=len(data.classes),

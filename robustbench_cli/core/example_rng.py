@@ -69,16 +69,29 @@ class Noise:
         radius = (-2 * torch.log(1 - self._uniform(like, "radius"))).sqrt()
         return radius * torch.cos(2 * math.pi * self._uniform(like, "angle"))
 
+    def subset(self, size: int, count: int) -> Tensor:
+        """Return ``count`` different numbers below ``size`` for each example, every set as likely.
+
+        Returns:
+            Numbers (B, count) int64, in no order.
+        """
+        # Of 64 random bits each, so that ties, which would favour the first, do not happen.
+        keys = self._bits(size, "subset", self.ids.device)
+        return keys.topk(count, dim=1, sorted=False).indices
+
     def _uniform(self, like: Tensor, purpose: str) -> Tensor:
-        count = like[0].numel() if len(like) else 0
-        rows = _example_keys(self.seed, self.stream, purpose, self.ids.to(like.device))
-        if self.draw is not None:
-            rows = _mix(rows + (self.draw.to(like.device) + 1) * _GAMMA)
-        counter = torch.arange(1, count + 1, device=like.device) * _GAMMA
-        bits = _mix(rows[:, None] + counter)
+        bits = self._bits(like[0].numel() if len(like) else 0, purpose, like.device)
         # The top 24 bits fill a float32 significand exactly.
         unit = ((bits >> 40) & 0xFFFFFF).to(like.dtype) * 2.0**-24
         return unit.view(like.shape)
+
+    def _bits(self, count: int, purpose: str, where: torch.device) -> Tensor:
+        """Return ``count`` times 64 random bits for each example (B, count) int64."""
+        rows = _example_keys(self.seed, self.stream, purpose, self.ids.to(where))
+        if self.draw is not None:
+            rows = _mix(rows + (self.draw.to(where) + 1) * _GAMMA)
+        counter = torch.arange(1, count + 1, device=where) * _GAMMA
+        return _mix(rows[:, None] + counter)
 
 
 @lru_cache(maxsize=64)

@@ -139,13 +139,12 @@ def _certified(done: Sequence[Run], taken: set[str]) -> dict[str, TableColumn]:
         for key in dict.fromkeys(key for run in done for key in certified_counts(run))
     ]
     result = {}
-    kinds = {params["name"] for params, _ in found}
     for (params, within), more in zip(
         found, distinguishing_params([(p["name"], p) for p, _ in found]), strict=True
     ):
-        # Where there are several kinds, a ball's column says by which it is certified.
-        more = [params["name"], *more] if within and len(kinds) > 1 else more
-        name = join_label("certified" if within else params["name"], ",".join(more))
+        others = {p["name"] for p, ball in found if ball == within} - {params["name"]}
+        told = ",".join([*([params["name"]] if within and others else []), *more])
+        name = join_label("certified" if within else params["name"], told)
         name = f"{name}@{within}" if within else name
         while name in taken:
             name += "'"

@@ -173,6 +173,8 @@ class Proof:
     """The share of examples for which no class is certified."""
     mean_radius: float
     """The average certified radius (ACR): 0 for an example whose true class is not certified."""
+    median_radius: Finite | None = None
+    """The median in place of the mean; None in records of versions that did not keep it."""
     within: list[Within]
     forwards: int
     """Images pushed through the model, noisy ones or as they are."""

@@ -13,6 +13,8 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 
+IMAGE = (1, 2, 2)
+
 
 def at_least(k, n, p):
     """The probability of k or more successes in n, summed term by term."""
@@ -27,9 +29,9 @@ def certified(smoothing, *examples):
 def test_unanimous_votes_give_the_published_figures():
     smoothing = Smoothing()
     assert smoothing.lower_bound(np.array(10_000)) == pytest.approx(0.999309, abs=5e-7)
-    assert smoothing.max_radius == pytest.approx(0.79964, abs=5e-6)
+    assert smoothing.max_radius(IMAGE) == pytest.approx(0.79964, abs=5e-6)
     (radius,) = certified(smoothing, [[100, 0], [10_000, 0]]).radius
-    assert radius == smoothing.max_radius
+    assert radius == smoothing.max_radius(IMAGE)
 
 
 @pytest.mark.parametrize("k", [1, 2, 37, 99, 100])
@@ -102,12 +104,13 @@ def test_copies_are_gaussian_and_leave_the_box():
     x = torch.zeros(2, 1, 50, 50)
     copy = torch.tensor([0, 7])
     noise = Noise(0, torch.tensor([3, 4])).at(copy)
-    copies = Smoothing(sigma=0.5).copies(x, noise, copy)
+    model = torch.nn.Identity()
+    copies = Smoothing(sigma=0.5).copies(model, x, noise, copy)
     assert float(copies.std()) == pytest.approx(0.5, rel=0.03)
     assert float(copies.mean()) == pytest.approx(0, abs=0.03)
     assert 0.45 < float((copies < 0).float().mean()) < 0.55
     # A draw belongs to an example and a copy of it, whatever shares the batch.
     same = Noise(0, torch.tensor([4])).at(copy[1:])
-    alone = Smoothing(sigma=0.5).copies(x[:1], same, copy[1:])
+    alone = Smoothing(sigma=0.5).copies(model, x[:1], same, copy[1:])
     assert torch.equal(alone[0], copies[1])
     assert not torch.equal(copies[0], copies[1])

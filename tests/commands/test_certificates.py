@@ -112,11 +112,11 @@ def test_no_certificate_promises_more_than_an_attack_breaks(tmp_path, net):
         each = torch.arange(400)
         noise = Noise(9, torch.full((400,), int(row))).at(each)
         leaf = x.clone().requires_grad_()
-        copies = smoothing.copies(leaf.expand(400, -1, -1, -1), noise, each)
+        copies = smoothing.copies(net, leaf.expand(400, -1, -1, -1), noise, each)
         top = int(arrays[f"{SHORT}/certified"][row])
         (-net(copies).log_softmax(1)[:, top].mean()).backward()
         moved = x + 0.99 * radius * leaf.grad / leaf.grad.norm()
-        votes = net(smoothing.copies(moved.expand(400, -1, -1, -1), noise, each)).argmax(1)
+        votes = net(smoothing.copies(net, moved.expand(400, -1, -1, -1), noise, each)).argmax(1)
         assert int(votes.mode().values) == top
 
 
@@ -171,7 +171,7 @@ def test_the_evaluation_s_own_ball_is_reported_in_any_norm(tmp_path, net):
 def test_a_radius_that_no_votes_can_prove_is_said(tmp_path, net):
     found, _ = certified(tmp_path, net, config(SHORT, n=2, threat={"eps": 0.15}))
     (note,) = (note for note in found.notes if SHORT in note)
-    furthest = Smoothing(n=400, alpha=0.01).max_radius
+    furthest = Smoothing(n=400, alpha=0.01).max_radius((1, 8, 8))
     assert f"no more than L2 {furthest:.4f}" in note
     assert "Linf 0.15, which needs L2 1.2000" in note
     few, _ = certified(tmp_path, net, config("smoothing:n=5", n=2))

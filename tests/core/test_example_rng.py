@@ -78,3 +78,21 @@ def test_generators_for_whole_runs_follow_their_key():
 
 
 GOLDEN = [[0.1131944, 0.9612546], [0.9441094, 0.8914534]]
+
+
+def test_subsets_belong_to_examples_and_every_set_is_as_likely():
+    whole = Noise(7, torch.arange(3000)).fork("pixels").subset(6, 2)
+    assert whole.shape == (3000, 2)
+    assert (whole[:, 0] != whole[:, 1]).all()
+    rows = torch.tensor([31, 2, 17])
+    assert torch.equal(Noise(7, rows).fork("pixels").subset(6, 2).sort().values,
+                       whole[rows].sort().values)  # fmt: skip
+    low, high = whole.sort().values.unbind(1)
+    counts = torch.bincount(6 * low + high, minlength=36)
+    counts = counts[counts > 0].double()
+    assert len(counts) == 15
+    expected = 3000 / 15
+    # Chi-squared with 14 degrees of freedom is above 36.1 in one case of a thousand.
+    assert float(((counts - expected).square() / expected).sum()) < 36.1
+    everything = Noise(7, rows).subset(6, 6).sort().values
+    assert torch.equal(everything, torch.arange(6).expand(3, 6))

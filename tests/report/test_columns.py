@@ -85,6 +85,22 @@ def test_certificates_are_told_apart_by_what_differs(trained, certified):
     }
 
 
+def test_certificates_of_one_ball_are_told_apart_by_name(trained, certified):
+    parent = trained()
+    bounds = {"name": "bounds", "tests": 8}
+    balls = ("L2", 0.5, 30), ("L2", 0.25, 40)
+    both = certified(parent, proof(QUARTER, 80, *balls), proof(bounds, 90, ("L2", 0.5, 20)))
+    (row,) = rows([parent, both])
+    assert right(row) == {
+        "clean": (90,),
+        "smoothing": (80,),
+        "certified:smoothing@L2=0.5": (30,),
+        "certified@L2=0.25": (40,),
+        "bounds": (90,),
+        "certified:bounds@L2=0.5": (20,),
+    }
+
+
 def test_seeds_are_joined_and_of_a_repeated_certificate_the_latest_counts(trained, certified):
     first, second = trained(seed=0), trained(seed=1)
     runs = [
