@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from robustbench_cli.config import presets
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
+from robustbench_cli.defenses import Recipe
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.models import MODELS, Classifier, Shape
 from robustbench_cli.runs import records
@@ -43,14 +45,25 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def model() -> Classifier:
+def small_net(shape: Shape) -> Classifier:
     """A small net in float64, so that oracles can be exact; BatchNorm has seen some data."""
-    net = MODELS.build(Spec("digits-cnn", {"width": 4})).build(SHAPE).double()
+    net = MODELS.build(Spec("digits-cnn", {"width": 4})).build(shape).double()
     net.train()
     for _ in range(3):
-        net(torch.rand(32, 1, 8, 8).double())
+        net(torch.rand(32, shape.channels, 8, 8).double())
     return net
+
+
+@pytest.fixture
+def model() -> Classifier:
+    """A small net in float64."""
+    return small_net(SHAPE)
+
+
+@pytest.fixture
+def network() -> Callable[[Recipe], Classifier]:
+    """A maker of small nets in float64 for recipes, which may want another first layer."""
+    return lambda recipe: recipe.network(small_net, SHAPE).double()
 
 
 @pytest.fixture

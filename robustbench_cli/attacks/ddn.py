@@ -4,32 +4,21 @@ The direction of the perturbation follows the gradient; its norm shrinks where t
 adversarial and grows where it was not (algorithm 1).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, IterativeAttack, Observation, Output, State, Task
+from robustbench_cli.core.decoupled_step import (
+    cosine_decay,
+    decoupled_step,
+    next_radius,
+    on_grey_levels,
+)
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
-from robustbench_cli.core.threat import over
-
-
-def cosine_decay(first: float, last: float, step_index: Tensor, steps: int) -> Tensor:
-    """Return (B) values between ``first`` at step 0 and ``last`` at step ``steps``.
-
-    Annealed along half a cosine; ``step_index`` (B) is the step of each row.
-    """
-    return last + (first - last) * (1 + torch.cos(math.pi * step_index / steps)) / 2
-
-
-def l2_norms(x: Tensor) -> Tensor:
-    """Return the L2 norm of each row of ``x`` (B, ...), shape (B) and at least 1e-12."""
-    norms: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
-    return norms.clamp_min(1e-12)
 
 
 @ATTACKS.register("ddn", pattern=r"ddn-?(?P<steps>\d+)")
@@ -69,21 +58,13 @@ class DDN(IterativeAttack):
         return task.cross_entropy(out)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        x, clean = state["x"], task.x
-        # A saturated cross-entropy can have gradients so small that their squares underflow, or
-        # zero gradients: the first are rescaled, the second replaced by a random direction.
-        largest = observation.grad.flatten(1).abs().amax(1)
-        random = task.noise.fork("lost").at(observation.step_index).normal(x)
-        grad = observation.grad / over(largest.clamp_min(1e-35), x)
-        direction = torch.where(over(largest > 1e-35, x), grad, random)
-        rate = cosine_decay(1, 0.01, observation.step_index, self.steps) / l2_norms(direction)
-        delta = x - clean + over(rate, x) * direction
+        x, clean, index = state["x"], task.x, observation.step_index
+        random = task.noise.fork("lost").at(index).normal(x)
         wrong = observation.logits.argmax(1) != task.y
-        radius = state["radius"] * torch.where(wrong, 1 - self.gamma, 1 + self.gamma)
-        radius = torch.minimum(radius, l2_norms(torch.maximum(clean, 1 - clean)))
-        x = clean + over(radius / l2_norms(delta), x) * delta
-        if self.levels:
-            x = (x * (self.levels - 1)).round() / (self.levels - 1)
+        radius = next_radius(state["radius"], wrong, clean, self.gamma)
+        rate = cosine_decay(1, 0.01, index, self.steps)
+        x = decoupled_step(x, clean, observation.grad, random, rate, radius)
+        x = on_grey_levels(x, self.levels)
         return {"x": x.clamp(0, 1).to(clean), "radius": radius.to(clean)}
 
     def over(self, state: State, step_index: Tensor) -> Tensor:

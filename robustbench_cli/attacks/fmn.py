@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, IterativeAttack, Observation, Output, State, Task
-from robustbench_cli.attacks.ddn import cosine_decay, l2_norms
 from robustbench_cli.core import losses
+from robustbench_cli.core.decoupled_step import cosine_decay, l2_norms
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import onto_l1, over

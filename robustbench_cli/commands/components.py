@@ -100,11 +100,11 @@ def build_model(config: Mapping[str, Any], shape: Shape) -> Classifier:
     """Return a new network of the architecture that a training configuration describes.
 
     Args:
-        config: its ``model`` and ``defense`` sections; a defense may change the last layer.
+        config: its ``model`` and ``defense`` sections; a defense may change first and last layers.
         shape: images and classes of the data set.
     """
-    model = MODELS.build(spec_of(config["model"])).build(shape)
-    return Recipe.build(specs_of(config["defense"])).prepare(model)
+    build = MODELS.build(spec_of(config["model"])).build
+    return Recipe.build(specs_of(config["defense"])).network(build, shape)
 
 
 def shape_from_record(table: Mapping[str, Any]) -> Shape:

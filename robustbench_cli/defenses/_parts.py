@@ -13,7 +13,7 @@ from robustbench_cli.core.losses import Criterion
 from robustbench_cli.core.model_modes import Mode
 from robustbench_cli.core.registry import Registry
 from robustbench_cli.defenses._step import Passes, Setting, Step
-from robustbench_cli.models import Classifier
+from robustbench_cli.models import Classifier, Shape
 
 if TYPE_CHECKING:
     from robustbench_cli.defenses._recipe import Recipe
@@ -30,6 +30,17 @@ class Defense(ABC):
     one_label: ClassVar[bool] = False
     """True if it needs one class per example, so that mixed labels (shares of several) are
     refused."""
+
+    def network(self, build: Callable[[Shape], Classifier], shape: Shape) -> Classifier:
+        """Return a new network for the images, where a part wants another one than ``build`` makes.
+
+        Like ``prepare`` it is called before training and before weights are loaded.
+
+        Args:
+            build: returns a network of the configured architecture for images of a shape.
+            shape: that of the data set's images.
+        """
+        return build(shape)
 
     def prepare(self, model: Classifier) -> Classifier:
         """Return the model with the architecture that this part needs.

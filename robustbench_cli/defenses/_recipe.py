@@ -1,9 +1,10 @@
 """A recipe: one objective and its modifiers, and how they make the gradient of one batch."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from robustbench_cli.defenses._parts import DEFENSES, Modifier, Objective
 from robustbench_cli.defenses._step import SCORED, Passes, Setting, Step, Trained
 from robustbench_cli.distributed.sync_layers import whole_batch
 from robustbench_cli.masks import MaskContext, bind_to_images
-from robustbench_cli.models import Classifier
+from robustbench_cli.models import Classifier, Shape
 
 
 def parse(text: str) -> list[Spec]:
@@ -66,6 +67,17 @@ class Recipe:
     def warnings(self) -> list[str]:
         """Return what the parts have to say before training."""
         return [text for part in self.parts for text in part.warnings()]
+
+    def network(self, build: Callable[[Shape], Classifier], shape: Shape) -> Classifier:
+        """Return a new network with the architecture that every part needs.
+
+        Args:
+            build: returns a network of the configured architecture for images of a shape.
+            shape: that of the data set's images.
+        """
+        for part in self.parts:
+            build = partial(part.network, build)
+        return self.prepare(build(shape))
 
     def prepare(self, model: Classifier) -> Classifier:
         """Return the model with the architecture that every part needs."""

@@ -36,8 +36,8 @@ def test_a_preset_resolves_and_builds(name, asking):
     shape = Shape(channels, side, side, classes, (0.5,) * channels, (0.5,) * channels)
     model = running(tuple(config.model.items()), shape)
     recipe = Recipe.build(specs_of(config.defense))
-    small = MODELS.build(spec_of({"name": "strided-cnn"})).build(shape)
-    assert recipe.prepare(small)(torch.rand(2, channels, side, side)).shape == (2, classes)
+    small = recipe.network(MODELS.build(spec_of({"name": "strided-cnn"})).build, shape)
+    assert small(torch.rand(2, channels, side, side)).shape == (2, classes)
     assert list(config.defense) == list(
         components.defense_tables(components.recipe_label(config.defense))
     )

@@ -21,6 +21,8 @@ from robustbench_cli.models import Shape
 
 OBJECTIVES = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Objective)]
 ATTACKING = [n for n in OBJECTIVES if issubclass(DEFENSES.entry(n).cls, Adversarial)]
+NEAREST = {"smooth-adv-ddn"}
+"""Those that leave images alone which are misclassified already: see their own tests."""
 MODIFIERS = [n for n in DEFENSES.names() if issubclass(DEFENSES.entry(n).cls, Modifier)]
 RECIPES = OBJECTIVES + [f"pgd-at+{m}" for m in MODIFIERS] + ["trades+awp+he", "mart+ls+awp"]
 
@@ -90,9 +92,9 @@ def one_step(recipe, net, step, optimizer=None):
 
 @pytest.mark.parametrize("text", RECIPES)
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_a_step_trains_every_weight_and_gives_the_model_back(text, norm, model, batch):
+def test_a_step_trains_every_weight_and_gives_the_model_back(text, norm, network, batch):
     recipe = Recipe.build(parse(text))
-    net = recipe.prepare(model).train()
+    net = network(recipe).train()
     before = copy.deepcopy(list(net.parameters()))
     x_before = batch[0].clone()
     trained = one_step(recipe, net, step_of(net, batch, norm))
@@ -105,7 +107,7 @@ def test_a_step_trains_every_weight_and_gives_the_model_back(text, norm, model, 
     torch.testing.assert_close(list(net.parameters()), before, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ATTACKING)
+@pytest.mark.parametrize("name", sorted({*ATTACKING} - NEAREST))
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_inner_attacks_stay_inside_and_climb(name, norm, model, batch, monkeypatch):
     """Its own loss rises; every inner loss is a divergence from the clean prediction or the label.
@@ -141,10 +143,10 @@ def test_inner_attacks_stay_inside_and_climb(name, norm, model, batch, monkeypat
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_inner_attack_s_batchnorm_is_what_the_method_says(name, model, batch, monkeypatch):
+def test_the_inner_attack_s_batchnorm_is_what_the_method_says(name, network, batch, monkeypatch):
     """eval and frozen leave the running statistics alone; train lets every pass in."""
     objective = DEFENSES.build(Spec(name))
-    net = objective.prepare(model).train()
+    net = network(Recipe(objective)).train()
     norm = next(m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
     counted = []
 
@@ -180,7 +182,7 @@ def test_the_inner_attack_is_the_published_one(name):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_mixed_labels_are_understood_or_refused(name, model, batch):
+def test_mixed_labels_are_understood_or_refused(name, network, batch):
     """An objective that needs one label per image says so: ``one_label``."""
     recipe = Recipe.build(parse(f"{name}+mixup"))
     if recipe.objective.one_label:
@@ -188,7 +190,7 @@ def test_mixed_labels_are_understood_or_refused(name, model, batch):
             recipe.check(1000)
         return
     recipe.check(1000)
-    net = recipe.prepare(model).train()
+    net = network(recipe).train()
     step = step_of(net, batch)
     assert torch.isfinite(one_step(recipe, net, step).loss)
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
@@ -209,7 +211,7 @@ def test_order_of_modifiers_does_not_change_the_gradient(model, batch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("awp+he", r"exactly one objective, 'awp\+he' has 0 \(objectives: akd2, alp, "),
+        ("awp+he", r"exactly one objective, 'awp\+he' has 0 \(objectives: ablation-training, "),
         ("pgd-at+trades", r"exactly one objective, 'pgd-at\+trades' has 2 \("),
         ("lbgat+trades:beta=1+awp", r"\+awp' has 2; lbgat-trades is both in one \(objectives"),
         ("alp+lbgat", "has 2; lbgat-alp is both in one"),

@@ -41,11 +41,14 @@ def pooled(recipe):
 
 def net(recipe, seed):
     torch.manual_seed(seed)
-    built = MODELS.build(Spec("digits-cnn", {"width": 4})).build(SHAPE)
-    # Of passes over some rows of a batch nobody knows which draws of one process are theirs.
-    dropout = torch.nn.Dropout(0.0 if pooled(recipe) else 0.2)
-    dropped = torch.nn.Sequential(built.body, dropout)
-    return recipe.prepare(Exact(built.normalize, dropped, built.head)).double()
+
+    def build(shape):
+        built = MODELS.build(Spec("digits-cnn", {"width": 4})).build(shape)
+        # Of passes over some rows of a batch nobody knows which draws of one process are theirs.
+        dropout = torch.nn.Dropout(0.0 if pooled(recipe) else 0.2)
+        return Exact(built.normalize, torch.nn.Sequential(built.body, dropout), built.head)
+
+    return recipe.network(build, SHAPE).double()
 
 
 def updated(text, shard):
