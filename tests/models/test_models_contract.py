@@ -19,6 +19,7 @@ SMALL = {
     "resnet-18": {"width": 8},
     "preact-resnet-18": {"width": 8},
     "resnet-110": {"blocks": 1},
+    "cifar-resnet": {"depth": 8},
     "digits-cnn": {"width": 8},
     "vgg-16": {"width": 8, "hidden": 64},
 }

@@ -22,6 +22,7 @@ PAPERS = {name: load_paper(name) for name in papers.paper_names()}
 each_paper = pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
 
 COUNTS = {
+    "ablation": 4,
     "amp": 132,
     "autoattack": 74,
     "awp": 94,
@@ -33,12 +34,15 @@ COUNTS = {
     "lbgat": 234,
     "min-max": 22,
     "mter": 60,
+    "patch-smoothing": 4,
     "pcl": 14,
     "port": 12,
     "robust-dml": 540,
     "robust-overfitting": 42,
     "rslad": 56,
     "rst": 42,
+    "smooth-adv": 9,
+    "smoothing": 16,
     "tla": 16,
     "trades": 92,
 }
@@ -57,6 +61,10 @@ PRINTED = [
     ("pcl", "RobustBench", "PCL robust model", "CIFAR-10", "AutoAttack", "robust_acc", "0.28"),
     ("gce", "README table", "GCE", "MNIST", "MIM", "robust_acc", "39.81"),
     ("cot", "README table", "COT", "CIFAR-10", "", "test_error", "4.86"),
+    ("smooth-adv", "best model at each radius", "PGD 2 steps, m = 2, eps 512, sigma = 0.50",
+     "CIFAR-10", "certificate (sigma = 0.50)", "certified_acc", "24.05"),
+    ("patch-smoothing", "abstract", "column smoothing (s = 4)", "CIFAR-10",
+     "certificate (columns of 4)", "certified_acc", "57.6"),
     ("lbgat", "README CIFAR-100", "Gowal et al. 2020", "CIFAR-100", "AutoAttack", "robust_acc",
      "30.03"),
 ]  # fmt: skip
