@@ -34,8 +34,8 @@ QUERIES = 200
 """Queries of random search on each example that random corners did not break."""
 
 
-TARGETED = "apgd-t-10"
-"""Steps towards each of the likeliest wrong classes, on each example that is left."""
+TARGETED = "apgd-t:steps=10,targets=3"
+"""Steps towards each of the three likeliest wrong classes, on each example that is left."""
 CORNER = f"corners{CORNERS}"
 SEARCHES = (f"square{QUERIES}", f"sparse-rs{QUERIES}")
 """Random searches; each threat has one at most."""

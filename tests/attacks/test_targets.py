@@ -31,6 +31,7 @@ SLOW |= {"cw-l2": {"steps": 40, "c": 10.0, "rate": 0.2}, "spsa": {"lr": 0.05}}
 """Other values, with which these are quick or sure."""
 LEAST = {
     "boundary": 0.1,
+    "patch": 0.2,
     "universal-sgd": 0.2,
     "spsa": 0.2,
     "ti-fgsm": 0.05,

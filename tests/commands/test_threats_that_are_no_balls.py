@@ -36,7 +36,7 @@ def test_sizes_are_written_as_they_are_meant():
 @pytest.mark.parametrize(
     ("name", "threat", "others"),
     [
-        ("pgd20", Threat("patch", 5), "use --norm Linf, or corners or lavan or patch-pgd"),
+        ("pgd20", Threat("patch", 5), "use --norm Linf, or corners or lavan or patch or patch-pgd"),
         ("square", Threat("spatial", 1), "use --norm Linf, or spatial"),
         ("autoattack", Threat("L0", 3), "use --norm Linf, or corners or sparse-rs"),
         ("patch-pgd", Threat("Linf", 0.1), "use --norm patch"),
@@ -81,7 +81,7 @@ def test_the_control_consists_of_what_works_under_the_threat():
     def members(norm, classes=10):
         return [each for each in parts if control._fits(each, Threat(norm, 1), classes)]
 
-    assert members("Linf") == ["corners20", "square200", "apgd-t-10"]
+    assert members("Linf") == ["corners20", "square200", "apgd-t:steps=10,targets=3"]
     assert members("Linf", 2) == ["corners20", "square200"]
     assert members("L0") == ["corners20", "sparse-rs200"]
     assert members("patch") == ["corners20"]
