@@ -78,7 +78,8 @@ def test_every_component_describes_itself_so_that_it_can_be_rebuilt(registry):
     for name in registry.names():
         entry = registry.entry(name)
         given = {entry.positional: "x"} if entry.positional else {}
-        given = {"wrn": {"depth": 10, "width": 1}, "ensemble": {"of": "pgd"}}.get(name, given)
+        own = {"wrn": {"depth": 10, "width": 1}, "ensemble": {"of": "pgd"}}
+        given = {**own, "spatial": {"mode": "random"}}.get(name, given)
         built = registry.build(Spec(name, given))
         table = registry.describe(built)
         assert table.pop("name") == name
