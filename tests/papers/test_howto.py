@@ -71,7 +71,12 @@ def test_training_asks_for_the_paper_s_setting(paper):
         config = train_config.resolve_train_config(asked, params["set_"] or [])
         assert config.dataset["name"] == meaning.dataset.name
         assert config.train.epochs == (meaning.epochs or config.train.epochs)
-        assert cell.norm in ("", config.threat.norm)
+        assert cell.norm in (
+            "",
+            "L0",
+            "patch",
+            config.threat.norm,
+        )  # votes need no ball in training
         assert config.threat.eps == pytest.approx(meaning.eps or config.threat.eps, rel=1e-6)
         for spec in defense_specs(meaning.model.means) if meaning.model else []:
             sizes = {key: str(config.model[key]) for key in spec.params}
@@ -94,7 +99,7 @@ def test_what_the_reading_list_trains_has_the_paper_s_schedule(name):
 def test_every_stated_command_is_one():
     pairs = [(paper, cell) for paper in PAPERS.values() for cell in paper.cells]
     lines = {line for paper, cell in pairs for line in paper.meaning(cell).measure}
-    assert {line.split()[0] for line in lines} == {"detect", "joint"}
+    assert {line.split()[0] for line in lines} == {"detect", "eval", "joint"}
     for line in lines:
         assert typed(f"advbench {line} --run mine")["run"] in ("mine", ["mine"])
 
