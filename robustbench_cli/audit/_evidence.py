@@ -58,7 +58,7 @@ class Control:
     search: np.ndarray
     """Those that random search (Square) broke, a mask (N)."""
     targeted: np.ndarray
-    """Those that short steps towards each wrong class broke, a mask (N)."""
+    """Those that short steps towards the likeliest wrong classes broke, a mask (N)."""
 
     @property
     def broken(self) -> np.ndarray:

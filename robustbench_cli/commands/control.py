@@ -32,8 +32,6 @@ INSIDE = 0.92
 gradient attacks end; inside, random search is nearly as strong."""
 QUERIES = 200
 """Queries of random search on each example that random corners did not break."""
-
-
 TARGETED = "apgd-t:steps=10,targets=3"
 """Steps towards each of the three likeliest wrong classes, on each example that is left."""
 CORNER = f"corners{CORNERS}"
