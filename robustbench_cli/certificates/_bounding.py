@@ -19,6 +19,7 @@ from robustbench_cli.certificates import (
     ProofSubject,
 )
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.geometries import Ball
 from robustbench_cli.core.threat import Norm, Threat
 
 PARTS = (1 / 4, 1 / 2, 3 / 4)
@@ -75,11 +76,7 @@ class BoundCertificate(Certificate):
         }
 
     def check(self, subject: ProofSubject) -> None:
-        if not subject.threat.is_ball:
-            raise UserError(
-                f"bounds hold on balls of Linf, L2 and L1; nothing is proven under "
-                f"--norm {subject.threat.norm}"
-            )
+        _ball(subject.threat)
         x = subject.data.images(slice(2))
         _check_answers(self.bounds(subject), x, subject.model(x))
 
@@ -130,7 +127,8 @@ class BoundCertificate(Certificate):
         """Return the bounds of the margins (B, K), 0 for y, and whether all others are above 0."""
         radius = radius.double()
         # Twice what an attack's image may be off, because that is measured in float32.
-        ball = InputBall(x=x.double(), eps=radius + 2 * threat.slack(radius), norm=threat.norm)
+        eps = radius + 2 * _ball(threat).slack(radius)
+        ball = InputBall(x=x.double(), eps=eps, norm=threat.norm)
         margins = found.margins(ball, y)
         own = torch.nn.functional.one_hot(y, margins.shape[1]).bool()
         # NaN, where bounds overflow, is not above 0.
@@ -186,3 +184,16 @@ def _check_answers(found: MarginBounds, x: Tensor, logits: Tensor) -> None:
             "no bounds are known for this model: it answers otherwise than the layers that "
             "torch.fx finds in it (its code branches on the image, or changes precision)"
         )
+
+
+def _ball(threat: Threat) -> Ball:
+    """Return the ball that a threat is.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(threat.geometry, Ball):
+        raise UserError(
+            f"bounds hold on balls of Linf, L2 and L1; nothing is proven under --norm {threat.norm}"
+        )
+    return threat.geometry

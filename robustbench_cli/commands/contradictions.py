@@ -8,6 +8,7 @@ import torch
 
 from robustbench_cli.certificates import ABSTAINS
 from robustbench_cli.core.errors import RunError
+from robustbench_cli.core.geometries import Ball
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.stages import AttackVerdicts
 
@@ -43,10 +44,11 @@ def check_contradictions(
         RunError: an attack found an image of another class within the radius that is proven.
     """
     for proof in proofs:
+        assert isinstance(threat.geometry, Ball), "such a proof is about a ball"
+        # An image counts as inside a ball up to what float32 rounds; proofs hold up to there.
+        slack = threat.geometry.slack(torch.from_numpy(proof.radius)).numpy()
         for label, column in columns.items():
             a = column.arrays
-            # An image counts as inside a ball up to what float32 rounds; proofs hold up to there.
-            slack = threat.slack(torch.from_numpy(proof.radius)).numpy()
             near = a["norm"] <= proof.radius + slack
             known = (proof.certified != ABSTAINS) & (a["prediction"] >= 0)
             wrong = known & near & (a["prediction"] != proof.certified)

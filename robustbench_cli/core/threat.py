@@ -7,7 +7,7 @@ with a mask, changes stay within the pixels it leaves free.
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import torch
 from pydantic import BeforeValidator
@@ -21,10 +21,6 @@ from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat_text import format_threat
 
 __all__ = ["Masked", "Norm", "Threat", "onto_l1", "over"]
-
-
-_Radius = TypeVar("_Radius", float, Tensor)
-"""A radius, or one per example."""
 
 
 def _registered(value: object) -> object:
@@ -158,13 +154,6 @@ class Threat:
         boxed = ((flat >= 0) & (flat <= 1)).all(1)  # False for NaN, too
         near = self.geometry.holds(self.distance(x_adv, x))
         return boxed & near & self.untouched(x_adv, x)
-
-    def slack(self, radius: _Radius) -> _Radius:
-        """Return how far past a radius an image still counts as inside.
-
-        float32 rounds x + delta by up to about 3e-8 past the border of the ball.
-        """
-        return 0 * radius + 1e-6 if self.norm == "Linf" else 1e-5 * radius
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the images (B, C, H, W) projected to what is allowed around ``x``.

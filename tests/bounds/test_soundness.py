@@ -73,7 +73,7 @@ def test_every_layer_and_margin_is_within_its_bounds(kind: str, threat: Threat) 
     y = model(x).argmax(1)
     graph = TracedModel(model).lowered(x.shape[1:], torch.float64)
     # As certificates do: an image may be a little outside, where float32 rounds it.
-    eps = torch.tensor([threat.eps + threat.slack(threat.eps)]).double()
+    eps = torch.tensor([threat.eps + threat.geometry.slack(threat.eps)]).double()
     ball = InputBall(x=x.double(), eps=eps, norm=threat.norm)
     methods = [ibp_margins, crown_ibp_margins]
     # CROWN of residual nets takes long.

@@ -8,7 +8,7 @@ needs them is refused.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Registry
+
+_Radius = TypeVar("_Radius", float, Tensor)
+"""A radius, or one per example."""
 
 
 class Room(Protocol):
@@ -137,13 +140,12 @@ class Ball(Geometry):
                 f"[0, 1]; did you mean '{self.eps:g}/255'?"
             )
 
-    @property
-    def slack(self) -> float:
-        """By how much float32 may round x + delta past the border of the ball."""
-        return 1e-5 * self.eps
+    def slack(self, radius: _Radius) -> _Radius:
+        """Return by how much float32 may round x + delta past the border of a ball."""
+        return 1e-5 * radius
 
     def holds(self, distance: Tensor) -> Tensor:
-        return distance <= self.eps + self.slack
+        return distance <= self.eps + self.slack(self.eps)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         norms: Tensor = torch.linalg.vector_norm((x_adv - x).flatten(1), ord=self.order, dim=1)

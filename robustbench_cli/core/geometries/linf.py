@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.core.example_rng import Noise
-from robustbench_cli.core.geometries import GEOMETRIES, Ball, Room, over
+from robustbench_cli.core.geometries import GEOMETRIES, Ball, Room, _Radius, over
 
 
 @GEOMETRIES.register("Linf")
@@ -20,10 +20,9 @@ class LinfBall(Ball):
     dual_order: ClassVar[float] = 1.0
     largest: ClassVar[float] = 1.0
 
-    @property
-    def slack(self) -> float:
+    def slack(self, radius: _Radius) -> _Radius:
         # float32 rounds x + delta by up to about 3e-8 past the border of the ball.
-        return 1e-6
+        return 0 * radius + 1e-6
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         low, high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
