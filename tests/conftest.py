@@ -249,7 +249,7 @@ def trained_run(subject="trades", seed=0, *, rule="last", id=None, data="mnist",
         seed=seed,
         subject=subject,
         dataset={"name": data, "train_sha256": "t", "test_sha256": "f"},
-        checkpoint=Checkpoint(file="model.safetensors", sha256=f"w{when}", epoch=30, rule=rule),
+        checkpoint=Checkpoint(file="model.safetensors", sha256=f"w{when:%m%d%H%M}", epoch=30, rule=rule),
     )
 
 

@@ -5,7 +5,7 @@ is left after what something else found.  One that means nothing is not written 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from robustbench_cli.runs.records import Run
@@ -103,10 +103,12 @@ def attack_trust(run: Run, label: str) -> NumberTrust:
 def target_trust(run: Run, label: str) -> NumberTrust:
     """Return how far the success rate of an attack with a target can be trusted.
 
-    What hides the truth from attacks makes it a lower bound.
+    What hides the truth from attacks makes it a lower bound.  Checks look at the model only, so
+    nothing is missing of it unless they were left out on request.
     """
     said = [each for each in run.findings if each.concerns(label)]
-    return _trust(run, run.targeted[label].trust, said)
+    found = _trust(run, run.targeted[label].trust, said)
+    return found if not run.settings.checks else replace(found, waived=False)
 
 
 def worst_trust(run: Run) -> NumberTrust:

@@ -28,7 +28,15 @@ def found(digits_model):
         stages = {name: ATTACKS.build(Spec.parse(name)).stages(LINF, 10) for name in attacks}
         noise = Noise(0, torch.arange(len(x)))
         probe = Probe(
-            model=model, x=x, y=y, threat=LINF, noise=noise, random=False, stages=stages, **more
+            model=model,
+            x=x,
+            y=y,
+            threat=LINF,
+            attacked=LINF,
+            noise=noise,
+            random=False,
+            stages=stages,
+            **more,
         )
         return list(NonAdaptive().look(probe))
 
@@ -73,6 +81,8 @@ def test_what_a_change_of_scale_makes_of_a_defense_is_not_held_against_the_model
 
     model = DefendedModel(net, [Ruins()]).eval()
     noise = Noise(0, torch.arange(len(x)))
-    probe = Probe(model=model, x=x, y=y, threat=LINF, noise=noise, random=False, stages={})
+    probe = Probe(
+        model=model, x=x, y=y, threat=LINF, attacked=LINF, noise=noise, random=False, stages={}
+    )
     assert probe.right.float().mean() < 0.3
     assert not list(InputScale().look(probe))

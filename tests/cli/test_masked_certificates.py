@@ -12,7 +12,7 @@ from robustbench_cli.runs import folders
 
 SMALL = ["--set", "train.probe=0", "--set", "model.width=6", "--set", "train.batch_size=64"]
 TRAINED = {
-    "seen": ("ablation-training:keep=20", "4"),
+    "seen": ("ablation-training:keep=20", "16"),
     "bands": ("band-training:width=2", "4"),
     "plain": ("standard", "1"),
 }

@@ -63,7 +63,18 @@ def one_step(text, step):
     return trained.loss, [p.grad for p in net.parameters()]
 
 
-@pytest.mark.parametrize("name", [*ATTACKING, "free-at"])
+UNMASKED = ["smooth-adv-ddn"]
+"""Those whose inner attack has no way to keep to some pixels: under a mask they are refused."""
+
+
+@pytest.mark.parametrize("name", UNMASKED)
+def test_what_cannot_keep_to_a_mask_is_refused_under_one(name, step):
+    threat = bind_to_images(step.threat, MaskContext(model=step.model, x=step.x, y=step.y))
+    with pytest.raises(UserError, match="no mask restricts: leave --mask box:share=0.5 out"):
+        DEFENSES.build(Spec(name)).crafted(replace(step, threat=threat))
+
+
+@pytest.mark.parametrize("name", [*(n for n in ATTACKING if n not in UNMASKED), "free-at"])
 def test_every_inner_attack_keeps_to_the_mask(name, step):
     objective = DEFENSES.build(Spec(name))
     setting = Setting(
