@@ -45,9 +45,9 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def small_net(shape: Shape) -> Classifier:
+def small_net(shape: Shape, kind: str = "digits-cnn") -> Classifier:
     """A small net in float64, so that oracles can be exact; BatchNorm has seen some data."""
-    net = MODELS.build(Spec("digits-cnn", {"width": 4})).build(shape).double()
+    net = MODELS.build(Spec(kind, {"width": 4})).build(shape).double()
     net.train()
     for _ in range(3):
         net(torch.rand(32, shape.channels, 8, 8).double())
@@ -62,8 +62,13 @@ def model() -> Classifier:
 
 @pytest.fixture
 def network() -> Callable[[Recipe], Classifier]:
-    """A maker of small nets in float64 for recipes, which may want another first layer."""
-    return lambda recipe: recipe.network(small_net, SHAPE).double()
+    """A maker of small nets in float64 for recipes: of the kind that each can be trained on."""
+
+    def made(recipe: Recipe) -> Classifier:
+        kind = recipe.objective.small_model
+        return recipe.network(lambda shape: small_net(shape, kind), SHAPE).double()
+
+    return made
 
 
 @pytest.fixture
@@ -249,7 +254,9 @@ def trained_run(subject="trades", seed=0, *, rule="last", id=None, data="mnist",
         seed=seed,
         subject=subject,
         dataset={"name": data, "train_sha256": "t", "test_sha256": "f"},
-        checkpoint=Checkpoint(file="model.safetensors", sha256=f"w{when:%m%d%H%M}", epoch=30, rule=rule),
+        checkpoint=Checkpoint(
+            file="model.safetensors", sha256=f"w{when:%m%d%H%M}", epoch=30, rule=rule
+        ),
     )
 
 

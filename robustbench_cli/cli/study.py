@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -178,7 +179,15 @@ def run_study(
             failed = error
     runs = [*folders.distinct(folder, lambda _: None).values()]
     if finished(runs):
-        print_report(ReportOptions(results=folder, json_=json_))
+        moved = any(run.settings.source for run in finished(runs))
+        table = ReportOptions(results=folder, json_=json_, sources=moved)
+        try:
+            print_report(replace(table, columns=found.columns or None))
+        except UserError as error:  # a part of the study need not have all columns
+            if not found.columns:
+                raise
+            typer.echo(f"note: all columns are shown: {error}", err=True)
+            print_report(table)
     if joint_table.done(runs) and not json_:
         typer.echo()
         print_report(ReportOptions(results=folder, joint=True))

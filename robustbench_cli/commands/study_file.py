@@ -55,6 +55,8 @@ class Study:
     """Words that follow every ``advbench train``."""
     eval: str = ""
     """Words that follow every ``advbench eval``."""
+    columns: str = ""
+    """The columns of its table, as after ``report --columns``; empty: all."""
     data: Annotated[dict[str, StudyData], BeforeValidator(_as_tables)]
     runs: dict[str, str] = field(default_factory=dict)
     """What follows ``advbench train``, by the name of the run; ``{name}`` stands for the id of

@@ -168,6 +168,7 @@ def _prepare(
             batch_size=config.train.batch_size,
             fresh=lambda: components.build_model(asdict(config), shape),
             seed=config.seed,
+            threat=config.threat,
         )
     )
     aids = aids.to(where)

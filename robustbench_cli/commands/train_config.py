@@ -14,17 +14,16 @@ from robustbench_cli.config.layers import ConfigTable, apply_settings, merge_lay
 from robustbench_cli.config.schema import TrainConfig, spec_of, specs_of, validated
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
-from robustbench_cli.defenses import Recipe
+from robustbench_cli.defenses import DEFENSES, Objective, Recipe
 
 FALLBACK: ConfigTable = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
 """Settings where not even the data set has defaults (Rice et al., 2020,
 https://arxiv.org/abs/2002.11569)."""
 SMOKE: ConfigTable = {
     "dataset": {"name": "digits"},
-    "model": {"name": "digits-cnn"},
     "train": {"limit": 96, "batch_size": 32, "probe": 32},
 }
-"""The settings of a smoke run, whatever the recipe."""
+"""The settings of a smoke run, whatever the recipe; the model is the objective's."""
 SMOKE_SIDE = 8
 """Pixels a side of the digits."""
 SMOKE_AT_MOST = {"epochs": 12, "select_epoch": 12, "validation": 32, "lr": 0.01, "begin": 6}
@@ -49,7 +48,8 @@ def resolve_train_config(
     if "preset" in changes:
         raise UserError("--set preset=...: a preset is named by --preset")
     name, preset = typed.get("preset"), _preset_of(typed)
-    layers = [preset, typed, *([SMOKE] if smoke else [])]
+    layers = [preset, typed]
+    layers += [_smoke_layer(merge_layers(*layers))] if smoke else []
     dataset_table = apply_settings(merge_layers({"dataset": {"name": "digits"}}, *layers), changes)[
         "dataset"
     ]
@@ -88,12 +88,20 @@ def smoke_substitutes(typed: ConfigTable) -> list[str]:
         typed: what flags said, by section; ``preset`` may name one.
     """
     wanted = merge_layers(_preset_of(typed), typed)
+    layer = _smoke_layer(wanted)
     replaced = [
-        (given_label(section, wanted[section]), SMOKE[section]["name"])
+        (given_label(section, wanted[section]), layer[section]["name"])
         for section in ("dataset", "model")
         if section in wanted
     ]
     return [f"{small} in place of {name}" for name, small in replaced if name != small]
+
+
+def _smoke_layer(values: ConfigTable) -> ConfigTable:
+    """Return ``SMOKE`` with the model that a configuration's objective can be trained on."""
+    kinds = [DEFENSES.entry(spec.name).cls for spec in specs_of(values.get("defense", {}))]
+    small = [kind.small_model for kind in kinds if issubclass(kind, Objective)]
+    return {**SMOKE, "model": {"name": [*small, Objective.small_model][0]}}
 
 
 def _preset_of(typed: ConfigTable) -> ConfigTable:

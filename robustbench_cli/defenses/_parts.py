@@ -105,6 +105,8 @@ class Objective(Defense):
     """The number of frozen teachers that it learns from."""
     taps: ClassVar[tuple[str, ...]] = ()
     """Features that the loss reads as ``logits.features(name, tap)``: see ``models.taps``."""
+    small_model: ClassVar[str] = "digits-cnn"
+    """The registered model that a smoke run on the digits trains in place of any other."""
     unlabelled: ClassVar[bool] = False
     """True if it can train on examples without a label (label -100)."""
 

@@ -44,6 +44,8 @@ class Setting:
     """Returns another network of the same architecture, with newly initialised weights."""
     seed: int = 0
     """The run's seed, for draws that concern the whole run."""
+    threat: Threat = field(default_factory=Threat)
+    """What the run trains against."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,9 @@ class Step:
     """Counted from 0."""
     batch: int = 0
     """The position of the batch in the epoch, from 0."""
+    progress: float = 1.0
+    """The share of the run that was done before this update, in [0, 1): for settings that change
+    along the run, batch by batch."""
     update_index: int = 0
     """The number of this update among the objective's ``updates_per_batch``, from 0."""
     extra: Tensor | None = None

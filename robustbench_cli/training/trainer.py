@@ -131,8 +131,8 @@ class Trainer:
                 batches_done = index + update_index / updates
                 progress = (epoch + batches_done / len(batches)) / self.options.epochs
                 threat = self._threat_at(progress)
-                step = replace(batch, threat=threat, update_index=update_index)
-                sums.add(self._update(step, progress), batch.y)
+                step = replace(batch, threat=threat, progress=progress, update_index=update_index)
+                sums.add(self._update(step), batch.y)
             if index % CHECK_EVERY == CHECK_EVERY - 1:
                 _check_loss(sums.losses, epoch, index)
             on_batch(
@@ -197,9 +197,9 @@ class Trainer:
             return self.threat
         return replace(self.threat, eps=self.threat.eps * max(progress / warmup, 1e-3))
 
-    def _update(self, step: Step, progress: float) -> Trained:
-        """Take one step of the optimiser, at the learning rate for ``progress``."""
-        factor = self.schedule(progress, began=step.epoch / self.options.epochs)
+    def _update(self, step: Step) -> Trained:
+        """Take one step of the optimiser, at the learning rate for the step's progress."""
+        factor = self.schedule(step.progress, began=step.epoch / self.options.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = group.get("peak", self.options.lr) * factor
         self.optimizer.zero_grad(set_to_none=True)

@@ -43,10 +43,14 @@ def net(recipe, seed):
     torch.manual_seed(seed)
 
     def build(shape):
-        built = MODELS.build(Spec("digits-cnn", {"width": 4})).build(shape)
-        # Of passes over some rows of a batch nobody knows which draws of one process are theirs.
-        dropout = torch.nn.Dropout(0.0 if pooled(recipe) else 0.2)
-        return Exact(built.normalize, torch.nn.Sequential(built.body, dropout), built.head)
+        kind = recipe.objective.small_model
+        built = MODELS.build(Spec(kind, {"width": 4})).build(shape)
+        # Of passes over some rows of a batch nobody knows which draws of one process are theirs;
+        # and where dropout draws at all there are no bounds.
+        dropout = torch.nn.Dropout(0.2 if kind == "digits-cnn" and not pooled(recipe) else 0.0)
+        # A cast has no bounds; the normalisation in float64 is one, too.
+        exact = Exact if kind == "digits-cnn" else Classifier
+        return exact(built.normalize, torch.nn.Sequential(built.body, dropout), built.head)
 
     return recipe.network(build, SHAPE).double()
 

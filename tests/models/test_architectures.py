@@ -9,6 +9,7 @@ from torch import nn
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.models import MODELS, Classifier, Shape
+from robustbench_cli.models._thin import ThinConv2d
 
 MNIST = Shape(1, 28, 28, 10, (0.0,), (1.0,))
 CIFAR = Shape(3, 32, 32, 10, (0.5,) * 3, (0.2,) * 3)
@@ -38,6 +39,10 @@ def shapes(model: nn.Module) -> list[tuple[int, ...]]:
         ("cifar-resnet-110", CIFAR, 1_730_714),
         ("cifar-resnet-20", CIFAR, 272_474),
         ("ablation-cnn", MNIST, 3_319_898),
+        ("ibp-small", CIFAR, 470_918),
+        ("ibp-small", MNIST, 329_606),
+        ("ibp-medium", CIFAR, 1_188_906),
+        ("ibp-large", CIFAR, 17_190_602),
         ("wrn-28-10", CIFAR, 36_479_194),
         ("wrn-34-10", CIFAR, 46_160_474),
         ("wide-resnet-34-10", CIFAR, 46_160_474),
@@ -231,3 +236,58 @@ def test_signed_inputs_reach_from_minus_one_to_one() -> None:
     model = build("strided-cnn:normalize=signed", MNIST)
     ends = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 1, 28, 28)
     assert model.normalize(ends)[:, 0, 0, 0].tolist() == [-1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "tensors"),
+    [
+        ("ibp-small", 10, [(16, 1, 4, 4), (32, 16, 4, 4), (100, 32), (10, 100)]),
+        (
+            "ibp-medium",
+            16,
+            [
+                *((32, 1, 3, 3), (32, 32, 4, 4), (64, 32, 3, 3), (64, 64, 4, 4)),
+                *((512, 64), (512, 512), (10, 512)),
+            ],
+        ),
+        (
+            "ibp-large",
+            1,
+            [
+                *((64, 1, 3, 3), (64, 64, 3, 3), (128, 64, 3, 3), (128, 128, 3, 3)),
+                *((128, 128, 3, 3), (512, 128), (10, 512)),
+            ],
+        ),
+    ],
+)
+def test_nets_of_ibp(text: str, least: int, tensors: list[tuple[int, ...]]) -> None:
+    """On the smallest images that leave one pixel; smaller ones are refused in one line."""
+    net = build(text, Shape(1, least, least, 10, (0.0,), (1.0,)))
+    weights = [shape for shape in shapes(net) if len(shape) > 1]
+    assert weights == tensors
+    assert net(torch.rand(2, 1, least, least)).shape == (2, 10)
+    assert {type(m) for m in net.modules() if not list(m.children())} <= {
+        type(net.normalize), nn.Conv2d, ThinConv2d, nn.ReLU, nn.Flatten, nn.Linear,
+    }  # fmt: skip
+    if least > 1:
+        with pytest.raises(UserError, match=f"too small; both sides must be at least {least}$"):
+            build(text, Shape(1, least - 1, least, 10, (0.0,), (1.0,)))
+
+
+def test_sides_of_the_nets_of_ibp() -> None:
+    """What is left of 28 and 32 pixels: a pixel of padding in the large one, none in the others."""
+    sides = {
+        (name, shape.height): next(
+            p for p in build(name, shape, "meta").body.fc1.parameters()
+        ).shape
+        for name in ("ibp-small", "ibp-medium", "ibp-large")
+        for shape in (MNIST, CIFAR)
+    }
+    assert {key: each[1] for key, each in sides.items()} == {
+        ("ibp-small", 28): 32 * 10 * 10,
+        ("ibp-small", 32): 32 * 12 * 12,
+        ("ibp-medium", 28): 64 * 4 * 4,
+        ("ibp-medium", 32): 64 * 5 * 5,
+        ("ibp-large", 28): 128 * 14 * 14,
+        ("ibp-large", 32): 128 * 16 * 16,
+    }

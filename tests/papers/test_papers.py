@@ -31,6 +31,7 @@ COUNTS = {
     "feature-scatter": 162,
     "gce": 6,
     "he": 96,
+    "ibp": 10,
     "lbgat": 234,
     "min-max": 22,
     "mter": 60,
@@ -65,6 +66,8 @@ PRINTED = [
      "CIFAR-10", "certificate (sigma = 0.50)", "certified_acc", "24.05"),
     ("patch-smoothing", "abstract", "column smoothing (s = 4)", "CIFAR-10",
      "certificate (columns of 4)", "certified_acc", "57.6"),
+    ("ibp", "README CIFAR-10 8/255", "CROWN-IBP", "CIFAR-10", "certificate (IBP)", "certified_acc",
+     "33.30"),
     ("lbgat", "README CIFAR-100", "Gowal et al. 2020", "CIFAR-100", "AutoAttack", "robust_acc",
      "30.03"),
 ]  # fmt: skip
