@@ -185,6 +185,25 @@ def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, 
     assert not page.exists()
 
 
+def test_the_table_has_the_columns_that_the_file_names(small, tmp_path, capsys):
+    """Among them images from other models; where one is missing, as in a part, all are shown."""
+    alone = "".join(line for line in SMALL.splitlines(True) if not line.startswith("tuned"))
+    moved = "eval --run {standard} --source {standard} --attack fgsm --n 20"
+    words = ["study", str(small), "--out", str(tmp_path / "r"), "--workers", "1", "--no-page"]
+    for columns, note in {
+        "clean,fgsm from standard": "",
+        "fgm": "note: all columns are shown: ",
+    }.items():
+        small.write_text(f'columns = "{columns}"\n{alone}[steps]\nmoved = "{moved}"\n')
+        assert main(words) == 0
+        said = capsys.readouterr()
+        assert ("note" in said.err) == bool(note)
+        assert note in said.err
+        head = said.out.splitlines()[0]
+        assert "fgsm from standard" in head
+        assert head.count("fgsm") == (2 if note else 1)
+
+
 def test_what_fails_is_told_and_stops_only_what_builds_on_it(small, tmp_path, capsys):
     small.write_text(SMALL.replace('= "standard"', '= "standard --lr 1e30"') + 'fine = "fgsm-at"\n')
     words = ["study", str(small), "--out", str(tmp_path / "r"), "--workers", "2"]

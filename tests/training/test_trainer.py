@@ -75,6 +75,12 @@ def test_images_belong_to_their_ids_and_lie_in_the_box():
         assert step.x.max() <= 1
 
 
+def test_a_step_knows_the_share_of_the_run_that_is_done():
+    loop = trainer()
+    found = [step.progress for epoch in range(4) for step, _ in seen(replace(loop), epoch)]
+    assert found == pytest.approx([i / 16 for i in range(16)])
+
+
 def test_the_rate_follows_the_schedule_per_iteration():
     loop = trainer()
     rates = [rate for epoch in range(4) for _, rate in seen(replace(loop), epoch)]
