@@ -4,6 +4,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -87,8 +88,8 @@ class CertifiedTraining(Objective):
             UserError: a layer for which no bounds are known, by name.
         """
         with full_float32(model):
-            weight = next(model.parameters())
-            return TracedModel(model).lowered(weight.new_empty(image).shape, weight.dtype)
+            dtype = next(model.parameters()).dtype
+            return TracedModel(model).lowered(torch.Size(image), dtype)
 
     def grown(self, progress: float) -> float:
         """Return the radius as a share of the last one, in [0, 1].
