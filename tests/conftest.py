@@ -4,7 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from robustbench_cli.commands import control
 from robustbench_cli.config import presets
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
@@ -38,6 +39,20 @@ SHAPE = Shape(channels=1, height=8, width=8, classes=4, mean=(0.2,), std=(0.7,))
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing is read from the user's cache, and nothing written there."""
     os.environ["ADVBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_control(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Evaluations end with a short control, whose length is most of the time of a small one.
+
+    Modules about what the control finds say ``WHOLE_CONTROL = True``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "WHOLE_CONTROL", False):
+            patch.setattr(control, "CORNER", "corners4")
+            patch.setattr(control, "SEARCHES", ("square12", "sparse-rs12"))
+            patch.setattr(control, "TARGETED", "apgd-t:steps=2,targets=1")
+        yield
 
 
 @pytest.fixture(autouse=True)
