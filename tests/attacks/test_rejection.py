@@ -16,7 +16,7 @@ from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.rejecting import ModelWithRejectClass
 
 SMALL = {
-    **{"steps": 30, "queries": 2000, "pairs": 20, "searches": 4, "restarts": 2, "targets": 3},
+    **{"steps": 30, "queries": 600, "pairs": 20, "searches": 4, "restarts": 2, "targets": 3},
     "of": ("apgd-ce-20", "fab-t-20", "square-100"),
 }
 """Enough of each parameter that an attack's cost depends on, where its default is larger."""

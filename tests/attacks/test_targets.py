@@ -122,7 +122,14 @@ def test_the_target_falls_where_it_should_though_another_class_is_nearer(name, f
 
 
 def test_those_that_take_none_say_why():
-    assert NOT_TAKING == ["adaptive", "autoattack-reference", "corners", "deepfool", "rays", "universal"]
+    assert NOT_TAKING == [
+        "adaptive",
+        "autoattack-reference",
+        "corners",
+        "deepfool",
+        "rays",
+        "universal",
+    ]
     assert all(built(name).no_target for name in NOT_TAKING)
     assert built("pgd", climbs="kl", start="gauss").no_target
     inside = built("ensemble", of=("apgd-ce", "corners"))

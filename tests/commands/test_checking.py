@@ -17,6 +17,8 @@ import torch
 from pathlib import Path
 from torch import nn
 
+WHOLE_CONTROL = True
+
 
 class Around(nn.Module):
     def __init__(self):

@@ -13,6 +13,8 @@ from robustbench_cli.core.threat_text import format_threat
 from robustbench_cli.data import DATASETS
 from robustbench_cli.runs.trust import Checked, trust_in
 
+WHOLE_CONTROL = True
+
 BASE = {"dataset": {"name": "digits"}, "model": {"name": "digits-cnn"}}
 
 

@@ -70,7 +70,7 @@ UNMASKED = ["smooth-adv-ddn"]
 @pytest.mark.parametrize("name", UNMASKED)
 def test_what_cannot_keep_to_a_mask_is_refused_under_one(name, step):
     threat = bind_to_images(step.threat, MaskContext(model=step.model, x=step.x, y=step.y))
-    with pytest.raises(UserError, match="no mask restricts: leave --mask box:share=0.5 out"):
+    with pytest.raises(UserError, match="which no mask restricts: leave --mask box"):
         DEFENSES.build(Spec(name)).crafted(replace(step, threat=threat))
 
 

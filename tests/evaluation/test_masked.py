@@ -25,7 +25,7 @@ SHORT = {
     "cw-l2": {"steps": 5, "searches": 2},
     "cw-linf": {"steps": 5, "largest": 0.01},
     "feaatt": {"steps": 4, "restarts": 2},
-    "adaptive": {"budget": 400},
+    "adaptive": {"budget": 250},
     "boundary": {"queries": 60},
     "hop-skip-jump": {"queries": 60},
     "mt": {"steps": 5},
@@ -33,6 +33,8 @@ SHORT = {
     "nes": {"queries": 40, "pairs": 3},
     "patch-pgd": {"steps": 5, "restarts": 2},
     "pg-ours": {"steps": 5, "restarts": 2},
+    "signature": {"steps": 8},
+    "sparse-rs": {"queries": 15},
     "spsa": {"steps": 2, "pairs": 3},
     "square": {"queries": 15},
 }

@@ -3,6 +3,8 @@
 import pytest
 from marks import check_marks, of_half
 
+WHOLE_CONTROL = True
+
 
 @pytest.mark.parametrize("member", of_half("tune"), ids=lambda member: member.name)
 def test_overstated_numbers_are_marked_and_honest_ones_are_sound(
