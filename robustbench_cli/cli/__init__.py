@@ -118,9 +118,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(
             error, debug, ExitCode.FAILED if isinstance(error, RunError) else ExitCode.MISTAKE
         )
-    except BrokenPipeError:  # the reader of a pipe went away: not our failure
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        return _without_reader()
     except Exception as error:
         if type(error).__name__ == "Abort":  # Ctrl-C; the command has said how to go on
             return ExitCode.INTERRUPTED
@@ -135,8 +134,16 @@ def main(argv: list[str] | None = None) -> int:
     except BaseException as error:
         if _COMPLETION in os.environ:  # the shell's question was answered
             raise
+        if isinstance(error.__context__, BrokenPipeError):  # click makes a SystemExit of it
+            return _without_reader()
         return _fail(stopped_program(error), debug, ExitCode.MISTAKE)
     return code if isinstance(code, int) else 0
+
+
+def _without_reader() -> int:
+    """The reader of a pipe went away, which is no failure: write nothing more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fail(error: Exception, debug: bool, code: int) -> int:

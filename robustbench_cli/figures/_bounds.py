@@ -51,7 +51,7 @@ def caption_lines(
     lines = {
         spread: bool(spread),
         "↓ an upper bound: the truth is lower": any(e.trust == "upper bound" for e in known),
-        "° some numbers were not checked (--no-checks)": any(e.waived for e in known),
+        "° some numbers were not checked, or not in full": any(e.waived for e in known),
         f"not drawn: {withheld} number(s) that mean nothing": withheld > 0,
     }
     return [line for line, applies in lines.items() if applies]

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.figures import _style
 from robustbench_cli.figures._bounds import caption_lines, draw_bounds
-from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, WIDTH
-from robustbench_cli.figures._sweep_plot import PANELS_PER_ROW
+from robustbench_cli.figures._style import COLOURS, HEIGHT, MARKERS, PANELS_PER_ROW, WIDTH
 from robustbench_cli.report.statistics import Cell
 
 if TYPE_CHECKING:

@@ -27,6 +27,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH, HEIGHT = 4.6, 3.6
 """Size of one panel, in inches."""
+PANELS_PER_ROW = 3
+"""Largest number of panels side by side."""
 LINES_BELOW = 5
 """The most lines of a legend below the panels; a longer one stands beside them."""
 BROADEST = 32

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.figures import _style
 from robustbench_cli.figures._bounds import caption_lines, draw_bounds
-from robustbench_cli.figures._style import COLOURS, DASHES, HEIGHT, MARKERS, WIDTH
+from robustbench_cli.figures._style import (
+    COLOURS,
+    DASHES,
+    HEIGHT,
+    MARKERS,
+    PANELS_PER_ROW,
+    WIDTH,
+)
 from robustbench_cli.report.sweep_curves import SweepCurve, SweepPanel
 
 if TYPE_CHECKING:
@@ -23,8 +30,6 @@ if TYPE_CHECKING:
 
 MAX_LINES = 8
 """Number of lines in one panel above which each attack gets a panel of its own."""
-PANELS_PER_ROW = 3
-"""Largest number of panels side by side."""
 
 
 def draw(panels: Sequence[SweepPanel], path: Path) -> list[Path]:

@@ -35,8 +35,6 @@ BALL: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.1}
 IMAGE: dict[str, Any] = {"color": "black", "marker": "+", "markersize": 8, "linestyle": ""}
 OVERLAYS = {"decision boundary": BOUNDARY, "threat ball": BALL, "the image": IMAGE}
 """Legend and style of what is drawn over the loss."""
-_PANELS_PER_ROW = 3
-"""Largest number of panels side by side."""
 PANEL_SIZE = 3.3
 """Size of one panel, in inches."""
 TITLE_CHARACTERS = 40
@@ -100,7 +98,7 @@ class LossSurface(MeasuredFigure):
         from matplotlib.lines import Line2D
         from matplotlib.ticker import MaxNLocator
 
-        across = min(_PANELS_PER_ROW, len(found))
+        across = min(_style.PANELS_PER_ROW, len(found))
         down = math.ceil(len(found) / across)
         page = _style.blank_page(
             across * (PANEL_SIZE + 0.55) + 1.2, down * (PANEL_SIZE + 0.7) + 0.9

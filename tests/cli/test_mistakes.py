@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -456,3 +458,18 @@ def test_ctrl_c_keeps_nothing_where_it_says_so(args, at, advbench, trained, tmp_
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == ["net"]
     code, *_ = advbench(*args, "--name", "x")
     assert code == 0
+
+
+@pytest.mark.parametrize("command", [["show", "pgd"], ["list", "defenses"]])
+def test_a_reader_that_went_away_is_no_failure(command):
+    """As ``| head -1`` does; click ends the program then, which is no model's doing."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "robustbench_cli", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    with process.stderr as told:
+        assert told.read() == ""
+    assert process.wait() == 0
