@@ -23,7 +23,7 @@ def plot_command(
         str,
         typer.Argument(
             metavar="KIND",
-            help="history, eps, steps, tradeoff, certified, roc, surface or landscape; with "
+            help="history, eps, steps, tradeoff, certified-curve, roc, surface or landscape; with "
             "parameters, too: surface:image=3, landscape:n=512 (advbench show surface).",
             autocompletion=completion.figures,
         ),
@@ -33,7 +33,7 @@ def plot_command(
         typer.Argument(
             metavar="RUN",
             help="Training runs: ids, parts of them, or paths (default: the latest; of eps, "
-            "steps, tradeoff, certified and roc: all that have what is drawn).",
+            "steps, tradeoff, certified-curve and roc: all that have what is drawn).",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -60,7 +60,7 @@ def plot_command(
     advbench plot steps --out steps.svg             what eval --sweep steps=... recorded
     advbench plot tradeoff --format pdf             tradeoff.pdf, for a paper
     advbench plot tradeoff:attack=pgd20             clean against robust accuracy, over beta
-    advbench plot certified                         what eval --certify proved, over the radius
+    advbench plot certified-curve                   what eval --certify proved, over the radius
     advbench plot roc                               what detectors flag, of detect eval
     advbench plot surface:image=3 trades standard   the loss around a test image
     advbench plot landscape trades trades-awp       the loss around the weights

@@ -20,7 +20,7 @@ from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
 
 
-@FIGURES.register("certified")
+@FIGURES.register("certified-curve")
 @dataclass(frozen=True, kw_only=True)
 class CertifiedCurves(Figure):
     """Certified accuracy over the radius, from evaluations with --certify; without names, from all.

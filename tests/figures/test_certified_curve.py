@@ -27,7 +27,7 @@ def painted(results, *names):
     material = Material(
         names=names, results=results, numbers=results / "x", feedback=Feedback(note=notes.append)
     )
-    return FIGURES.build(Spec("certified")).prepare(material), notes
+    return FIGURES.build(Spec("certified-curve")).prepare(material), notes
 
 
 def at(curve, radius):
