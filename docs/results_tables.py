@@ -10,6 +10,7 @@ from marked_parts import table
 
 from robustbench_cli.commands.study_file import load_study
 from robustbench_cli.commands.upgrade_records import comparable
+from robustbench_cli.papers.reading import load_paper
 from robustbench_cli.report import joint_table
 from robustbench_cli.report.number_trust import (
     WITHHELD,
@@ -31,6 +32,10 @@ NAMES = {
     "pgd40:step=1/30": "PGD-40, step 0.01",
     "cw20": "CW-20",
     "autoattack": "AutoAttack",
+    "certified@Linf=0.1": "certified",
+    "pgd20 from standard": "transfer (PGD-20)",
+    "square": "Square",
+    "hop-skip-jump-2000": "HopSkipJump",
 }
 """How the pages call the columns of a report."""
 FIVE = ("clean", "fgsm", "pgd20", "cw20", "autoattack")
@@ -159,6 +164,43 @@ def overfitting() -> str:
         )
     heads = ["defense", "held out, best epoch", "held out, last ten", "trained on, last ten"]
     return table([*heads, "test, kept weights", "test, last weights"], lines)
+
+
+def certified() -> str:
+    """Return the table of proofs beside attacks on the digits."""
+    found = rows([*comparable(REFERENCE / "certified-digits").values()], keep=any_source)
+    named = {re.sub(r"-(transfer-)?s\d+(-eval)?", "", row.runs[0]): row for row in found}
+    columns = load_study("certified").columns.split(",")
+    lines = [
+        [f"`{named[run].facts['defense'].text.partition(' (')[0]}`", *cells(named[run], columns)]
+        for run in load_study("certified").runs
+    ]
+    return table(["defense", *(NAMES.get(column, column) for column in columns)], lines)
+
+
+def certified_mnist() -> str:
+    """Return the table of short trainings by IBP on MNIST, the published numbers beside."""
+    published = {
+        (cell.epsilon, cell.metric): str(cell.value)
+        for cell in load_paper("ibp").cells
+        if cell.dataset == "MNIST"
+    }
+    lines = []
+    for eps in (0.1, 0.3):
+        trained = record("certified-mnist", f"ibp-mnist-{eps}")
+        run = record("certified-mnist", f"ibp-mnist-{eps}-eval")
+        (proven,) = (w.correct for w in run.certificates["ibp"].within if w.eps == eps)
+        measured = [spread([run.clean_accuracy or 0]), spread([proven / (run.n or 1)])]
+        cost = [str(len(trained.history)), f"{(trained.seconds or 0) / 60:.1f}"]
+        beside = [published.get((eps, m), "") for m in ("clean_acc", "certified_acc")]
+        lines.append([f"{eps}", *measured, under(run, "pgd20"), *cost, *beside])
+    ours = ["clean", "certified", "PGD-20", "epochs", "minutes"]
+    return table(["eps", *ours, "published clean", "published certified"], lines)
+
+
+def any_source(run: Run) -> bool:
+    """Return True for evaluations at one radius, images from other models included."""
+    return not run.settings.swept
 
 
 def min_max() -> str:
@@ -346,6 +388,8 @@ def members() -> str:
 TABLES = {
     "at-family": at_family,
     "autoattack": autoattack,
+    "certified": certified,
+    "certified-mnist": certified_mnist,
     "cifar10": cifar10,
     "detection": detection,
     "members": members,
