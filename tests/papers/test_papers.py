@@ -31,7 +31,7 @@ COUNTS = {
     "feature-scatter": 162,
     "gce": 6,
     "he": 96,
-    "ibp": 10,
+    "ibp": 15,
     "lbgat": 234,
     "min-max": 22,
     "mter": 60,

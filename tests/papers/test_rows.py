@@ -20,7 +20,6 @@ ROWLESS = {
     "ablation-cifar10": "the paper's numbers on CIFAR-10 could not be read",
     "ablation-mnist-mean": "the paper's numbers of the encoding by means could not be read",
     "bands-mnist": "the paper's numbers on MNIST could not be read",
-    "ibp-mnist-010": "the paper's numbers at this radius could not be read",
     "mter-readme-mnist-finetuned": "the MNIST tables of MTER could not be read",
     "pgd-at-mnist-short": "no paper's scale",
     "port-digits-short": "no paper's scale",
