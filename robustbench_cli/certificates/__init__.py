@@ -32,6 +32,9 @@ class Certified(NamedTuple):
     """The class that is proven within the radius; ``ABSTAINS`` where none is."""
     radius: np.ndarray
     """The certified radius in the certificate's norm; 0 where no class is proven."""
+    confidence: np.ndarray
+    """Of votes: the share of all copies for which the model answers the chosen class, or where they
+    are drawn a lower bound of that share; of bounds: 1 where a class is proven, else 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,6 +102,7 @@ class BoundCertificate(Certificate):
             prediction=predicted,
             certified=np.where(reach > 0, predicted, ABSTAINS),
             radius=reach,
+            confidence=(reach > 0).astype(float),
         )
 
     def _reach(

@@ -73,11 +73,13 @@ class Ablation(MaskedVoting):
         chosen = votes[:, 0].argmax(1)
         count = np.take_along_axis(votes[:, 1], chosen[:, None], 1)[:, 0]
         _, height, width = evidence["image"][0].tolist()
-        radius = self.radii_of(lower_bound(count, self.n, self.alpha), height * width)
+        bound = lower_bound(count, self.n, self.alpha)
+        radius = self.radii_of(bound, height * width)
         return Certified(
             prediction=likeliest(votes[:, 1], self.alpha),
             certified=np.where(radius >= 0, chosen, ABSTAINS),
             radius=np.maximum(radius, 0).astype(float),
+            confidence=bound,
         )
 
     def radii_of(self, bound: np.ndarray, pixels: int) -> np.ndarray:

@@ -83,7 +83,10 @@ class Derandomized(MaskedVoting):
         pieces = self.pieces(tuple(evidence["image"][0].tolist()))
         named = np.where(votes.any(1), winner, ABSTAINS)
         return Certified(
-            prediction=named, certified=named, radius=self.patches(lead.min(1), pieces)
+            prediction=named,
+            certified=named,
+            radius=self.patches(lead.min(1), pieces),
+            confidence=votes.max(1) / pieces.count,
         )
 
     def patches(self, lead: np.ndarray, pieces: Pieces) -> np.ndarray:

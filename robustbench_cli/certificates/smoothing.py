@@ -65,11 +65,12 @@ class Smoothing(VotingCertificate):
         votes = evidence["votes"]
         chosen = votes[:, 0].argmax(1)
         count = np.take_along_axis(votes[:, 1], chosen[:, None], 1)[:, 0]
-        proven = self.lower_bound(count) >= 0.5
+        bound = self.lower_bound(count)
         return Certified(
             prediction=likeliest(votes[:, 1], self.alpha),
-            certified=np.where(proven, chosen, ABSTAINS),
+            certified=np.where(bound >= 0.5, chosen, ABSTAINS),
             radius=self._radius(count),
+            confidence=bound,
         )
 
     def lower_bound(self, count: np.ndarray) -> np.ndarray:

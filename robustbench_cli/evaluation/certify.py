@@ -11,8 +11,9 @@ from robustbench_cli.certificates import ABSTAINS, Certificate, ProofEvidence, P
 class Proofs:
     """The results of a certificate on N examples.
 
-    ``prediction``, ``certified`` and ``radius`` are those of ``Certified``; the certificate's own
-    arrays (N, ...) are the evidence from which they follow; ``stages`` is 1 where it is complete.
+    ``prediction``, ``certified``, ``radius`` and ``confidence`` are those of ``Certified``; the
+    certificate's own arrays (N, ...) are the evidence from which they follow; ``stages`` is 1 where
+    it is complete.
     """
 
     arrays: dict[str, np.ndarray]
@@ -26,6 +27,7 @@ class Proofs:
                 "prediction": np.full(n, ABSTAINS, np.int32),
                 "certified": np.full(n, ABSTAINS, np.int32),
                 "radius": np.zeros(n),
+                "confidence": np.zeros(n),
                 **{name: np.stack([one] * n) for name, one in kept.items()},
                 "stages": np.zeros(n, np.int16),
             }

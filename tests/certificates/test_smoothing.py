@@ -71,6 +71,7 @@ def test_nothing_is_certified_where_the_bound_is_below_one_half():
     )
     assert found.certified.tolist() == [ABSTAINS, ABSTAINS, 0, ABSTAINS]
     assert (found.radius > 0).tolist() == [False, False, True, False]
+    assert (found.confidence >= 0.5).tolist() == [False, False, True, False]
     assert found.prediction.tolist() == [ABSTAINS, ABSTAINS, 0, 1]
 
 

@@ -58,6 +58,9 @@ def test_certified_accuracy_is_reported_within_numbers_of_pixels(results, tmp_pa
         {"votes": arrays[f"{ABLATION}/votes"], "image": arrays[f"{ABLATION}/image"]}
     )
     assert np.array_equal(again.radius, radius)
+    sure = arrays[f"{ABLATION}/confidence"]
+    assert ((sure >= 0) & (sure < 1)).all()
+    assert np.array_equal(arrays[f"{ABLATION}/certified"] >= 0, sure > 0.5)
     assert main(["report", "--results", str(tmp_path), "-f", "json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["correct"]["certified@L0=1"] == [within["L0", 1].correct]
