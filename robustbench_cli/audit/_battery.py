@@ -33,6 +33,7 @@ class RunAttack(Protocol):
         eps: float | None = None,
         among: np.ndarray | None = None,
         source: nn.Module | None = None,
+        judge: nn.Module | None = None,
     ) -> JudgedAttack:
         """Return the verdicts, and keep them in the record and in the journal.
 
@@ -42,6 +43,8 @@ class RunAttack(Protocol):
             eps: the radius, in pixels of [0, 1]; None: the evaluation's own.
             among: the examples to attack, a mask (N), of those that are right; None: all.
             source: the model to craft the images on; None: the evaluated one.
+            judge: another model to attack in place of the evaluated one, which says whether it was
+                broken: what becomes of that one, which proves nothing about the other.
         """
 
 

@@ -14,6 +14,7 @@ from robustbench_cli.audit._series import described
 from robustbench_cli.commands.attack_columns import IMAGES
 from robustbench_cli.commands.attack_summary import judged_attack
 from robustbench_cli.commands.audit_curves import margin_curve
+from robustbench_cli.commands.context_elsewhere import context_elsewhere
 from robustbench_cli.commands.eval_request import AttacksDone
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.commands.train import train_in_memory
@@ -23,8 +24,6 @@ from robustbench_cli.config.schema import EvalConfig, spec_of
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.robust_shares import lowered_shares
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.evaluation.eval_context import EvalContext
-from robustbench_cli.evaluation.search_model import exact_search_model
 from robustbench_cli.evaluation.verifier import Verifier
 from robustbench_cli.runs.audit_result import AuditResult, BatteryAttack, LossCurve
 from robustbench_cli.runs.trust import Finding
@@ -34,7 +33,7 @@ PLAIN_IMAGES = 5000
 PLAIN_EPOCHS = 12
 CURVE_IMAGES = 16
 CONTROL = "the control (random corners, then Square)"
-ELSEWHERE = ("transfer",)
+ELSEWHERE = ("iterations", "transfer")
 """Checks whose attacks follow another model."""
 SMALL, LARGEST = 16, 64
 """Pixels a side: below the first the plain net is that of the digits; above the second there is
@@ -202,6 +201,7 @@ class AuditBattery:
         eps: float | None = None,
         among: np.ndarray | None = None,
         source: nn.Module | None = None,
+        judge: nn.Module | None = None,
     ) -> JudgedAttack:
         assert self.done is not None
         assert self.battery is not None
@@ -213,10 +213,12 @@ class AuditBattery:
             point,
             done.clean,
             among=among,
-            context=None if source is None else crafted_on(source, own),
+            context=context_elsewhere(own, source, judge),
         )
         judged = judged_attack(point, column, done.clean, done.evidence.classes)
-        same, right = threat.eps == self.config.threat.eps, self.battery.right
+        right = self.battery.right
+        # Only what the evaluated model gets wrong, at the radius of the claim, lowers its number.
+        same = threat.eps == self.config.threat.eps and judge is None
         tried = right if among is None else right & among
         # Of a randomised model some are mostly wrong when clean: no attack broke those.
         clean = done.clean.arrays["share"]
@@ -282,19 +284,3 @@ def _curve_label(judged: JudgedAttack, place: int) -> str:
     """Return the name of an attack, with the member that a stage belongs to if it has several."""
     several = len({stage.member for stage in judged.stages}) > 1
     return f"{judged.label}: {judged.stages[place].member}" if several else judged.label
-
-
-def crafted_on(source: nn.Module, own: EvalContext) -> EvalContext:
-    """Return the context of attacks on ``source`` whose images are judged by the context's model.
-
-    Args:
-        source: in evaluation mode, its weights frozen.
-        own: the context of the evaluation.
-    """
-    return replace(
-        own,
-        verifier=Verifier(source),
-        search_model=exact_search_model(source),
-        early_stop=False,
-        target=own.verifier,
-    )

@@ -47,11 +47,11 @@ def battery_of(net, x, y, *, eps=EPS, norm="Linf", spec="pgd10", **more):
         right = (net(x).argmax(1) == y).numpy()
     done = attack_batch(net, x, y, attack, threat, noise)
 
-    def run(check, label, attack, *, eps=None, among=None, source=None):
+    def run(check, label, attack, *, eps=None, among=None, source=None, judge=None):
         ball = threat if eps is None else replace(threat, eps=eps)
-        found = attack_batch(source or net, x, y, attack, ball, noise)
+        found = attack_batch(judge or source or net, x, y, attack, ball, noise)
         with torch.no_grad():
-            broken = (net(found.x).argmax(1) != y).numpy() & right
+            broken = ((judge or net)(found.x).argmax(1) != y).numpy() & right
         return judged(attack, broken & (right if among is None else among), ball.eps)
 
     return Battery(

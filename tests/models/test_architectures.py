@@ -43,6 +43,10 @@ def shapes(model: nn.Module) -> list[tuple[int, ...]]:
         ("ibp-small", MNIST, 329_606),
         ("ibp-medium", CIFAR, 1_188_906),
         ("ibp-large", CIFAR, 17_190_602),
+        ("deep-pursuit", MNIST, 144_266),
+        ("deep-pursuit:iterations=0", MNIST, 144_266),
+        ("layered-pursuit", MNIST, 144_266),
+        ("deep-pursuit:units=128-256-4096", MNIST, 1_227_146),
         ("wrn-28-10", CIFAR, 36_479_194),
         ("wrn-34-10", CIFAR, 46_160_474),
         ("wide-resnet-34-10", CIFAR, 46_160_474),
@@ -224,6 +228,16 @@ def test_other_networks_take_any_size(text: str, side: int) -> None:
         ("small-cnn:dropout=-1", MNIST, "dropout"),
         ("resnet-18:width=0", CIFAR, "width"),
         ("resnet-19", CIFAR, "did you mean"),
+        ("deep-pursuit:stages=4", Shape(1, 7, 8, 10, (0.0,), (1.0,)), "7x8 are .*at least 8"),
+        ("deep-pursuit:residual=true", MNIST, "use residual=true with blocks=1 or more"),
+        ("layered-pursuit:units=9,blocks=1,residual=true", MNIST, "without units"),
+        (
+            "deep-pursuit:sequential=true,accelerated=true",
+            MNIST,
+            "sequential",
+        ),
+        ("deep-pursuit:units=9-", MNIST, "units"),
+        ("deep-pursuit:iterations=-1", MNIST, "iterations"),
     ],
 )
 def test_mistakes_are_one_line(text: str, shape: Shape, message: str) -> None:

@@ -22,6 +22,8 @@ SMALL = {
     "cifar-resnet": {"depth": 8},
     "digits-cnn": {"width": 8},
     "vgg-16": {"width": 8, "hidden": 64},
+    "deep-pursuit": {"width": 4, "iterations": 3},
+    "layered-pursuit": {"width": 4, "iterations": 3},
 }
 """Parameters that a model cannot do without, or that make it quick; others are built as is."""
 

@@ -68,6 +68,7 @@ PRINTED = [
      "certificate (columns of 4)", "certified_acc", "57.6"),
     ("ibp", "README CIFAR-10 8/255", "CROWN-IBP", "CIFAR-10", "certificate (IBP)", "certified_acc",
      "33.30"),
+    ("deep-pursuit", "B.1 soft threshold", "DP", "MNIST", "IFGSM", "robust_acc", "84.0"),
     ("lbgat", "README CIFAR-100", "Gowal et al. 2020", "CIFAR-100", "AutoAttack", "robust_acc",
      "30.03"),
 ]  # fmt: skip
