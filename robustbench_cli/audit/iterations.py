@@ -78,11 +78,12 @@ class Iterations(BatteryCheck):
         tried = max(1, int(among.sum()))
         stands, before = (int((among & ~x.broken).sum()) for x in (attacked, battery.claimed))
         for text in (
-            f"with {more} iterations instead of {own} the same weights are right about "
-            f"{clean:.1%} of the clean images ({right:.1%})",
-            f"and about {shown:.1%} of the images of {label} "
-            f"({float(battery.claimed.share.mean()):.1%})",
-            f"of {tried} images {stands} stand under {label} made for them ({before})",
+            f"with {more} iterations the same weights are right about {clean:.1%} of the clean "
+            f"images (with {own}: {right:.1%})",
+            f"with {more} iterations they are right about {shown:.1%} of the images of {label} "
+            f"(with {own}: {float(battery.claimed.share.mean()):.1%})",
+            f"of {tried} images {stands} stand with {more} iterations under {label} made for them "
+            f"(with {own}: {before})",
         ):
             battery.measured("iterations", text)
 
@@ -100,7 +101,7 @@ class Iterations(BatteryCheck):
         bad = broken >= self.least and share > self.share
         battery.measured(
             "iterations",
-            f"images crafted with {what} broke {broken} of {tried} images that had stood ({own})",
+            f"images crafted with {what} broke {broken} of {tried} that had stood with {own}",
             not bad,
         )
         if broken:
