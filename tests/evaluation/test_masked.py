@@ -50,7 +50,19 @@ def maskable(name):
 
 
 KEEPING = [name for name in ATTACKS.names() if name != "autoattack" and maskable(name)]
-SAME = {"adaptive", "apgd-dlr", "bim", "cw", "di-fgsm", "fgsm", "fgsm-rs", "mt", "pg-ours", "signature", "ti-fgsm"}
+SAME = {
+    "adaptive",
+    "apgd-dlr",
+    "bim",
+    "cw",
+    "di-fgsm",
+    "fgsm",
+    "fgsm-rs",
+    "mt",
+    "pg-ours",
+    "signature",
+    "ti-fgsm",
+}
 """They walk as others do, and need not do it in three norms."""
 CASES = [
     (name, norm)
