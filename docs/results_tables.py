@@ -39,7 +39,9 @@ NAMES = {
 }
 """How the pages call the columns of a report."""
 FIVE = ("clean", "fgsm", "pgd20", "cw20", "autoattack")
-CERTIFIED_MNIST = ("ibp-mnist-0.1", "crown-ibp-mnist-0.1", "diffai-mnist-0.1", "ibp-mnist-0.3")
+CERTIFIED_MNIST = [
+    f"{name}-mnist-{eps}" for eps in (0.1, 0.3) for name in ("ibp", "crown-ibp", "diffai")
+]
 PUBLISHED_MNIST = ("abstract MNIST 0.1", "abstract MNIST 0.3", "README MNIST 0.3")
 """Tables of the paper ``ibp`` that stand below ours."""
 FEW_IMAGES = {
