@@ -53,7 +53,7 @@ class Smoothing(VotingCertificate):
         return self.n0, self.n
 
     def max_radius(self, image: tuple[int, ...]) -> float:
-        return float(self._radius(np.array(self.n)))
+        return float(self._radius(self.lower_bound(np.array(self.n))))
 
     def reported(self, threat: Threat) -> list[Threat]:
         return [*super().reported(threat), SMALL_LINF_BALL]
@@ -69,7 +69,7 @@ class Smoothing(VotingCertificate):
         return Certified(
             prediction=likeliest(votes[:, 1], self.alpha),
             certified=np.where(bound >= 0.5, chosen, ABSTAINS),
-            radius=self._radius(count),
+            radius=self._radius(bound),
             confidence=bound,
         )
 
@@ -81,6 +81,6 @@ class Smoothing(VotingCertificate):
         """
         return lower_bound(count, self.n, self.alpha)
 
-    def _radius(self, count: np.ndarray) -> np.ndarray:
+    def _radius(self, bound: np.ndarray) -> np.ndarray:
         """Return the certified radii (B), 0 where the bound is below 1/2."""
-        return np.asarray(self.sigma * stats.norm.ppf(np.maximum(self.lower_bound(count), 0.5)))
+        return np.asarray(self.sigma * stats.norm.ppf(np.maximum(bound, 0.5)))

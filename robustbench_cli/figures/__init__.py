@@ -5,7 +5,7 @@ and matplotlib are imported where they are used, so that figures of records star
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -68,9 +68,10 @@ class Material:
         """Return all recorded runs, including named ones from other folders."""
         known = comparable(self.results, self.feedback.left_out)
         placed = {folder.resolve(): run for folder, run in known.items()}
-        named = [placed.get(folder.resolve(), run) for folder, run in self.runs().items()]
+        named = {folder: placed.get(folder.resolve(), run) for folder, run in self.runs().items()}
         ids = {run.id for run in known.values()}
-        return Recorded([*known.values(), *(run for run in named if run.id not in ids)], named)
+        others = {folder: run for folder, run in named.items() if run.id not in ids}
+        return Recorded({**known, **others}, [*named.values()])
 
     def trained(self) -> dict[Path, Run]:
         """Return the named training runs by folder; the latest finished one if none is named.
@@ -92,9 +93,14 @@ class Material:
 class Recorded:
     """The recorded runs that a figure can use."""
 
-    runs: list[Run]
+    placed: Mapping[Path, Run]
+    """All of them, by folder; each has an id of its own."""
     named: list[Run]
     """The named ones, with the ids that they have among all."""
+
+    @property
+    def runs(self) -> list[Run]:
+        return [*self.placed.values()]
 
     def selects(self, run: Run) -> bool:
         """Return whether an evaluation or its model was named; True if no run was named."""

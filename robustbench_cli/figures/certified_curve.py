@@ -4,12 +4,9 @@ https://arxiv.org/abs/1902.02918
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from robustbench_cli.commands.upgrade_records import comparable
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter, _style, few
 from robustbench_cli.figures._curves import CurvePanel, DrawnCurve, paint_curves
@@ -47,16 +44,12 @@ class CertifiedCurves(Figure):
                 f"no evaluation{of} with a certificate to draw; make one: "
                 "advbench eval --certify smoothing (advbench list certificates)"
             )
-        files = ExampleFiles.of_runs(_folders(material))
+        files = ExampleFiles.of_runs(recorded.placed)
         try:
             panels = [_panel(*key, pairs, files) for key, pairs in found.items()]
         except MissingVerdicts as error:
             raise UserError(f"the radii of each image are needed, but {error}") from None
         return partial(paint_curves, panels)
-
-
-def _folders(material: Material) -> Mapping[Path, Run]:
-    return {**comparable(material.results), **material.runs()}
 
 
 def _why(trust: NumberTrust) -> str:

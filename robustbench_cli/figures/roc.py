@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from robustbench_cli.commands.upgrade_records import comparable
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter, few, setting_label
 from robustbench_cli.figures._curves import CurvePanel, DrawnCurve, paint_curves
@@ -39,18 +38,17 @@ class Roc(Figure):
     """
 
     def prepare(self, material: Material) -> Painter:
-        known = {**comparable(material.results, material.feedback.left_out), **material.runs()}
-        named = {run.id for run in material.runs().values()}
+        recorded = material.recorded()
         panels: dict[str, list[ScoredPair]] = defaultdict(list)
-        for folder, run in known.items():
+        for folder, run in recorded.placed.items():
             if run.kind != "detect" or run.status != "ok" or "file" not in run.scores:
                 continue
-            if named and named.isdisjoint({run.id, run.parent}):
+            if not recorded.selects(run):
                 continue
             for pair in _pairs(folder, run, material):
                 panels[f"{setting_label(run)}, n {run.n}"].append(pair)
         if not panels:
-            of = f" of {few(sorted(named))}" if named else ""
+            of = f" of {few([run.id for run in recorded.named])}" if recorded.named else ""
             raise UserError(
                 f"no scores of a detector{of} to draw; make them: advbench detect fit and "
                 "advbench detect eval --attack pgd20"

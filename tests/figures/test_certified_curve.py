@@ -1,5 +1,7 @@
 """Certified curves are the counts that a report shows, at every radius."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,14 @@ def test_a_missing_file_is_named(results):
             painted(results)
     finally:
         aside.rename(file)
+
+
+def test_a_damaged_record_of_another_run_is_left_out_and_named(results, tmp_path):
+    broken = tmp_path / "all"
+    shutil.copytree(results, broken)
+    (broken / "other").mkdir()
+    (broken / "other" / "run.json").write_text("{")
+    paint, notes = painted(broken)
+    assert len(paint.args[0]) == 1
+    assert all("left out" in note for note in notes)
+    assert notes
