@@ -205,6 +205,7 @@ _EXAMPLES = {
     "transforms": "advbench joint --transform identity --transform {}",
     "certificates": "advbench eval --certify {}",
     "detectors": "advbench detect fit {}",
+    "explanations": "advbench explain {}",
     "generators": "advbench synth fit {}",
     "models": "advbench train trades --model {}",
     "datasets": "advbench train trades --dataset {}",

@@ -176,6 +176,7 @@ REGISTRIES: Mapping[str, tuple[str, str]] = {
     "transforms": ("transforms", "TRANSFORMS"),
     "certificates": ("certificates", "CERTIFICATES"),
     "detectors": ("detectors", "DETECTORS"),
+    "explanations": ("explanations", "EXPLANATIONS"),
     "generators": ("generators", "GENERATORS"),
     "models": ("models", "MODELS"),
     "sources": ("models.sources", "SOURCES"),

@@ -121,7 +121,16 @@ def no_evaluation(option: str, part: str, every: Sequence[Run], attack: str = "p
 
 _GOES_ON: Sequence[Kind] = ("eval",)
 """The runs that go on where they stopped when their command is given again."""
-_OTHERS: Sequence[Kind] = ("attack", "detect", "synth", "joint", "audit")
+_OTHERS: Sequence[Kind] = (
+    "attack",
+    "detect",
+    "synth",
+    "joint",
+    "audit",
+    "explain",
+    "invert",
+    "retrieve",
+)
 _LACKS: Mapping[Kind, str] = {
     "train": "has no finished evaluation",
     "eval": "is a sweep or tries another model's images, and a plain evaluation is needed",

@@ -60,6 +60,9 @@ def _wrong(run: "Run") -> Iterator[str]:
     free |= {f"attacks.{label}": each.params for label, each in run.attacks.items()}
     free |= {f"targeted.{label}": each.params for label, each in run.targeted.items()}
     free |= {f"certificates.{label}": each.params for label, each in run.certificates.items()}
+    for measure in run.measures:
+        if measure.unit == "%" and measure.value is not None and not 0 <= measure.value <= 1:
+            yield f"measures.{measure.of} {measure.name}: {measure.value} is no share"
     for where, value in free.items():
         yield from _wrong_inside(value, where)
     if not 1970 <= run.created.year <= 9000:  # a local time must exist

@@ -21,6 +21,25 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One number that is no accuracy under attack: of an explanation, an inversion, a retrieval."""
+
+    of: str
+    """What was measured, the row of its table: ``gradient``, ``prediction+grad-cam``, ``ca+``."""
+    name: str
+    """The column of its table: ``energy in mask``, ``MSE``, ``R@1``."""
+    value: Finite | None
+    """None: it means nothing here, and ``note`` says why."""
+    n: int
+    """The number of images that it is a mean over."""
+    better: Literal["higher", "lower", ""] = ""
+    """Which direction is better: for an attack's row, better for the model."""
+    unit: Literal["", "%"] = ""
+    """``%``: the value is a share between 0 and 1, printed in per cent."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The result of one attack on all examples of an evaluation."""
 

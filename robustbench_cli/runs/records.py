@@ -25,6 +25,7 @@ from robustbench_cli.runs.outcomes import (
     Checkpoint,
     Detection,
     Domain,
+    Measure,
     Outcome,
     Proof,
     Rejection,
@@ -35,7 +36,9 @@ from robustbench_cli.runs.trust import Checked, Finding, Trust
 
 SCHEMA = 1
 
-Kind = Literal["train", "eval", "attack", "detect", "synth", "joint", "audit"]
+Kind = Literal[
+    "train", "eval", "attack", "detect", "synth", "joint", "audit", "explain", "invert", "retrieve"
+]
 Status = Literal["started", "interrupted", "failed", "ok"]
 UNFINISHED: tuple[Status, ...] = ("started", "interrupted", "failed")
 
@@ -97,6 +100,8 @@ class Run:
     """Name and sha256 of the file with what each detector says of each answer."""
     samples: dict[str, str] = field(default_factory=dict)
     """Name and sha256 of the file with a generator's images."""
+    measures: list[Measure] = field(default_factory=list)
+    """The numbers of runs that measure something other than accuracies under attack."""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     checked: Checked | None = None
