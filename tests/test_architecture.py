@@ -102,6 +102,7 @@ def test_a_method_is_a_file_of_at_most_eighty_lines_of_code_that_names_its_sourc
         "certificates",
         "defenses",
         "detectors",
+        "explanations",
         "generators",
         "input_defenses",
     ):

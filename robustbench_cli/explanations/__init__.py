@@ -6,7 +6,8 @@ asks what a published explanation gives away.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -29,6 +30,19 @@ class ExplainedImages:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Explained:
+    """What a method says of a batch of images."""
+
+    attributions: Tensor
+    """What each pixel contributes (B, C or 1, H, W), as ``Explanation.attributions`` returns it."""
+    counterfactual: Tensor | None = None
+    """Images (B, C, H, W) to which the method would change these; None: it makes none.  They may
+    leave [0, 1]."""
+    facts: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further numbers of each image (B), by the name that tables give them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation(ABC):
     """Parameters of an explanation method."""
 
@@ -45,12 +59,42 @@ class Explanation(ABC):
             UserError: the model has no layer that the method needs, or its package is absent.
         """
 
+    def explained(self, asked: ExplainedImages) -> Explained:
+        """Return the attributions, and what else the method makes on the way to them.
+
+        Raises:
+            UserError: as ``attributions`` does.
+        """
+        return Explained(attributions=self.attributions(asked))
+
     def saliency(self, attributions: Tensor) -> Tensor:
         """Return importances (B, H, W), none below 0, for ranking pixels and for pictures.
 
         By default the mean over the channels of the absolute attributions.
         """
         return attributions.abs().mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CounterfactualExplanation(Explanation):
+    """A method that changes the image: its attributions are the change, new minus old."""
+
+    @abstractmethod
+    def changed(self, asked: ExplainedImages) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the changed images (B, C, H, W), detached, and further numbers of each image (B).
+
+        The result of an image depends on it alone, whatever else is in the batch.
+
+        Raises:
+            UserError: the model has no layer that the method needs.
+        """
+
+    def attributions(self, asked: ExplainedImages) -> Tensor:
+        return self.explained(asked).attributions
+
+    def explained(self, asked: ExplainedImages) -> Explained:
+        image, facts = self.changed(asked)
+        return Explained(attributions=image - asked.x, counterfactual=image, facts=facts)
 
 
 EXPLANATIONS: Registry[Explanation] = Registry("explanation", __name__)
