@@ -17,7 +17,7 @@ FLOORS = [
     {"core"},
     {"bounds", "config", "detectors", "distributed", "masks", "models", "optim", "runs"},
     {"certificates", "data", "explanations", "input_defenses", "report", "views"},
-    {"attacks", "defenses", "generators", "papers", "transforms"},
+    {"attacks", "defenses", "generators", "inversion", "papers", "transforms"},
     {"evaluation"},
     {"audit", "training"},
     {"commands"},

@@ -13,6 +13,7 @@ from robustbench_cli.core.errors import UserError
 if TYPE_CHECKING:  # torch comes with it; --help must not wait for that
     from robustbench_cli.commands.eval_request import EvalRequest
     from robustbench_cli.commands.given_model import ModelOptions
+    from robustbench_cli.commands.load_model import Choice
     from robustbench_cli.runs.records import Kind
 
 
@@ -152,13 +153,7 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
     certificates = chosen_certificates(flags.certify or [], given(sigma=flags.sigma, n0=flags.n0))
     proof_only = certificates and not (flags.attack or flags.suite or of_attacks)
     attacks = {} if proof_only else chosen_attacks(flags.attack or [], flags.suite, of_attacks)
-    choice = Choice(
-        run=flags.run,
-        checkpoint=flags.checkpoint,
-        given=_given_model(flags),
-        dataset=flags.dataset,
-    )
-    subject, base = find_model(choice, flags.workspace)
+    subject, base = find_model(chosen_model(flags), flags.workspace)
     source = None
     if flags.source is not None:
         source, _ = find_model(Choice(run=flags.source), flags.workspace)
@@ -203,6 +198,18 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
 
 MODEL_OPTIONS = ("weights", "weights_key", "normalize", "mean", "std", "resize", "classes")
 """Options that go with ``--model``."""
+
+
+def chosen_model(flags: EvalOptions) -> "Choice":
+    """Return the options that name the model: a run's, or the user's own."""
+    from robustbench_cli.commands.load_model import Choice
+
+    return Choice(
+        run=flags.run,
+        checkpoint=flags.checkpoint,
+        given=_given_model(flags),
+        dataset=flags.dataset,
+    )
 
 
 def _given_model(flags: EvalOptions) -> "ModelOptions | None":

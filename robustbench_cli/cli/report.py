@@ -54,6 +54,7 @@ def report_command(flags: ReportOptions) -> None:
     advbench report --paper robustbench --like RUN     its place in the leaderboard
     advbench report --transfer --out transfer.md
     advbench report --joint                            one perturbation, several domains
+    advbench report --kind invert                      what a privacy audit measured
     advbench report --compare trades pgd-at            which is better, on the same images
     advbench report --plot curves                      curves.png, curves.svg and curves.pdf
     """
@@ -80,6 +81,9 @@ def print_report(flags: ReportOptions) -> None:
         return
     if flags.joint:
         put(_joint(runs, dataset, flags.intervals, files), chosen, flags.out)
+        return
+    if flags.kind is not None:
+        put(_measured(flags.kind, runs, dataset), chosen, flags.out)
         return
     _check(runs, flags.results, dataset)
     if flags.compare is not None:
@@ -162,6 +166,7 @@ def _check_together(flags: ReportOptions) -> None:
     shape |= {"--sources": flags.sources}
     text = {"--format": flags.format_, "--json": flags.json_, "--out": flags.out}
     tables = {"--paper": flags.paper, "--transfer": flags.transfer, "--joint": flags.joint}
+    tables |= {"--kind": flags.kind}
     intervals = {"--intervals": flags.intervals}
     if flags.json_ and flags.format_:
         raise UserError("--json is --format json: leave one of them out")
@@ -179,9 +184,11 @@ def _check_together(flags: ReportOptions) -> None:
             f"--table {flags.table!r} is of a paper: name that, too, e.g. --paper trades"
         )
     if flags.transfer:
-        _alone("--transfer", {"--joint": flags.joint, **shape})
+        _alone("--transfer", {"--joint": flags.joint, "--kind": flags.kind, **shape})
     if flags.joint:
-        _alone("--joint", shape)
+        _alone("--joint", {"--kind": flags.kind, **shape})
+    if flags.kind is not None:
+        _alone("--kind", {**shape, **intervals})
 
 
 def _alone(option: str, others: Mapping[str, object]) -> None:
@@ -267,6 +274,17 @@ def _joint(
 
     none = "no finished joint attack; make one: advbench joint --run RUN --run OTHER --eps 0.15"
     return joints(_on(dataset, tables(runs, intervals=intervals, files=files), none))
+
+
+def _measured(kind: str, runs: Sequence["Run"], dataset: str | None) -> Page:
+    from robustbench_cli.cli.measures import measures_page
+    from robustbench_cli.report.measure_table import MEASURED_KINDS, measure_tables
+
+    known = next((each for each in MEASURED_KINDS if each == kind), None)
+    if known is None:
+        raise UserError(f"--kind {kind!r}{hint(kind, MEASURED_KINDS)}")
+    none = f"no finished run of advbench {known}; make one: advbench {known} --help"
+    return measures_page(_on(dataset, measure_tables(runs, known), none))
 
 
 def _on(dataset: str | None, tables: Sequence[_Table], none: str) -> list[_Table]:

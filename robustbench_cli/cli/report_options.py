@@ -110,6 +110,13 @@ class ReportOptions:
         bool,
         typer.Option("--joint", help="Instead: a table for each set of domains of advbench joint."),
     ] = False
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Instead: what explain, invert or retrieve measured.",
+        ),
+    ] = None
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(

@@ -11,9 +11,9 @@ from robustbench_cli.core.errors import UserError, hint
 
 _RESULTS = "results"
 """``{results}`` in a study's file stands for the folder that its runs go to."""
-_RESUMING = frozenset({"eval", "joint", "audit"})
+_RESUMING = frozenset({"eval", "joint", "audit", "invert"})
 """Commands that go on where they stopped when they are called again."""
-_REPEATED = frozenset({"--set", "--attack", "--certify", "--run", "--teacher"})
+_REPEATED = frozenset({"--set", "--attack", "--certify", "--run", "--teacher", "--expose"})
 """Options that may be given several times: one does not replace another."""
 _STATE_FOLDER = ".jobs"
 

@@ -47,6 +47,7 @@ def outcome_data(run: Run, folder: Path | None = None) -> dict[str, Any]:
         **_accuracies(run),
         **({"epoch": dict(run.history[-1])} if run.history else {}),
         **({"weights": asdict(run.checkpoint)} if run.checkpoint else {}),
+        **({"measures": [asdict(each) for each in run.measures]} if run.measures else {}),
         **_audit(run),
         "seconds": run.seconds,
         "findings": [asdict(each) for each in run.findings],

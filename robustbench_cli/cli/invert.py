@@ -1,0 +1,133 @@
+"""``advbench invert``: a privacy audit of what a model publishes."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_cli.cli import completion, options
+from robustbench_cli.cli.eval_options import EvalOptions, chosen_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertOptions(EvalOptions):
+    """The options of ``advbench invert`` beside those that name the model."""
+
+    expose: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the model publishes beside its confidences: gradient, grad-cam, ...; repeat "
+            "(default: prediction, confidences only).",
+            autocompletion=completion.explanations,
+        ),
+    ] = None
+    fusion: Annotated[
+        str,
+        typer.Option(help="How the attacker reads a map: flatten, unet, or both."),
+    ] = "both"
+    surrogate: Annotated[
+        bool,
+        typer.Option(
+            "--surrogate",
+            help="The model publishes confidences only; the attacker explains a model of their own "
+            "and learns to draw its maps from confidences (attention transfer).",
+        ),
+    ] = False
+    attacker: Annotated[
+        int | None, typer.Option(min=1, help="The number of the attacker's images (default: all).")
+    ] = None
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Most passes through the attacker's images.")
+    ] = 300
+    patience: Annotated[
+        int, typer.Option(min=1, help="Epochs without a better validation error before the end.")
+    ] = 10
+    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-4
+    width: Annotated[
+        int,
+        typer.Option(min=32, help="Size of the attacker's net: width/s channels at side s."),
+    ] = 2048
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="The architecture of the independent classifier and of the surrogate (default: "
+            "the usual one of the data set).",
+            autocompletion=completion.models,
+        ),
+    ] = None
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step: 128.")] = None
+
+
+_OWN = ("expose", "fusion", "surrogate", "attacker", "n")
+_NET = ("epochs", "patience", "lr", "width", "batch_size", "classifier", "seed")
+_MODEL = (
+    *("run", "checkpoint", "model", "weights", "weights_key", "normalize", "mean", "std"),
+    *("resize", "classes", "dataset"),
+)
+
+
+@options.takes_options(
+    *_OWN, *_MODEL, *_NET, *("device", "data_dir", "out", "name", "json_", "quiet", "debug")
+)
+def invert_command(flags: InvertOptions) -> None:
+    """Measure how well an attacker rebuilds private images from what a model publishes.
+
+    The attacker trains a network on images of their own, which the model has never seen, with what
+    the model publishes of them, and rebuilds test images. Confidences alone, the mean image, the
+    mean of the predicted class, and maps that belong to other images are measured beside it. The
+    folder gets reconstructions.npz and a picture.
+
+    \b
+    advbench train pgd-at --set train.limit=700      leave images to an attacker
+    advbench invert --expose gradient --expose grad-cam
+    advbench invert --expose gradient --surrogate --n 200
+    """
+    from robustbench_cli.cli.measures import print_measures
+    from robustbench_cli.cli.progress import progress_display
+    from robustbench_cli.commands.invert import run_inversion
+    from robustbench_cli.commands.invert_request import Inversion
+    from robustbench_cli.inversion.fit import InverterTraining
+
+    request = Inversion(
+        choice=chosen_model(flags),
+        expose=tuple(flags.expose or ()),
+        fusion=flags.fusion,
+        surrogate=flags.surrogate,
+        attacker=flags.attacker,
+        n=flags.n,
+        width=flags.width,
+        training=InverterTraining(
+            epochs=flags.epochs,
+            patience=flags.patience,
+            batch_size=flags.batch_size or 128,
+            lr=flags.lr,
+            seed=flags.seed or 0,
+        ),
+        classifier=flags.classifier,
+        workspace=flags.workspace,
+        command=sys.argv[1:],
+        name=flags.name,
+    )
+    with progress_display(flags.quiet) as display, options.interruptible(options.AGAIN):
+        folder = run_inversion(request, display)
+    _draw(folder, flags.quiet)
+    print_measures(folder, as_json=flags.json_)
+
+
+def _draw(folder: Path, quiet: bool) -> None:
+    """Draw the first reconstructions into the folder; say so where matplotlib is absent."""
+    from robustbench_cli.core.errors import UserError
+    from robustbench_cli.figures import _style
+    from robustbench_cli.figures.reconstructions import paint_reconstructions
+    from robustbench_cli.runs import records
+
+    try:
+        _style.save_figure(
+            lambda: paint_reconstructions(records.read(folder), folder),
+            folder / "reconstructions.png",
+        )
+    except UserError as error:
+        if not quiet:
+            typer.echo(f"no picture: {error}", err=True)
