@@ -41,7 +41,7 @@ from robustbench_cli.inversion.measures import (
     check_similarity_package,
     inversion_measures,
 )
-from robustbench_cli.inversion.net import InversionShape, PublishedAnswers
+from robustbench_cli.inversion.net import InversionShape, PublishedAnswers, shuffled
 from robustbench_cli.inversion.published import Publisher
 from robustbench_cli.inversion.splits import AuditSplits, audit_splits
 from robustbench_cli.inversion.surrogate import ImageInverter, SurrogateInverter
@@ -149,7 +149,7 @@ class _Audit:
         training = self.request.training
         state = fit_inverter(
             net,
-            AttackerData(examples=parts.train, known=train),
+            AttackerData(examples=parts.train, known=train, foreign_maps=attack.shuffled),
             AttackerData(examples=parts.validation, known=validation),
             training,
             attack.label,
@@ -188,7 +188,7 @@ class _Audit:
         if attack.shuffled:
             purposes = ("train", "validation", "evaluation")
             found = [
-                published.shuffled(each, purpose, self.seed)
+                shuffled(each, purpose, self.seed)
                 for each, purpose in zip(found, purposes, strict=True)
             ]
         assert found[0].maps is not None

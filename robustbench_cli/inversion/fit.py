@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.core.examples import Examples
-from robustbench_cli.inversion.net import PublishedAnswers
+from robustbench_cli.inversion.net import PublishedAnswers, shuffled
 
 _SAVED_EVERY = 30.0
 """Seconds between two states that are written, at most; an epoch is never cut."""
@@ -55,9 +55,19 @@ class AttackerData:
     """N images."""
     known: PublishedAnswers
     """Of the same N images."""
+    foreign_maps: bool = False
+    """Whether each image is given the map of another one, anew in every epoch."""
 
     def __len__(self) -> int:
         return len(self.known.confidences)
+
+    def in_epoch(self, epoch: int, seed: int) -> PublishedAnswers:
+        """Return what the attacker knows of the images in an epoch.
+
+        A fixed map of another image would be learned by heart; one that changes can only be
+        ignored, which is what an attack does that learns nothing from maps.
+        """
+        return shuffled(self.known, f"epoch {epoch}", seed) if self.foreign_maps else self.known
 
 
 @dataclass(kw_only=True)
@@ -112,8 +122,9 @@ def fit_inverter(
             train.known.confidences.device
         )
         net.train()
+        known = train.in_epoch(state.epoch, training.seed)
         for rows in torch.split(rows_in_order, training.batch_size):
-            loss = net.loss(train.known.rows(rows), train.examples.images(rows))
+            loss = net.loss(known.rows(rows), train.examples.images(rows))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

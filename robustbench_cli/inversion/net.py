@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustbench_cli.core.example_rng import stream_generator
+
 Fusion = Literal["flatten", "unet", "both"]
 FUSIONS: tuple[Fusion, ...] = ("flatten", "unet", "both")
 """The ways to use a map: flattened beside the confidences, by a U-Net, or by both at once."""
@@ -33,6 +35,20 @@ class PublishedAnswers(NamedTuple):
         return PublishedAnswers(
             self.confidences[rows], None if self.maps is None else self.maps[rows]
         )
+
+
+def shuffled(known: PublishedAnswers, purpose: str, seed: int) -> PublishedAnswers:
+    """Return the answers with each image's map given to another image.
+
+    An attack on them learns nothing from maps: it must do no better than with confidences alone.
+    """
+    if known.maps is None:
+        return known
+    n = len(known.maps)
+    order = torch.randperm(n, generator=stream_generator("shuffled maps", purpose, seed))
+    source = torch.empty_like(order)
+    source[order] = order.roll(1)  # one cycle through all images: none keeps its own
+    return known._replace(maps=known.maps[source.to(known.maps.device)])
 
 
 @dataclass(frozen=True, kw_only=True)

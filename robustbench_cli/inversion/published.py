@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_cli.core.example_rng import Noise, stream_generator
+from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.data import Split
 from robustbench_cli.explanations import ExplainedImages, Explanation
 from robustbench_cli.inversion.net import PublishedAnswers
@@ -54,17 +54,3 @@ def map_scale(maps: Tensor) -> float:
 def scaled(known: PublishedAnswers, scale: float) -> PublishedAnswers:
     """Return the answers with maps divided by ``scale``."""
     return known._replace(maps=None if known.maps is None else known.maps / scale)
-
-
-def shuffled(known: PublishedAnswers, purpose: str, seed: int) -> PublishedAnswers:
-    """Return the answers with each image's map given to another image.
-
-    An attack on them learns nothing from maps: it must do no better than with confidences alone.
-    """
-    if known.maps is None:
-        return known
-    n = len(known.maps)
-    order = torch.randperm(n, generator=stream_generator("shuffled maps", purpose, seed))
-    source = torch.empty_like(order)
-    source[order] = order.roll(1)  # one cycle through all images: none keeps its own
-    return known._replace(maps=known.maps[source.to(known.maps.device)])
