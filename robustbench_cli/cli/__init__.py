@@ -21,6 +21,7 @@ from robustbench_cli.cli.compare import compare_command
 from robustbench_cli.cli.detect import detect
 from robustbench_cli.cli.evaluate import eval_command
 from robustbench_cli.cli.exit_codes import ExitCode
+from robustbench_cli.cli.explain import explain_command
 from robustbench_cli.cli.invert import invert_command
 from robustbench_cli.cli.joint import joint_command
 from robustbench_cli.cli.listing import list_command
@@ -77,6 +78,7 @@ app.command("train", cls=StrictCommand)(train_command)
 app.command("eval", cls=MeasuringCommand)(eval_command)
 app.command("attack", cls=MeasuringCommand)(attack_command)
 app.command("audit", cls=MeasuringCommand)(audit_command)
+app.command("explain", cls=MeasuringCommand)(explain_command)
 app.command("joint", cls=MeasuringCommand)(joint_command)
 app.command("invert", cls=MeasuringCommand)(invert_command)
 app.add_typer(detect, name="detect")

@@ -121,11 +121,12 @@ class EvalOptions(RunOptions):
     seed: options.SeedOption = None
 
 
-def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
+def eval_request(flags: EvalOptions, kind: "Kind", *, attacked: bool = True) -> "EvalRequest":
     """Return the request of an evaluation: names resolved, model loaded, configuration validated.
 
     Args:
         kind: of the run that the command leaves.
+        attacked: whether attacks or certificates are needed; else there may be none.
 
     Raises:
         UserError: something that was asked for is unknown, damaged or makes no sense.
@@ -151,8 +152,9 @@ def eval_request(flags: EvalOptions, kind: "Kind") -> "EvalRequest":
         restarts=flags.restarts, eot=flags.eot, last_iterate=flags.last_iterate or None
     )
     certificates = chosen_certificates(flags.certify or [], given(sigma=flags.sigma, n0=flags.n0))
-    proof_only = certificates and not (flags.attack or flags.suite or of_attacks)
-    attacks = {} if proof_only else chosen_attacks(flags.attack or [], flags.suite, of_attacks)
+    none_needed = certificates or not attacked
+    unattacked = none_needed and not (flags.attack or flags.suite or of_attacks)
+    attacks = {} if unattacked else chosen_attacks(flags.attack or [], flags.suite, of_attacks)
     subject, base = find_model(chosen_model(flags), flags.workspace)
     source = None
     if flags.source is not None:

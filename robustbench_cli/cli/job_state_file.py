@@ -40,6 +40,13 @@ class JobStateFile(Display):
         if self._due:
             self._write(self._trained(self._epoch))
 
+    def working(self, what: str, done: int, of: int) -> None:
+        if not done:
+            self._label, self._n, self._what = what, of, ""
+            self._start(0)
+        if self._due or done in (0, of):
+            self._write(self._judged(done, None))
+
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         self._label, self._n, self._what = label, n, what
         self._start(0)

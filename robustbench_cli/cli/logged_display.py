@@ -53,6 +53,9 @@ class LoggedDisplay(Display):
     def fitting(self, member: str, done: int, of: int) -> None:
         self._display.fitting(member, done, of)
 
+    def working(self, what: str, done: int, of: int) -> None:
+        self._display.working(what, done, of)
+
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         self._display.judging(label, n, what)
 

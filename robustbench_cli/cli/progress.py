@@ -78,6 +78,10 @@ class ProgressLines(Display):
         if done == 1 or done == of or done % max(1, of // 10) == 0:
             typer.echo(f"{member}: fitted {done} of at most {of} rounds", err=True)
 
+    def working(self, what: str, done: int, of: int) -> None:
+        if done == of:
+            typer.echo(f"{what}: {of} done", err=True)
+
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         self._label, self._n = label, n
 
@@ -126,6 +130,12 @@ class ProgressBars(Display):
         if self._fit is None:
             self._fit = self._progress.add_task(escape(f"fit {member}"), total=of, numbers="")
         self._progress.update(self._fit, completed=done, numbers="at most" * (done < of))
+
+    def working(self, what: str, done: int, of: int) -> None:
+        if not done:
+            self._task = self._progress.add_task(escape(what), total=of, numbers="")
+        assert self._task is not None
+        self._progress.update(self._task, completed=done)
 
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         self._what, self._fit = what, None

@@ -27,6 +27,9 @@ class Display:
     def fitting(self, member: str, done: int, of: int) -> None:
         """An attack that is fitted to training images has done so many rounds of at most ``of``."""
 
+    def working(self, what: str, done: int, of: int) -> None:
+        """Work that yields no accuracy has done so many of its parts; with 0 done it starts."""
+
     def judging(self, label: str, n: int, what: str = "robust accuracy") -> None:
         """An attack (or ``clean``, or a certificate) starts on ``n`` examples.
 
