@@ -60,7 +60,7 @@ def test_whatever_is_imported_is_declared():
     extras = project["optional-dependencies"]
     named = [*project["dependencies"], *(n for extra in {*extras} - {"dev"} for n in extras[extra])]
     known = {re.match(r"[\w-]+", each)[0] for each in named}
-    distributions = {"PIL": "pillow", "robustbench_cli": "advbench"}
+    distributions = {"PIL": "pillow", "robustbench_cli": "advbench", "skimage": "scikit-image"}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

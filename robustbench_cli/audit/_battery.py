@@ -17,7 +17,7 @@ from robustbench_cli.core.robust_shares import lowered_shares
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.out_of_memory import in_parts
 from robustbench_cli.models.rejecting import shown_logits
-from robustbench_cli.runs.audit_result import Measure
+from robustbench_cli.runs.audit_result import BatteryMeasure
 from robustbench_cli.runs.trust import Finding
 
 
@@ -80,7 +80,7 @@ class Battery:
     """True if costly checks look at all images that they can use."""
     found: Sequence[Finding] = ()
     """What the checks before have found."""
-    measures: list[Measure] = field(default_factory=list)
+    measures: list[BatteryMeasure] = field(default_factory=list)
 
     @property
     def n(self) -> int:
@@ -141,4 +141,4 @@ class Battery:
 
     def measured(self, check: str, text: str, passed: bool | None = None) -> None:
         """Keep what a check measured, in one sentence."""
-        self.measures.append(Measure(check=check, text=text, passed=passed))
+        self.measures.append(BatteryMeasure(check=check, text=text, passed=passed))

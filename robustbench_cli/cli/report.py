@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from robustbench_cli.cli import options
 from robustbench_cli.cli.formats import TABLE_FORMATS, WITH_INTERVALS, Page
 from robustbench_cli.cli.left_out import print_left_out
-from robustbench_cli.cli.matrices import joints, transfers
+from robustbench_cli.cli.other_tables import joint_page, measured_page_of, transfer_page
 from robustbench_cli.cli.report_options import ReportOptions
 from robustbench_cli.cli.tables import results_sheet
 from robustbench_cli.cli.writing import format_of, left_out, put, writing
@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from robustbench_cli.report.robustness_table import TableRow
     from robustbench_cli.report.selection import Selection
     from robustbench_cli.runs.records import Run
-
-
-class _Titled(Protocol):
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """The setting that all numbers of a table share, the data set included."""
-
-
-_Table = TypeVar("_Table", bound=_Titled)
 
 
 @options.takes_options()
@@ -80,10 +71,10 @@ def print_report(flags: ReportOptions) -> None:
         put(_published(flags, flags.paper, runs, files), chosen, flags.out)
         return
     if flags.joint:
-        put(_joint(runs, dataset, flags.intervals, files), chosen, flags.out)
+        put(joint_page(runs, dataset, flags.intervals, files), chosen, flags.out)
         return
     if flags.kind is not None:
-        put(_measured(flags.kind, runs, dataset), chosen, flags.out)
+        put(measured_page_of(flags.kind, runs, dataset), chosen, flags.out)
         return
     _check(runs, flags.results, dataset)
     if flags.compare is not None:
@@ -93,7 +84,7 @@ def print_report(flags: ReportOptions) -> None:
         _draw(runs, dataset, flags.plot)
         return
     if flags.transfer:
-        put(_transfers(runs, dataset, flags.intervals), chosen, flags.out)
+        put(transfer_page(runs, dataset, flags.intervals), chosen, flags.out)
         return
     flags = replace(flags, intervals=flags.intervals or chosen in WITH_INTERVALS)
     page, used = _main_page(flags, folders, runs, files)
@@ -255,45 +246,6 @@ def _any_run(_: "Run") -> bool:
 
 def _one_radius(run: "Run") -> bool:
     return not run.settings.swept
-
-
-def _transfers(runs: Sequence["Run"], dataset: str | None, intervals: bool) -> Page:
-    from robustbench_cli.report.transfer_matrix import transfer_matrices
-
-    none = (
-        "no finished evaluation tries another model's images; make one: "
-        "advbench eval --attack pgd20 --run RUN --source OTHER"
-    )
-    return transfers(_on(dataset, transfer_matrices(runs, intervals=intervals), none))
-
-
-def _joint(
-    runs: Sequence["Run"], dataset: str | None, intervals: bool, files: "ExampleFiles"
-) -> Page:
-    from robustbench_cli.report.joint_table import tables
-
-    none = "no finished joint attack; make one: advbench joint --run RUN --run OTHER --eps 0.15"
-    return joints(_on(dataset, tables(runs, intervals=intervals, files=files), none))
-
-
-def _measured(kind: str, runs: Sequence["Run"], dataset: str | None) -> Page:
-    from robustbench_cli.cli.measures import measures_page
-    from robustbench_cli.report.measure_table import MEASURED_KINDS, measure_tables
-
-    known = next((each for each in MEASURED_KINDS if each == kind), None)
-    if known is None:
-        raise UserError(f"--kind {kind!r}{hint(kind, MEASURED_KINDS)}")
-    none = f"no finished run of advbench {known}; make one: advbench {known} --help"
-    return measures_page(_on(dataset, measure_tables(runs, known), none))
-
-
-def _on(dataset: str | None, tables: Sequence[_Table], none: str) -> list[_Table]:
-    """Those of a data set, or of all; ``UserError`` with the text ``none`` where there is none."""
-    names = ("dataset", "own_dataset")
-    found = [t for t in tables if dataset is None or dataset in [t.about[key] for key in names]]
-    if not found:
-        raise UserError(none)
-    return found
 
 
 def _draw(runs: Sequence["Run"], dataset: str | None, path: Path) -> None:

@@ -3,8 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,42 +13,30 @@ from robustbench_cli.commands import components, devices
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.inspected_model import find_inspected_model
+from robustbench_cli.commands.inversion_attacks import InversionAttack, InversionAudit
 from robustbench_cli.commands.invert_request import PREDICTION, Inversion
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.config.layers import ConfigTable
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.example_rng import stream_key
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.distributed import env
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.explanations import Explanation
-from robustbench_cli.inversion import published
-from robustbench_cli.inversion.classifier import classifier_updates, fit_classifier
-from robustbench_cli.inversion.fit import (
-    AttackerData,
-    Inverter,
-    StateFile,
-    fit_inverter,
-    rebuilt_images,
-)
 from robustbench_cli.inversion.measures import (
     Judges,
     check_similarity_package,
     inversion_measures,
 )
-from robustbench_cli.inversion.net import InversionShape, PublishedAnswers, shuffled
 from robustbench_cli.inversion.published import Publisher
 from robustbench_cli.inversion.splits import AuditSplits, audit_splits
-from robustbench_cli.inversion.surrogate import ImageInverter, SurrogateInverter
-from robustbench_cli.models import MODELS, Shape
+from robustbench_cli.models import MODELS
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Measure
-from robustbench_cli.runs.recorder import Recorder, recording
+from robustbench_cli.runs.recorder import recording
 from robustbench_cli.runs.records import Run
-from robustbench_cli.training import checkpoint
 
 REBUILT = "reconstructions.npz"
 """The file with the private images and what was rebuilt of them, uint8."""
@@ -58,143 +44,6 @@ ORIGINALS, MEAN, CLASS_MEAN = "the images themselves", "mean image", "class mean
 """The rows that need no network: what the classifiers make of the private images, and baselines."""
 SHUFFLED, SURROGATE = ", shuffled", " (surrogate)"
 """What follows a row's name: maps of other images, and maps of a model of the attacker's own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Attack:
-    """One inversion network to train: the name of its row and what it learns from."""
-
-    label: str
-    explanation: Explanation | None = None
-    shuffled: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Audit:
-    """Everything that the attacks of one command share."""
-
-    request: Inversion
-    subject: Subject
-    shape: Shape
-    splits: AuditSplits
-    classifier: ConfigTable
-    folder: Path
-    recorder: Recorder
-    display: Display
-
-    @property
-    def seed(self) -> int:
-        return self.request.training.seed
-
-    @cached_property
-    def everyone(self) -> tuple[PublishedAnswers, PublishedAnswers]:
-        """The victim's confidences on the attacker's training and validation images."""
-        plain = Publisher(model=self.subject.model)
-        return plain.answers(self.splits.train), plain.answers(self.splits.validation)
-
-    def fresh(self, label: str) -> nn.Module:
-        """Return a new classifier of the attacker's or the auditor's own."""
-        torch.manual_seed(stream_key(self.seed, label, "weights"))
-        model = MODELS.build(spec_of(self.classifier)).build(self.shape)
-        return model.to(self.splits.train.y.device)
-
-    def classifier_of(self, label: str, targets: Tensor) -> nn.Module:
-        """Return a classifier trained on the attacker's images, or that of an earlier process.
-
-        Args:
-            targets: a distribution over the classes for each training image (N, K).
-        """
-        model, path = self.fresh(label), self.kept(f"{label}-classifier")
-        if path.is_file():
-            model.load_state_dict(checkpoint.load_tensors(path)[0])
-            return model.eval().requires_grad_(False)
-        progress = partial(self._told, f"{label} classifier", classifier_updates())
-        fit_classifier(model, self.splits.train, targets, f"{label} {self.seed}", progress)
-        checkpoint.save_tensors(path, model.state_dict(), {})
-        return model
-
-    @cached_property
-    def surrogate(self) -> nn.Module:
-        """The attacker's own model, which learned to answer as the victim does."""
-        return self.classifier_of("surrogate", self.everyone[0].confidences)
-
-    def kept(self, label: str) -> Path:
-        """Return the place of a file that only an unfinished run needs."""
-        plain = "".join(c if c.isalnum() or c in "+-" else "-" for c in label)
-        path = self.folder / f"unfinished-{plain}.safetensors"
-        self.recorder.temporary.append(path)
-        return path
-
-    def _told(self, label: str, of: int, done: int) -> None:
-        self.display.fitting(label, done, of)
-
-    def rebuilt(self, attack: _Attack) -> Tensor:
-        """Return the images (N, C, H, W) that an attack rebuilds of the private ones."""
-        done = self.kept(f"{attack.label} rebuilt")
-        if done.is_file():
-            return checkpoint.load_tensors(done)[0]["images"]
-        train, validation, private = self.known(attack)
-        maps, parts = train.maps, self.splits
-        shape = InversionShape(
-            classes=self.shape.classes,
-            image=(self.shape.channels, self.shape.height, self.shape.width),
-            map_channels=0 if maps is None else maps.shape[1],
-            fusion=self.request.checked_fusion,
-            width=self.request.width,
-        )
-        torch.manual_seed(stream_key(self.seed, "inversion", attack.label, "weights"))
-        by_surrogate = self.request.surrogate and maps is not None
-        net: Inverter = (SurrogateInverter if by_surrogate else ImageInverter)(shape)
-        net = net.to(parts.train.y.device)
-        training = self.request.training
-        state = fit_inverter(
-            net,
-            AttackerData(examples=parts.train, known=train, foreign_maps=attack.shuffled),
-            AttackerData(examples=parts.validation, known=validation),
-            training,
-            attack.label,
-            StateFile(
-                path=self.kept(attack.label),
-                save=checkpoint.save_tensors,
-                load=checkpoint.load_tensors,
-            ),
-            partial(self._told, attack.label, training.epochs),
-        )
-        images = rebuilt_images(net, private, training.batch_size)
-        note = {"epochs": state.epoch, "best_epoch": state.best_epoch}
-        checkpoint.save_tensors(done, {"images": images}, note)
-        if state.best_epoch == training.epochs:
-            self.display.note(
-                f"{attack.label}: still improving after {training.epochs} epochs; more would "
-                "rebuild better (--epochs)"
-            )
-        return images
-
-    def known(self, attack: _Attack) -> tuple[PublishedAnswers, PublishedAnswers, PublishedAnswers]:
-        """Return what is known of the attacker's training, validation and of the private images."""
-        parts = self.splits.train, self.splits.validation, self.splits.evaluation
-        plain = Publisher(model=self.subject.model, seed=self.seed)
-        if attack.explanation is None:
-            train, validation = self.everyone
-            return train, validation, plain.answers(parts[2])
-        if self.request.surrogate:
-            train, validation = self.everyone
-            own = Publisher(model=self.surrogate, explanation=attack.explanation, seed=self.seed)
-            maps = own.answers(parts[0], train.confidences.argmax(1)).maps
-            found = [train._replace(maps=maps), validation, plain.answers(parts[2])]
-        else:
-            explained = replace(plain, explanation=attack.explanation)
-            found = [explained.answers(part) for part in parts]
-        if attack.shuffled:
-            purposes = ("train", "validation", "evaluation")
-            found = [
-                shuffled(each, purpose, self.seed)
-                for each, purpose in zip(found, purposes, strict=True)
-            ]
-        assert found[0].maps is not None
-        scale = published.map_scale(found[0].maps)
-        train, validation, private = (published.scaled(each, scale) for each in found)
-        return train, validation, private
 
 
 def run_inversion(request: Inversion, display: Display) -> Path:
@@ -231,7 +80,7 @@ def run_inversion(request: Inversion, display: Display) -> Path:
         for note in run.notes:
             display.note(note)
         stack.enter_context(unchanged_model(subject.model))
-        audit = _Audit(
+        audit = InversionAudit(
             request=request,
             subject=subject,
             shape=shape,
@@ -289,7 +138,7 @@ def _record(
     )
 
 
-def _rows(audit: _Audit, explanations: dict[str, Explanation]) -> dict[str, Tensor]:
+def _rows(audit: InversionAudit, explanations: dict[str, Explanation]) -> dict[str, Tensor]:
     """Return the images (N, C, H, W) of every row, by its name."""
     own, private = audit.splits.train, audit.splits.evaluation
     images, labels = _whole(own), audit.everyone[0].confidences.argmax(1).cpu()
@@ -306,12 +155,14 @@ def _rows(audit: _Audit, explanations: dict[str, Explanation]) -> dict[str, Tens
         MEAN: mean.expand(len(private), *mean.shape).clone(),
         CLASS_MEAN: means[predicted],
     }
-    attacks = [_Attack(label=PREDICTION)]
+    attacks = [InversionAttack(label=PREDICTION)]
     told = SURROGATE * audit.request.surrogate
     for label, explanation in explanations.items():
         row = f"{PREDICTION}+{label}{told}"
-        attacks.append(_Attack(label=row, explanation=explanation))
-        attacks.append(_Attack(label=f"{row}{SHUFFLED}", explanation=explanation, shuffled=True))
+        attacks.append(InversionAttack(label=row, explanation=explanation))
+        attacks.append(
+            InversionAttack(label=f"{row}{SHUFFLED}", explanation=explanation, shuffled=True)
+        )
     return rows | {attack.label: audit.rebuilt(attack) for attack in attacks}
 
 
@@ -319,7 +170,7 @@ def _whole(data: Split) -> Tensor:
     return data.images(torch.arange(len(data), device=data.y.device)).cpu()
 
 
-def _measured(audit: _Audit, rows: dict[str, Tensor]) -> Iterator[Measure]:
+def _measured(audit: InversionAudit, rows: dict[str, Tensor]) -> Iterator[Measure]:
     labels = audit.splits.evaluation.y.cpu()
     truth = nn.functional.one_hot(audit.splits.train.y, audit.shape.classes).float()
     independent = audit.classifier_of("independent", truth)
@@ -328,7 +179,7 @@ def _measured(audit: _Audit, rows: dict[str, Tensor]) -> Iterator[Measure]:
         yield from inversion_measures(name, rebuilt, rows[ORIGINALS], labels, judges)
 
 
-def _arrays(audit: _Audit, rows: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def _arrays(audit: InversionAudit, rows: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """Return the arrays of ``reconstructions.npz``: images uint8 (N, C, H, W), the rest (N)."""
     private = audit.splits.evaluation
     images = {name: (255 * each).round().byte().numpy() for name, each in rows.items()}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.evaluation.journal import read_arrays
 from robustbench_cli.figures import FIGURES, Figure, Material, Painter
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.records import Run
@@ -51,6 +50,7 @@ def paint_reconstructions(run: Run, folder: Path, images: int = 8) -> "Page":
     Raises:
         UserError: the file with the images is missing or was replaced.
     """
+    from robustbench_cli.evaluation.journal import read_arrays
     from robustbench_cli.figures._style import blank_page
 
     names = [*dict.fromkeys(measure.of for measure in run.measures)]
@@ -58,7 +58,7 @@ def paint_reconstructions(run: Run, folder: Path, images: int = 8) -> "Page":
     if not path.is_file() or records.sha256(path) != run.samples.get("sha256"):
         raise UserError(f"{path} is missing, damaged or was replaced: run the audit again")
     arrays = read_arrays(path)
-    errors = {m.of: m.value for m in run.measures if m.name == "MSE"}
+    values = {(each.of, each.name): each.value for each in run.measures}
     count = min(images, run.n or 0)
     page = blank_page(_NAMES + count * _WIDTH, len(names) * _HEIGHT + 0.3)
     page.suptitle(f"{run.subject}: {records.data_name(run)}, first {count} of {run.n}", size=11)
@@ -72,7 +72,7 @@ def paint_reconstructions(run: Run, folder: Path, images: int = 8) -> "Page":
             cell.set_yticks([])
             for spine in cell.spines.values():
                 spine.set_visible(False)
-        error = errors.get(name)
+        error = values.get((name, "MSE"))
         told = f"\nMSE {error:.4f}" if error else ""
         axes[row][0].set_ylabel(name + told, rotation=0, ha="right", va="center", size=9)
     return page

@@ -40,7 +40,7 @@ class BatteryAttack:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class BatteryMeasure:
     """What one check of the battery measured, whether or not it found something wrong."""
 
     check: str
@@ -96,7 +96,7 @@ class AuditResult:
     """All that an audit found beside the findings."""
 
     attacks: list[BatteryAttack] = field(default_factory=list)
-    measures: list[Measure] = field(default_factory=list)
+    measures: list[BatteryMeasure] = field(default_factory=list)
     curves: list[LossCurve] = field(default_factory=list)
     claim: Claim | None = None
     examples: dict[str, str] = field(default_factory=dict)

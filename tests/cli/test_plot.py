@@ -24,7 +24,10 @@ def refused(tmp_path, monkeypatch, capsys):
 
 def test_mistakes_cost_one_line_and_leave_nothing(refused):
     assert refused("histroy") == "unknown figure 'histroy'; did you mean 'history'?"
-    assert "known: certified-curve, eps, history, landscape, roc, steps, surface" in refused("zzz")
+    assert (
+        "known: certified-curve, eps, history, landscape, reconstructions, roc, steps, surface"
+        in refused("zzz")
+    )
     endings = "end it in one of .png, .svg, .pdf"
     assert refused("history", "--out", "a.gif") == f"--out 'a.gif': {endings}"
     assert refused("history", "--format", "gif") == "--format 'gif': choose png, svg, pdf"

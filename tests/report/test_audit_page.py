@@ -8,7 +8,7 @@ import pytest
 
 from robustbench_cli.report.audit_html import as_html
 from robustbench_cli.report.audit_page import MEANINGLESS, NO_PICTURES, as_markdown, audit_page
-from robustbench_cli.runs.audit_result import AuditResult, BatteryAttack, Claim, Measure
+from robustbench_cli.runs.audit_result import AuditResult, BatteryAttack, BatteryMeasure, Claim
 from robustbench_cli.runs.outcomes import Outcome
 from robustbench_cli.runs.records import Run
 from robustbench_cli.runs.trust import Checked, Finding
@@ -56,7 +56,7 @@ def audited(trust="upper bound", claim=CLAIM, findings=(FINDING,), **more):
     )
     result = AuditResult(
         attacks=[STRONGER],
-        measures=[Measure(check="radius", text="it falls | to zero", passed=True)],
+        measures=[BatteryMeasure(check="radius", text="it falls | to zero", passed=True)],
         claim=claim,
         access=["gradient"],
         members={"pgd": outcome.params},

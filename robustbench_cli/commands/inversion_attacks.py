@@ -1,0 +1,171 @@
+"""The attacks of one ``advbench invert``: a network for each thing that the model publishes."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.eval_request import Subject
+from robustbench_cli.commands.invert_request import Inversion
+from robustbench_cli.config.layers import ConfigTable
+from robustbench_cli.config.schema import spec_of
+from robustbench_cli.core.example_rng import stream_key
+from robustbench_cli.explanations import Explanation
+from robustbench_cli.inversion import published
+from robustbench_cli.inversion.classifier import classifier_updates, fit_classifier
+from robustbench_cli.inversion.fit import (
+    AttackerData,
+    Inverter,
+    StateFile,
+    fit_inverter,
+    rebuilt_images,
+)
+from robustbench_cli.inversion.net import InversionShape, PublishedAnswers, shuffled
+from robustbench_cli.inversion.published import Publisher
+from robustbench_cli.inversion.splits import AuditSplits
+from robustbench_cli.inversion.surrogate import ImageInverter, SurrogateInverter
+from robustbench_cli.models import MODELS, Shape
+from robustbench_cli.runs.recorder import Recorder
+from robustbench_cli.training import checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionAttack:
+    """One inversion network to train: the name of its row and what it learns from."""
+
+    label: str
+    explanation: Explanation | None = None
+    shuffled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InversionAudit:
+    """Everything that the attacks of one command share."""
+
+    request: Inversion
+    subject: Subject
+    shape: Shape
+    splits: AuditSplits
+    classifier: ConfigTable
+    folder: Path
+    recorder: Recorder
+    display: Display
+
+    @property
+    def seed(self) -> int:
+        return self.request.training.seed
+
+    @cached_property
+    def everyone(self) -> tuple[PublishedAnswers, PublishedAnswers]:
+        """The victim's confidences on the attacker's training and validation images."""
+        plain = Publisher(model=self.subject.model)
+        return plain.answers(self.splits.train), plain.answers(self.splits.validation)
+
+    def fresh(self, label: str) -> nn.Module:
+        """Return a new classifier of the attacker's or the auditor's own."""
+        torch.manual_seed(stream_key(self.seed, label, "weights"))
+        model = MODELS.build(spec_of(self.classifier)).build(self.shape)
+        return model.to(self.splits.train.y.device)
+
+    def classifier_of(self, label: str, targets: Tensor) -> nn.Module:
+        """Return a classifier trained on the attacker's images, or that of an earlier process.
+
+        Args:
+            targets: a distribution over the classes for each training image (N, K).
+        """
+        model, path = self.fresh(label), self.kept(f"{label}-classifier")
+        if path.is_file():
+            model.load_state_dict(checkpoint.load_tensors(path)[0])
+            return model.eval().requires_grad_(False)
+        progress = partial(self._told, f"{label} classifier", classifier_updates())
+        fit_classifier(model, self.splits.train, targets, f"{label} {self.seed}", progress)
+        checkpoint.save_tensors(path, model.state_dict(), {})
+        return model
+
+    @cached_property
+    def surrogate(self) -> nn.Module:
+        """The attacker's own model, which learned to answer as the victim does."""
+        return self.classifier_of("surrogate", self.everyone[0].confidences)
+
+    def kept(self, label: str) -> Path:
+        """Return the place of a file that only an unfinished run needs."""
+        plain = "".join(c if c.isalnum() or c in "+-" else "-" for c in label)
+        path = self.folder / f"unfinished-{plain}.safetensors"
+        self.recorder.temporary.append(path)
+        return path
+
+    def _told(self, label: str, of: int, done: int) -> None:
+        self.display.fitting(label, done, of)
+
+    def rebuilt(self, attack: InversionAttack) -> Tensor:
+        """Return the images (N, C, H, W) that an attack rebuilds of the private ones."""
+        done = self.kept(f"{attack.label} rebuilt")
+        if done.is_file():
+            return checkpoint.load_tensors(done)[0]["images"]
+        train, validation, private = self.known(attack)
+        maps, parts = train.maps, self.splits
+        shape = InversionShape(
+            classes=self.shape.classes,
+            image=(self.shape.channels, self.shape.height, self.shape.width),
+            map_channels=0 if maps is None else maps.shape[1],
+            fusion=self.request.checked_fusion,
+            width=self.request.width,
+        )
+        torch.manual_seed(stream_key(self.seed, "inversion", attack.label, "weights"))
+        by_surrogate = self.request.surrogate and maps is not None
+        net: Inverter = (SurrogateInverter if by_surrogate else ImageInverter)(shape)
+        net = net.to(parts.train.y.device)
+        training = self.request.training
+        state = fit_inverter(
+            net,
+            AttackerData(examples=parts.train, known=train, foreign_maps=attack.shuffled),
+            AttackerData(examples=parts.validation, known=validation),
+            training,
+            attack.label,
+            StateFile(
+                path=self.kept(attack.label),
+                save=checkpoint.save_tensors,
+                load=checkpoint.load_tensors,
+            ),
+            partial(self._told, attack.label, training.epochs),
+        )
+        images = rebuilt_images(net, private, training.batch_size)
+        note = {"epochs": state.epoch, "best_epoch": state.best_epoch}
+        checkpoint.save_tensors(done, {"images": images}, note)
+        if state.best_epoch == training.epochs:
+            self.display.note(
+                f"{attack.label}: still improving after {training.epochs} epochs; more would "
+                "rebuild better (--epochs)"
+            )
+        return images
+
+    def known(
+        self, attack: InversionAttack
+    ) -> tuple[PublishedAnswers, PublishedAnswers, PublishedAnswers]:
+        """Return what is known of the attacker's training, validation and of the private images."""
+        parts = self.splits.train, self.splits.validation, self.splits.evaluation
+        plain = Publisher(model=self.subject.model, seed=self.seed)
+        if attack.explanation is None:
+            train, validation = self.everyone
+            return train, validation, plain.answers(parts[2])
+        if self.request.surrogate:
+            train, validation = self.everyone
+            own = Publisher(model=self.surrogate, explanation=attack.explanation, seed=self.seed)
+            maps = own.answers(parts[0], train.confidences.argmax(1)).maps
+            found = [train._replace(maps=maps), validation, plain.answers(parts[2])]
+        else:
+            explained = replace(plain, explanation=attack.explanation)
+            found = [explained.answers(part) for part in parts]
+        if attack.shuffled:
+            purposes = ("train", "validation", "evaluation")
+            found = [
+                shuffled(each, purpose, self.seed)
+                for each, purpose in zip(found, purposes, strict=True)
+            ]
+        assert found[0].maps is not None
+        scale = published.map_scale(found[0].maps)
+        train, validation, private = (published.scaled(each, scale) for each in found)
+        return train, validation, private
