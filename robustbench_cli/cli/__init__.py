@@ -28,6 +28,7 @@ from robustbench_cli.cli.listing import list_command
 from robustbench_cli.cli.paper import paper
 from robustbench_cli.cli.plot import plot_command
 from robustbench_cli.cli.report import report_command
+from robustbench_cli.cli.retrieve import retrieve_command
 from robustbench_cli.cli.show import show_command
 from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
 from robustbench_cli.cli.study import run_study, study
@@ -81,6 +82,7 @@ app.command("audit", cls=MeasuringCommand)(audit_command)
 app.command("explain", cls=MeasuringCommand)(explain_command)
 app.command("joint", cls=MeasuringCommand)(joint_command)
 app.command("invert", cls=MeasuringCommand)(invert_command)
+app.command("retrieve", cls=StrictCommand)(retrieve_command)
 app.add_typer(detect, name="detect")
 app.add_typer(synth, name="synth")
 app.add_typer(study, name="study")

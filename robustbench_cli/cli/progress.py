@@ -148,10 +148,13 @@ class ProgressBars(Display):
 
 
 def epoch_numbers(row: HistoryRow) -> str:
-    """Return an epoch's loss, and its clean and PGD-10 accuracy in evaluation mode, as text."""
+    """Return an epoch's loss, and what was measured in evaluation mode, as text."""
     words = [f"loss {row['loss']:.4f}"]
     for name, title in (("train", "train"), ("val", "held out"), ("test", "TEST (oracle)")):
         clean, robust = row.get(f"{name}_clean"), row.get(f"{name}_robust")
         if clean is not None and robust is not None:
             words.append(f"{title} clean {clean:.1%} pgd10 {robust:.1%}")
+    recall, spread = row.get("recall_at_1"), row.get("mean_distance")
+    if recall is not None and spread is not None:
+        words.append(f"R@1 {recall:.1%} mean distance {spread:.2f}")
     return "  ".join([*words, f"{row['seconds']:.1f}s"])

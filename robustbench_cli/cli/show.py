@@ -28,9 +28,9 @@ def show_command(
     name: Annotated[
         str,
         typer.Argument(
-            help="A defense, attack, view, mask, transform, certificate, detector, generator, "
-            "model, data set, optimizer, schedule, check, preset, suite or run; with parameters, "
-            "too: pgd100, trades:beta=1.",
+            help="A defense, attack, metric defense, retrieval attack, view, mask, transform, "
+            "certificate, detector, generator, model, data set, optimizer, schedule, check, "
+            "preset, suite or run; with parameters, too: pgd100, trades:beta=1.",
             autocompletion=completion.complete_names,
         ),
     ],
@@ -199,6 +199,8 @@ _EXAMPLES = {
     "objective": "advbench train {}",
     "modifier": "advbench train trades+{}",
     "attacks": "advbench eval --attack {}",
+    "metric-defenses": "advbench train --task metric {}",
+    "retrieval-attacks": "advbench retrieve --attack {}",
     "views": "advbench eval --attack adaptive",
     "input-defenses": "advbench eval --attack adaptive --defend {}",
     "masks": "advbench eval --attack pgd20 --mask {}",

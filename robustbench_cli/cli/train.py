@@ -34,6 +34,20 @@ def train_command(
             autocompletion=completion.presets,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classify (default), or metric: embeddings; the defense is then none, one-role, "
+            "est, act or hm."
+        ),
+    ] = None,
+    split_classes: Annotated[
+        bool,
+        typer.Option(
+            "--split-classes",
+            help="Metric: train on the first half of the classes, retrieve among the others.",
+        ),
+    ] = False,
     epochs: Annotated[int | None, typer.Option(help="Passes through the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
     lr: Annotated[str | None, typer.Option(help="Highest learning rate.")] = None,
@@ -110,13 +124,13 @@ def train_command(
     advbench train --preset trades-table5-mnist --data-dir ~/data
     advbench train --preset awp-table2-trades-awp --smoke     does it run?
     advbench train trades --log tensorboard
+    advbench train --task metric est                     embeddings, for advbench retrieve
     """
     from robustbench_cli.cli.logged_display import logged_display
     from robustbench_cli.cli.progress import progress_display
-    from robustbench_cli.commands.components import component_table, defense_tables
+    from robustbench_cli.commands.components import component_table
     from robustbench_cli.commands.parent_runs import ParentNames
-    from robustbench_cli.commands.train import resume_training, run_training, train_run_id
-    from robustbench_cli.commands.train_config import resolve_train_config, smoke_substitutes
+    from robustbench_cli.commands.training_task import resume_run, training_task
     from robustbench_cli.core.registry import Spec
     from robustbench_cli.training.logs import LOGS
 
@@ -125,13 +139,16 @@ def train_command(
         each.check()
     named = ParentNames(init=init, labeller=labeller, teachers=tuple(teacher or ()))
     workspace = Workspace(out=out, data_dir=data_dir, device=device)
+    chosen = training_task(options.given(task=task, preset=preset))
     typed = options.given(
-        defense=defense_tables(defense) if defense is not None else None,
+        task=task,
+        defense=chosen.defense(defense) if defense is not None else None,
         dataset=component_table("dataset", dataset) if dataset is not None else None,
         model=component_table("model", model) if model is not None else None,
         extra=component_table("extra", extra_data) if extra_data is not None else None,
         train=options.given(epochs=epochs, batch_size=batch_size, lr=lr) or None,
         threat=options.given(norm=norm, eps=eps, mask=mask) or None,
+        embedding={"split_classes": True} if split_classes else None,
         parents=named.parents(out) or None,
         seed=seed,
         precision=precision,
@@ -144,19 +161,19 @@ def train_command(
             )
         how = _how_to_resume(resume, workspace)
         with logged_display(progress_display(quiet), logs) as display, options.interruptible(how):
-            folder = resume_training(resume, workspace, display)
+            folder = resume_run(resume, workspace, display)
         options.print_result(folder, as_json=json_)
         return
-    config = resolve_train_config(typed, set_ or [], smoke=smoke)
-    run_id = name or train_run_id(config)
+    config = chosen.configure(typed, set_ or [], smoke=smoke)
+    run_id = name or chosen.new_id(config)
     how, record = _how_to_resume(run_id, workspace), out / run_id / "run.json"
     with (
         logged_display(progress_display(quiet), logs) as display,
         options.interruptible(how, record),
     ):
-        if smoke and (substitutes := smoke_substitutes(typed)):
+        if smoke and (substitutes := chosen.substitutes(typed)):
             display.note(f"--smoke: {', '.join(substitutes)}")
-        folder = run_training(config, workspace, display, command=sys.argv[1:], run_id=run_id)
+        folder = chosen.start(config, workspace, display, command=sys.argv[1:], run_id=run_id)
     options.print_result(folder, as_json=json_)
 
 

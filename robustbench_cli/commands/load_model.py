@@ -8,6 +8,7 @@ from torch import Tensor
 from robustbench_cli.commands import components
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.given_model import ModelOptions, given_subject
+from robustbench_cli.commands.metric_config import refuse_metric
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.layers import ConfigTable
 from robustbench_cli.config.schema import EvalConfig, specs_of
@@ -112,6 +113,32 @@ def restore(run: records.Run, folder: Path, kept: Checkpoint | None = None) -> C
         UserError: the checkpoint is missing, damaged, not the recorded one, or of another
             architecture.
     """
+    refuse_metric(run.config, run.id)
+    path = checked_file(run, folder, kept)
+    try:
+        model = components.build_model(
+            {"model": run.settings.model, "defense": run.settings.defense},
+            components.shape_from_record(run.settings.shape),
+        )
+        recipe = Recipe.build(specs_of(run.settings.defense))
+    except DamagedRecord as error:
+        raise DamagedRecord(str(folder / "run.json"), error.what) from None
+    except UserError as error:
+        raise DamagedRecord(str(folder / "run.json"), str(error)) from None
+    load_weights(model, path)
+    recipe.deploy(model)
+    return model
+
+
+def checked_file(run: records.Run, folder: Path, kept: Checkpoint | None = None) -> Path:
+    """Return the file of a run's weights.
+
+    Args:
+        kept: the weights; None: those that the run's own rule keeps.
+
+    Raises:
+        UserError: it is missing, damaged, or not the recorded one.
+    """
     kept = kept or weights_of(run)
     path = folder / kept.file
     if not path.is_file():
@@ -126,19 +153,7 @@ def restore(run: records.Run, folder: Path, kept: Checkpoint | None = None) -> C
             f"checkpoint {str(path)!r} is damaged or was replaced: its sha256 is not the recorded "
             "one"
         )
-    try:
-        model = components.build_model(
-            {"model": run.settings.model, "defense": run.settings.defense},
-            components.shape_from_record(run.settings.shape),
-        )
-        recipe = Recipe.build(specs_of(run.settings.defense))
-    except DamagedRecord as error:
-        raise DamagedRecord(str(folder / "run.json"), error.what) from None
-    except UserError as error:
-        raise DamagedRecord(str(folder / "run.json"), str(error)) from None
-    load_weights(model, path)
-    recipe.deploy(model)
-    return model
+    return path
 
 
 def deployed(subject: Subject, config: EvalConfig) -> Subject:

@@ -11,7 +11,7 @@ from robustbench_cli.commands.components import (
 from robustbench_cli.commands.threat_config import resolve_threat
 from robustbench_cli.config import presets
 from robustbench_cli.config.layers import ConfigTable, apply_settings, merge_layers, parse_settings
-from robustbench_cli.config.schema import TrainConfig, spec_of, specs_of, validated
+from robustbench_cli.config.schema import TrainConfig, is_metric, spec_of, specs_of, validated
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import DEFENSES, Objective, Recipe
@@ -75,6 +75,8 @@ def resolve_train_config(
         recipe = _small(recipe)
     values["defense"] = recipe_tables(recipe)
     config = validated(TrainConfig, values)
+    if is_metric(values):
+        raise UserError("metric learning is asked for by --task metric, not by --set")
     recipe.check(config.train.epochs)
     if name:
         _check_needs(name, config, recipe)

@@ -169,7 +169,9 @@ def _presets(folder: str, kind: str, package: Path) -> Iterator[Item]:
 
 REGISTRIES: Mapping[str, tuple[str, str]] = {
     "defenses": ("defenses", "DEFENSES"),
+    "metric-defenses": ("metric_learning", "METRIC_DEFENSES"),
     "attacks": ("attacks", "ATTACKS"),
+    "retrieval-attacks": ("metric_learning.retrieval", "RETRIEVAL_ATTACKS"),
     "input-defenses": ("input_defenses", "INPUT_DEFENSES"),
     "views": ("views", "VIEWS"),
     "masks": ("masks", "MASKS"),

@@ -82,6 +82,7 @@ MERGE_RULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Confi
     **dict.fromkeys(COMPONENT_SECTIONS, _component),
     "threat": _threat,
     "train": lambda before, after: {**before, **after},
+    "embedding": lambda before, after: {**before, **after},
 }
 """How each section of a later layer is merged into that of an earlier one."""
 

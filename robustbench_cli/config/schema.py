@@ -18,6 +18,7 @@ from robustbench_cli.core.threat import Threat
 
 Positive = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
 TrainPrecision = Literal["auto", "float32", "bf16"]
+LearningTask = Literal["classify", "metric"]
 Config = TypeVar("Config")
 
 _STRICT = {"extra": "forbid"}
@@ -76,6 +77,25 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """The ``[embedding]`` section, of metric learning only."""
+
+    __pydantic_config__ = _STRICT
+
+    dim: Positive = 128
+    """Length of an embedding."""
+    unit: bool = True
+    """Scale embeddings to norm 1."""
+    per_class: Annotated[int, Field(ge=2, le=LARGEST_INTEGER)] = 2
+    """Images of a class that come together in a batch."""
+    split_classes: bool = False
+    """Zero-shot: train on the images of the first classes only, retrieve among those of the others;
+    of a data set without a test split, too."""
+    train_classes: Annotated[int, Field(ge=0)] = 0
+    """How many classes these are, from the first; 0: half of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides the outcome of a training run."""
 
@@ -96,6 +116,13 @@ class TrainConfig:
     precision: TrainPrecision = "auto"
     preset: str | None = None
     """The preset that settings were taken from; it changes nothing and is kept for the record."""
+    task: LearningTask = "classify"
+    """What is learned: to tell classes, or (metric) embeddings in which classes are near."""
+    embedding: Embedding = field(default_factory=Embedding)
+
+    def __post_init__(self) -> None:
+        if self.task == "classify" and self.embedding != Embedding():
+            raise ValueError("settings of an embedding go with --task metric")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +216,8 @@ def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
         where = ".".join(map(str, first["loc"]))
         if first["type"] == "unexpected_keyword_argument":
             *parents, leaf = map(str, first["loc"])
-            section = {"train": Training, "threat": Threat}.get(".".join(parents), cls)
+            sections = {"train": Training, "threat": Threat, "embedding": Embedding}
+            section = sections.get(".".join(parents), cls)
             known = section.__dataclass_fields__  # type: ignore[attr-defined]
             raise UserError(f"unknown setting {where!r}{hint(leaf, known)}") from None
         message = first["msg"].removeprefix("Value error, ")
@@ -200,9 +228,9 @@ def validated(cls: type[Config], values: Mapping[str, Any]) -> Config:
 def as_recorded(config: TrainConfig | EvalConfig | JointConfig) -> ConfigTable:
     """Return a configuration as records keep it: nested tables.
 
-    A mask, a subset, an input defense or a rejection is in it only if there is one, and ``checks``
-    only if they were left out: so a record of before they existed holds the same configuration, and
-    an unfinished one can be gone on with.
+    What only metric learning has is in it only there.  A mask, a subset, an input defense or a
+    rejection is in it only if there is one, and ``checks`` only if they were left out: so a record
+    of before they existed holds the same configuration, and an unfinished one can be gone on with.
     """
     values = asdict(config)
     if values.get("subset") == asdict(Subset()):
@@ -214,7 +242,15 @@ def as_recorded(config: TrainConfig | EvalConfig | JointConfig) -> ConfigTable:
         del values["threat"]["mask"]
     if values.get("checks"):
         del values["checks"]
+    if not is_metric(values):
+        for key in ("task", "embedding"):
+            values.pop(key, None)
     return values
+
+
+def is_metric(config: Mapping[str, Any]) -> bool:
+    """Return whether a training configuration, or a record's, is one of metric learning."""
+    return bool(config.get("task", "classify") != "classify")
 
 
 def spec_of(table: Mapping[str, Any], label: str = "") -> Spec:

@@ -1,16 +1,21 @@
 """The files of a training run after each epoch, and how a later process resumes from them."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+import torch
+from torch import nn
 
 from robustbench_cli.config.schema import TrainConfig
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.distributed.group import Shard
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Checkpoint
 from robustbench_cli.runs.recorder import Recorder
 from robustbench_cli.training import checkpoint
-from robustbench_cli.training.trainer import HistoryRow, Trainer
+from robustbench_cli.training.trainer import HistoryRow
 
 MODEL = "model.safetensors"
 """The weights that the selection rule keeps."""
@@ -22,6 +27,29 @@ STATE = "state.safetensors"
 """Everything needed to resume; removed when the run is finished."""
 
 
+class InTraining(Protocol):
+    """What files are kept of: a trainer, for whatever task."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The net."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Its optimizer, whose state is saved."""
+
+    @property
+    def auxiliaries(self) -> nn.ModuleDict:
+        """What is saved beside the net."""
+
+    @property
+    def shard(self) -> Shard:
+        """This process among those that share the training."""
+
+    def swap_in_eval_weights(self) -> AbstractContextManager[None]:
+        """Give the net the weights that are saved, until the context is left."""
+
+
 @dataclass(kw_only=True)
 class Keeper:
     """The finished epochs of a run, in memory and on disk.
@@ -30,7 +58,7 @@ class Keeper:
     """
 
     recorder: Recorder
-    trainer: Trainer
+    trainer: InTraining
     config: TrainConfig
     history: list[HistoryRow] = field(default_factory=list)
     kept: int = 0

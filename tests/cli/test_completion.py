@@ -40,7 +40,7 @@ def test_the_shell_is_offered_names_with_their_meaning():
     assert words(completion.suites("pa")) == ["paper"]
     assert words(completion.presets("")) == presets.preset_names()
     assert {"trades", "pgd", "wrn", "digits", "paper"} <= set(words(completion.complete_names("")))
-    assert completion.kinds("r") == ["runs"]
+    assert completion.kinds("r") == ["retrieval-attacks", "runs"]
     assert dict(completion.attacks("fgsm"))["fgsm"].startswith("A single step of size eps")
 
 
