@@ -1,16 +1,12 @@
 """``advbench retrieve``: Recall@k of embeddings, clean and under attacks on retrieval."""
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.core.errors import UserError
-
-if TYPE_CHECKING:
-    from robustbench_cli.runs.outcomes import Measure
 
 
 @options.takes_options("device", "data_dir", "out", "name", "json_", "quiet", "debug")
@@ -62,6 +58,7 @@ def retrieve_command(
     advbench retrieve --attack untargeted --eps 0.05 --eps 0.10 --run est
     advbench retrieve --attack ers --eps 77/255 --n 1000
     """
+    from robustbench_cli.cli.measures import print_measures
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.retrieve import Retrieval, run_retrieval
 
@@ -82,37 +79,4 @@ def retrieve_command(
         raise UserError("--eps goes with an --attack, e.g. --attack untargeted")
     with progress_display(flags.quiet) as display, options.interruptible(options.NOTHING):
         folder = run_retrieval(request, display)
-    if flags.json_:
-        options.print_result(folder, as_json=True)
-    else:
-        print_retrieval(folder)
-        typer.echo(folder)
-
-
-def print_retrieval(folder: Path) -> None:
-    """Print the measures: a row for clean images and for each attack, a column for each measure."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from robustbench_cli.cli.console import rendered, table_console
-    from robustbench_cli.runs import records
-
-    run = records.read(folder)
-    names = list(dict.fromkeys(each.name for each in run.measures))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("images")
-    for name in names:
-        table.add_column(name, justify="right")
-    for of in dict.fromkeys(each.of for each in run.measures):
-        found = {each.name: each for each in run.measures if each.of == of}
-        table.add_row(escape(of), *(_cell(found.get(name)) for name in names))
-    notes = dict.fromkeys(each.note for each in run.measures if each.note)
-    typer.echo(rendered(table_console(), [table, *map(escape, notes)]), nl=False)
-
-
-def _cell(measure: "Measure | None") -> str:
-    if measure is None:
-        return ""
-    if measure.value is None:
-        return "-"
-    return f"{measure.value:.2%}" if measure.unit == "%" else f"{measure.value:.3f}"
+    print_measures(folder, as_json=flags.json_)

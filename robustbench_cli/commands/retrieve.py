@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.commands import devices
+from robustbench_cli.commands.components import component_label
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.metric_data import retrieval_images
 from robustbench_cli.commands.retrieval_measures import (
@@ -125,7 +126,8 @@ def _attacks(request: Retrieval) -> dict[str, RetrievalAttack]:
         spec = Spec.parse(text)
         if request.steps is not None:
             spec = Spec(spec.name, {"steps": str(request.steps), **spec.params}, spec.label)
-        found[text.strip().lower()] = RETRIEVAL_ATTACKS.build(spec)
+        attack = RETRIEVAL_ATTACKS.build(spec)
+        found[component_label(RETRIEVAL_ATTACKS, attack)] = attack
     return found
 
 
@@ -153,25 +155,25 @@ def _record(
 ) -> Run:
     base = as_recorded(config)
     kept = trained.checkpoint
-    described = {label: RETRIEVAL_ATTACKS.describe(each) for label, each in attacks.items()}
+    first = threats[0] if threats else config.threat
+    sections = ("dataset", "model", "defense", "embedding", "task")
+    made_up = f"retrieve-{trained.subject.replace(' ', '-').replace(':', '-')}"
+    asked = {
+        "norm": first.norm,
+        "radii": [threat.eps for threat in threats],
+        "attacks": {label: RETRIEVAL_ATTACKS.describe(each) for label, each in attacks.items()},
+        "n": request.n or 0,
+    }
     return Run(
-        id=request.name
-        or folders.new_id(
-            f"retrieve-{trained.subject.replace(' ', '-')}", config.dataset["name"], trained.seed
-        ),
+        id=request.name or folders.new_id(made_up, config.dataset["name"], trained.seed),
         kind="retrieve",
         created=records.now(),
         command=request.command,
         config=records.as_json(
             {
-                **{key: base[key] for key in ("dataset", "model", "defense", "embedding", "task")},
-                "threat": {
-                    "norm": threats[0].norm if threats else config.threat.norm,
-                    "eps": threats[0].eps if threats else config.threat.eps,
-                },
-                "radii": [threat.eps for threat in threats],
-                "attack": described,
-                "n": request.n or 0,
+                **{key: base[key] for key in sections},
+                "threat": {"norm": first.norm, "eps": first.eps},
+                "retrieve": asked,
                 "seed": request.seed,
             }
         ),

@@ -19,7 +19,7 @@ from robustbench_cli.runs.records import Kind, Run
 
 MEASURED_KINDS: tuple[Kind, ...] = ("explain", "invert", "retrieve")
 """The kinds of runs that leave measures."""
-_LISTS = frozenset({"expose", "methods", "attack", "attacks"})
+_LISTS = frozenset({"expose", "methods", "attack", "attacks", "radii"})
 """Settings that say which rows a run has, not how they were measured."""
 
 
