@@ -100,10 +100,10 @@ class Run:
     """Name and sha256 of the file with what each detector says of each answer."""
     samples: dict[str, str] = field(default_factory=dict)
     """Name and sha256 of the file with a generator's images."""
-    measures: list[Measure] = field(default_factory=list)
-    """The numbers of runs that measure something other than accuracies under attack."""
     explanations: dict[str, str] = field(default_factory=dict)
     """Name and sha256 of the file with the maps of explanations."""
+    measures: list[Measure] = field(default_factory=list)
+    """The numbers of runs that measure something other than accuracies under attack."""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     checked: Checked | None = None

@@ -153,7 +153,7 @@ def even(norm):
 
 
 ENOUGH = {
-    **{"steps": 60, "queries": 1500, "pairs": 20, "targets": 3},
+    **{"steps": 60, "queries": 1500, "pairs": 20, "targets": 3, "kappa": 0.001},
     "of": ("apgd-ce-20", "fab-t-5"),
 }
 """Enough of each for two per cent, where defaults are larger."""

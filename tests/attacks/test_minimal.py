@@ -25,6 +25,7 @@ QUICK = [
     ("cw-l2:steps=30,searches=3,c=0.3", "L2"),
     ("cw-linf:steps=10,rate=0.02,c=0.1,largest=0.3", "Linf"),
     ("lbfgs:steps=10,searches=3,c=0.1", "L2"),
+    ("perceptual:gamma=0,kappa=0.001,s=0.001,steps=30", "L2"),
     ("fab:steps=10", "L1"),
     ("fab:steps=10", "Linf"),
     ("fab-t:steps=10,targets=4", "L2"),

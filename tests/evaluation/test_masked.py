@@ -85,7 +85,7 @@ def free():
 
 
 def test_what_runs_by_itself_is_told_apart():
-    whole = {"autoattack", "autoattack-reference", "lbfgs", "patch", "spatial"}
+    whole = {"autoattack", "autoattack-reference", "lbfgs", "patch", "perceptual", "spatial"}
     assert {*ATTACKS.names()} - {*KEEPING} == whole | {"universal", "universal-sgd"}
     assert maskable("autoattack")  # left out above for its length; its members are there
 

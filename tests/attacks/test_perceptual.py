@@ -1,0 +1,68 @@
+"""The perceptual attack: the explanation's images, judged like any others, with or without taps."""
+
+import pytest
+import torch
+
+from robustbench_cli.attacks import ATTACKS
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
+from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.explanations import EXPLANATIONS, ExplainedImages
+
+
+def run(model, x, y, **params):
+    attack, noise = ATTACKS.build(Spec("perceptual", params)), Noise(0, torch.arange(len(y)))
+    return attack_batch(model, x, y, attack, Threat("L2", 1.0), noise)
+
+
+@pytest.fixture(scope="module")
+def right(digits_model):
+    """A net and twelve images that it gets right."""
+    net, x, y = digits_model
+    fit = net(x).argmax(1) == y
+    return net, x[fit][:12], y[fit][:12]
+
+
+def test_its_images_are_those_of_the_explanation_kept_in_the_box(right):
+    net, x, y = right
+    found = run(net, x, y, gamma=30, relative=False, steps=30)
+    params = {"gamma": 30, "iterations": 30, "box": True}
+    asked = ExplainedImages(model=net, x=x, target=y, noise=Noise(0, torch.arange(len(y))))
+    image, facts = EXPLANATIONS.build(Spec("perceptual-ball", params)).changed(asked)
+    left = net(image).argmax(1) != y
+    assert left.sum() >= 4
+    assert (facts["feature distance"] > 0).all()
+    torch.testing.assert_close(found.x[left], image[left], rtol=0, atol=1e-5)
+    assert found.broken[left].all()
+
+
+def test_most_images_fall_and_their_distances_are_told(right):
+    net, x, y = right
+    found = run(net, x, y, steps=60)
+    assert found.broken.float().mean() > 0.9
+    assert ((found.x >= 0) & (found.x <= 1)).all()
+    moved = (found.x - x).flatten(1).norm(dim=1)
+    torch.testing.assert_close(found.norm[found.broken], moved[found.broken], rtol=1e-3, atol=1e-5)
+    assert (net(found.x).argmax(1) != y)[found.broken].all()
+
+
+def test_a_larger_gamma_gives_up_on_more_images(right):
+    net, x, y = right
+    broken = [run(net, x, y, gamma=g, steps=30).broken.sum() for g in (1, 1e5)]
+    assert broken[1] < broken[0]
+
+
+def test_it_reaches_a_target_past_the_wrapping_of_its_model(right):
+    net, x, y = right
+    found = run(net, x, y, target="next", steps=60, gamma=10)
+    reached = net(found.x).argmax(1) == (y + 1) % 10
+    assert torch.equal(reached, found.broken)
+    assert reached.float().mean() > 0.5
+
+
+def test_layers_are_named_in_one_line_errors(right):
+    net, x, y = right
+    with pytest.raises(UserError, match="no layer 'nowhere'"):
+        run(net, x, y, taps="nowhere")
