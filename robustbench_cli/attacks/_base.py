@@ -50,6 +50,10 @@ class Attack:
     takes_images: ClassVar[bool] = False
     """True if it looks at other images of the data: of other classes, or of its target."""
 
+    reports: ClassVar[tuple[str, ...]] = ()
+    """The names of numbers that it tells of each example's final image (see
+    ``ExternalAttack.report``); they stand in ``examples.npz``."""
+
     omitted_at_default: ClassVar[tuple[str, ...]] = ("target",)
     """The parameters that records leave out where they are not set."""
 

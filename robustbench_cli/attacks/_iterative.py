@@ -107,8 +107,17 @@ class ExternalAttack(Attack, ABC):
         """Return adversarial images (B, C, H, W); any image for examples that withstand.
 
         Args:
-            model: images (B, C, H, W) in [0, 1] to logits (B, K).
+            model: images (B, C, H, W) in [0, 1] to logits (B, K); it has ``named_modules``, too.
         """
+
+    def report(self, model: Any, x_adv: Tensor, task: Task) -> Tensor:
+        """Return the numbers (B, T) that ``reports`` names, of the images that are judged.
+
+        Args:
+            model: as in ``craft``.
+            x_adv: the images (B, C, H, W) as they are stored.
+        """
+        return x_adv.new_zeros(len(x_adv), len(self.reports))
 
 
 @dataclass(frozen=True, kw_only=True)

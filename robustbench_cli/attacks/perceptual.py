@@ -19,6 +19,7 @@ from robustbench_cli.explanations._perceptual_ball import (
     RELUS,
     BallObjective,
     BallSettings,
+    feature_distances,
     tap_names,
 )
 
@@ -49,6 +50,7 @@ class Perceptual(ExternalAttack):
     """Most iterations of L-BFGS."""
 
     norms: ClassVar[tuple[str, ...]] = ("L2",)
+    reports: ClassVar[tuple[str, ...]] = ("feature_distance",)
 
     @property
     def planned_passes(self) -> int:
@@ -76,6 +78,10 @@ class Perceptual(ExternalAttack):
             with BallObjective.opened(model, *of, settings, taps, drawn[None]) as ball:
                 found.append(ball.descend(wanted=partial(_is_wrong, y=y[None])).x)
         return torch.cat(found)
+
+    def report(self, model: Any, x_adv: Tensor, task: Task) -> Tensor:
+        taps = tap_names(model, self.taps, needed=False)
+        return feature_distances(model, task.x, x_adv, taps)[:, None]
 
 
 def _lead(logits: Tensor, y: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from robustbench_cli.commands.attack_progress import AttackProgress
-from robustbench_cli.commands.attack_summary import fill_unattacked
+from robustbench_cli.commands.attack_summary import REPORTED, fill_unattacked
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.fits import Fits
 from robustbench_cli.commands.sweep import SweepPoint, inherit
@@ -74,6 +74,8 @@ class AttackColumns:
         column, right = AttackVerdicts.empty(len(self.data)), clean.arrays["share"] > 0
         if self.keeps_images:
             column.arrays[IMAGES] = self.data.images(slice(None)).cpu().numpy()
+        for told in point.attack.reports:
+            column.arrays[f"{REPORTED}{told}"] = np.full(len(self.data), np.nan, np.float32)
         seconds = self.journal.recall(name, column)
         if weaker is not None:
             inherit(column, weaker)
@@ -97,8 +99,11 @@ class AttackColumns:
         shown = AttackProgress(self.display, point, column, clean, mine, standing, len(stages))
         for progress in run_stages(stages, column, standing, context, exact):
             watch(progress)
+            best = progress.found.rows.numpy()[progress.kept]
+            for at, told in enumerate(point.attack.reports):
+                of_best = progress.found.diagnostics[progress.kept][:, at]
+                column.arrays[f"{REPORTED}{told}"][best] = of_best.float().numpy()
             if self.keeps_images:
-                best = progress.found.rows.numpy()[progress.kept]
                 column.arrays[IMAGES][best] = progress.found.x[progress.kept].float().cpu().numpy()
             self.journal.moved(name, column, progress.found.rows.numpy())
             shown.see(progress)

@@ -16,6 +16,8 @@ from robustbench_cli.runs.outcomes import Outcome
 
 _KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share", "target")
 """The arrays (N) that ``examples.npz`` holds for each attack; ``target`` where it has one."""
+REPORTED = "reported/"
+"""What the names of an attack's own numbers begin with, among the arrays of its column (N)."""
 
 
 def fill_unattacked(
@@ -130,7 +132,11 @@ def example_arrays(columns: dict[str, AttackVerdicts], data: Split) -> dict[str,
     }
     arrays |= {"name": np.array(data.names)} if data.named else {}
     for label, column in columns.items():
-        arrays |= {f"{label}/{key}": a for key, a in column.arrays.items() if key in _KEPT}
+        arrays |= {
+            f"{label}/{key.removeprefix(REPORTED)}": a
+            for key, a in column.arrays.items()
+            if key in _KEPT or key.startswith(REPORTED)
+        }
     return arrays
 
 

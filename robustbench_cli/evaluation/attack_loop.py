@@ -95,7 +95,8 @@ def _run_external(
         result = judge_best_images(attack, x_adv, usable, part, task, context.verifier)
         # The batch's cost in passes, divided evenly and rounded up.
         forwards, backwards = (-(-n // len(part)) for n in (meter.forwards, meter.backwards))
-        result = replace(result, forwards=result.forwards + forwards)
+        told = attack.report(Meter(context.verifier.model), result.x.to(task.x), task)
+        result = replace(result, forwards=result.forwards + forwards, diagnostics=told.cpu())
         yield replace(result, backwards=result.backwards + backwards)
 
 

@@ -95,6 +95,22 @@ def tap_names(model: Any, taps: str, *, needed: bool = True) -> tuple[str, ...]:
     return tuple(name for name, wanted in names.items() if wanted)
 
 
+def feature_distances(model: Any, x: Tensor, moved: Tensor, taps: Sequence[str]) -> Tensor:
+    """Return the sums over taps of the mean squared differences of features (B), without gamma.
+
+    Args:
+        x: images (B, C, H, W).
+        moved: what they are compared with (B, C, H, W).
+    """
+    kept = []
+    with tapped(model, taps) as features, torch.no_grad():
+        for images in (x, moved):
+            model(images)
+            kept.append([features[name].flatten(1) for name in taps])
+    apart = [(a - b).square().mean(1) for a, b in zip(*kept, strict=True)]
+    return torch.stack(apart).sum(0) if apart else x.new_zeros(len(x))
+
+
 class BallObjective:
     """The objective for one image; ``opened`` makes it and hooks the taps.
 
