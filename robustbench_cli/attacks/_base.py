@@ -91,6 +91,11 @@ class Attack:
         return self.access in ("logits", "decision")
 
     @property
+    def nearest_first(self) -> bool:
+        """True if its target classes are to come by their distance were the model linear."""
+        return False
+
+    @property
     def fits(self) -> bool:
         """True if it is fitted to training images before it sees any example (see ``_fitted``)."""
         return False

@@ -41,6 +41,9 @@ class Task:
     """The classes to reach (B) int64; None: any other than ``y``.  With a target an attack is shown
     two logits, the largest one of the other classes and that of the target, so that whatever it
     does to leave class 0 of two leads to the target."""
+    class_order: Tensor | None = None
+    """The classes (B, K) int64 in the order in which they are to be aimed at, the true one first;
+    None: by their clean logits."""
     fitted: State = field(default_factory=dict)
     """What the attack has fitted to other images before, shared by all examples: tensors by name;
     empty for attacks that fit nothing."""
@@ -76,6 +79,7 @@ class Task:
             threat=self.threat.only(rows),
             noise=self.noise.only(rows),
             target=None if self.target is None else self.target[rows],
+            class_order=None if self.class_order is None else self.class_order[rows],
         )
 
     def joined(self, other: "Task") -> "Task":
@@ -88,10 +92,16 @@ class Task:
             threat=self.threat.joined(other.threat),
             noise=replace(self.noise, ids=torch.cat([self.noise.ids, other.noise.ids])),
             target=_joined(self.target, other.target),
+            class_order=_joined(self.class_order, other.class_order),
         )
 
     def ranked(self, rank: int) -> Tensor:
-        """Return the classes (B) with the ``rank``-th largest clean logit; 1: the predicted one."""
+        """Return the classes (B) with the ``rank``-th largest clean logit; 1: the predicted one.
+
+        With a ``class_order`` it decides instead.
+        """
+        if self.class_order is not None:
+            return self.class_order[:, rank - 1]
         return self.clean.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Observation, Output, State, Task
 from robustbench_cli.attacks._apgd import APGD
+from robustbench_cli.attacks._targeting import AimsAtClasses
 from robustbench_cli.core import losses
 
 
@@ -77,7 +78,7 @@ class LogitRatio(Ratio):
 
 @ATTACKS.register("apgd-t", pattern=r"apgd-t-(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class TargetedAPGD(Ratio):
+class TargetedAPGD(AimsAtClasses, Ratio):
     """Auto-PGD on the targeted DLR loss, towards the most likely wrong classes one by one.
 
     Equation 7 of the paper.  The targets are the classes with the largest clean logits after the

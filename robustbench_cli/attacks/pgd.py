@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Iterated, Output, State, Task
+from robustbench_cli.attacks._targeting import AimsAtClasses
 from robustbench_cli.core import losses
 
 LossName = Literal["ce", "cw", "margin", "dlr", "kl"]
@@ -67,7 +68,7 @@ class PGD(Iterated):
 
 @ATTACKS.register("mt", aliases=("multi-targeted",), pattern=r"mt-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class MultiTargeted(Iterated):
+class MultiTargeted(AimsAtClasses, Iterated):
     """PGD towards one wrong class after the other, on z_t - z_y (Gowal et al., 2019).
 
     https://arxiv.org/abs/1910.09338.  With more than 20 wrong classes, the 20 most likely ones.

@@ -89,7 +89,7 @@ def _run_external(
 ) -> Iterator[StageResult]:
     """Run another library's attack batch by batch, each to its end, and judge its images."""
     for part in torch.split(rows, context.slots):
-        task, meter = _make_task(stage, part, context), Meter(context.verifier.model)
+        task, meter = make_task(stage, part, context), Meter(context.verifier.model)
         x_adv = craft_images(attack, meter, task, context.search_model.rejection)
         usable = torch.ones_like(part, dtype=torch.bool)
         result = judge_best_images(attack, x_adv, usable, part, task, context.verifier)
@@ -100,7 +100,8 @@ def _run_external(
         yield replace(result, backwards=result.backwards + backwards)
 
 
-def _make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
+def make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
+    """Return the task of a stage for the examples at these positions (B, int64)."""
     x, aims = context.data.images(rows), context.aims(rows)
     towards = context.classes_to_reach is not None
     noise = context.noise.only(rows).fork(stage.key).fork(f"restart {stage.restart_or_target}")
@@ -113,6 +114,7 @@ def _make_task(stage: Stage, rows: Tensor, context: EvalContext) -> Task:
         restart_or_target=stage.restart_or_target,
         data=context.data if context.others is None else context.others,
         target=aims if towards else None,
+        class_order=None if context.class_order is None else context.class_order[rows],
         fitted=context.fitted,
     )
 
@@ -121,7 +123,7 @@ def _start(
     attack: IterativeAttack, stage: Stage, rows: Tensor, context: EvalContext
 ) -> ActiveBatch:
     """The batch of these examples before the first pass over their starting points."""
-    task = _make_task(stage, rows, context)
+    task = make_task(stage, rows, context)
     zeros = torch.zeros_like(rows)
     lowest = torch.full_like(rows, -torch.inf, dtype=task.clean.dtype)
     return ActiveBatch(

@@ -38,6 +38,9 @@ class EvalContext:
     wrong class is a success."""
     others: Examples | None = None
     """The images that attacks which look at others find them among; None: those of ``data``."""
+    class_order: Tensor | None = None
+    """The classes of each example of ``data`` (N, K) in the order in which attacks aim at them;
+    None: by their logits."""
     fit: "Fitter | None" = None
     """Fits an attack to training images; None: there are none."""
     fitted: State = field(default_factory=dict)

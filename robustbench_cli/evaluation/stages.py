@@ -15,6 +15,7 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.active_batch import StageResult
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.fitting import charge_fit, fit_in_memory, fitted_context
+from robustbench_cli.evaluation.nearest_classes import NearestClasses
 from robustbench_cli.evaluation.out_of_memory import halving
 from robustbench_cli.evaluation.repeated_stage import run_and_repeat
 from robustbench_cli.evaluation.search_model import (
@@ -157,7 +158,7 @@ def run_stages(
         context: its search model is used wherever a faster model will do.
         exact: the model as it is, for the rest.
     """
-    views = BuiltViews(context)
+    views, nearest = BuiltViews(context), NearestClasses(len(column.broken))
     for number, stage in enumerate(stages):
         attacked = standing & column.waiting(number, stage.attack.minimal)
         if stage.most_spent is not None:
@@ -175,6 +176,9 @@ def run_stages(
             continue
         searched, *cost = fitted_context(number, stage, searched, exact)
         charge_fit(column.arrays, attacked, int(standing.sum()), *cost)
+        searched, compared, *passes = nearest.context_for(stage, rows, searched, itself)
+        for name, spent in zip(("forwards", "backwards"), passes, strict=True):
+            column.arrays[name][compared.numpy()] += spent
         for result in run_and_repeat(stage, rows, column.arrays, searched, itself):
             if not len(result.rows):
                 continue

@@ -114,11 +114,15 @@ def _subject(run: Run, known: Mapping[str, Run]) -> str:
     return known[run.weights].subject if run.weights in known else run.subject
 
 
+def _own_section(run: Run) -> Mapping[str, Any]:
+    """Return the section of the configuration that says how a run measured, ``invert``."""
+    own = run.config.get(run.kind)
+    return own if isinstance(own, Mapping) else {}
+
+
 def _settings(run: Run) -> dict[str, Any]:
-    """Return how a run measured: its own section of the configuration, without seeds and rows."""
-    own = run.config.get(run.kind, {})
-    table = own if isinstance(own, Mapping) else {}
-    return {k: v for k, v in table.items() if k not in _LISTS and k != "seed"}
+    """Return how a run measured, without seeds and what has rows of its own."""
+    return {k: v for k, v in _own_section(run).items() if k not in _LISTS and k != "seed"}
 
 
 def _same_way(run: Run) -> str:
@@ -145,7 +149,7 @@ def _lines(runs: Sequence[Run], subject: str) -> list[MeasuredLine]:
         for measure in run.measures:
             rows[measure.of][measure.name] = measure
         for of, measures in rows.items():
-            latest[of][run.weights, run.config.get("seed")] = run, measures
+            latest[of][run.weights, _own_section(run).get("seed")] = run, measures
     lines = []
     for of, found in latest.items():
         names = dict.fromkeys(name for _, measures in found.values() for name in measures)
