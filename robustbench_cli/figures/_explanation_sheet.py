@@ -42,19 +42,26 @@ def draw_explanations(folder: Path, run: Run) -> Path:
 def _paint(run: Run, arrays: Mapping[str, "ndarray"]) -> "Sheet":
     images = arrays["image"]
     columns = [*_columns(list(run.config["methods"]), arrays)]
-    width, height = _CELL * (1 + len(columns)), _CELL * len(images) + 0.5
+    titles = [_lines(title) for title, _, _ in columns]
+    most = max(text.count("\n") for text in titles)
+    width, height = _CELL * (1 + len(columns)), _CELL * len(images) + 0.5 + 0.12 * most
     page = _style.blank_page(width, height)
     grid = page.subplots(len(images), 1 + len(columns), squeeze=False)
     for row, axes in enumerate(grid):
         _show(axes[0], images[row])
         said = f"{arrays['label'][row]} as {arrays['prediction'][row]}"
         axes[0].set_ylabel(said, fontsize=8)
-        for at, (title, kind, values) in enumerate(columns, 1):
+        for at, (_, kind, values) in enumerate(columns, 1):
             _PAINTERS[kind](axes[at], images[row], values[row])
             if not row:
-                axes[at].set_title(_style.label(title), fontsize=7)
+                axes[at].set_title(titles[at - 1], fontsize=7)
     grid[0][0].set_title("image", fontsize=7)
     return page
+
+
+def _lines(title: str) -> str:
+    """Return a label on several lines, a parameter on each, as a column is narrow."""
+    return _style.label(title).replace(":", ":\n").replace(",", ",\n")
 
 
 def _columns(
@@ -63,7 +70,7 @@ def _columns(
     found = []
     for label in labels:
         found.append((label, "map", arrays[f"{label}/map"]))
-        found.append(("over the image", "overlay", arrays[f"{label}/map"]))
+        found.append(("overlay", "overlay", arrays[f"{label}/map"]))
         if f"{label}/counterfactual" in arrays:
             found.append(("counterfactual", "image", arrays[f"{label}/counterfactual"]))
     return found
