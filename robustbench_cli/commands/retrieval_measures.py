@@ -38,6 +38,7 @@ class Sums:
         for k in RECALLS:
             found = ranked.recall(k)
             self.add(f"R@{k}", found & right if k == 1 else found)
+        self.add("mAP", ranked.whole_average_precision())
         self.add("mAP@R", ranked.average_precision())
         self.add(f"mAP@{PUBLISHED_DEPTH}", ranked.average_precision(PUBLISHED_DEPTH))
 
@@ -108,7 +109,7 @@ def score_measures(
 
 def _recalls(of: str, sums: Sums, gallery: EmbeddingGallery) -> Iterator[Measure]:
     note = collapse_note(gallery)
-    names = [f"R@{k}" for k in RECALLS] + ["mAP@R", f"mAP@{PUBLISHED_DEPTH}"]
+    names = [f"R@{k}" for k in RECALLS] + ["mAP", "mAP@R", f"mAP@{PUBLISHED_DEPTH}"]
     for name in names:
         yield Measure(
             of=of,

@@ -70,26 +70,22 @@ class Ranked:
 
     same: Tensor
     """Whether the k-th nearest image has the query's label, bool (B, K), nearest first; K is the
-    largest number that any measure asks for."""
+    number of images in the gallery, the query's own left out."""
     relevant: Tensor
     """Number (B) of images in the gallery that have the query's label, its own left out."""
 
     @classmethod
-    def of(
-        cls, gallery: EmbeddingGallery, z: Tensor, y: Tensor, own: Tensor | None, top: int = 10
-    ) -> "Ranked":
+    def of(cls, gallery: EmbeddingGallery, z: Tensor, y: Tensor, own: Tensor | None) -> "Ranked":
         """Rank a gallery for queries.
 
         Args:
             z: embeddings (B, D) of the queries.
             y: their labels (B).
             own: their places in the gallery, which do not count; None: they are not in it.
-            top: the largest k of ``recall``.
         """
         left_out = 0 if own is None else 1
         relevant = (gallery.y[None] == y[:, None]).sum(1) - left_out
-        others = len(gallery.y) - left_out
-        count = min(others, max(top, int(relevant.max()) if len(y) else 0))
+        count = len(gallery.y) - left_out
         # Sorted whole and stably: equal distances come in the order of the gallery.
         nearest = gallery.distances(z, own).sort(dim=1, stable=True).indices[:, :count]
         return cls(gallery.y[nearest] == y[:, None], relevant)
@@ -104,18 +100,25 @@ class Ranked:
         R is how many images have the query's label, or ``depth`` for all queries.  The precision
         at a place counts where the image there is relevant; 0 for a query that has none.
         """
-        places = torch.arange(1, self.same.shape[1] + 1, device=self.same.device)
         r = self.relevant if depth is None else torch.full_like(self.relevant, depth)
-        counted = self.same & (places <= r[:, None])
-        precision = self.same.cumsum(1) / places
-        return (precision * counted).sum(1) / r.clamp(min=1)
+        return self._precisions(r).sum(1) / r.clamp(min=1)
+
+    def whole_average_precision(self) -> Tensor:
+        """Return the average precision (B) of the whole list, by query: mAP is its mean."""
+        every = torch.full_like(self.relevant, self.same.shape[1])
+        return self._precisions(every).sum(1) / self.relevant.clamp(min=1)
+
+    def _precisions(self, r: Tensor) -> Tensor:
+        """Return the precision at each of the first ``r`` (B) places that is relevant (B, K)."""
+        places = torch.arange(1, self.same.shape[1] + 1, device=self.same.device)
+        return (self.same.cumsum(1) / places) * (self.same & (places <= r[:, None]))
 
 
 def recall_at_1(gallery: EmbeddingGallery) -> float:
     """Return the share of a gallery's images whose nearest other image is of their class."""
     rows = torch.arange(len(gallery.y), device=gallery.y.device)
     found = [
-        Ranked.of(gallery, gallery.z[part], gallery.y[part], part, top=1).recall(1)
+        Ranked.of(gallery, gallery.z[part], gallery.y[part], part).recall(1)
         for part in torch.split(rows, EMBEDDED_AT_ONCE)
     ]
     return float(torch.cat(found).float().mean())

@@ -16,11 +16,12 @@ _MIN_SIDE = 4
 """Smallest side of an image, in pixels, that leaves a pixel after the poolings."""
 
 
-@MODELS.register("madry-cnn")
+@MODELS.register("madry-cnn", aliases=("c2f2",))
 @dataclass(frozen=True, kw_only=True)
 class MadryCNN(ModelConfig):
     """Two 5x5 convolutions, each with max-pooling, and two fully connected layers.
 
+    Metric learning calls it C2F2, its last layer giving the embedding.
     Initialised as PyTorch does; the challenge's own start, normal with std 0.1, saturates the
     logits.
     """

@@ -33,6 +33,8 @@ class Known:
         """Return what is registered now."""
         kinds = ("defenses", "attacks", "certificates")
         named = {kind: {item.name: item for item in catalogue.scan(kind)} for kind in kinds}
+        # Metric learning has defenses of its own, which a preset tells to be such.
+        named["defenses"] |= {item.name: item for item in catalogue.scan("metric-defenses")}
         return cls(**named, presets=frozenset(presets.preset_names()))
 
     def attack(self, meaning: Meaning) -> Spec | None:

@@ -15,6 +15,7 @@ import pytest
 from robustbench_cli.cli import main
 from robustbench_cli.commands import components, train_config
 from robustbench_cli.commands.eval_config import chosen_attacks
+from robustbench_cli.commands.training_task import training_task
 from robustbench_cli.config import presets
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS
@@ -182,7 +183,7 @@ def test_report_has_a_row_per_run(results, capsys):
 def test_every_preset_resolves_and_names_its_source(name, asking):
     text = presets.preset_file(name).read_text()
     assert "https://" in text
-    chosen = train_config.resolve_train_config(asking(name), [])
+    chosen = training_task(asking(name)).configure(asking(name), [])
     assert chosen.preset == name
     assert presets.preset_summary(name)
 

@@ -5,16 +5,20 @@ from functools import cache
 import pytest
 import torch
 
-from robustbench_cli.commands import components, train_config
+from robustbench_cli.commands import components, metric_config, train_config
+from robustbench_cli.commands.training_task import training_task
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import Recipe
+from robustbench_cli.metric_learning import METRIC_DEFENSES
+from robustbench_cli.metric_learning._embedder import build_embedder
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 
 NAMES = presets.preset_names()
+METRIC = [name for name in NAMES if presets.load_preset(name).get("task") == "metric"]
 SHAPES = {"mnist": (1, 28, 10), "cifar100": (3, 32, 100), "folder": (3, 32, 1000)}
 
 
@@ -28,7 +32,7 @@ def running(config, shape):
     return model
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*METRIC}))
 def test_a_preset_resolves_and_builds(name, asking):
     config = train_config.resolve_train_config(asking(name), [])
     assert config.preset == name
@@ -50,6 +54,22 @@ def test_a_preset_resolves_and_builds(name, asking):
     assert recipe.objective is not None
 
 
+@pytest.mark.parametrize("name", METRIC)
+def test_a_preset_of_metric_learning_resolves_and_builds(name, asking):
+    config = training_task(asking(name)).configure(asking(name), [])
+    assert (config.preset, config.task) == (name, "metric")
+    defense = metric_config.built(config.defense)
+    assert METRIC_DEFENSES.describe(defense) == next(iter(config.defense.values()))
+    channels, side, _ = SHAPES.get(config.dataset["name"], (1, 28, 10))
+    shape = Shape(channels, side, side, 10, (0.5,) * channels, (0.5,) * channels)
+    unit, dim = config.embedding.unit, config.embedding.dim
+    with torch.device("meta"):
+        net = build_embedder(MODELS.build(spec_of(config.model)), shape, dim, unit)
+        assert net(torch.empty(2, channels, side, side)).shape == (2, dim)
+    assert defense.margin_for(unit) == (0.2 if unit else 1.0)
+    assert OPTIMIZERS.build(spec_of(config.optimizer)).build(net, config.train.lr).param_groups
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_says_what_it_is_and_where_from(name):
     lines = presets.preset_file(name).read_text().splitlines()
@@ -61,9 +81,8 @@ def test_a_preset_says_what_it_is_and_where_from(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_scale_changes_sizes_and_nothing_else(name, asking):
-    full, small = (
-        train_config.resolve_train_config(asking(name), [], smoke=smoke) for smoke in (False, True)
-    )
+    configure = training_task(asking(name)).configure
+    full, small = (configure(asking(name), [], smoke=smoke) for smoke in (False, True))
     assert small.dataset == DATASETS.describe(DATASETS.build(spec_of({"name": "digits"})))
     if length := full.defense.get("cutout", {}).get("length"):  # of the images' own size
         full.defense["cutout"]["length"] = min(length, 4)

@@ -35,6 +35,7 @@ def test_average_precision_by_hand():
     assert first.relevant.tolist() == [2]
     assert first.average_precision().tolist() == [0.5 / 2]  # of two places, the second is right
     assert first.average_precision(4).tolist() == [(1 / 2 + 2 / 4) / 4]
+    assert first.whole_average_precision().tolist() == [(1 / 2 + 2 / 4) / 2]
     perfect = EmbeddingGallery(
         torch.tensor([[0.0], [0.1], [0.2], [9.0]]), torch.tensor([0, 0, 0, 1])
     )

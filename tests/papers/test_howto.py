@@ -12,7 +12,9 @@ from robustbench_cli import papers
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.certificates import CERTIFICATES
 from robustbench_cli.cli import app
-from robustbench_cli.commands import components, train_config
+from robustbench_cli.commands import components
+from robustbench_cli.commands.retrieve import ERS
+from robustbench_cli.commands.training_task import training_task
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.papers.howto import Known, commands, lacking, training_command
 from robustbench_cli.papers.paper import defense_specs
@@ -52,8 +54,9 @@ def test_training_asks_for_the_paper_s_setting(paper):
             continue
         seen.add(line)
         params = typed(line)
+        task = training_task({"preset": params["preset"]})
         given = {
-            "defense": components.defense_tables(params["defense"]),
+            "defense": task.defense(params["defense"]),
             "dataset": {"name": params["dataset"]} if params["dataset"] else None,
             "model": components.component_table("model", params["model"])
             if params["model"]
@@ -68,7 +71,7 @@ def test_training_asks_for_the_paper_s_setting(paper):
             "threat": {key: params[key] for key in ("norm", "eps") if params[key]} or None,
         }
         asked = {key: value for key, value in given.items() if value is not None}
-        config = train_config.resolve_train_config(asked, params["set_"] or [])
+        config = task.configure(asked, params["set_"] or [])
         assert config.dataset["name"] == meaning.dataset.name
         assert config.train.epochs == (meaning.epochs or config.train.epochs)
         # Numbers of pixels and patches are what votes on parts of an image are certified for; no
@@ -97,7 +100,7 @@ def test_what_the_reading_list_trains_has_the_paper_s_schedule(name):
 def test_every_stated_command_is_one():
     pairs = [(paper, cell) for paper in PAPERS.values() for cell in paper.cells]
     lines = {line for paper, cell in pairs for line in paper.meaning(cell).measure}
-    assert {line.split()[0] for line in lines} == {"detect", "eval", "joint"}
+    assert {line.split()[0] for line in lines} == {"detect", "eval", "joint", "retrieve"}
     for line in lines:
         assert typed(f"advbench {line} --run mine")["run"] in ("mine", ["mine"])
 
@@ -110,6 +113,9 @@ def test_evaluations_name_what_there_is(paper):
     }
     for line, stated in lines.items():
         params = typed(line)
+        if line.split()[1] == "retrieve":
+            assert params["attack"] == [ERS]
+            continue
         registry = ATTACKS if params["attack"] else CERTIFICATES
         asked = params["attack"] or params["certify"]
         (named,) = [asked] if isinstance(asked, str) else asked

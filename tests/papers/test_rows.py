@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 
 from robustbench_cli import papers
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands.training_task import training_task
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import as_recorded
 from robustbench_cli.papers import differences
@@ -25,6 +25,16 @@ ROWLESS = {
     "port-digits-short": "no paper's scale",
     "pretraining-table1-pretrain": "the first stage of rst-table1-pretraining",
     "rst-table1-labeller": "the first stage of rst-table1-cifar10",
+    "robust-dml-hm-mnist": "HM's tables are of CUB, CARS and SOP",
+    "robust-dml-hm-mnist-short": "no paper's scale",
+    "robust-dml-one-role-mnist": "the tables of Panum et al. are not here",
+    "robust-dml-one-role-mnist-short": "no paper's scale",
+    "robust-dml-robrank-act-mnist": "robrank leaves its table of MNIST empty",
+    "robust-dml-robrank-act-mnist-short": "no paper's scale",
+    "robust-dml-robrank-est-mnist": "robrank leaves its table of MNIST empty",
+    "robust-dml-robrank-est-mnist-short": "no paper's scale",
+    "robust-dml-robrank-none-mnist": "robrank leaves its table of MNIST empty",
+    "robust-dml-robrank-none-mnist-short": "no paper's scale",
     "standard-mnist": "no paper's number: what attacks must break",
     "trades-mnist-short": "no paper's scale",
     "vat-cifar10-preact-resnet-18": "the tables of VAT's paper are not here",
@@ -52,7 +62,7 @@ def test_every_preset_is_of_a_row_or_said_to_be_of_none():
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained, asking):
-    config = as_recorded(train_config.resolve_train_config(asking(name), []))
+    config = as_recorded(training_task(asking(name)).configure(asking(name), []))
     run = trained(data=config["dataset"]["name"], **config)
     fits = [
         differences.method(meaning.defense, run) == []

@@ -119,7 +119,7 @@ def found_first(z: Tensor, queries: Queries) -> Tensor:
 
     The query's own place in the gallery does not count.
     """
-    ranked = Ranked.of(queries.gallery, z, queries.y, queries.own, top=1)
+    ranked = Ranked.of(queries.gallery, z, queries.y, queries.own)
     return ranked.recall(1).float()
 
 
