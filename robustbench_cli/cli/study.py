@@ -124,7 +124,7 @@ def run_study(
     Jobs run side by side, a thread each, and show what they are at, the accuracy so far and the
     time left. What is finished is not done again, and a job that another process runs is waited
     for: after an interruption, or to add rows, run the same command. Attacks on several runs at
-    once get a table of their own.
+    once get a table of their own, and so do explain, invert and retrieve.
 
     \b
     advbench study mine.toml --workers 4
@@ -139,6 +139,7 @@ def run_study(
     from robustbench_cli.commands.launchers import LAUNCHERS
     from robustbench_cli.core.registry import Spec
     from robustbench_cli.report import joint_table
+    from robustbench_cli.report.measure_table import measured_kinds
     from robustbench_cli.report.robustness_table import finished
     from robustbench_cli.runs import folders
 
@@ -191,6 +192,9 @@ def run_study(
     if joint_table.done(runs) and not json_:
         typer.echo()
         print_report(ReportOptions(results=folder, joint=True))
+    for kind in () if json_ else measured_kinds(runs):
+        typer.echo()
+        print_report(ReportOptions(results=folder, kind=kind))
     if page and finished(runs):
         _write_page(folder, quiet)
     if failed:

@@ -71,6 +71,12 @@ class MeasureTable:
         return f"{self.kind}: {self.about['dataset']}, n {self.about['n']}"
 
 
+def measured_kinds(runs: Sequence[Run]) -> list[Kind]:
+    """Return the kinds of which a table can be made."""
+    there = {run.kind for run in runs if run.status == "ok" and run.measures}
+    return [kind for kind in MEASURED_KINDS if kind in there]
+
+
 def measure_tables(runs: Sequence[Run], kind: Kind) -> list[MeasureTable]:
     """Return a table for each data set and number of images, in the order of their first run.
 

@@ -233,3 +233,13 @@ def test_a_page_that_cannot_be_written_is_no_failed_study(
     wanted = "no page: pages of HTML need jinja2: pip install jinja2\n"
     assert (wanted in said.err) == (not quiet)
     assert not (tmp_path / "r" / "study.html").exists()
+
+
+def test_measures_of_a_study_have_tables_of_their_own(small, tmp_path, capsys):
+    steps = '[steps]\nexplained = "explain gradient --run {standard} --n 5 --pictures 0"\n'
+    small.write_text(SMALL + steps)
+    out = ["--out", str(tmp_path / "out"), "--no-page", "--quiet"]
+    assert main(["study", str(small), "--only", "explained", *out]) == 0
+    table = capsys.readouterr().out
+    assert "explain: digits, n 5" in table
+    assert "energy in mask" in table
