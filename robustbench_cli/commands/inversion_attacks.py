@@ -1,6 +1,6 @@
 """The attacks of one ``advbench invert``: a network for each thing that the model publishes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -37,8 +37,19 @@ class InversionAttack:
     """One inversion network to train: the name of its row and what it learns from."""
 
     label: str
+    name: str = ""
+    """The explanation's label; empty: there is none."""
     explanation: Explanation | None = None
     shuffled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuiltImages:
+    """The images of one row, and what is to be known of them."""
+
+    images: Tensor
+    """(N, C, H, W) in [0, 1], on the CPU."""
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +64,8 @@ class InversionAudit:
     folder: Path
     recorder: Recorder
     display: Display
+    explained: dict[str, list[PublishedAnswers]] = field(default_factory=dict)
+    """What was published last, by the explanation's label: two attacks ask for it."""
 
     @property
     def seed(self) -> int:
@@ -100,11 +113,12 @@ class InversionAudit:
     def _told(self, label: str, of: int, done: int) -> None:
         self.display.fitting(label, done, of)
 
-    def rebuilt(self, attack: InversionAttack) -> Tensor:
-        """Return the images (N, C, H, W) that an attack rebuilds of the private ones."""
+    def rebuilt(self, attack: InversionAttack) -> RebuiltImages:
+        """Return what an attack rebuilds of the private images."""
         done = self.kept(f"{attack.label} rebuilt")
         if done.is_file():
-            return checkpoint.load_tensors(done)[0]["images"]
+            tensors, said = checkpoint.load_tensors(done)
+            return RebuiltImages(images=tensors["images"], note=said["note"])
         train, validation, private = self.known(attack)
         maps, parts = train.maps, self.splits
         shape = InversionShape(
@@ -133,14 +147,13 @@ class InversionAudit:
             partial(self._told, attack.label, training.epochs),
         )
         images = rebuilt_images(net, private, training.batch_size)
-        note = {"epochs": state.epoch, "best_epoch": state.best_epoch}
-        checkpoint.save_tensors(done, {"images": images}, note)
-        if state.best_epoch == training.epochs:
-            self.display.note(
-                f"{attack.label}: still improving after {training.epochs} epochs; more would "
-                "rebuild better (--epochs)"
-            )
-        return images
+        note = ""
+        if maps is not None and not maps.any():
+            note = "its maps are zero for all of the attacker's images"
+        elif state.epoch - state.best_epoch < training.patience:
+            note = f"the attack still improved after {state.epoch} epochs: more rebuild better"
+        checkpoint.save_tensors(done, {"images": images}, {"note": note})
+        return RebuiltImages(images=images, note=note)
 
     def known(
         self, attack: InversionAttack
@@ -151,14 +164,10 @@ class InversionAudit:
         if attack.explanation is None:
             train, validation = self.everyone
             return train, validation, plain.answers(parts[2])
-        if self.request.surrogate:
-            train, validation = self.everyone
-            own = Publisher(model=self.surrogate, explanation=attack.explanation, seed=self.seed)
-            maps = own.answers(parts[0], train.confidences.argmax(1)).maps
-            found = [train._replace(maps=maps), validation, plain.answers(parts[2])]
-        else:
-            explained = replace(plain, explanation=attack.explanation)
-            found = [explained.answers(part) for part in parts]
+        if attack.name not in self.explained:
+            self.explained.clear()  # one explanation's maps at a time
+            self.explained[attack.name] = self.published(attack, plain)
+        found = self.explained[attack.name]
         if attack.shuffled:
             purposes = ("train", "validation", "evaluation")
             found = [
@@ -169,3 +178,24 @@ class InversionAudit:
         scale = published.map_scale(found[0].maps)
         train, validation, private = (published.scaled(each, scale) for each in found)
         return train, validation, private
+
+    def published(self, attack: InversionAttack, plain: Publisher) -> list[PublishedAnswers]:
+        """Return what is published of the three parts, with maps as they are.
+
+        With a surrogate only the maps of the training images are its own; of the others nobody
+        knows a map, and confidences are all there is.
+        """
+        parts = self.splits.train, self.splits.validation, self.splits.evaluation
+        told = partial(self._shown, f"{attack.name} of the attacker's images")
+        if self.request.surrogate:
+            train, validation = self.everyone
+            own = replace(
+                plain, model=self.surrogate, explanation=attack.explanation, progress=told
+            )
+            maps = own.answers(parts[0], train.confidences.argmax(1)).maps
+            return [train._replace(maps=maps), validation, plain.answers(parts[2])]
+        publisher = replace(plain, explanation=attack.explanation, progress=told)
+        return [publisher.answers(part) for part in parts]
+
+    def _shown(self, label: str, done: int, of: int) -> None:
+        self.display.fitting(label, done, of)

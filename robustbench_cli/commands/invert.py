@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from robustbench_cli.commands import components, devices
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import Subject
 from robustbench_cli.commands.inspected_model import find_inspected_model
-from robustbench_cli.commands.inversion_attacks import InversionAttack, InversionAudit
+from robustbench_cli.commands.inversion_attacks import (
+    InversionAttack,
+    InversionAudit,
+    RebuiltImages,
+)
 from robustbench_cli.commands.invert_request import PREDICTION, Inversion
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.config.layers import ConfigTable
@@ -138,51 +143,55 @@ def _record(
     )
 
 
-def _rows(audit: InversionAudit, explanations: dict[str, Explanation]) -> dict[str, Tensor]:
-    """Return the images (N, C, H, W) of every row, by its name."""
-    own, private = audit.splits.train, audit.splits.evaluation
-    images, labels = _whole(own), audit.everyone[0].confidences.argmax(1).cpu()
-    mean = images.mean(0)
-    means = torch.stack(
-        [
-            images[labels == k].mean(0) if bool((labels == k).any()) else mean
-            for k in range(audit.shape.classes)
-        ]
-    )
+def _rows(audit: InversionAudit, explanations: dict[str, Explanation]) -> dict[str, RebuiltImages]:
+    """Return the images of every row, by its name."""
+    private = audit.splits.evaluation
+    mean, means = _means(audit)
     predicted = Publisher(model=audit.subject.model).answers(private).confidences.argmax(1).cpu()
     rows = {
-        ORIGINALS: _whole(private),
-        MEAN: mean.expand(len(private), *mean.shape).clone(),
-        CLASS_MEAN: means[predicted],
+        ORIGINALS: RebuiltImages(images=_whole(private)),
+        MEAN: RebuiltImages(images=mean.expand(len(private), *mean.shape).clone()),
+        CLASS_MEAN: RebuiltImages(images=means[predicted]),
     }
     attacks = [InversionAttack(label=PREDICTION)]
     told = SURROGATE * audit.request.surrogate
     for label, explanation in explanations.items():
-        row = f"{PREDICTION}+{label}{told}"
-        attacks.append(InversionAttack(label=row, explanation=explanation))
-        attacks.append(
-            InversionAttack(label=f"{row}{SHUFFLED}", explanation=explanation, shuffled=True)
+        of = InversionAttack(
+            label=f"{PREDICTION}+{label}{told}", name=label, explanation=explanation
         )
+        attacks += [of, replace(of, label=f"{of.label}{SHUFFLED}", shuffled=True)]
     return rows | {attack.label: audit.rebuilt(attack) for attack in attacks}
+
+
+def _means(audit: InversionAudit) -> tuple[Tensor, Tensor]:
+    """Return the mean (C, H, W) of the attacker's images, and of each predicted class (K, C, H, W).
+
+    A class that is never predicted has the mean of all.
+    """
+    images, labels = _whole(audit.splits.train), audit.everyone[0].confidences.argmax(1).cpu()
+    mean, classes = images.mean(0), range(audit.shape.classes)
+    there = [labels == k for k in classes]
+    return mean, torch.stack([images[rows].mean(0) if rows.any() else mean for rows in there])
 
 
 def _whole(data: Split) -> Tensor:
     return data.images(torch.arange(len(data), device=data.y.device)).cpu()
 
 
-def _measured(audit: InversionAudit, rows: dict[str, Tensor]) -> Iterator[Measure]:
+def _measured(audit: InversionAudit, rows: dict[str, RebuiltImages]) -> Iterator[Measure]:
     labels = audit.splits.evaluation.y.cpu()
     truth = nn.functional.one_hot(audit.splits.train.y, audit.shape.classes).float()
     independent = audit.classifier_of("independent", truth)
     judges = Judges(audit.subject.model, independent, audit.splits.train.y.device)
-    for name, rebuilt in rows.items():
-        yield from inversion_measures(name, rebuilt, rows[ORIGINALS], labels, judges)
+    originals = rows[ORIGINALS].images
+    for name, row in rows.items():
+        yield from inversion_measures(name, row.images, originals, labels, judges, row.note)
 
 
-def _arrays(audit: InversionAudit, rows: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def _arrays(audit: InversionAudit, rows: dict[str, RebuiltImages]) -> dict[str, np.ndarray]:
     """Return the arrays of ``reconstructions.npz``: images uint8 (N, C, H, W), the rest (N)."""
     private = audit.splits.evaluation
-    images = {name: (255 * each).round().byte().numpy() for name, each in rows.items()}
+    images = {name: (255 * row.images).round().byte().numpy() for name, row in rows.items()}
     return {
         "index": private.ids.cpu().numpy(),
         "label": private.y.cpu().numpy(),

@@ -1,13 +1,15 @@
 """What a model publishes about images: its confidences and, on request, an explanation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.data import Split
-from robustbench_cli.explanations import ExplainedImages, Explanation
+from robustbench_cli.explanations import EXPLANATIONS, ExplainedImages, Explanation
 from robustbench_cli.inversion.net import PublishedAnswers
 
 _AT_ONCE = 128
@@ -23,12 +25,17 @@ class Publisher:
     explanation: Explanation | None = None
     """None: it publishes confidences only."""
     seed: int = 0
+    progress: Callable[[int, int], None] = lambda _done, _of: None
+    """Called with the images that are explained, and how many there are."""
 
     def answers(self, data: Split, target: Tensor | None = None) -> PublishedAnswers:
         """Return what is published of images: confidences (N, K) and maps (N, C, H, W), unscaled.
 
         Args:
             target: the classes (N) that are explained; None: the predicted ones.
+
+        Raises:
+            UserError: a map is NaN or infinite.
         """
         noise = Noise(self.seed, data.ids).fork("published explanation")
         confidences, maps = [], []
@@ -42,8 +49,16 @@ class Publisher:
                 asked = ExplainedImages(
                     model=self.model, x=x, target=classes, noise=noise.only(rows)
                 )
-                maps.append(self.explanation.attributions(asked).detach().float())
+                maps.append(self._finite(self.explanation.attributions(asked).detach().float()))
+                self.progress(int(rows[-1]) + 1, len(data))
         return PublishedAnswers(torch.cat(confidences), torch.cat(maps) if maps else None)
+
+    def _finite(self, maps: Tensor) -> Tensor:
+        bad = int((~maps.flatten(1).isfinite().all(1)).sum())
+        if bad:
+            name = EXPLANATIONS.name_of(self.explanation)
+            raise UserError(f"explanation {name!r} is NaN or infinite for {bad} images of a batch")
+        return maps
 
 
 def map_scale(maps: Tensor) -> float:

@@ -171,3 +171,10 @@ def test_mistakes_cost_one_line_and_leave_nothing(results, tmp_path, capsys, wor
     assert said in found
     assert len(found.splitlines()) == 1
     assert not [*(tmp_path / "new").glob("*/run.json")]
+
+
+def test_an_attack_that_is_cut_short_is_marked(results, tmp_path, capsys):
+    command = ["invert", "--run", str(results / "net"), *ATTACK, "--out", str(tmp_path)]
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert "* standard, prediction, MSE: the attack still improved after 5 epochs" in table

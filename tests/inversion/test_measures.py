@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import Split
 from robustbench_cli.explanations import ExplainedImages, Explanation
 from robustbench_cli.inversion.measures import Judges, inversion_measures
@@ -101,3 +102,16 @@ def test_what_is_published(private):
     scale = map_scale(asked.maps)
     assert scale == pytest.approx(math.sqrt(float((2 * x).square().mean())), rel=1e-6)
     assert float(scaled(asked, scale).maps.square().mean()) == pytest.approx(1, rel=1e-5)
+
+
+class Broken(Explanation):
+    """A map that is no number for bright images."""
+
+    def attributions(self, asked: ExplainedImages):
+        return torch.where(asked.x > 0.79, math.nan, asked.x)
+
+
+def test_a_map_that_is_no_number_is_named(private):
+    data = Split(*private, ("a", "b", "c", "d"))
+    with pytest.raises(UserError, match=r"'Broken' is NaN or infinite for \d+ images"):
+        Publisher(model=Brightest(), explanation=Broken()).answers(data)

@@ -1,0 +1,112 @@
+"""The tables of understanding.md, from the records of the study of that name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from marked_parts import table
+
+from robustbench_cli.commands.upgrade_records import comparable
+from robustbench_cli.report.measure_table import MeasuredLine, measure_tables
+from robustbench_cli.report.robustness_table import rows
+from robustbench_cli.runs.records import Kind, Run
+
+RECORDS = Path(__file__).parents[1] / "results" / "reference" / "understanding-digits"
+VICTIMS = ("standard", "pgd-at", "trades")
+PILOT_INVERSION = {
+    "mean image": "0.0734",
+    "class mean": "0.0423",
+    "prediction": "0.0416 ± 0.0011",
+    "prediction+gradient": "0.0257 ± 0.0005",
+    "prediction+gradient-x-input": "0.0289 ± 0.0026",
+    "prediction+grad-cam": "0.0391 ± 0.0020",
+}
+"""Mean squared errors of a pilot with another net, split and implementation; standard training."""
+PILOT_PURSUIT = {"": "97.3, 45.3", "layered-pursuit": "96.9, 55.2", "deep-pursuit": "97.2, 49.9"}
+"""Clean accuracy and that under PGD at 0.1 of the pilot."""
+PILOT_RETRIEVAL = {
+    "none": "98.6, 92.2, 64.7, 26.6",
+    "one-role": "98.9, 95.5, 81.9, 50.7",
+    "est": "98.5, 95.3, 89.3, 75.6",
+    "act": "98.4, 95.7, 88.3, 69.6",
+}
+"""Recall@1 of the pilot, clean and under PGD-32 at 0.05, 0.1 and 0.15; two seeds."""
+
+
+def _runs() -> list[Run]:
+    return [*comparable(RECORDS).values()]
+
+
+def _lines(kind: Kind) -> list[MeasuredLine]:
+    (found,) = measure_tables(_runs(), kind)
+    return list(found.lines)
+
+
+def _row(line: MeasuredLine, names: Sequence[str]) -> list[str]:
+    return [line.cells[name].text if name in line.cells else "" for name in names]
+
+
+def explained() -> str:
+    """Return what explanations of three victims are worth."""
+    names = ["energy in mask", "pointing game", "insertion AUC", "deletion AUC"]
+    names += ["class left", "feature distance"]
+    lines = [[e.subject, f"`{e.of}`", *_row(e, names)] for e in _lines("explain")]
+    return table(["trained by", "explanation", *names], lines, left=2)
+
+
+def inverted() -> str:
+    """Return the error of what is rebuilt, by what is exposed and by victim."""
+    found = {(each.subject, each.of): each for each in _lines("invert")}
+    exposures = dict.fromkeys(of for _, of in found)
+    lines = [
+        [of, *(found[v, of].cells["MSE"].text for v in VICTIMS), PILOT_INVERSION.get(of, "")]
+        for of in exposures
+        if of != "the images themselves"
+    ]
+    return table(["known to the attacker", *VICTIMS, "pilot, standard"], lines, left=1)
+
+
+def recognised() -> str:
+    """Return what classifiers recognise of what was rebuilt."""
+    found = {(each.subject, each.of): each for each in _lines("invert")}
+    exposures = dict.fromkeys(of for _, of in found)
+    lines = [
+        [of, *(found[v, of].cells["independent recognises"].text for v in VICTIMS)]
+        for of in exposures
+    ]
+    return table(["known to the attacker", *VICTIMS], lines, left=1)
+
+
+def pursued() -> str:
+    """Return the accuracies of the networks that unroll a solver, and of a plain one."""
+    names = ("clean", "pgd20", "autoattack")
+    lines = []
+    for row in rows(_runs()):
+        label = row.facts["model"].text
+        pilot = next((v for k, v in PILOT_PURSUIT.items() if k and k in label), "")
+        if "iterations=0" in label:
+            pilot = PILOT_PURSUIT[""]
+        cells = [row.cells[name].text for name in names]
+        lines.append([row.facts["defense"].text, f"`{label}`", *cells, pilot])
+    titles = ["trained by", "model", "clean", "PGD-20", "AutoAttack", "pilot: clean, PGD-20"]
+    return table(titles, lines, left=2)
+
+
+def retrieved() -> str:
+    """Return Recall@1 by training and by radius."""
+    found = {(each.subject, each.of): each for each in _lines("retrieve")}
+    radii = ["clean", *(f"untargeted eps={eps}" for eps in ("0.05", "0.1", "0.15"))]
+    lines = []
+    for subject in dict.fromkeys(subject for subject, _ in found):
+        name = subject.removeprefix("metric ").partition(":")[0]
+        cells = [found[subject, of].cells["R@1"].text for of in radii]
+        lines.append([f"`{name}`", *cells, PILOT_RETRIEVAL.get(name, "")])
+    return table(["trained by", "clean", "0.05", "0.1", "0.15", "pilot"], lines, left=1)
+
+
+UNDERSTANDING = {
+    "understanding-explained": explained,
+    "understanding-inverted": inverted,
+    "understanding-recognised": recognised,
+    "understanding-pursued": pursued,
+    "understanding-retrieved": retrieved,
+}
