@@ -155,7 +155,8 @@ def _lines(runs: Sequence[Run], subject: str) -> list[MeasuredLine]:
         for measure in run.measures:
             rows[measure.of][measure.name] = measure
         for of, measures in rows.items():
-            latest[of][run.weights, _own_section(run).get("seed")] = run, measures
+            seeds = run.config.get("seed"), _own_section(run).get("seed")
+            latest[of][run.weights, *seeds] = run, measures
     lines = []
     for of, found in latest.items():
         names = dict.fromkeys(name for _, measures in found.values() for name in measures)
