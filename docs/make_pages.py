@@ -15,12 +15,14 @@ from input_defenses_table import patches
 from marked_parts import filled, part_names
 from package_graph import drawing, packages
 from results_tables import TABLES
+from understanding_tables import UNDERSTANDING
 from zoo_table import ZOO_TABLES
 
 ROOT = Path(__file__).parents[1]
 PARTS: dict[str, Callable[[], str]] = {
     **TABLES,
     "checks": checks,
+    **UNDERSTANDING,
     **ZOO_TABLES,
     "commands": reference,
     "drawing": drawing,
