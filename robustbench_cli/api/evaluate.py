@@ -59,6 +59,7 @@ def evaluate(
     name: str | None = None,
     dataset: str = "images",
     model_name: str | None = None,
+    within: float | None = None,
     checks: bool = True,
     reject_class: int | Literal["last"] | None = None,
     defend: DefenseChoice | Sequence[DefenseChoice] = (),
@@ -90,6 +91,9 @@ def evaluate(
         name: the record's folder below ``out``; None: one is made up.
         dataset: what the record calls the images.
         model_name: what the record calls the model; None: as its class is called.
+        within: points of accuracy that AutoAttack and ensembles may leave undecided by trying their
+            last members on a random part of what stands; None: on all of it.  ``bounds`` of the
+            result then holds both ends of the robust accuracy, with 95 % confidence.
         checks: whether the model and what attacks found are checked for signs that an accuracy is
             too high or means nothing; False: every number is "unchecked".
         reject_class: the position among the model's logits, from 0, of a class that stands for a
@@ -125,6 +129,7 @@ def evaluate(
         batch_size=batch_size,
         precision=precision,
         seed=seed,
+        within=within,
         checks=checks,
         reject=chosen_rejection(reject_class),
         defend=chosen_input_defenses(listed_defenses(defend)),

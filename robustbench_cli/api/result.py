@@ -38,6 +38,9 @@ class EvaluationResult:
     robust_accuracy: Mapping[str, float]
     """By attack: the share of examples that are right when clean and under the attack; NaN where it
     is withheld."""
+    bounds: Mapping[str, tuple[float, float]]
+    """By attack whose last members saw a part of what stood (``within``): both ends of its robust
+    accuracy, with 95 % confidence; ``robust_accuracy`` holds the upper one.  Else empty."""
     worst_case_accuracy: float
     """The share of examples that no attack broke, example by example; NaN where it is withheld.
     Attacks with a target have no part in it."""
@@ -106,6 +109,11 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
         robust_accuracy={
             label: _unless_withheld(found.robust_accuracy, found.trust)
             for label, found in run.attacks.items()
+        },
+        bounds={
+            label: (each.sampled.least, each.robust_accuracy)
+            for label, each in run.attacks.items()
+            if each.sampled and not each.sampled.whole and each.trust != "withheld"
         },
         worst_case_accuracy=_unless_withheld(run.worst_case_accuracy, run.worst_case_trust),
         targets_reached={

@@ -1,6 +1,6 @@
 """What every attack is: hyper-parameters, and the stages in which it runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -148,6 +148,17 @@ class Attack:
         The name's column in a table says it, and shares no numbers with columns that do not.
         """
         return ""
+
+    def first_members(self, names: Sequence[str]) -> int | None:
+        """Return how many of its members see every image where the rest may be sampled.
+
+        Args:
+            names: of its members, in order, one for each stage.
+
+        Returns:
+            The number of stages before the tail; None: it is no series that has one.
+        """
+        return None
 
     def restarts_or_targets(self, classes: int) -> int:
         """Return how often it begins again, each time on the examples that still stand."""

@@ -3,7 +3,7 @@
 L1 composition: Croce & Hein (2021), https://arxiv.org/abs/2103.01208.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +63,10 @@ class AutoAttack(Attack):
             },
         }
         return compositions[self.version]
+
+    def first_members(self, names: Sequence[str]) -> int | None:
+        """Return the stages up to the last one of AutoPGD; FAB and Square after it are the tail."""
+        return 1 + max(at for at, name in enumerate(names) if name.startswith("apgd"))
 
     def variant(self, threat: Threat, classes: int) -> str:
         mine, usual = self.members(threat, classes), self.members(threat)

@@ -3,7 +3,7 @@
 The per-example worst case of Croce & Hein (2020), https://arxiv.org/abs/2003.01690, section 5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -70,6 +70,10 @@ class Ensemble(Attack):
     def no_target(self) -> str:
         reasons = {text: attack.no_target for text, attack in self._built().items()}
         return next((f"{text}: {reason}" for text, reason in reasons.items() if reason), "")
+
+    def first_members(self, names: Sequence[str]) -> int | None:
+        """Return the stages of the first member; all others are the tail."""
+        return sum(name == names[0] for name in names)
 
     def variant(self, threat: Threat, classes: int) -> str:
         said = {text: each.variant(threat, classes) for text, each in self._built().items()}

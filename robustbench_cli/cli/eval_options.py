@@ -116,6 +116,14 @@ class EvalOptions(RunOptions):
             "(every attack), pgd20=40, worst=35, clean=80; repeat.",
         ),
     ] = None
+    within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Of autoattack and ensembles: try the last members on a random part of what "
+            "stands, until so many points of accuracy at most are undecided (95 % confidence).",
+        ),
+    ] = None
     precision: options.PrecisionOption = None
     batch_size: options.AttackBatchOption = None
     seed: options.SeedOption = None
@@ -180,6 +188,7 @@ def eval_request(flags: EvalOptions, kind: "Kind", *, attacked: bool = True) -> 
             shuffle=flags.shuffle,
         )
         or None,
+        within=flags.within,
         precision=flags.precision,
         batch_size=flags.batch_size,
         seed=flags.seed,

@@ -122,6 +122,11 @@ def _verdict(gate: Gate, share: float, trust: "NumberTrust") -> GateVerdict:
     if not value >= gate.least:  # NaN is below, too
         said = f"{gate.name} is {value:.2f} %, below {least}"
         return GateVerdict(gate=gate, passed=False, said=said)
+    if trust.confidence is not None and trust.found is not None:
+        reached = round(100 * trust.found, 9) >= gate.least
+        ends = f"{trust.found:.2%} to {value:.2f} %, with {trust.confidence:.0%} confidence"
+        said = f"{gate.name} is {ends}: " + ("" if reached else "not shown to reach ") + least
+        return GateVerdict(gate=gate, passed=reached, said="" if reached else said)
     if trust.trust == "upper bound":
         found = "" if trust.found is None else f" ({trust.found:.2%} found)"
         said = f"{gate.name} is at most {value:.2f} %{found}: not shown to reach {least}"

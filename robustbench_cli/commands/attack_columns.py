@@ -1,10 +1,11 @@
 """Attacks on the examples of an evaluation: a column of verdicts each, kept in its journal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from robustbench_cli.attacks import Stage
 from robustbench_cli.commands.attack_progress import AttackProgress
 from robustbench_cli.commands.attack_summary import REPORTED, fill_unattacked
 from robustbench_cli.commands.display import Display
@@ -15,6 +16,7 @@ from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.journal import Journal
+from robustbench_cli.evaluation.sampled_tail import run_sampled
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, run_stages
 from robustbench_cli.evaluation.targets import (
@@ -45,6 +47,9 @@ class AttackColumns:
     """Fits attacks to training images; None: there are none."""
     keeps_images: bool = False
     """Whether the journal keeps the images that attacks find, too."""
+    tolerance: int | None = None
+    """How many standing images a series may leave undecided (see ``sampled_tail``); None: every
+    member sees all of them."""
 
     def fill(
         self,
@@ -97,7 +102,7 @@ class AttackColumns:
             context = towards(context, targets)
         self.journal.started()
         shown = AttackProgress(self.display, point, column, clean, mine, standing, len(stages))
-        for progress in run_stages(stages, column, standing, context, exact):
+        for progress in self._run(point, stages, column, standing, context, exact):
             watch(progress)
             best = progress.found.rows.numpy()[progress.kept]
             for at, told in enumerate(point.attack.reports):
@@ -113,3 +118,18 @@ class AttackColumns:
         if target is not None:  # what is left out has not reached it
             column.arrays["share"][column.arrays[TARGET] == LEFT_OUT] = 1
         return column, self.shard.merge_rows(column.arrays, len(self.data), seconds)
+
+    def _run(
+        self,
+        point: SweepPoint,
+        stages: list[Stage],
+        column: AttackVerdicts,
+        standing: np.ndarray,
+        context: EvalContext,
+        exact: SearchModel,
+    ) -> Iterator[Progress]:
+        """Run the stages of an attack, the last ones on a part of what stands where asked for."""
+        head = point.attack.first_members([stage.member for stage in stages])
+        if head is None or self.tolerance is None:
+            return run_stages(stages, column, standing, context, exact)
+        return run_sampled(stages, head, column, standing, context, exact, self.tolerance)

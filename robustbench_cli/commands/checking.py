@@ -27,6 +27,7 @@ from robustbench_cli.commands.final_images import FinalImages
 from robustbench_cli.commands.looking import AUDITED, Looking
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.commands.targeted import judged_target
+from robustbench_cli.commands.within import sample_findings, worst_of_samples
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
@@ -100,6 +101,8 @@ class Checking:
         if self.enabled and found:
             passes = outcomes.passes + len(clean.arrays["share"])
             control = self._judge(columns, clean, attacks, passes)
+        # Not one of the checks that can be left out: it is about how the attack was run.
+        self.findings.extend(sample_findings(found))
         checked = self._checked
         whole = checked is not None and checked.all_made
         trusts = {label: trust_in(self.findings, label, checked=whole) for label in found}
@@ -111,7 +114,7 @@ class Checking:
             "findings": self.findings,
             "checked": checked,
             "clean_trust": trust_in_clean(self.findings, checked=bool(checked)),
-            "worst_case_trust": trust_in_worst(list(trusts.values())),
+            "worst_case_trust": worst_of_samples(found, trust_in_worst(list(trusts.values()))),
             "control": control,
         }
 

@@ -28,6 +28,7 @@ from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.commands.subset import counted_images, test_images
 from robustbench_cli.commands.sweep import SweepPoint, cut, points
 from robustbench_cli.commands.targeted import check_images_to_take
+from robustbench_cli.commands.within import check_not_random, tolerance_of, with_sample
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
@@ -156,6 +157,7 @@ class _Session:
         self._labels = data.y.cpu().numpy()
         few = data.images(slice(search_model.COMPARED_IMAGES))
         checking.before()
+        check_not_random(self.config, checking.random)
         model = checking.judged_model()
         if model is not request.subject.model:
             self.note("every batch is shown to a fresh copy of the model")
@@ -206,6 +208,7 @@ class _Session:
             exact=self._itself,
             fits=Fits.of(request, recorder.folder, shard, display),
             keeps_images=request.battery is not None,
+            tolerance=tolerance_of(self.config, len(data)),
         )
         # A longer run gives the verdict of a shorter one, its beginning, only if neither a
         # randomised model nor a second search nor another model has a say in it.
@@ -218,15 +221,14 @@ class _Session:
         The record is written after each attack; certificates follow.
         """
         columns = {CLEAN: self._clean()}
-        rejects_as = self._verifier.rejects_as
-        found = AttackOutcomes(classes=len(self.data.classes), rejects_as=rejects_as)
+        found = AttackOutcomes(classes=len(self.data.classes), rejects_as=self._verifier.rejects_as)
         for point in todo:
             column, seconds = self._column(point, columns, keep)
             columns[point.label] = column
             found.add(point, column, columns[CLEAN], seconds)
+            with_sample(found, point, column, columns[CLEAN], self._context, self.config)
             self._recorder.update(**found.changes, search=self._search.about)
-        clean_, *_ = columns.values()
-        done = self._checking.conclude(columns, clean_, found, self._attacks)
+        done = self._checking.conclude(columns, columns[CLEAN], found, self._attacks)
         self._recorder.update(**done)
         proven = self._certifying.run(self.note)
         self._certifying.compare(proven, columns, self.note)
@@ -293,8 +295,6 @@ class _Session:
         if self.shard.is_main:
             arrays = example_arrays(columns, self.data) | proven
             changes["examples"] = self.journal.close(arrays)
-        spent = [each.seconds for each in run_.attacks.values()]
-        spent += [each.seconds for each in run_.targeted.values()]
-        spent += [each.seconds for each in run_.certificates.values()]
-        changes["seconds"] = sum(spent)
+        parts = run_.attacks.values(), run_.targeted.values(), run_.certificates.values()
+        changes["seconds"] = sum(each.seconds for part in parts for each in part)
         self._recorder.update(**changes)

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from robustbench_cli.attacks import ATTACKS, Attack, Iterated
+from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.config.schema import EvalConfig
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.core.threat_text import format_eps
+from robustbench_cli.distributed import env
 from robustbench_cli.evaluation.stages import AttackVerdicts
 
 
@@ -38,8 +40,9 @@ def points(attacks: Mapping[str, Attack], config: EvalConfig) -> list[SweepPoint
     """Return the columns in the order in which they are filled.
 
     Raises:
-        UserError: an attack cannot have so few steps.
+        UserError: an attack cannot have so few steps, or its tail cannot be sampled.
     """
+    _check_within(config, attacks)
     found: list[SweepPoint] = []
     for label, attack in attacks.items():
         if "eps" in config.sweep:
@@ -49,6 +52,29 @@ def points(attacks: Mapping[str, Attack], config: EvalConfig) -> list[SweepPoint
         else:
             found.append(SweepPoint(label, attack, config.threat, config.attack[label]))
     return found
+
+
+def _check_within(config: EvalConfig, attacks: Mapping[str, Attack]) -> None:
+    """Check that ``--within`` makes sense for what was asked.
+
+    Raises:
+        UserError: an attack is no series with a tail, or the tail cannot be sampled.
+    """
+    if config.within is None:
+        return
+    said = f"--within {config.within:g}"
+    if env.world() > 1:
+        raise UserError(f"{said} draws among all images: run it without torchrun")
+    for option, given in {"--sweep": config.sweep, "--source": config.source}.items():
+        if given:
+            raise UserError(f"{said} goes without {option}")
+    for label, attack in attacks.items():
+        stages = attack.stages(config.threat, ENOUGH_CLASSES)
+        if attack.target is not None or attack.first_members([s.member for s in stages]) is None:
+            raise UserError(
+                f"{said} is for autoattack and ensembles without a target; {label!r} is no such "
+                "series: evaluate it by itself"
+            )
 
 
 def _over_eps(label: str, attack: Attack, config: EvalConfig, at: int) -> list[SweepPoint]:

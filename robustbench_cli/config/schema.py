@@ -172,6 +172,9 @@ class EvalConfig:
     """What rejects images: ``class``, a position among the logits or ``last``; or ``detector``,
     what it was ``fitted`` to (sha256), and ``fpr``.  Empty: nothing."""
     seed: Seed = 0
+    within: Annotated[Number, Field(gt=0, le=100)] | None = None
+    """Points of accuracy that a series of attacks may leave undecided by trying its last members on
+    a random part of what stands; None: on all of it."""
     checks: bool = True
     """Whether the numbers are checked, and gradient attacks followed by a control."""
     preset: str | None = None
@@ -238,6 +241,8 @@ def as_recorded(config: TrainConfig | EvalConfig | JointConfig) -> ConfigTable:
     for section in ("reject", "defend"):
         if not values.get(section, True):
             del values[section]
+    if values.get("within", 0) is None:
+        del values["within"]
     if not config.threat.mask:
         del values["threat"]["mask"]
     if values.get("checks"):

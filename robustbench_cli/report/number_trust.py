@@ -21,6 +21,8 @@ BOUND_SIGN = "≤"
 """Written before a number that is an upper bound."""
 LOWER_BOUND_SIGN = "≥"
 """Written before an error that is a lower bound."""
+SAMPLED_SIGN = "~"
+"""Written after the two ends of a robust accuracy whose attack saw a part of what stood."""
 DERIVED_SIGN = "(≤)"
 """Written after what is computed from numbers that are upper bounds: a difference, an AUROC."""
 _WORST_FIRST: Sequence[Trust] = ("withheld", "upper bound", "unchecked", "sound")
@@ -41,6 +43,9 @@ class NumberTrust:
     """The findings behind it: warnings and errors."""
     silent: bool = False
     """True if it is withheld because a certificate proves nothing of any image."""
+    confidence: float | None = None
+    """Where nothing but a sampled tail makes it an upper bound: the confidence with which the truth
+    is not below ``found``."""
 
     @property
     def state(self) -> str:
@@ -67,6 +72,8 @@ class NumberTrust:
         """
         if self.trust == "withheld":
             return SAYS_NOTHING if self.silent else WITHHELD
+        if self.trust == "upper bound" and self.confidence is not None and found:
+            return f"{found} to {number} {SAMPLED_SIGN}"
         if self.trust == "upper bound":
             return f"{sign}{number}" + (f" ({found} found)" if found else "")
         return f"{number}{UNCHECKED_SIGN}" if self.waived else number
@@ -166,7 +173,16 @@ def joined_trust(each: Sequence[NumberTrust], shares: Sequence[float]) -> Number
         found=found if trust == "upper bound" else None,
         findings=tuple(finding for one in each for finding in one.findings),
         silent=trust == "withheld" and all(one.silent for one in each if one.withheld),
+        confidence=_joint_confidence(each) if trust == "upper bound" else None,
     )
+
+
+def _joint_confidence(each: Sequence[NumberTrust]) -> float | None:
+    """Return the confidence that all bounds hold; None where one is no bound of a sample."""
+    bounds = [one for one in each if one.trust == "upper bound"]
+    if any(one.confidence is None for one in bounds):
+        return None
+    return max(0.0, 1 - sum(1 - (one.confidence or 0.0) for one in bounds))
 
 
 def trust_of_one_model(each: Sequence[NumberTrust]) -> NumberTrust:
@@ -183,11 +199,16 @@ def _trust(
     run: Run, trust: Trust, said: Sequence[Finding], accuracy: float | None = None
 ) -> NumberTrust:
     telling = tuple(each for each in said if each.severity != "info")
-    left = [each.accuracy for each in telling if each.accuracy is not None]
-    lower = [share for share in left if accuracy is not None and share < accuracy]
+    sampled = [each.confidence for each in telling if each.confidence is not None]
+    # Where something else hides the truth as well, the bound of a sample says nothing.
+    bounded = bool(sampled) and len(sampled) == len(telling) and trust == "upper bound"
+    shown = [each for each in telling if bounded or each.confidence is None]
+    left = [each.accuracy for each in shown if each.accuracy is not None]
+    lower = [x for x in left if accuracy is not None and (x < accuracy or bounded)]
     return NumberTrust(
         trust=trust,
         waived=trust == "unchecked" and not before_checks(run),
         found=min(lower, default=None) if trust == "upper bound" else None,
         findings=telling,
+        confidence=min(sampled) if bounded and lower else None,
     )

@@ -7,6 +7,7 @@ from robustbench_cli.core.safe_text import one_line
 from robustbench_cli.report.number_trust import (
     BOUND_SIGN,
     DERIVED_SIGN,
+    SAMPLED_SIGN,
     SAYS_NOTHING,
     UNCHECKED_SIGN,
     WITHHELD,
@@ -37,10 +38,14 @@ def trust_legend(numbers: Sequence[JudgedNumber], *, unseen: int = 0) -> list[st
 def mark_meanings(trusts: Iterable[NumberTrust], *, sign: str = BOUND_SIGN) -> list[str]:
     """Return a line for each mark that numbers with this trust have."""
     known = list(trusts)
-    bounds = [each for each in known if each.trust == "upper bound"]
+    sampled = [each for each in known if each.confidence is not None]
+    bounds = [each for each in known if each.trust == "upper bound" and each not in sampled]
     lower = any(each.found is not None for each in bounds)
     more = "; (N found) = left after what another attack broke as well" if lower else ""
+    sure = min((each.confidence or 0.0 for each in sampled), default=0.0)
     lines = {
+        f"{SAMPLED_SIGN} = between the two with {sure:.0%} confidence: the last members of the "
+        "attack saw a random part of what stood (--within)": bool(sampled),
         f"{sign} = an upper bound: something hides the truth, which is lower{more}": bool(bounds),
         f"{WITHHELD} = the number means nothing and is not shown": any(
             each.withheld and not each.silent for each in known
@@ -50,7 +55,7 @@ def mark_meanings(trusts: Iterable[NumberTrust], *, sign: str = BOUND_SIGN) -> l
             each.silent for each in known
         ),
         f"{UNCHECKED_SIGN} = not checked (--no-checks), or not in full under such a threat": any(
-            each.waived for each in known if not each.withheld and each not in bounds
+            each.waived for each in known if not each.withheld and each.trust != "upper bound"
         ),
     }
     return [line for line, applies in lines.items() if applies]

@@ -40,6 +40,31 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampledOutcome:
+    """The part of an attack's last members where they were tried on a part of what stood."""
+
+    standing: int
+    """Images that stood before them."""
+    looked_at: int
+    """Those of them, drawn at random, that they were tried on."""
+    broken: int
+    """Those that they broke."""
+    broken_at_most: int
+    """The bound of what they would break of all that stood."""
+    looks: int
+    """How often it was decided whether to go on."""
+    alpha: float
+    """The probability with which the bound may be too low."""
+    least: float
+    """The robust accuracy at that bound; ``robust_accuracy`` is that without it."""
+
+    @property
+    def whole(self) -> bool:
+        """True if they were tried on all that stood after all: nothing is left open."""
+        return self.looked_at == self.standing
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The result of one attack on all examples of an evaluation."""
 
@@ -75,6 +100,8 @@ class Outcome:
     variant: str = ""
     """What was run instead of what the name stands for: "2 classes: apgd-ce + ..."; as a rule
     nothing."""
+    sampled: SampledOutcome | None = None
+    """Of a series whose last members were tried on a part of what stood (``--within``)."""
     trust: Trust = "unchecked"
     """How far the number can be trusted, by what the checks found."""
 

@@ -37,6 +37,8 @@ class Finding:
     threshold: Finite | None = None
     accuracy: Finite | None = None
     """The robust accuracy, as a share of all images, that is left after what the check broke."""
+    confidence: Finite | None = None
+    """Of a sampled tail: the confidence with which the truth is not below ``accuracy``."""
 
     def concerns(self, label: str) -> bool:
         """Return True if it concerns the number of the attack with this label."""

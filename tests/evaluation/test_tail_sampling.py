@@ -1,0 +1,99 @@
+"""Bounds of a sampled tail: exact values, and what they cover in simulation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.evaluation.tail_sampling import (
+    allowed_undecided,
+    broken_at_most,
+    plan_looks,
+    tail_order,
+)
+
+
+def chance(broken, standing, all_broken, looked_at):
+    """P(X <= broken) of the hypergeometric distribution, by counting."""
+    ways = sum(
+        math.comb(all_broken, k) * math.comb(standing - all_broken, looked_at - k)
+        for k in range(broken + 1)
+    )
+    return ways / math.comb(standing, looked_at)
+
+
+@given(st.integers(1, 60), st.data())
+def test_the_bound_is_the_largest_number_that_is_not_too_unlikely(standing, data):
+    looked_at = data.draw(st.integers(0, standing))
+    broken = data.draw(st.integers(0, looked_at))
+    alpha = data.draw(st.sampled_from([0.05, 0.01, 0.025]))
+    most = broken_at_most(standing, looked_at, broken, alpha)
+    largest = standing - (looked_at - broken)
+    likely = [
+        b
+        for b in range(broken, largest + 1)
+        if chance(broken, standing, b, looked_at) >= alpha * (1 + 1e-12)
+    ]
+    assert most == max([broken, *likely])
+
+
+@pytest.mark.parametrize(("standing", "tolerance", "first"), [(250, 10, 59), (2500, 50, 142)])
+def test_the_examples_of_the_specification(standing, tolerance, first):
+    """One look, nothing broken: a quarter of the tail, and 6 % of it."""
+    assert broken_at_most(standing, first, 0, 0.05) <= tolerance
+    assert broken_at_most(standing, first - 1, 0, 0.05) > tolerance
+
+
+@given(st.integers(0, 3000), st.integers(0, 60))
+def test_looks_rise_to_all_images_and_share_the_error(standing, tolerance):
+    plan = plan_looks(standing, tolerance)
+    assert plan.looks[-1] == standing
+    assert list(plan.looks) == sorted(set(plan.looks))
+    assert plan.each_alpha * max(1, len(plan.looks) - 1) <= plan.alpha + 1e-12
+    assert plan.enough(standing, min(standing, 5))
+    if len(plan.looks) > 1:
+        assert plan.enough(plan.looks[0], 0)
+
+
+def test_without_tolerance_one_image_may_be_left_at_most():
+    assert plan_looks(40, 0).looks == (39, 40)  # the last one breaks it with 1 in 40
+    assert plan_looks(10, 0).looks == (10,)
+    assert plan_looks(0, 10).looks == (0,)
+
+
+@pytest.mark.parametrize(("n", "points", "images"), [(1000, 1, 10), (1000, 0.5, 5), (50, 1, 0)])
+def test_points_are_images(n, points, images):
+    assert allowed_undecided(points, n) == images
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.03, 0.1, 0.4])
+def test_in_simulation_the_bound_covers_the_truth(share):
+    """10,000 tails of which this share breaks: stop at the first look that suffices."""
+    standing, tolerance, draws = 400, 10, np.random.default_rng(int(1000 * share))
+    plan, all_broken = plan_looks(standing, tolerance), round(share * standing)
+    assert len(plan.looks) > 2
+    covered = 0
+    for _ in range(10_000):
+        order = draws.permutation(standing) < all_broken
+        for looked_at in plan.looks:
+            broken = int(order[:looked_at].sum())
+            if plan.enough(looked_at, broken):
+                break
+        covered += broken <= all_broken <= plan.at_most(looked_at, broken)
+    assert covered >= 9_500
+
+
+def test_the_order_depends_on_seed_and_example_only():
+    noise = Noise(3, torch.arange(100) + 1000)
+    rows = torch.randperm(100)[:60]
+    found = tail_order(rows, noise)
+    assert sorted(found.tolist()) == sorted(rows.tolist())
+    assert torch.equal(found, tail_order(rows.sort().values, noise))
+    fewer = tail_order(rows[:30], noise)
+    assert fewer.tolist() == [row for row in found.tolist() if row in set(rows[:30].tolist())]
+    assert not torch.equal(found, tail_order(rows, Noise(4, torch.arange(100) + 1000)))
+    assert found.tolist() != sorted(rows.tolist())
