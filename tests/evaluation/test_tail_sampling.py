@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustbench_cli.core.example_rng import Noise
@@ -26,6 +26,7 @@ def chance(broken, standing, all_broken, looked_at):
     return ways / math.comb(standing, looked_at)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.data())
 def test_the_bound_is_the_largest_number_that_is_not_too_unlikely(standing, data):
     looked_at = data.draw(st.integers(0, standing))
@@ -48,6 +49,7 @@ def test_the_examples_of_the_specification(standing, tolerance, first):
     assert broken_at_most(standing, first - 1, 0, 0.05) > tolerance
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3000), st.integers(0, 60))
 def test_looks_rise_to_all_images_and_share_the_error(standing, tolerance):
     plan = plan_looks(standing, tolerance)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustbench_cli.core.errors import UserError
@@ -16,6 +16,7 @@ def split(n):
     return Split(x, torch.arange(n) % 3, ("a", "b", "c"))
 
 
+@settings(deadline=None)
 @given(
     train=st.integers(40, 300),
     test=st.integers(80, 300),
