@@ -94,6 +94,23 @@ def attack_measures(
         )
 
 
+def worst_case(of: str, stood: Tensor, gallery: EmbeddingGallery) -> Measure:
+    """Return the share of queries that find their class first under every attack.
+
+    Args:
+        stood: whether a query does (N, bool).
+    """
+    return Measure(
+        of=of,
+        name="R@1",
+        value=float(stood.double().mean()),
+        n=len(stood),
+        better="higher",
+        unit="%",
+        note=collapse_note(gallery),
+    )
+
+
 def score_measures(
     of: str, found: Mapping[str, float], n: int, gallery: EmbeddingGallery, unit: bool
 ) -> Iterator[Measure]:

@@ -19,6 +19,7 @@ from robustbench_cli.commands.retrieval_measures import (
     clean_measures,
     collapse_note,
     score_measures,
+    worst_case,
 )
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.commands.train_metric import load_embedder
@@ -211,23 +212,32 @@ class _Measuring:
         yield from clean_measures(sums, self.gallery)
         for threat in threats:
             found: dict[str, float] = {}
+            stood = self.right.clone()
             for label, attack in attacks.items():
                 of = f"{label} eps={format_eps(threat.eps)}"
-                sums = self._attacked(of, label, attack, threat, display)
+                sums = self._attacked(of, label, attack, threat, display, stood)
                 found |= {name: sums.mean(name) for name in attack.scales}
                 yield from attack_measures(of, attack, sums, self.gallery)
-            yield from score_measures(
-                f"all eps={format_eps(threat.eps)}", found, len(self.rows), self.gallery, self.unit
-            )
+            every, n = f"all eps={format_eps(threat.eps)}", len(self.rows)
+            if sum(attack.as_query for attack in attacks.values()) > 1:
+                yield worst_case(every, stood, self.gallery)
+            yield from score_measures(every, found, n, self.gallery, self.unit)
 
     def _attacked(
-        self, of: str, label: str, attack: RetrievalAttack, threat: Threat, display: Display
+        self,
+        of: str,
+        label: str,
+        attack: RetrievalAttack,
+        threat: Threat,
+        display: Display,
+        stood: Tensor,
     ) -> Sums:
         """Return the sums of an attack's measures over all queries.
 
         Args:
             of: the attack and its radius, in words.
             label: the attack without its radius, on which no random choice depends.
+            stood: whether no attack has misled a query so far (N, bool); changed in place.
         """
         sums, done = Sums(), 0
         what = "R@1" if attack.as_query else next(iter(attack.scales), "")
@@ -253,7 +263,9 @@ class _Measuring:
             if not bool(z.isfinite().all()):
                 raise RunError(f"{of}: an embedding under attack is not finite")
             if attack.as_query:
-                sums.add_ranks(self._ranked(z, rows), self.right[rows])
+                ranked = self._ranked(z, rows)
+                sums.add_ranks(ranked, self.right[rows])
+                stood[rows] &= ranked.recall(1)
             for name, values in attack.scores(z, aims, queries).items():
                 sums.add(name, values)
             done += len(rows)

@@ -98,6 +98,8 @@ def test_the_score_of_all_attacks(results):
     assert run("retrieve", "--run", "plain", *steps, *few) == 0
     found = measured(results / "score")
     assert 0 < found["all eps=0.1", "ERS"].value < 1
+    under = [each.value for (of, name), each in found.items() if name == "R@1" and of != "all"]
+    assert found["all eps=0.1", "R@1"].value <= min(under)
     for name in ("CA+", "CA-", "QA+", "QA-", "TMA", "ES:D", "ES:R", "LTM", "GTM", "GTT"):
         assert any(each == name for _, each in found)
 
