@@ -27,9 +27,10 @@ from robustbench_cli.explanations._perceptual_ball import (
 @ATTACKS.register("perceptual", aliases=("perceptual-ball",), pattern=r"perceptual-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
 class Perceptual(ExternalAttack):
-    """L-BFGS on (m + kappa)^2 + s MSE(x', x) + gamma sum of MSE(f(x'), f(x)) over inner layers f.
+    """L-BFGS-B on (m + kappa)^2 + s MSE(x', x) + gamma sum of MSE(f(x'), f(x)) over inner layers f.
 
-    m is the margin of the true class; the image stays in [0, 1].  It looks for an image that is
+    m is the margin of the true class; the image stays in [0, 1], for which the authors' L-BFGS,
+    without bounds or line search, is not made.  It looks for an image that is
     wrong by kappa and near in pixels and features, so its distances are no shortest ones; with
     gamma 0 and a small kappa they nearly are.  A model without ReLUs has no layers to compare.
     The paper's gamma, 10000, is of VGG-19's features; here it counts in units of the image's own.
@@ -39,7 +40,7 @@ class Perceptual(ExternalAttack):
     """The logit margin by which the image is to be misclassified; the paper's v is -2."""
     s: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the distance in pixels."""
-    gamma: Annotated[Number, Field(ge=0)] = 100.0
+    gamma: Annotated[Number, Field(ge=0)] = 10.0
     """Weight of the distances in features."""
     relative: bool = True
     """Count gamma in units at which both distances weigh the same at x + 0.01 N(0, 1)."""
@@ -76,7 +77,7 @@ class Perceptual(ExternalAttack):
         for x, y, drawn in zip(task.x, task.y, noise, strict=True):
             of = x[None], partial(_lead, y=y[None])
             with BallObjective.opened(model, *of, settings, taps, drawn[None]) as ball:
-                found.append(ball.descend(wanted=partial(_is_wrong, y=y[None])).x)
+                found.append(ball.descend(partial(_is_wrong, y=y[None])).x)
         return torch.cat(found)
 
     def report(self, model: Any, x_adv: Tensor, task: Task) -> Tensor:

@@ -38,9 +38,9 @@ class BallSettings:
     steps: int
     """Most iterations of L-BFGS."""
     rate: float
-    """Its learning rate."""
+    """Its learning rate; in the box a line search takes its place."""
     box: bool
-    """Whether the image is clamped to [0, 1] before each evaluation."""
+    """Whether the image stays in [0, 1]."""
 
 
 class _Seen(NamedTuple):
@@ -56,8 +56,7 @@ class Descent(NamedTuple):
     """The image that a descent found, and what the objective was there."""
 
     x: Tensor
-    """(1, C, H, W): the last image; where that is worse than the clean one, or not wanted, the best
-    one that was evaluated."""
+    """(1, C, H, W)."""
     objective: float
     """Of that image."""
     first: float
@@ -109,6 +108,10 @@ def feature_distances(model: Any, x: Tensor, moved: Tensor, taps: Sequence[str])
             kept.append([features[name].flatten(1) for name in taps])
     apart = [(a - b).square().mean(1) for a, b in zip(*kept, strict=True)]
     return torch.stack(apart).sum(0) if apart else x.new_zeros(len(x))
+
+
+def _any(_logits: Tensor) -> bool:
+    return True
 
 
 class BallObjective:
@@ -178,15 +181,20 @@ class BallObjective:
         miss = (self._score(logits) - self._settings.v).square().sum()
         return miss + self._settings.s * pixels + self.gamma * apart, logits, apart
 
-    def descend(self, wanted: Callable[[Tensor], bool] = lambda _logits: True) -> Descent:
-        """Run L-BFGS from the clean image and return the image where it ends.
+    def descend(self, wanted: Callable[[Tensor], bool] = _any) -> Descent:
+        """Go down from the clean image, in the box if the settings say so.
+
+        Args:
+            wanted: in the box: whether an image with these logits (1, K) may be returned; where
+                none may, the one with the smallest objective is.
+        """
+        return self._bounded(wanted) if self._settings.box else self._free()
+
+    def _free(self) -> Descent:
+        """Run the authors' L-BFGS and return the image where it ends.
 
         It has no line search.  Where it ran away the best image that was evaluated is returned, so
         that the objective never rises.
-
-        Args:
-            wanted: whether an image with these logits (1, K) may be returned; where none may, the
-                one with the smallest objective is.
         """
         settings, image = self._settings, self._x.clone().requires_grad_()
         optimizer: Any = torch.optim.LBFGS([image], lr=settings.rate, max_iter=settings.steps)
@@ -195,21 +203,51 @@ class BallObjective:
 
         def look() -> Tensor:
             nonlocal best
-            if settings.box:
-                with torch.no_grad():
-                    image.clamp_(0, 1)
-            with torch.enable_grad():
-                value, logits, apart = self(image)
-                # By the image only: the weights get no gradients.
-                (image.grad,) = torch.autograd.grad(value, image)
-            refused, height = not wanted(logits.detach()), float(value.detach())
-            here = _Seen(refused, height, image.detach().clone(), float(apart.detach()))
-            best = here if here[:2] < best[:2] else best
+            # By the image only: the weights get no gradients.
+            here, image.grad = self._look(image.detach())
+            best = here if here[:2] < best[:2] else best  # NaN is smaller than nothing
             seen[1:] = [here]  # the first and the last
-            return value.detach()
+            return image.new_tensor(here.height)
 
         optimizer.step(look)
         look()  # the last step's image, which the optimizer does not evaluate
         first, last = seen
-        found = last if not last.refused and last.height <= first.height else best
+        found = last if last.height <= first.height else best
         return Descent(found.x, found.height, first.height, found.apart)
+
+    def _bounded(self, wanted: Callable[[Tensor], bool]) -> Descent:
+        """Run L-BFGS-B, with bounds and a line search; return the best image."""
+        from scipy import optimize  # type: ignore[import-untyped]  # slow to import
+
+        seen: list[_Seen] = []
+        best = _Seen(True, torch.inf, self._x, 0.0)
+
+        def look(flat: Any) -> tuple[float, Any]:
+            nonlocal best
+            here, slope = self._look(torch.tensor(flat).to(self._x).view_as(self._x), wanted)
+            best = here if here[:2] < best[:2] else best  # NaN is smaller than nothing
+            seen[1:] = [here]
+            return here.height, slope.flatten().cpu().numpy().astype(float)
+
+        start = self._x.flatten().cpu().numpy().astype(float)
+        optimize.minimize(
+            look,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0, 1)] * len(start),
+            options={"maxiter": self._settings.steps},
+        )
+        return Descent(best.x, best.height, seen[0].height, best.apart)
+
+    def _look(
+        self, image: Tensor, wanted: Callable[[Tensor], bool] = _any
+    ) -> "tuple[_Seen, Tensor]":
+        """Return what there is to say of an image (1, C, H, W), and the objective's gradient."""
+        image = image.clone().requires_grad_()
+        with torch.enable_grad():
+            value, logits, apart = self(image)
+            (slope,) = torch.autograd.grad(value, image)
+        refused = not wanted(logits.detach())
+        here = _Seen(refused, float(value.detach()), image.detach(), float(apart.detach()))
+        return here, slope

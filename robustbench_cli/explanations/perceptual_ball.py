@@ -38,9 +38,10 @@ class PerceptualBall(CounterfactualExplanation):
     image by itself; the importance of a pixel is the root mean square of its change over channels,
     blurred.  Unlike the authors' code (f530675): pixels are in [0, 1] and not normalised, so that
     s = 1 weighs less there; a batch is explained image by image, where theirs explains the first;
-    ``box`` clamps to 1, where theirs writes the lower bound into pixels above the upper one; the
-    first and the last class do not stop it; weights get no gradients; no global flag is set; any
-    model's layers can be taps; a descent that ran away returns the best image that it evaluated.
+    ``box`` is L-BFGS-B, where their optional clamp writes the lower bound into pixels above the
+    upper one, behind the optimizer's back; the first and the last class do not stop it; weights get
+    no gradients; no global flag is set; any model's layers can be taps; a descent that ran away
+    returns the best image that it evaluated.
     """
 
     v: Number = -2.0
@@ -54,7 +55,7 @@ class PerceptualBall(CounterfactualExplanation):
     N(0, 1)."""
     taps: str = RELUS
     """Layers whose outputs are compared: names or patterns, parted by commas; relus: all modules
-    nn.ReLU, of one that is called several times the last output."""
+    nn.ReLU, of one that is called several times the last output; functional ReLUs are not seen."""
     form: Literal["margin", "class"] = "margin"
     """margin: the class against the largest other; class: its logit alone is taken to v."""
     iterations: Steps = 100
@@ -62,7 +63,7 @@ class PerceptualBall(CounterfactualExplanation):
     rate: Annotated[Number, Field(gt=0)] = 1.0
     """Learning rate of L-BFGS, which has no line search."""
     box: bool = False
-    """Keep the image in [0, 1]; the paper does not."""
+    """Keep the image in [0, 1], by L-BFGS-B; the paper does not."""
     sigma: Annotated[Number, Field(ge=0)] = 2.0
     """Standard deviation of the blur in pixels at a side of 224; smaller images get less."""
 
