@@ -216,7 +216,11 @@ class BallObjective:
         return Descent(found.x, found.height, first.height, found.apart)
 
     def _bounded(self, wanted: Callable[[Tensor], bool]) -> Descent:
-        """Run L-BFGS-B, with bounds and a line search; return the best image."""
+        """Run L-BFGS-B, with bounds and a line search; return the best image.
+
+        Its first step is the whole gradient, which would end in a corner of the box: the objective
+        is scaled so that this step is as long as torch's, whose L-BFGS has no bounds.
+        """
         from scipy import optimize  # type: ignore[import-untyped]  # slow to import
 
         seen: list[_Seen] = []
@@ -227,16 +231,18 @@ class BallObjective:
             here, slope = self._look(torch.tensor(flat).to(self._x).view_as(self._x), wanted)
             best = here if here[:2] < best[:2] else best  # NaN is smaller than nothing
             seen[1:] = [here]
-            return here.height, slope.flatten().cpu().numpy().astype(float)
+            return here.height * scale, slope.flatten().cpu().numpy().astype(float) * scale
 
-        start = self._x.flatten().cpu().numpy().astype(float)
+        start, scale = self._x.flatten().cpu().numpy().astype(float), 1.0
+        scale = 1 / max(1.0, float(abs(look(start)[1]).sum()))
         optimize.minimize(
             look,
             start,
             jac=True,
             method="L-BFGS-B",
             bounds=[(0, 1)] * len(start),
-            options={"maxiter": self._settings.steps},
+            # The tolerances are absolute, those of an objective that is not scaled.
+            options={"maxiter": self._settings.steps, "ftol": 1e-9 * scale, "gtol": 1e-5 * scale},
         )
         return Descent(best.x, best.height, seen[0].height, best.apart)
 
