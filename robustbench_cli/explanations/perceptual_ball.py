@@ -22,6 +22,7 @@ from robustbench_cli.explanations._perceptual_ball import (
     RELUS,
     BallObjective,
     BallSettings,
+    feature_distances,
     tap_names,
 )
 
@@ -86,8 +87,11 @@ class PerceptualBall(CounterfactualExplanation):
                 asked.model, x[None], score, settings, taps, drawn[None]
             ) as ball:
                 found.append(ball.descend())
-        apart = asked.x.new_tensor([each.feature_distance for each in found])
-        return torch.cat([each.x for each in found]), {"feature distance": apart}
+        moved = torch.cat([each.x for each in found])
+        told = tap_names(asked.model, self.taps, needed=False)  # also where gamma is 0
+        if not told:
+            return moved, {}
+        return moved, {"feature distance": feature_distances(asked.model, asked.x, moved, told)}
 
     def _score(self, logits: Tensor, target: Tensor) -> Tensor:
         return -margin(logits, target) if self.form == "margin" else picked(logits, target)

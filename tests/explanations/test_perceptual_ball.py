@@ -144,6 +144,16 @@ def test_the_objective_falls_and_the_feature_distance_is_the_one_reported(net, i
             assert float(found.facts["feature distance"][row]) == pytest.approx(apart, rel=1e-5)
 
 
+def test_without_weight_the_features_move_and_that_is_told(net, images):
+    question = of(net, images)
+    found = built(gamma=0).explained(question)
+    for row, target in enumerate(question.target.tolist()):
+        x, moved = images[row : row + 1], found.counterfactual[row : row + 1]
+        _, apart = objective(net, x, moved, target, 1.0)
+        assert apart > 0
+        assert float(found.facts["feature distance"][row]) == pytest.approx(apart, rel=1e-5)
+
+
 def test_a_larger_gamma_keeps_features_nearer_until_nothing_moves_them(net, images):
     question = of(net, images[:2])
     apart = torch.stack(
