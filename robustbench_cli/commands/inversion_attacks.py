@@ -31,6 +31,9 @@ from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.runs.recorder import Recorder
 from robustbench_cli.training import checkpoint
 
+_TRIES, _SLOWER = 3, 5
+"""How often a network that learns nothing is trained, each time at a rate so many times smaller."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InversionAttack:
@@ -128,32 +131,51 @@ class InversionAudit:
             fusion=self.request.checked_fusion,
             width=self.request.width,
         )
-        torch.manual_seed(stream_key(self.seed, "inversion", attack.label, "weights"))
         by_surrogate = self.request.surrogate and maps is not None
-        net: Inverter = (SurrogateInverter if by_surrogate else ImageInverter)(shape)
-        net = net.to(parts.train.y.device)
-        training = self.request.training
-        state = fit_inverter(
-            net,
-            AttackerData(examples=parts.train, known=train, foreign_maps=attack.shuffled),
-            AttackerData(examples=parts.validation, known=validation),
-            training,
-            attack.label,
-            StateFile(
-                path=self.kept(attack.label),
-                save=checkpoint.save_tensors,
-                load=checkpoint.load_tensors,
-            ),
-            partial(self._told, attack.label, training.epochs),
-        )
+        kind: type[SurrogateInverter] | type[ImageInverter]
+        kind = SurrogateInverter if by_surrogate else ImageInverter
+        training, floor = self.request.training, self.error_of_the_mean
+        for number in range(_TRIES):
+            tried = replace(training, lr=training.lr / _SLOWER**number)
+            called = attack.label + f", try {number + 1}" * bool(number)
+            torch.manual_seed(stream_key(self.seed, "inversion", attack.label, "weights"))
+            net: Inverter = kind(shape).to(parts.train.y.device)
+            state = fit_inverter(
+                net,
+                AttackerData(examples=parts.train, known=train, foreign_maps=attack.shuffled),
+                AttackerData(examples=parts.validation, known=validation),
+                tried,
+                attack.label,
+                StateFile(
+                    path=self.kept(called),
+                    save=checkpoint.save_tensors,
+                    load=checkpoint.load_tensors,
+                ),
+                partial(self._told, called, training.epochs),
+            )
+            if state.best < floor:
+                break
         images = rebuilt_images(net, private, training.batch_size)
         note = ""
-        if maps is not None and not maps.any():
+        if state.best >= floor:
+            note = "the attack learned nothing: it is no better than the mean image"
+        elif tried.lr != training.lr:
+            note = f"trained at a rate of {tried.lr:g}: at {training.lr:g} it learned nothing"
+        elif maps is not None and not maps.any():
             note = "its maps are zero for all of the attacker's images"
         elif state.epoch - state.best_epoch < training.patience:
             note = f"the attack still improved after {state.epoch} epochs: more rebuild better"
         checkpoint.save_tensors(done, {"images": images}, {"note": note})
         return RebuiltImages(images=images, note=note)
+
+    @cached_property
+    def error_of_the_mean(self) -> float:
+        """The mean squared error, on the validation images, of the mean of the training images."""
+        own, held_out = (
+            part.images(torch.arange(len(part), device=part.y.device))
+            for part in (self.splits.train, self.splits.validation)
+        )
+        return float((held_out - own.mean(0)).square().mean())
 
     def known(
         self, attack: InversionAttack

@@ -9,28 +9,11 @@ from robustbench_cli.cli import main
 from robustbench_cli.inversion import classifier, fit
 from robustbench_cli.runs import folders
 
-TRAIN = [
-    "--epochs",
-    "4",
-    "--set",
-    "train.limit=700",
-    "--set",
-    "train.probe=0",
-    "--set",
-    "model.width=8",
-]
+SMALL = ("train.limit=700", "train.probe=0", "model.width=8")
+TRAIN = ["--epochs", "4", *(word for each in SMALL for word in ("--set", each))]
 ATTACK = [
-    "--attacker",
-    "200",
-    "--n",
-    "40",
-    "--width",
-    "64",
-    "--lr",
-    "0.003",
-    "--epochs",
-    "5",
-    "--quiet",
+    *("--attacker", "200", "--n", "40", "--width", "64", "--lr", "0.001"),
+    *("--epochs", "12", "--batch-size", "16", "--quiet"),
 ]
 ROWS = [
     *("the images themselves", "mean image", "class mean", "prediction"),
@@ -117,7 +100,7 @@ def test_an_interrupted_audit_goes_on(results, tmp_path, capsys, monkeypatch):
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert [*tmp_path.glob("invert-*")] == [folder]
-    assert len(calls) == 8 + 8  # the first net, and the epochs that were done, are not repeated
+    assert sum(net is calls[8] for net in calls) == 12 - 7  # epochs that were done are not repeated
     run = next(run for run in folders.every(results) if run.kind == "invert")
     assert [m["value"] for m in found["measures"]] == [m.value for m in run.measures]
 
@@ -177,4 +160,15 @@ def test_an_attack_that_is_cut_short_is_marked(results, tmp_path, capsys):
     command = ["invert", "--run", str(results / "net"), *ATTACK, "--out", str(tmp_path)]
     assert main(command) == 0
     table = capsys.readouterr().out
-    assert "* standard, prediction, MSE: the attack still improved after 5 epochs" in table
+    assert "* standard, prediction, MSE: the attack still improved after 12 epochs" in table
+
+
+def test_an_attack_that_learns_nothing_is_tried_slower_and_says_so(results, tmp_path, capsys):
+    command = ["invert", "--run", str(results / "net"), *ATTACK, "--out", str(tmp_path)]
+    command[command.index("0.001")] = "30"  # so large that every ReLU dies
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert "learned nothing" in table
+    run = next(iter(folders.every(tmp_path)))
+    errors = {m.of: m for m in run.measures if m.name == "MSE"}
+    assert errors["prediction"].note
