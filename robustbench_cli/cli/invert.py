@@ -9,6 +9,7 @@ import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.eval_options import EvalOptions, chosen_model
+from robustbench_cli.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,10 @@ def invert_command(flags: InvertOptions) -> None:
     from robustbench_cli.commands.invert_request import Inversion
     from robustbench_cli.inversion.fit import InverterTraining
 
+    if not 0 < flags.lr < float("inf"):
+        raise UserError(f"--lr {flags.lr:g}: give a number above 0, e.g. 0.0001")
+    if flags.seed is not None and flags.seed < 0:
+        raise UserError(f"--seed {flags.seed}: give a number from 0 on")
     request = Inversion(
         choice=chosen_model(flags),
         expose=tuple(flags.expose or ()),
@@ -118,7 +123,6 @@ def invert_command(flags: InvertOptions) -> None:
 
 def _draw(folder: Path, quiet: bool) -> None:
     """Draw the first reconstructions into the folder; say so where matplotlib is absent."""
-    from robustbench_cli.core.errors import UserError
     from robustbench_cli.figures import _style
     from robustbench_cli.figures.reconstructions import paint_reconstructions
     from robustbench_cli.runs import records

@@ -141,6 +141,8 @@ def test_the_picture_can_be_drawn_again(results, tmp_path):
         (["--expose", "gradiant"], "did you mean 'gradient'"),
         (["--expose", "gradient", "--expose", "gradient"], "given twice"),
         (["--fusion", "unit"], "did you mean 'unet'"),
+        (["--lr", "0"], "--lr 0: give a number above 0"),
+        (["--seed=-1"], "--seed -1"),
         (["--surrogate"], "--surrogate needs an explanation"),
         (["--n", "100000"], "--n 100000"),
         (["--attacker", "5000"], "--attacker 5000"),
