@@ -89,7 +89,7 @@ def invert_command(flags: InvertOptions) -> None:
     from robustbench_cli.cli.progress import progress_display
     from robustbench_cli.commands.invert import run_inversion
     from robustbench_cli.commands.invert_request import Inversion
-    from robustbench_cli.inversion.fit import InverterTraining
+    from robustbench_cli.training.inverter import InverterTraining
 
     if not 0 < flags.lr < float("inf"):
         raise UserError(f"--lr {flags.lr:g}: give a number above 0, e.g. 0.0001")

@@ -13,23 +13,23 @@ from robustbench_cli.commands.invert_request import Inversion
 from robustbench_cli.config.layers import ConfigTable
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.example_rng import stream_key
+from robustbench_cli.data import Split
 from robustbench_cli.explanations import Explanation
 from robustbench_cli.inversion import published
 from robustbench_cli.inversion.classifier import classifier_updates, fit_classifier
-from robustbench_cli.inversion.fit import (
-    AttackerData,
+from robustbench_cli.inversion.net import (
+    InversionShape,
     Inverter,
-    StateFile,
-    fit_inverter,
-    rebuilt_images,
+    PublishedAnswers,
+    shuffled,
 )
-from robustbench_cli.inversion.net import InversionShape, PublishedAnswers, shuffled
 from robustbench_cli.inversion.published import Publisher
 from robustbench_cli.inversion.splits import AuditSplits
 from robustbench_cli.inversion.surrogate import ImageInverter, SurrogateInverter
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.runs.recorder import Recorder
 from robustbench_cli.training import checkpoint
+from robustbench_cli.training.inverter import AttackerData, fit_inverter, rebuilt_images
 
 _TRIES, _SLOWER = 3, 5
 """How often a network that learns nothing is trained, each time at a rate so many times smaller."""
@@ -75,10 +75,11 @@ class InversionAudit:
         return self.request.training.seed
 
     @cached_property
-    def everyone(self) -> tuple[PublishedAnswers, PublishedAnswers]:
-        """The victim's confidences on the attacker's training and validation images."""
+    def confidences(self) -> list[PublishedAnswers]:
+        """The victim's confidences on the training, validation and private images, without maps."""
         plain = Publisher(model=self.subject.model)
-        return plain.answers(self.splits.train), plain.answers(self.splits.validation)
+        parts = self.splits
+        return [plain.answers(each) for each in (parts.train, parts.validation, parts.evaluation)]
 
     def fresh(self, label: str) -> nn.Module:
         """Return a new classifier of the attacker's or the auditor's own."""
@@ -104,7 +105,7 @@ class InversionAudit:
     @cached_property
     def surrogate(self) -> nn.Module:
         """The attacker's own model, which learned to answer as the victim does."""
-        return self.classifier_of("surrogate", self.everyone[0].confidences)
+        return self.classifier_of("surrogate", self.confidences[0].confidences)
 
     def kept(self, label: str) -> Path:
         """Return the place of a file that only an unfinished run needs."""
@@ -146,11 +147,7 @@ class InversionAudit:
                 AttackerData(examples=parts.validation, known=validation),
                 tried,
                 attack.label,
-                StateFile(
-                    path=self.kept(called),
-                    save=checkpoint.save_tensors,
-                    load=checkpoint.load_tensors,
-                ),
+                self.kept(called),
                 partial(self._told, called, training.epochs),
             )
             if state.best < floor:
@@ -169,26 +166,22 @@ class InversionAudit:
         return RebuiltImages(images=images, note=note)
 
     @cached_property
-    def error_of_the_mean(self) -> float:
-        """The mean squared error, on the validation images, of the mean of the training images."""
-        own, held_out = (
-            part.images(torch.arange(len(part), device=part.y.device))
-            for part in (self.splits.train, self.splits.validation)
-        )
-        return float((held_out - own.mean(0)).square().mean())
+    def mean_image(self) -> Tensor:
+        """The mean (C, H, W) of the attacker's training images, on the CPU."""
+        return whole_images(self.splits.train).mean(0)
 
-    def known(
-        self, attack: InversionAttack
-    ) -> tuple[PublishedAnswers, PublishedAnswers, PublishedAnswers]:
+    @cached_property
+    def error_of_the_mean(self) -> float:
+        """The mean squared error of the mean image, on the validation images."""
+        return float((whole_images(self.splits.validation) - self.mean_image).square().mean())
+
+    def known(self, attack: InversionAttack) -> list[PublishedAnswers]:
         """Return what is known of the attacker's training, validation and of the private images."""
-        parts = self.splits.train, self.splits.validation, self.splits.evaluation
-        plain = Publisher(model=self.subject.model, seed=self.seed)
         if attack.explanation is None:
-            train, validation = self.everyone
-            return train, validation, plain.answers(parts[2])
+            return self.confidences
         if attack.name not in self.explained:
             self.explained.clear()  # one explanation's maps at a time
-            self.explained[attack.name] = self.published(attack, plain)
+            self.explained[attack.name] = self.published(attack)
         found = self.explained[attack.name]
         if attack.shuffled:
             purposes = ("train", "validation", "evaluation")
@@ -198,26 +191,28 @@ class InversionAudit:
             ]
         assert found[0].maps is not None
         scale = published.map_scale(found[0].maps)
-        train, validation, private = (published.scaled(each, scale) for each in found)
-        return train, validation, private
+        return [published.scaled(each, scale) for each in found]
 
-    def published(self, attack: InversionAttack, plain: Publisher) -> list[PublishedAnswers]:
+    def published(self, attack: InversionAttack) -> list[PublishedAnswers]:
         """Return what is published of the three parts, with maps as they are.
 
         With a surrogate only the maps of the training images are its own; of the others nobody
         knows a map, and confidences are all there is.
         """
+        publisher = Publisher(
+            model=self.surrogate if self.request.surrogate else self.subject.model,
+            explanation=attack.explanation,
+            seed=self.seed,
+            progress=partial(self.display.fitting, f"{attack.name} of the attacker's images"),
+        )
         parts = self.splits.train, self.splits.validation, self.splits.evaluation
-        told = partial(self._shown, f"{attack.name} of the attacker's images")
-        if self.request.surrogate:
-            train, validation = self.everyone
-            own = replace(
-                plain, model=self.surrogate, explanation=attack.explanation, progress=told
-            )
-            maps = own.answers(parts[0], train.confidences.argmax(1)).maps
-            return [train._replace(maps=maps), validation, plain.answers(parts[2])]
-        publisher = replace(plain, explanation=attack.explanation, progress=told)
-        return [publisher.answers(part) for part in parts]
+        if not self.request.surrogate:
+            return [publisher.answers(part) for part in parts]
+        train, *others = self.confidences
+        maps = publisher.answers(parts[0], train.confidences.argmax(1)).maps
+        return [train._replace(maps=maps), *others]
 
-    def _shown(self, label: str, done: int, of: int) -> None:
-        self.display.fitting(label, done, of)
+
+def whole_images(data: Split) -> Tensor:
+    """Return all images (N, C, H, W) of a part, on the CPU."""
+    return data.images(slice(None)).cpu()

@@ -18,13 +18,14 @@ from robustbench_cli.commands.inversion_attacks import (
     InversionAttack,
     InversionAudit,
     RebuiltImages,
+    whole_images,
 )
 from robustbench_cli.commands.invert_request import PREDICTION, Inversion
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
 from robustbench_cli.config.layers import ConfigTable
 from robustbench_cli.config.schema import spec_of
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.data import DATASETS, Split
+from robustbench_cli.data import DATASETS
 from robustbench_cli.data.shape import shape_of
 from robustbench_cli.distributed import env
 from robustbench_cli.evaluation.journal import write_arrays
@@ -35,7 +36,6 @@ from robustbench_cli.inversion.measures import (
     check_similarity_package,
     inversion_measures,
 )
-from robustbench_cli.inversion.published import Publisher
 from robustbench_cli.inversion.splits import AuditSplits, audit_splits
 from robustbench_cli.models import MODELS
 from robustbench_cli.runs import folders, records
@@ -146,12 +146,11 @@ def _record(
 def _rows(audit: InversionAudit, explanations: dict[str, Explanation]) -> dict[str, RebuiltImages]:
     """Return the images of every row, by its name."""
     private = audit.splits.evaluation
-    mean, means = _means(audit)
-    predicted = Publisher(model=audit.subject.model).answers(private).confidences.argmax(1).cpu()
+    mean, predicted = audit.mean_image, audit.confidences[2].confidences.argmax(1).cpu()
     rows = {
-        ORIGINALS: RebuiltImages(images=_whole(private)),
+        ORIGINALS: RebuiltImages(images=whole_images(private)),
         MEAN: RebuiltImages(images=mean.expand(len(private), *mean.shape).clone()),
-        CLASS_MEAN: RebuiltImages(images=means[predicted]),
+        CLASS_MEAN: RebuiltImages(images=_class_means(audit)[predicted]),
     }
     attacks = [InversionAttack(label=PREDICTION)]
     told = SURROGATE * audit.request.surrogate
@@ -163,19 +162,15 @@ def _rows(audit: InversionAudit, explanations: dict[str, Explanation]) -> dict[s
     return rows | {attack.label: audit.rebuilt(attack) for attack in attacks}
 
 
-def _means(audit: InversionAudit) -> tuple[Tensor, Tensor]:
-    """Return the mean (C, H, W) of the attacker's images, and of each predicted class (K, C, H, W).
+def _class_means(audit: InversionAudit) -> Tensor:
+    """Return the mean of the attacker's images of each predicted class (K, C, H, W).
 
     A class that is never predicted has the mean of all.
     """
-    images, labels = _whole(audit.splits.train), audit.everyone[0].confidences.argmax(1).cpu()
-    mean, classes = images.mean(0), range(audit.shape.classes)
-    there = [labels == k for k in classes]
-    return mean, torch.stack([images[rows].mean(0) if rows.any() else mean for rows in there])
-
-
-def _whole(data: Split) -> Tensor:
-    return data.images(torch.arange(len(data), device=data.y.device)).cpu()
+    images = whole_images(audit.splits.train)
+    labels = audit.confidences[0].confidences.argmax(1).cpu()
+    there = [labels == k for k in range(audit.shape.classes)]
+    return torch.stack([images[k].mean(0) if k.any() else audit.mean_image for k in there])
 
 
 def _measured(audit: InversionAudit, rows: dict[str, RebuiltImages]) -> Iterator[Measure]:

@@ -10,8 +10,8 @@ from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.explanations import EXPLANATIONS, Explanation
-from robustbench_cli.inversion.fit import InverterTraining
 from robustbench_cli.inversion.net import FUSIONS, Fusion
+from robustbench_cli.training.inverter import InverterTraining
 
 PREDICTION = "prediction"
 """The exposure that is always measured: confidences, and no explanation."""

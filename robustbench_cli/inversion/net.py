@@ -5,6 +5,7 @@ the confidences, through a U-Net's encoder with skip connections into the decode
 published no code; the layers follow a re-implementation in the code of GNIME (Jeong et al., 2022).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -144,3 +145,19 @@ class MapEncoder(nn.Module):
             kept[grid.shape[-1]] = grid
             grid = F.max_pool2d(grid, 2)
         return F.relu(self.code(grid.flatten(1))), kept
+
+
+class Inverter(nn.Module, ABC):
+    """A network that is trained to return images from what is published of them."""
+
+    @abstractmethod
+    def loss(self, known: PublishedAnswers, x: Tensor) -> Tensor:
+        """Return the scalar that training brings down.
+
+        Args:
+            x: the images (B, C, H, W) in [0, 1].
+        """
+
+    @abstractmethod
+    def images(self, known: PublishedAnswers) -> Tensor:
+        """Return images (B, C, H, W), clipped to [0, 1]."""

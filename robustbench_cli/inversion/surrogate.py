@@ -10,8 +10,12 @@ from dataclasses import replace
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustbench_cli.inversion.fit import Inverter
-from robustbench_cli.inversion.net import InversionNet, InversionShape, PublishedAnswers
+from robustbench_cli.inversion.net import (
+    InversionNet,
+    InversionShape,
+    Inverter,
+    PublishedAnswers,
+)
 
 
 class ImageInverter(Inverter):

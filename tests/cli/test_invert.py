@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from robustbench_cli.cli import main
-from robustbench_cli.inversion import classifier, fit
+from robustbench_cli.inversion import classifier
 from robustbench_cli.runs import folders
+from robustbench_cli.training import inverter
 
 SMALL = ("train.limit=700", "train.probe=0", "model.width=8")
 TRAIN = ["--epochs", "4", *(word for each in SMALL for word in ("--set", each))]
@@ -82,8 +83,8 @@ def test_the_same_command_gives_the_same_numbers(results, tmp_path, capsys):
 def test_an_interrupted_audit_goes_on(results, tmp_path, capsys, monkeypatch):
     command = ["invert", "--run", str(results / "net"), "--expose", "gradient", *ATTACK]
     command += ["--out", str(tmp_path), "--json"]
-    monkeypatch.setattr(fit, "_SAVED_EVERY", -1.0)
-    plain = fit.mean_squared_error
+    monkeypatch.setattr(inverter, "_SAVED_EVERY", -1.0)
+    plain = inverter.mean_squared_error
 
     def stop(net, data, batch):
         calls.append(net)
@@ -92,7 +93,7 @@ def test_an_interrupted_audit_goes_on(results, tmp_path, capsys, monkeypatch):
         return plain(net, data, batch)
 
     calls = []
-    monkeypatch.setattr(fit, "mean_squared_error", stop)
+    monkeypatch.setattr(inverter, "mean_squared_error", stop)
     assert main(command) == 130
     (folder,) = tmp_path.glob("invert-*")
     assert [*folder.glob("unfinished*")]

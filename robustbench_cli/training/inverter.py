@@ -1,10 +1,10 @@
 """Training of inversion networks: Adam, early stopping, and a state that a later process goes on
 from."""
 
+import copy
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -13,26 +13,16 @@ from torch import Tensor, nn
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.core.examples import Examples
-from robustbench_cli.inversion.net import PublishedAnswers, shuffled
+from robustbench_cli.inversion.net import Inverter, PublishedAnswers, shuffled
+from robustbench_cli.training.checkpoint import (
+    load_tensors,
+    restore_training,
+    save_tensors,
+    training_state,
+)
 
 _SAVED_EVERY = 30.0
 """Seconds between two states that are written, at most; an epoch is never cut."""
-
-
-class Inverter(nn.Module, ABC):
-    """A network that is trained to return images from what is published of them."""
-
-    @abstractmethod
-    def loss(self, known: PublishedAnswers, x: Tensor) -> Tensor:
-        """Return the scalar that training brings down.
-
-        Args:
-            x: the images (B, C, H, W) in [0, 1].
-        """
-
-    @abstractmethod
-    def images(self, known: PublishedAnswers) -> Tensor:
-        """Return images (B, C, H, W), clipped to [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +69,6 @@ class FitState:
     best: float = float("inf")
     """The lowest mean squared error on the validation images."""
     best_epoch: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    """The weights of that epoch."""
-
-
-SaveState = Callable[[Path, dict[str, Tensor], dict[str, float]], object]
-LoadState = Callable[[Path], tuple[dict[str, Tensor], dict[str, float]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateFile:
-    """Where the state of an unfinished training is kept, and how it is written and read."""
-
-    path: Path
-    save: SaveState
-    load: LoadState
 
 
 def fit_inverter(
@@ -102,19 +77,20 @@ def fit_inverter(
     validation: AttackerData,
     training: InverterTraining,
     label: str,
-    file: StateFile,
+    path: Path,
     progress: Callable[[int], None],
 ) -> FitState:
     """Train a network, and leave it with the weights of the lowest validation error.
 
     The order of the images depends on seed, label and epoch only, so that a training which goes on
-    from ``file`` ends with the same weights as one that was never interrupted.
+    from the state in ``path`` ends with the same weights as one that was never interrupted.
 
     Raises:
         RunError: the loss became NaN or infinite.
     """
     optimizer = torch.optim.Adam(net.parameters(), training.lr)
-    state = _restored(net, optimizer, file)
+    best = copy.deepcopy(net)
+    state = _restored(net, optimizer, best, path)
     written = time.monotonic()
     while state.epoch < training.epochs and state.epoch - state.best_epoch < training.patience:
         order = stream_generator("inversion order", training.seed, label, state.epoch)
@@ -134,12 +110,12 @@ def fit_inverter(
             raise RunError(f"inversion {label!r}: the loss is {error} after epoch {state.epoch}")
         if error < state.best:
             state.best, state.best_epoch = error, state.epoch
-            state.weights = {k: v.detach().clone() for k, v in net.state_dict().items()}
+            best.load_state_dict(net.state_dict())
         progress(state.epoch)
         if time.monotonic() - written > _SAVED_EVERY:
-            _save(net, optimizer, state, file)
+            save_tensors(path, training_state(net, optimizer, best), asdict(state))
             written = time.monotonic()
-    net.load_state_dict(state.weights)
+    net.load_state_dict(best.state_dict())
     net.eval()
     return state
 
@@ -164,41 +140,15 @@ def rebuilt_images(net: Inverter, known: PublishedAnswers, batch: int) -> Tensor
     return torch.cat([net.images(known.rows(part)).cpu() for part in torch.split(every, batch)])
 
 
-def _save(
-    net: nn.Module, optimizer: torch.optim.Optimizer, state: FitState, file: StateFile
-) -> None:
-    slots = optimizer.state_dict()["state"]
-    tensors = {f"net.{key}": value for key, value in net.state_dict().items()}
-    tensors |= {f"best.{key}": value for key, value in state.weights.items()}
-    for index, slot in slots.items():
-        tensors |= {f"adam.{index}.{key}": value for key, value in slot.items()}
-    note = {"epoch": state.epoch, "best": state.best, "best_epoch": state.best_epoch}
-    file.save(file.path, tensors, note)
-
-
-def _restored(net: nn.Module, optimizer: torch.optim.Optimizer, file: StateFile) -> FitState:
+def _restored(
+    net: nn.Module, optimizer: torch.optim.Optimizer, best: nn.Module, path: Path
+) -> FitState:
     """Load what an earlier process left, if anything; return how far it had come."""
-    if not file.path.is_file():
+    if not path.is_file():
         return FitState()
-    tensors, note = file.load(file.path)
-    parts: dict[str, dict[str, Tensor]] = {"net": {}, "best": {}, "adam": {}}
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = value
-    for name, value in parts["adam"].items():
-        index, _, key = name.partition(".")
-        slots.setdefault(int(index), {})[key] = value
+    tensors, said = load_tensors(path)
     try:
-        net.load_state_dict(parts["net"])
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        restore_training(tensors, net, optimizer, best)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{file.path} does not fit the network: {error}") from None
-    device = next(net.parameters()).device
-    return FitState(
-        epoch=int(note["epoch"]),
-        best=float(note["best"]),
-        best_epoch=int(note["best_epoch"]),
-        weights={key: value.to(device) for key, value in parts["best"].items()},
-    )
+        raise UserError(f"{path} does not fit the network: {error}") from None
+    return FitState(**said)

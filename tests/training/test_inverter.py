@@ -8,18 +8,16 @@ import torch
 from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.data import DATASETS, Split
-from robustbench_cli.inversion import fit
-from robustbench_cli.inversion.fit import (
+from robustbench_cli.inversion.net import InversionShape, PublishedAnswers
+from robustbench_cli.inversion.surrogate import ImageInverter, SurrogateInverter
+from robustbench_cli.training import inverter
+from robustbench_cli.training.inverter import (
     AttackerData,
     InverterTraining,
-    StateFile,
     fit_inverter,
     mean_squared_error,
     rebuilt_images,
 )
-from robustbench_cli.inversion.net import InversionShape, PublishedAnswers
-from robustbench_cli.inversion.surrogate import ImageInverter, SurrogateInverter
-from robustbench_cli.training import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +37,7 @@ def data(split: Split, maps, **more) -> AttackerData:
 
 def state_file(folder):
     folder.mkdir(exist_ok=True)
-    path = folder / "state.safetensors"
-    return StateFile(path=path, save=checkpoint.save_tensors, load=checkpoint.load_tensors)
+    return folder / "state.safetensors"
 
 
 def fresh(fusion="flatten", kind=ImageInverter, channels=1):
@@ -88,7 +85,7 @@ def test_maps_of_other_images_help_nobody(halves, tmp_path):
 
 
 def test_an_interrupted_training_ends_like_one_that_was_not(halves, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "_SAVED_EVERY", -1.0)
+    monkeypatch.setattr(inverter, "_SAVED_EVERY", -1.0)
     whole = fresh("both")
     expected = trained(whole, halves, tmp_path / "whole", settings(epochs=6))
 
@@ -114,8 +111,7 @@ def test_an_interrupted_training_ends_like_one_that_was_not(halves, tmp_path, mo
 
 
 def test_a_damaged_state_is_named(halves, tmp_path):
-    file = state_file(tmp_path)
-    file.path.write_bytes(b"no tensors")
+    state_file(tmp_path).write_bytes(b"no tensors")
     with pytest.raises(UserError, match=r"state\.safetensors"):
         trained(fresh(), halves, tmp_path)
 
