@@ -149,11 +149,11 @@ class Attack:
         """
         return ""
 
-    def first_members(self, names: Sequence[str]) -> int | None:
+    def first_members(self, stages: Sequence[Stage]) -> int | None:
         """Return how many of its members see every image where the rest may be sampled.
 
         Args:
-            names: of its members, in order, one for each stage.
+            stages: all of its stages, in order.
 
         Returns:
             The number of stages before the tail; None: it is no series that has one.

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.attacks import ATTACKS, Attack, Stage
+from robustbench_cli.attacks._apgd import APGD
 from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.attacks.apgd import CrossEntropy, LogitMargin, LogitRatio
 from robustbench_cli.attacks.apgd import TargetedAPGD as APGDTargeted
@@ -64,9 +65,9 @@ class AutoAttack(Attack):
         }
         return compositions[self.version]
 
-    def first_members(self, names: Sequence[str]) -> int | None:
+    def first_members(self, stages: Sequence[Stage]) -> int | None:
         """Return the stages up to the last one of AutoPGD; FAB and Square after it are the tail."""
-        return 1 + max(at for at, name in enumerate(names) if name.startswith("apgd"))
+        return 1 + max(at for at, stage in enumerate(stages) if isinstance(stage.attack, APGD))
 
     def variant(self, threat: Threat, classes: int) -> str:
         mine, usual = self.members(threat, classes), self.members(threat)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from robustbench_cli.attacks import ATTACKS, Attack
+from robustbench_cli.attacks import ATTACKS, Attack, Stage
 from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.attacks._fab import FABBase
 from robustbench_cli.core.errors import UserError
@@ -71,9 +71,9 @@ class Ensemble(Attack):
         reasons = {text: attack.no_target for text, attack in self._built().items()}
         return next((f"{text}: {reason}" for text, reason in reasons.items() if reason), "")
 
-    def first_members(self, names: Sequence[str]) -> int | None:
+    def first_members(self, stages: Sequence[Stage]) -> int | None:
         """Return the stages of the first member; all others are the tail."""
-        return sum(name == names[0] for name in names)
+        return sum(stage.member == stages[0].member for stage in stages)
 
     def variant(self, threat: Threat, classes: int) -> str:
         said = {text: each.variant(threat, classes) for text, each in self._built().items()}

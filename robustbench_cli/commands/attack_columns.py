@@ -129,7 +129,7 @@ class AttackColumns:
         exact: SearchModel,
     ) -> Iterator[Progress]:
         """Run the stages of an attack, the last ones on a part of what stands where asked for."""
-        head = point.attack.first_members([stage.member for stage in stages])
+        head = point.attack.first_members(stages)
         if head is None or self.tolerance is None:
             return run_stages(stages, column, standing, context, exact)
         return run_sampled(stages, head, column, standing, context, exact, self.tolerance)

@@ -70,7 +70,7 @@ def _check_within(config: EvalConfig, attacks: Mapping[str, Attack]) -> None:
             raise UserError(f"{said} goes without {option}")
     for label, attack in attacks.items():
         stages = attack.stages(config.threat, ENOUGH_CLASSES)
-        if attack.target is not None or attack.first_members([s.member for s in stages]) is None:
+        if attack.target is not None or attack.first_members(stages) is None:
             raise UserError(
                 f"{said} is for autoattack and ensembles without a target; {label!r} is no such "
                 "series: evaluate it by itself"

@@ -42,7 +42,7 @@ def with_sample(
     if tolerance is None:
         return
     stages = point.attack.stages(point.threat, outcomes.classes)
-    head = point.attack.first_members([stage.member for stage in stages])
+    head = point.attack.first_members(stages)
     if head is None or not point.threat.eps:
         return
     standing = clean.arrays["share"] > 0

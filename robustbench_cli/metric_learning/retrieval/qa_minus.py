@@ -7,39 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from robustbench_cli.metric_learning._recall import EmbeddingGallery
-from robustbench_cli.metric_learning.retrieval import (
-    RETRIEVAL_ATTACKS,
-    Queries,
-    RetrievalAttack,
-    Scale,
-)
-from robustbench_cli.metric_learning.retrieval._ranks import (
-    near_places,
-    query_margins,
-    ranked_at,
-)
+from robustbench_cli.metric_learning.retrieval import RETRIEVAL_ATTACKS, Scale
+from robustbench_cli.metric_learning.retrieval._ranks import QueryRank
 
 
 @RETRIEVAL_ATTACKS.register("qa-")
 @dataclass(frozen=True, kw_only=True)
-class QuerySink(RetrievalAttack):
+class QuerySink(QueryRank):
     """The changed image is the query, for which a candidate near it is to come last.
 
     The candidate is drawn from the nearest 1 % of the gallery.
     """
 
     scales: ClassVar[Mapping[str, Scale]] = {"QA-": Scale(better="lower")}
-
-    def aims(self, queries: Queries) -> Tensor:
-        return near_places(queries)
-
-    def gain(self, z: Tensor, aims: Tensor, gallery: EmbeddingGallery) -> Tensor:
-        margins = query_margins(z, aims, gallery)
-        return margins.clamp(max=0).mean(1)
-
-    def scores(self, z: Tensor, aims: Tensor, queries: Queries) -> Mapping[str, Tensor]:
-        margins = query_margins(z, aims, queries.gallery)
-        return {"QA-": ranked_at(margins, queries.own, aims)}
+    raises: ClassVar[bool] = False
