@@ -8,6 +8,7 @@ import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.eval_options import MODEL_OPTIONS, EvalOptions, eval_request
+from robustbench_cli.cli.pictures import draw_where_possible
 from robustbench_cli.core.errors import UserError, hint
 
 if TYPE_CHECKING:
@@ -129,15 +130,9 @@ def _request(methods: list[str], flags: ExplainOptions) -> "ExplainRequest":
 
 
 def _draw(folder: Path, pictured: int, note: "Callable[[str], None]") -> None:
-    """Draw the first images of a run into its folder; say so where matplotlib is absent."""
+    """Draw the first images of a run into its folder."""
     from robustbench_cli.figures._explanation_sheet import draw_explanations
     from robustbench_cli.runs import records
 
-    if not pictured:
-        return
-    try:
-        draw_explanations(folder, records.read(folder))
-    except UserError as error:
-        if "matplotlib" not in str(error):
-            raise
-        note(f"no picture: {error}")
+    if pictured:
+        draw_where_possible(lambda: draw_explanations(folder, records.read(folder)), note)

@@ -2,14 +2,19 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.eval_options import EvalOptions, chosen_model
+from robustbench_cli.cli.pictures import draw_where_possible
 from robustbench_cli.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,21 +122,18 @@ def invert_command(flags: InvertOptions) -> None:
     )
     with progress_display(flags.quiet) as display, options.interruptible(options.AGAIN):
         folder = run_inversion(request, display)
-    _draw(folder, flags.quiet)
+        _draw(folder, display.note)
     print_measures(folder, as_json=flags.json_)
 
 
-def _draw(folder: Path, quiet: bool) -> None:
-    """Draw the first reconstructions into the folder; say so where matplotlib is absent."""
+def _draw(folder: Path, note: "Callable[[str], None]") -> None:
+    """Draw the first reconstructions into the folder."""
     from robustbench_cli.figures import _style
     from robustbench_cli.figures.reconstructions import paint_reconstructions
     from robustbench_cli.runs import records
 
-    try:
-        _style.save_figure(
-            lambda: paint_reconstructions(records.read(folder), folder),
-            folder / "reconstructions.png",
-        )
-    except UserError as error:
-        if not quiet:
-            typer.echo(f"no picture: {error}", err=True)
+    def draw() -> None:
+        paint = partial(paint_reconstructions, records.read(folder), folder)
+        _style.save_figure(paint, folder / "reconstructions.png")
+
+    draw_where_possible(draw, note)

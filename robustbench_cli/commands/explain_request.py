@@ -1,6 +1,6 @@
 """The request of one ``advbench explain``, and what its record keeps of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,6 +43,17 @@ def built_methods(texts: tuple[str, ...]) -> dict[str, Explanation]:
     Raises:
         UserError: there is none, an unknown one, or one that is given twice.
     """
+    if not texts:
+        raise UserError(f"name an explanation{hint('', EXPLANATIONS.names())}")
+    return explanations_by_label(texts)
+
+
+def explanations_by_label(texts: Iterable[str]) -> dict[str, Explanation]:
+    """Return explanations as they were typed, by label; none where nothing was.
+
+    Raises:
+        UserError: an unknown one, or one that is given twice.
+    """
     found: dict[str, Explanation] = {}
     for text in texts:
         method = EXPLANATIONS.build(Spec.parse(text))
@@ -50,8 +61,6 @@ def built_methods(texts: tuple[str, ...]) -> dict[str, Explanation]:
         if label in found:
             raise UserError(f"explanation {label!r} is given twice; once is enough")
         found[label] = method
-    if not found:
-        raise UserError(f"name an explanation{hint('', EXPLANATIONS.names())}")
     return found
 
 

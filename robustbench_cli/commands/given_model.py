@@ -206,14 +206,29 @@ def fit_to_data(request: EvalRequest, test: Split) -> EvalRequest:
     Raises:
         UserError: it cannot be done, or it is not clear how.
     """
-    subject = request.subject
-    if subject.fitting is None:
-        return request
     rejects = int("class" in request.config.reject)
+    subject, settings = subject_for(request.subject, test, rejects)
+    config = replace(request.config, model={**request.config.model, **settings})
+    return replace(request, subject=subject, config=config)
+
+
+def subject_for(
+    subject: Subject, test: Split, rejects: int = 0
+) -> tuple[Subject, Mapping[str, Any]]:
+    """Return the subject fitted to the data, and what was done for it; itself where nothing is.
+
+    Args:
+        test: the test split.
+        rejects: the number of its logits that stand for a rejection.
+
+    Raises:
+        UserError: it cannot be done, or it is not clear how.
+    """
+    if subject.fitting is None:
+        return subject, {}
     few = test.images(slice(min(LOOKED_AT, len(test))))
     fitted = fitted_like(subject, few, test.classes, rejects)
-    config = replace(request.config, model={**request.config.model, **fitted.settings})
-    return replace(request, subject=fitted_subject(subject, fitted), config=config)
+    return fitted_subject(subject, fitted), fitted.settings
 
 
 def fitted_like(

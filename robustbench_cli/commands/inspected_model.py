@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from robustbench_cli.commands.eval_request import Subject
-from robustbench_cli.commands.given_model import LOOKED_AT, fitted_like, fitted_subject
+from robustbench_cli.commands.given_model import subject_for
 from robustbench_cli.commands.load_model import Choice, find_model
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.layers import ConfigTable
@@ -46,11 +46,8 @@ def find_inspected_model(
     """
     subject, base = find_model(choice, workspace)
     test = DATASETS.build(spec_of(base["dataset"])).load("test", workspace.data_dir)
-    if subject.fitting is not None:
-        few = test.images(slice(min(LOOKED_AT, len(test))))
-        fitted = fitted_like(subject, few, test.classes)
-        subject = fitted_subject(subject, fitted)
-        base = {**base, "model": {**base["model"], **fitted.settings}}
+    subject, settings = subject_for(subject, test)
+    base = {**base, "model": {**base["model"], **settings}}
     laid_out(subject.model, where)
     test = test.to(where)
     check_model(subject.model, test.images(slice(2)), len(test.classes))

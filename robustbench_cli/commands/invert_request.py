@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from robustbench_cli.commands import components
+from robustbench_cli.commands.explain_request import explanations_by_label
 from robustbench_cli.commands.load_model import Choice
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError, hint
-from robustbench_cli.core.registry import Spec
 from robustbench_cli.explanations import EXPLANATIONS, Explanation
 from robustbench_cli.inversion.net import FUSIONS, Fusion
 from robustbench_cli.training.inverter import InverterTraining
@@ -54,15 +53,8 @@ class Inversion:
         Raises:
             UserError: a name or a parameter that there is not, or one that is given twice.
         """
-        found: dict[str, Explanation] = {}
-        for text in self.expose:
-            if text.strip().lower() == PREDICTION:
-                continue
-            built = EXPLANATIONS.build(Spec.parse(text))
-            label = components.component_label(EXPLANATIONS, built)
-            if label in found:
-                raise UserError(f"--expose {text!r} is given twice")
-            found[label] = built
+        named = (text for text in self.expose if text.strip().lower() != PREDICTION)
+        found = explanations_by_label(named)
         if self.surrogate and not found:
             raise UserError("--surrogate needs an explanation to stand in for: --expose gradient")
         return found

@@ -21,6 +21,8 @@ MEASURED_KINDS: tuple[Kind, ...] = ("explain", "invert", "retrieve")
 """The kinds of runs that leave measures."""
 _LISTS = frozenset({"expose", "methods", "attack", "attacks", "radii"})
 """Settings that say which rows a run has, not how they were measured."""
+_OF_THE_MODEL = frozenset({"dataset", "model", "defense", "threat", "n", "subset", "seed"})
+"""Sections of a configuration that are about a model and its images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +123,12 @@ def _subject(run: Run, known: Mapping[str, Run]) -> str:
 
 
 def _own_section(run: Run) -> Mapping[str, Any]:
-    """Return the section of the configuration that says how a run measured, ``invert``."""
+    """Return the settings that say how a run measured: a section of their own, ``invert``, or, of
+    ``explain``, what stands beside the model, its images and the seed."""
     own = run.config.get(run.kind)
-    return own if isinstance(own, Mapping) else {}
+    if isinstance(own, Mapping):
+        return own
+    return {key: value for key, value in run.config.items() if key not in _OF_THE_MODEL}
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -114,3 +114,17 @@ def test_a_share_above_one_is_a_damaged_record(tmp_path):
     records.write(run_of(measures=bad), tmp_path)
     with pytest.raises(records.DamagedRecord, match="is no share"):
         records.read(tmp_path)
+
+
+def test_maps_of_other_classes_are_told_apart():
+    """The settings of explain have no section of their own."""
+
+    def explained(target):
+        config = {"dataset": {"name": "digits"}, "seed": 0, "n": 40, "target": target, "steps": 32}
+        return run_of(kind="explain", config=config, id=f"run-{target}")
+
+    (table,) = measure_tables([explained("predicted"), explained("label")], "explain")
+    assert {line.subject for line in table.lines} == {
+        "trades (target=predicted)",
+        "trades (target=label)",
+    }
