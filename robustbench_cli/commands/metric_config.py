@@ -5,12 +5,13 @@ from typing import Any
 
 from robustbench_cli.commands import components
 from robustbench_cli.commands.threat_config import resolve_threat
+from robustbench_cli.commands.train_config import data_and_values, training_settings
 from robustbench_cli.config import presets
-from robustbench_cli.config.layers import ConfigTable, apply_settings, merge_layers, parse_settings
-from robustbench_cli.config.schema import TrainConfig, is_metric, spec_of, specs_of, validated
+from robustbench_cli.config.layers import ConfigTable, merge_layers
+from robustbench_cli.config.schema import TrainConfig, is_metric, specs_of, validated
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.data import DATASETS
+from robustbench_cli.data import Dataset
 from robustbench_cli.metric_learning import METRIC_DEFENSES, MetricDefense
 
 METRIC_USUAL: ConfigTable = {
@@ -61,15 +62,11 @@ def resolve_metric_config(
     Raises:
         UserError: an unknown name, a bad value, or a combination that makes no sense.
     """
-    changes, name = parse_settings(pairs), typed.get("preset")
+    changes, name = training_settings(pairs), typed.get("preset")
     preset = _with_names(presets.load_preset(name)) if name else {}
     layers = [preset, typed, *([METRIC_SMOKE] if smoke else [])]
-    values = merge_layers({"dataset": {"name": "digits"}}, METRIC_USUAL, *layers)
-    dataset_table = apply_settings(values, changes)["dataset"]
-    dataset = DATASETS.build(spec_of(dataset_table))
-    usual_model = {key: dataset.defaults[key] for key in ("model",) if key in dataset.defaults}
-    values = apply_settings(merge_layers(METRIC_USUAL, usual_model, *layers), changes)
-    values |= {"dataset": dataset_table, "task": "metric"}
+    dataset, values = data_and_values(layers, changes, _usual)
+    values["task"] = "metric"
     if name:
         values["preset"] = preset["preset"]
     if smoke:
@@ -100,6 +97,12 @@ def resolve_metric_config(
     if config.train.select != "last":
         raise UserError(f"metric learning keeps the last epoch, not {config.train.select!r}")
     return config
+
+
+def _usual(dataset: Dataset) -> ConfigTable:
+    """Return the usual settings, with the model that is usual for the data."""
+    model = {key: value for key, value in dataset.defaults.items() if key == "model"}
+    return merge_layers(METRIC_USUAL, model)
 
 
 def built(tables: Mapping[str, Mapping[str, Any]]) -> MetricDefense:

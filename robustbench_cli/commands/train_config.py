@@ -1,5 +1,6 @@
 """The configuration of a training run: data set's defaults < preset < flags < ``--set``."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from robustbench_cli.commands.components import (
@@ -13,7 +14,7 @@ from robustbench_cli.config import presets
 from robustbench_cli.config.layers import ConfigTable, apply_settings, merge_layers, parse_settings
 from robustbench_cli.config.schema import TrainConfig, is_metric, spec_of, specs_of, validated
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.data import DATASETS
+from robustbench_cli.data import DATASETS, Dataset
 from robustbench_cli.defenses import DEFENSES, Objective, Recipe
 
 FALLBACK: ConfigTable = {"optimizer": {"name": "sgd"}, "schedule": {"name": "piecewise"}}
@@ -44,18 +45,13 @@ def resolve_train_config(
     Raises:
         UserError: an unknown name, a bad value, or a combination that makes no sense.
     """
-    changes = parse_settings(pairs)
-    if "preset" in changes:
-        raise UserError("--set preset=...: a preset is named by --preset")
+    changes = training_settings(pairs)
     name, preset = typed.get("preset"), _preset_of(typed)
     layers = [preset, typed]
     layers += [_smoke_layer(merge_layers(*layers))] if smoke else []
-    dataset_table = apply_settings(merge_layers({"dataset": {"name": "digits"}}, *layers), changes)[
-        "dataset"
-    ]
-    dataset = DATASETS.build(spec_of(dataset_table))
-    values = apply_settings(merge_layers(FALLBACK, dataset.defaults, *layers), changes)
-    values["dataset"] = dataset_table
+    dataset, values = data_and_values(
+        layers, changes, lambda data: merge_layers(FALLBACK, data.defaults)
+    )
     if name:
         values["preset"] = preset["preset"]
     if smoke:
@@ -81,6 +77,38 @@ def resolve_train_config(
     if name:
         _check_needs(name, config, recipe)
     return config
+
+
+def training_settings(pairs: list[str]) -> ConfigTable:
+    """Return what ``--set`` said of a training, as ``key=value``, by section.
+
+    Raises:
+        UserError: a text that is none, or a preset, which has an option of its own.
+    """
+    changes = parse_settings(pairs)
+    if "preset" in changes:
+        raise UserError("--set preset=...: a preset is named by --preset")
+    return changes
+
+
+def data_and_values(
+    layers: Sequence[ConfigTable], changes: ConfigTable, usual: Callable[[Dataset], ConfigTable]
+) -> tuple[Dataset, ConfigTable]:
+    """Return the data set that is trained on, the digits where none is named, and all settings.
+
+    Args:
+        layers: what presets and flags said, by section; a later one goes over an earlier.
+        changes: what ``--set`` said, which goes over all of them.
+        usual: returns what holds for a data set where nothing else is said.
+
+    Raises:
+        UserError: there is no such data set, or it has no such parameter.
+    """
+    digits: ConfigTable = {"dataset": {"name": "digits"}}
+    table = apply_settings(merge_layers(digits, *layers), changes)["dataset"]
+    dataset = DATASETS.build(spec_of(table))
+    values = apply_settings(merge_layers(usual(dataset), *layers), changes)
+    return dataset, {**values, "dataset": table}
 
 
 def smoke_substitutes(typed: ConfigTable) -> list[str]:

@@ -139,6 +139,7 @@ def test_other_commands_refuse_embeddings_in_one_line(words, results, capsys):
         (["train", "--task", "metric", "est", "--batch-size", "5"], "multiple of"),
         (["train", "--task", "metric", "est", "--set", "train.select=epoch"], "select_epoch"),
         (["train", "--task", "metric", "est", "--precision", "bf16"], "runs in float32"),
+        (["train", "--task", "metric", "est", "--set", "preset=x"], "is named by --preset"),
         (["train", "--task", "metric", "none", "--extra-data", "digits"], "no --extra-data"),
         (["train", "trades", "--split-classes"], "go with --task metric"),
         (["train", "trades", "--set", "task=metric"], "--task metric, not by --set"),
