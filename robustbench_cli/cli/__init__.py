@@ -14,26 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_cli import __version__
-from robustbench_cli.cli.attack import attack_command
-from robustbench_cli.cli.audit import audit_command
-from robustbench_cli.cli.cached import cache_command
-from robustbench_cli.cli.compare import compare_command
-from robustbench_cli.cli.detect import detect
-from robustbench_cli.cli.evaluate import eval_command
 from robustbench_cli.cli.exit_codes import ExitCode
-from robustbench_cli.cli.explain import explain_command
-from robustbench_cli.cli.invert import invert_command
-from robustbench_cli.cli.joint import joint_command
-from robustbench_cli.cli.listing import list_command
-from robustbench_cli.cli.paper import paper
-from robustbench_cli.cli.plot import plot_command
-from robustbench_cli.cli.report import report_command
-from robustbench_cli.cli.retrieve import retrieve_command
-from robustbench_cli.cli.show import show_command
+from robustbench_cli.cli.imported_commands import CommandPlace, ImportedCommands
 from robustbench_cli.cli.strict_command import MeasuringCommand, StrictCommand
-from robustbench_cli.cli.study import run_study, study
-from robustbench_cli.cli.synth import synth
-from robustbench_cli.cli.train import train_command
 from robustbench_cli.core.errors import RunError, UserError, stopped_program
 from robustbench_cli.core.safe_text import printable
 from robustbench_cli.distributed import env
@@ -50,7 +33,64 @@ explains one. A mistake costs one line; add --debug anywhere for the traceback. 
 1 a run failed, 2 a mistake, 3 not sound (--strict), 4 below --fail-under, 130 interrupted.
 """
 
+COMMANDS = {
+    "train": CommandPlace("train.train_command", "Train a model with a defense.", StrictCommand),
+    "eval": CommandPlace(
+        "evaluate.eval_command", "Measure a model under attacks.", MeasuringCommand
+    ),
+    "attack": CommandPlace(
+        "attack.attack_command", "Craft adversarial examples, keep them.", MeasuringCommand
+    ),
+    "audit": CommandPlace(
+        "audit.audit_command", "Try to prove a robust accuracy wrong.", MeasuringCommand
+    ),
+    "explain": CommandPlace(
+        "explain.explain_command", "Draw what answers depend on; judge the maps.", MeasuringCommand
+    ),
+    "joint": CommandPlace(
+        "joint.joint_command", "Fool several domains with one perturbation.", MeasuringCommand
+    ),
+    "invert": CommandPlace(
+        "invert.invert_command",
+        "Rebuild private images from what a model publishes.",
+        MeasuringCommand,
+    ),
+    "retrieve": CommandPlace(
+        "retrieve.retrieve_command", "Measure retrieval by metric learning.", StrictCommand
+    ),
+    "compare": CommandPlace(
+        "compare.compare_command", "Compare two models on the same images.", StrictCommand
+    ),
+    "report": CommandPlace(
+        "report.report_command", "Put every evaluation into one table.", StrictCommand
+    ),
+    "plot": CommandPlace("plot.plot_command", "Draw one figure as PNG, SVG or PDF.", StrictCommand),
+    "list": CommandPlace(
+        "listing.list_command", "Name everything there is to choose from.", StrictCommand
+    ),
+    "show": CommandPlace("show.show_command", "Explain one name and how to use it.", StrictCommand),
+    "cache": CommandPlace(
+        "cached.cache_command", "Show which decoded images are kept.", StrictCommand
+    ),
+    "detect": CommandPlace("detect.detect", "Tell errors from right answers by a detector."),
+    "synth": CommandPlace("synth.synth", "Fit a generator of images, draw from it."),
+    "study": CommandPlace("study.study", "Train and attack many models from one file."),
+    "paper": CommandPlace("paper.paper", "Show what published tables say."),
+    "bench": CommandPlace(
+        "study.run_study", "Run a study by its name.", StrictCommand, hidden=True
+    ),
+}
+"""Every command, in the order of ``advbench --help``."""
+
+
+class AdvbenchProgram(ImportedCommands):
+    """``advbench``."""
+
+    places = COMMANDS
+
+
 app = typer.Typer(
+    cls=AdvbenchProgram,
     name="advbench",
     help=HELP,
     no_args_is_help=True,
@@ -73,27 +113,6 @@ def global_options(
     ] = False,
 ) -> None:
     """Take the options of ``advbench`` itself; Typer shows HELP as its help."""
-
-
-app.command("train", cls=StrictCommand)(train_command)
-app.command("eval", cls=MeasuringCommand)(eval_command)
-app.command("attack", cls=MeasuringCommand)(attack_command)
-app.command("audit", cls=MeasuringCommand)(audit_command)
-app.command("explain", cls=MeasuringCommand)(explain_command)
-app.command("joint", cls=MeasuringCommand)(joint_command)
-app.command("invert", cls=MeasuringCommand)(invert_command)
-app.command("retrieve", cls=StrictCommand)(retrieve_command)
-app.add_typer(detect, name="detect")
-app.add_typer(synth, name="synth")
-app.add_typer(study, name="study")
-app.command("bench", cls=StrictCommand, hidden=True)(run_study)
-app.command("compare", cls=StrictCommand)(compare_command)
-app.command("report", cls=StrictCommand)(report_command)
-app.command("plot", cls=StrictCommand)(plot_command)
-app.add_typer(paper, name="paper")
-app.command("list", cls=StrictCommand)(list_command)
-app.command("show", cls=StrictCommand)(show_command)
-app.command("cache", cls=StrictCommand)(cache_command)
 
 
 _COMPLETION = "_ADVBENCH_COMPLETE"

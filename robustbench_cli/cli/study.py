@@ -29,6 +29,7 @@ class StudyGroup(DefaultCommandGroup):
 study = typer.Typer(
     cls=StudyGroup,
     no_args_is_help=True,
+    rich_markup_mode=None,
     help="Train and attack many models from one file (advbench study FILE), resumable.",
 )
 
