@@ -25,6 +25,7 @@ from robustbench_cli.commands.given_model import fit_to_data
 from robustbench_cli.commands.no_gradient import with_possible_gradients
 from robustbench_cli.commands.rejection import clean_figures, with_rejection
 from robustbench_cli.commands.run_folder import leaves_nothing, open_run_folder
+from robustbench_cli.commands.searching import searched_model
 from robustbench_cli.commands.subset import counted_images, test_images
 from robustbench_cli.commands.sweep import SweepPoint, cut, points
 from robustbench_cli.commands.targeted import check_images_to_take
@@ -126,7 +127,7 @@ def evaluate_shard(
         checking = start_checking(
             request, todo, data, threat, copy, shard, display.note, differentiable
         )
-        session = _Session(request, data, test, threat, shard, recorder, display, checking)
+        session = _Session(request, todo, data, test, threat, shard, recorder, display, checking)
         for note in dict.fromkeys((*subject.notes, *data.notes, *chosen.notes)):
             session.note(note)
         columns = session.run_attacks(todo, keep or (lambda *_: None))
@@ -143,6 +144,7 @@ class _Session:
     def __init__(
         self,
         request: EvalRequest,
+        todo: list[SweepPoint],
         data: Split,
         test: Split,
         threat: Threat,
@@ -155,7 +157,6 @@ class _Session:
         self.journal = Journal(recorder.folder, len(data))
         self._recorder, self._display, self._checking = recorder, display, checking
         self._labels = data.y.cpu().numpy()
-        few = data.images(slice(search_model.COMPARED_IMAGES))
         checking.before()
         check_not_random(self.config, checking.random)
         model = checking.judged_model()
@@ -169,11 +170,8 @@ class _Session:
         # Tracing runs a model's own code: what that remembers of it would be in later answers.
         traceable = request.source is None and not checking.coupled and self._itself.differentiable
         if self.config.precision == "auto" and traceable:
-            self._search, given_up = search_model.fastest_search_model(
-                model, few, random=self._verifier.random
-            )
-            for note in given_up:
-                self.note(note)
+            told = partial(searched_model, shard=shard, recorder=recorder, note=self.note)
+            self._search = told(model, todo, data, self.config, random=self._verifier.random)
         self._context = EvalContext(
             data=data,
             threat=threat,

@@ -36,6 +36,7 @@ from robustbench_cli.evaluation.joint import (
 )
 from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.model_check import check_model
+from robustbench_cli.evaluation.rewritten_models import COMPARED_IMAGES
 from robustbench_cli.evaluation.stages import clean, run_stages
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.layout import laid_out
@@ -114,7 +115,7 @@ def _together(
     subjects: list[Subject], config: JointConfig, data: Groups, where: torch.device, classes: int
 ) -> Joint:
     """Return all models as one, which answers for all domains; a ``UserError`` names a bad one."""
-    few = data.data.images(slice(search_model.COMPARED_IMAGES))
+    few = data.data.images(slice(COMPARED_IMAGES))
     for each in subjects:
         laid_out(each.model, where)
         check_model(each.model, few[:2], classes, called=f"run {each.parent!r}")

@@ -18,12 +18,11 @@ from robustbench_cli.evaluation.fitting import charge_fit, fit_in_memory, fitted
 from robustbench_cli.evaluation.nearest_classes import NearestClasses
 from robustbench_cli.evaluation.out_of_memory import halving
 from robustbench_cli.evaluation.repeated_stage import run_and_repeat
+from robustbench_cli.evaluation.search_choice import PassesAhead, chosen_search_model
 from robustbench_cli.evaluation.search_model import (
-    COMPARED_IMAGES,
     SearchModel,
     SearchPrecision,
     exact_search_model,
-    fastest_search_model,
 )
 from robustbench_cli.evaluation.targets import (
     LEFT_OUT,
@@ -246,10 +245,14 @@ def attack_batch(
     """
     column, best_x = AttackVerdicts.empty(len(y)), x.clone()
     with unchanged_model(model):
-        exact = exact_search_model(model, differentiable=differentiable)
-        search_model = exact
-        if precision == "auto" and differentiable and len(x):
-            search_model, _ = fastest_search_model(model, x[:COMPARED_IMAGES], random=random)
+        with torch.no_grad():
+            outputs = model(x[:1]).shape[1] if len(x) else 2
+        classes = outputs - isinstance(model, RejectingModel)
+        stages = attack.stages(threat, classes)
+        exact = search_model = exact_search_model(model, differentiable=differentiable)
+        if precision == "auto" and differentiable:
+            ahead = PassesAhead.of(stages, len(y), slots)
+            search_model, _ = chosen_search_model(model, Tensors(x, y), ahead, random=random)
         context = EvalContext(
             data=Tensors(x, y),
             threat=threat,
@@ -260,10 +263,6 @@ def attack_batch(
             early_stop=early_stop,
             fit=None if fit_on is None else fit_in_memory(fit_on),
         )
-        with torch.no_grad():
-            outputs = model(x[:1]).shape[1] if len(x) else 2
-        classes = outputs - isinstance(model, RejectingModel)
-        stages = attack.stages(threat, classes)
         attacked = np.ones(len(y), bool)
         if attack.target is not None:
             targets = chosen_targets(attack.target, context, attacked, classes)

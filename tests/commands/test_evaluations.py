@@ -21,7 +21,7 @@ from robustbench_cli.commands.sweep import points
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.evaluation import search_model, verifier
+from robustbench_cli.evaluation import rewritten_models, search_choice, verifier
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.models.weights import digest
 from robustbench_cli.runs import records
@@ -33,6 +33,12 @@ BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
 def config(*attacks, **more):
     typed = {"attack": chosen_attacks(list(attacks), None, {}), "threat": {"eps": 0.12}, "n": 40}
     return resolve_eval_config(BASE, {**typed, **more}, [])
+
+
+def with_bf16(monkeypatch, *, narrow):
+    """Whether this processor has bfloat16 must not decide what is tested."""
+    for module in (rewritten_models, search_choice):
+        monkeypatch.setattr(module, "has_bf16", lambda _where: narrow)
 
 
 def subject(net, name="net"):
@@ -117,7 +123,7 @@ def quick(name):
 )
 def test_a_sweep_over_steps_is_what_each_length_alone_is(kind, name, tmp_path, net, monkeypatch):
     """Bit for bit, for every registered attack; read off a longer walk only where that is so."""
-    monkeypatch.setattr(search_model, "has_bf16", lambda _where: True)
+    with_bf16(monkeypatch, narrow=True)
     monkeypatch.setattr(
         verifier, "VOTING_DRAWS", 20
     )  # draws enough to see whether luck is the same
@@ -377,14 +383,14 @@ def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net_file):
     ("precision", "narrow", "search"),
     [
         ("exact", True, "float32"),
-        ("auto", False, "float32, BatchNorm folded"),
+        ("auto", False, "float32"),  # too short for a trial
         ("auto", True, "bfloat16, BatchNorm folded"),
     ],
 )
 def test_the_record_says_what_the_search_ran_in(
     precision, narrow, search, tmp_path, net, monkeypatch
 ):
-    monkeypatch.setattr(search_model, "has_bf16", lambda _where: narrow)
+    with_bf16(monkeypatch, narrow=narrow)
     found, _ = evaluated(tmp_path, net, config("fgsm", n=8, precision=precision))
     assert found.search == search
 

@@ -34,7 +34,7 @@ def test_a_divergence_from_a_gaussian_start_is_climbed_in_float32(
         raise NeverAskedError
 
     fast = SearchModel(model=asked, about="bfloat16")
-    monkeypatch.setattr(stages, "fastest_search_model", lambda *_args, **_rest: (fast, []))
+    monkeypatch.setattr(stages, "chosen_search_model", lambda *_args, **_rest: (fast, []))
     attack, norm = ATTACKS.build(Spec.parse(text)), "L2" if "ddn" in text else "Linf"
     noise = Noise(0, torch.arange(len(y)))
 

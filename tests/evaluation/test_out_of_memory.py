@@ -7,8 +7,9 @@ from torch import nn
 from robustbench_cli.audit import CHECKS, ModelCheck
 from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.evaluation import search_model
+from robustbench_cli.evaluation import rewritten_models
 from robustbench_cli.evaluation.out_of_memory import PART, halving, in_parts
+from robustbench_cli.evaluation.search_model import exact_search_model
 from tests.audit.conftest import probe_of
 
 LACKS = [
@@ -91,22 +92,22 @@ def found_by_checks(model, x, y):
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_checks_and_fast_models_fit_where_five_images_do(narrow, digits_model, monkeypatch):
-    monkeypatch.setattr(search_model, "has_bf16", lambda _where: narrow)
+    monkeypatch.setattr(rewritten_models, "has_bf16", lambda _where: narrow)
     net, x, y = digits_model
     x, y = (
-        x.repeat(3, 1, 1, 1)[: search_model.COMPARED_IMAGES],
-        y.repeat(3)[: search_model.COMPARED_IMAGES],
+        x.repeat(3, 1, 1, 1)[: rewritten_models.COMPARED_IMAGES],
+        y.repeat(3)[: rewritten_models.COMPARED_IMAGES],
     )
     small = Small(net, 5)
     assert not randomised(small, x)
     assert found_by_checks(small.eval(), x, y) == []
-    fast, _ = search_model.fastest_search_model(small, x)
+    fast, _ = rewritten_models.rewritten_search_model(small, x)
     # What is in doubt follows from the same images; the size of parts is worth a rounding.
     spread = float(net(x).std())
     unfolded = (
-        search_model.exact_search_model(net)
+        exact_search_model(net)
         if not narrow
-        else search_model.fastest_search_model(nn.Sequential(small.net), x)[0]
+        else rewritten_models.rewritten_search_model(nn.Sequential(small.net), x)[0]
     )
     assert (
         abs(fast.uncertain_margin - unfolded.uncertain_margin) < (0.05 if narrow else 1e-6) * spread
@@ -125,5 +126,5 @@ def test_checks_show_a_model_the_same_parts_whatever_it_has_room_for(digits_mode
 
     x, y = x.repeat(3, 1, 1, 1)[:64], y.repeat(3)[:64]
     found_by_checks(Watched(), x, y)
-    search_model.fastest_search_model(Watched(), x)
+    rewritten_models.rewritten_search_model(Watched(), x)
     assert max(sizes) == PART

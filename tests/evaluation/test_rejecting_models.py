@@ -16,7 +16,7 @@ from robustbench_cli.detectors import DETECTORS
 from robustbench_cli.evaluation.detect import flagged_at_most, seen
 from robustbench_cli.evaluation.detecting_model import with_detector
 from robustbench_cli.evaluation.model_check import check_model
-from robustbench_cli.evaluation.search_model import fastest_search_model
+from robustbench_cli.evaluation.rewritten_models import rewritten_search_model
 from robustbench_cli.evaluation.stages import Tensors, attack_batch
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.models.rejecting import ModelWithRejectClass
@@ -195,7 +195,7 @@ def test_a_random_search_gets_past_the_boundary_where_images_are_flagged(guarded
 def test_a_faster_model_rejects_as_the_model_does(guarded):
     model, held_out, _, _ = guarded
     with unchanged_model(model):
-        search, _ = fastest_search_model(model, held_out.x[:32])
+        search, _ = rewritten_search_model(model, held_out.x[:32])
         assert search.rejection is model
         torch.testing.assert_close(
             search.model(held_out.x[:32]), model(held_out.x[:32]), rtol=0, atol=0.2

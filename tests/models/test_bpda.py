@@ -8,7 +8,7 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.search_model import fastest_search_model
+from robustbench_cli.evaluation.rewritten_models import rewritten_search_model
 from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.models.bpda import bpda
 
@@ -73,7 +73,7 @@ def test_a_traced_model_keeps_the_gradient():
     x = torch.rand(4, 1, 8, 8)
     with torch.no_grad():
         model(x)
-        lens, notes = fastest_search_model(model, x)
+        lens, notes = rewritten_search_model(model, x)
         traced = torch.fx.symbolic_trace(nn.Sequential(bpda(rounded), net))
     for other, same in (
         (lens.model, model),

@@ -15,9 +15,10 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
-from robustbench_cli.evaluation import search_model as module
+from robustbench_cli.evaluation import rewritten_models as module
 from robustbench_cli.evaluation.eval_context import EvalContext
-from robustbench_cli.evaluation.search_model import exact_search_model, fastest_search_model
+from robustbench_cli.evaluation.rewritten_models import rewritten_search_model
+from robustbench_cli.evaluation.search_model import exact_search_model
 from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.models import MODELS, Shape
@@ -59,7 +60,7 @@ def test_a_norm_behind_a_convolution_is_folded_into_it(name, left):
     net = warmed(MODELS.build(Spec.parse(name)).build(COLOUR))
     x = torch.rand(12, 3, 8, 8)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    fast, notes = fastest_search_model(net, x)
+    fast, notes = rewritten_search_model(net, x)
     assert not notes
     assert fast.about == "float32, BatchNorm folded"
     found = len(norms(fast.model))
@@ -78,7 +79,7 @@ def test_large_kernels_are_folded_like_others_and_stay_as_the_processor_wants_th
         warmed(nn.Sequential(*parts, nn.ReLU(), nn.Flatten(), nn.Linear(6336, 5))),
         torch.device("cpu"),
     )
-    fast, notes = fastest_search_model(net, torch.rand(4, 3, 8, 8))
+    fast, notes = rewritten_search_model(net, torch.rand(4, 3, 8, 8))
     assert not notes
     assert fast.about == "float32, BatchNorm folded"
     assert not norms(fast.model)
@@ -89,7 +90,7 @@ def test_large_kernels_are_folded_like_others_and_stay_as_the_processor_wants_th
 
 def test_without_batchnorm_there_is_nothing_to_fold_or_to_say():
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
-    fast, notes = fastest_search_model(net, torch.rand(4, 3, 8, 8))
+    fast, notes = rewritten_search_model(net, torch.rand(4, 3, 8, 8))
     assert fast.model is net
     assert not notes
     assert fast.uncertain_margin == 0
@@ -150,7 +151,7 @@ class Detached(Block):
 def test_what_cannot_be_folded_faithfully_is_left_alone(kind, why):
     net = warmed(kind())
     x = torch.rand(12, 3, 8, 8)
-    fast, notes = fastest_search_model(net, x)
+    fast, notes = rewritten_search_model(net, x)
     z = torch.rand(8, 3, 8, 8).requires_grad_()
     (mine,) = torch.autograd.grad(fast.model(z).amax(1).sum(), z)
     (right,) = torch.autograd.grad(net(z).amax(1).sum(), z)
@@ -183,7 +184,7 @@ class Coin(Block):
 
 def test_a_trace_that_cannot_run_is_given_up():
     net = warmed(Dynamic())
-    fast, notes = fastest_search_model(net, torch.rand(12, 3, 8, 8))
+    fast, notes = rewritten_search_model(net, torch.rand(12, 3, 8, 8))
     assert fast.model is net
     assert len(notes) == 1
     assert notes[0].startswith("BatchNorm was not folded: RuntimeError: ")
@@ -193,9 +194,9 @@ def test_a_randomised_model_is_not_folded_into_one_of_its_answers():
     x = torch.rand(12, 3, 8, 8)
     net = warmed(Coin())
     random.seed(916)  # ten draws on one side: no comparison could tell
-    assert fastest_search_model(net, x)[0].model is not net
+    assert rewritten_search_model(net, x)[0].model is not net
     random.seed(916)
-    fast, notes = fastest_search_model(net, x, random=True)
+    fast, notes = rewritten_search_model(net, x, random=True)
     assert fast.model is net
     assert notes == ["BatchNorm was not folded: the model is randomised"]
 
@@ -203,7 +204,7 @@ def test_a_randomised_model_is_not_folded_into_one_of_its_answers():
 def test_a_model_with_hooks_is_left_alone():
     net = warmed(Block())
     net.conv.register_forward_hook(lambda _m, _i, out: out * 0.5)
-    fast, notes = fastest_search_model(net, torch.rand(8, 3, 8, 8))
+    fast, notes = rewritten_search_model(net, torch.rand(8, 3, 8, 8))
     assert fast.model is net
     assert notes == ["BatchNorm was not folded: the model has forward hooks"]
 
@@ -218,7 +219,7 @@ def test_a_fold_that_answers_differently_is_given_up(monkeypatch):
         return made
 
     monkeypatch.setattr(module.optimization, "fuse", wrong)
-    fast, notes = fastest_search_model(net, torch.rand(8, 3, 8, 8))
+    fast, notes = rewritten_search_model(net, torch.rand(8, 3, 8, 8))
     assert fast.model is net
     assert notes == ["BatchNorm was not folded: the folded model answers differently"]
 
@@ -265,7 +266,7 @@ def flags(net, x, y, text, fast):
 def test_a_fast_search_is_never_weaker(text, narrow, digits_model, monkeypatch):
     net, x, y = digits_model
     monkeypatch.setattr(module, "has_bf16", lambda _where: narrow)
-    fast, notes = fastest_search_model(net, x)
+    fast, notes = rewritten_search_model(net, x)
     assert not notes
     assert fast.about == ("bfloat16" if narrow else "float32") + ", BatchNorm folded"
     assert fast.model is not net
@@ -290,7 +291,7 @@ def test_bfloat16_is_given_up_where_the_softmax_feels_it(digits_model, monkeypat
 
     monkeypatch.setattr(module, "has_bf16", lambda _where: True)
     sure = Sure().eval()
-    fast, notes = fastest_search_model(sure, x)
+    fast, notes = rewritten_search_model(sure, x)
     assert fast.about == "float32, BatchNorm folded"
     assert [note.partition(":")[0] for note in notes] == ["bfloat16 was not used"]
     slow, found = (
@@ -299,7 +300,9 @@ def test_bfloat16_is_given_up_where_the_softmax_feels_it(digits_model, monkeypat
     )
     assert slow.any()
     assert not (slow & ~found).any()
-    assert fastest_search_model(sure, x, random=True)[0].about == "float32"  # no answers to compare
+    assert (
+        rewritten_search_model(sure, x, random=True)[0].about == "float32"
+    )  # no answers to compare
 
 
 class Noisy(nn.Module):
@@ -317,7 +320,7 @@ def test_a_randomised_model_is_not_searched_twice(digits_model):
     """What is close to call stays so, however often one looks."""
     net, x, y = digits_model
     noisy, n = Noisy(net), len(y)
-    fast, _ = fastest_search_model(noisy, x)
+    fast, _ = rewritten_search_model(noisy, x)
     column, threat = AttackVerdicts.empty(n), Threat("Linf", 1e-3)
     with unchanged_model(noisy):
         context = EvalContext(
@@ -364,7 +367,7 @@ def test_a_foreign_code_is_run_once_whatever_the_search_model(digits_model):
 def test_images_from_a_split_can_be_compared_on(digits_model):
     net, x, y = digits_model
     data = Split((x * 255).to(torch.uint8), y, tuple("0123456789"))
-    fast, _ = fastest_search_model(net, data.images(slice(1)))
+    fast, _ = rewritten_search_model(net, data.images(slice(1)))
     torch.testing.assert_close(fast.model(x), net(x), rtol=0, atol=1e-3)
 
 
@@ -378,6 +381,6 @@ def test_a_backward_hook_that_bfloat16_breaks_is_a_note(monkeypatch):
         return (grads[0] * (grads[0].abs() <= median[:, None]),)
 
     net[2].register_full_backward_hook(hook)
-    fast, notes = fastest_search_model(net, torch.rand(8, 1, 4, 4))
+    fast, notes = rewritten_search_model(net, torch.rand(8, 1, 4, 4))
     assert fast.about == "float32"
     assert any(note.startswith("bfloat16 was not used: ") for note in notes)
