@@ -6,7 +6,16 @@ from string import ascii_uppercase
 from typing import Any
 
 from robustbench_cli.cli.formats import Grid, Page, TableEntry
-from robustbench_cli.cli.published import Remarks, TableBlock, groups, head, lettered, raw
+from robustbench_cli.cli.published import (
+    Remarks,
+    TableBlock,
+    groups,
+    head,
+    lettered,
+    no_numbers_page,
+    raw,
+)
+from robustbench_cli.cli.retrieval_notes import NOTED_SIGN, noted_measures, retrieval_meaning
 from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.papers import paper_names
 from robustbench_cli.papers.compare import Beside, beside
@@ -63,6 +72,8 @@ def measured_page(runs: Sequence[Run]) -> list[Page]:
 
 def comparison_page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page:
     """The numbers of a paper, each with ours beside it."""
+    if not paper.cells:
+        return no_numbers_page(paper)
     metrics, found = paper.words.metrics, {pair.cell.place: pair for pair in pairs}
     cells = [pair.cell for pair in pairs]
     sheet = ComparisonSheet(remarks=Remarks.of(cells), known=known)
@@ -72,12 +83,19 @@ def comparison_page(paper: Paper, pairs: Sequence[Beside], known: Known) -> Page
     return Page(
         head=head(paper),
         grids=grids,
-        notes=[MEANING, *sheet.legend, *sheet.remarks.lines],
+        notes=[*_meaning(pairs), *sheet.legend, *sheet.remarks.lines],
         listing=sheet.listing,
-        legend=_legend(pairs),
+        legend=[*_legend(pairs), *noted_measures(pairs)],
         lines=[{key: _flat(value) for key, value in each.items()} for each in objects],
         objects=objects,
     )
+
+
+def _meaning(pairs: Sequence[Beside]) -> list[str]:
+    """Return what our numbers are: accuracies and AUROCs, or measures of retrieval."""
+    measures = retrieval_meaning(pairs)
+    counted = {pair.meaning.metric.counts for pair in pairs} - {"", "retrieved"}
+    return [*([MEANING] if counted or not measures else []), *measures]
 
 
 @dataclass(kw_only=True)
@@ -153,14 +171,19 @@ class ComparisonSheet:
 
 
 def _ours(pair: Beside) -> tuple[str, str]:
-    """Our number and the difference, with two digits and the mark of their trust."""
+    """Our number and the difference, with the mark of their trust or of a note.
+
+    In per cent they have two digits, else four.
+    """
     trust = pair.trust
     if pair.ours is None or pair.points is None:
         return (trust.written("") if trust else ""), ""
-    spread = "" if pair.std is None else f" ± {pair.std:.2f}"
-    number, points = f"{pair.ours:.2f}{spread}", f"{pair.points:+.2f}"
+    digits = 2 if pair.meaning.unit == "%" else 4
+    spread = "" if pair.std is None else f" ± {pair.std:.{digits}f}"
+    number, points = f"{pair.ours:.{digits}f}{spread}", f"{pair.points:+.{digits}f}"
     if trust is None:
-        return number, points
+        mark = f" {NOTED_SIGN}" if pair.measured and pair.measured.notes else ""
+        return number + mark, points + mark
     if pair.measured and pair.measured.detector:
         return derived_text(trust, number), derived_text(trust, points)
     lower = "" if pair.lower is None else f"{pair.lower:.2f}"
@@ -170,18 +193,20 @@ def _ours(pair: Beside) -> tuple[str, str]:
 
 def _legend(pairs: Sequence[Beside]) -> list[str]:
     """Return what the marks of our numbers mean, and why numbers have them."""
+    # No check looks at a measure of retrieval; its notes say why it is withheld.
+    judging = [pair for pair in pairs if pair.measured and not pair.measured.measure]
     judged = [
         JudgedNumber(row=pair.measured.trained.id, column=_measured(pair), trust=pair.trust)
-        for pair in pairs
+        for pair in judging
         if pair.measured and pair.trust
     ]
-    bounds = [pair for pair in pairs if pair.trust and pair.trust.trust == "upper bound"]
+    bounds = [pair for pair in judging if pair.trust and pair.trust.trust == "upper bound"]
     errors = any(pair.meaning.metric.error for pair in bounds)
     meanings = [
         f"{LOWER_BOUND_SIGN} = an error that is a lower bound: something hides the truth",
         DERIVED_MEANING,
     ]
-    used = {pair.measured.run.id: pair.measured.run for pair in pairs if pair.measured}
+    used = {pair.measured.run.id: pair.measured.run for pair in judging if pair.measured}
     old = sum(map(before_checks, used.values()))
     applies = [line for line, used in zip(meanings, (errors, bool(bounds)), strict=True) if used]
     return [*applies, *trust_legend(judged, unseen=old)]
@@ -210,6 +235,9 @@ def _object(paper: Paper, pair: Beside, known: Known) -> dict[str, Any]:
         "ours_std": pair.std,
         "ours_trust": pair.trust.trust if pair.trust else None,
         "ours_found": pair.lower,
+        "ours_notes": [*found.notes] if found else [],
+        "unit": meaning.unit if meaning.metric.counts else None,
+        "better": (found.better if found else "") or None,
         "n": found.run.n if found else None,
         "difference": None if pair.points is None else round(pair.points, 6),
         "differs": list(map(str, (*pair.training, *pair.attack))),

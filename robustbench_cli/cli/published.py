@@ -16,6 +16,8 @@ Metrics = Mapping[str, Metric]
 
 def published_page(paper: Paper, cells: Cells) -> Page:
     """Numbers of a paper, a table each, rows for methods and columns for what was measured."""
+    if not cells:
+        return no_numbers_page(paper)
     metrics, remarks = paper.words.metrics, Remarks.of(cells)
     lines = [{"paper": paper.name, **raw(cell)} for cell in cells]
     return Page(
@@ -25,6 +27,12 @@ def published_page(paper: Paper, cells: Cells) -> Page:
         lines=lines,
         objects=lines,
     )
+
+
+def no_numbers_page(paper: Paper) -> Page:
+    """A paper without a number here: what it is, and why there is none, as data, too."""
+    lines = [{"paper": paper.name, "value": None, "lacking": paper.about}]
+    return Page(head=head(paper), grids=[], notes=[], lines=lines, objects=lines)
 
 
 def head(paper: Paper) -> list[str]:

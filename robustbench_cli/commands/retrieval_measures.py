@@ -9,6 +9,7 @@ from robustbench_cli.metric_learning._recall import COLLAPSED, EmbeddingGallery,
 from robustbench_cli.metric_learning.retrieval import RetrievalAttack
 from robustbench_cli.metric_learning.retrieval._score import SCORE_PARTS, robustness_score
 from robustbench_cli.runs.outcomes import Measure
+from robustbench_cli.runs.retrieval_rows import CLEAN_ROW
 
 RECALLS = (1, 2, 4, 8)
 """The k of Recall@k."""
@@ -63,9 +64,9 @@ def collapse_note(gallery: EmbeddingGallery) -> str:
 
 def clean_measures(sums: Sums, gallery: EmbeddingGallery) -> Iterator[Measure]:
     """Yield what clean queries find, and how far apart embeddings are."""
-    yield from _recalls("clean", sums, gallery)
+    yield from _recalls(CLEAN_ROW, sums, gallery)
     yield Measure(
-        of="clean",
+        of=CLEAN_ROW,
         name="mean distance",
         value=gallery.spread,
         n=len(gallery.y),

@@ -29,7 +29,6 @@ from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.data import DATASETS, Split
 from robustbench_cli.distributed import env
 from robustbench_cli.evaluation.float32 import float32
@@ -44,9 +43,8 @@ from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Measure
 from robustbench_cli.runs.recorder import recording
 from robustbench_cli.runs.records import Run
+from robustbench_cli.runs.retrieval_rows import CLEAN_ROW, ERS, attack_row, score_row
 
-ERS = "ers"
-"""Stands for all attacks whose measures make up that score."""
 _SCORED = ("ca+", "ca-", "qa+", "qa-", "tma", "es", "ltm", "gtm", "gtt")
 
 
@@ -204,7 +202,7 @@ class _Measuring:
         self, attacks: Mapping[str, RetrievalAttack], threats: Sequence[Threat], display: Display
     ) -> Iterator[Measure]:
         """Yield the measures: of clean images, of each attack at each radius, and their score."""
-        display.judging("clean", len(self.rows), "R@1")
+        display.judging(CLEAN_ROW, len(self.rows), "R@1")
         sums = Sums()
         for rows in torch.split(self.rows, self.request.batch_size):
             sums.add_ranks(self._ranked(self.gallery.z[rows], rows), self.right[rows])
@@ -214,11 +212,11 @@ class _Measuring:
             found: dict[str, float] = {}
             stood = self.right.clone()
             for label, attack in attacks.items():
-                of = f"{label} eps={format_eps(threat.eps)}"
+                of = attack_row(label, threat.eps)
                 sums = self._attacked(of, label, attack, threat, display, stood)
                 found |= {name: sums.mean(name) for name in attack.scales}
                 yield from attack_measures(of, attack, sums, self.gallery)
-            every, n = f"all eps={format_eps(threat.eps)}", len(self.rows)
+            every, n = score_row(threat.eps), len(self.rows)
             if sum(attack.as_query for attack in attacks.values()) > 1:
                 yield worst_case(every, stood, self.gallery)
             yield from score_measures(every, found, n, self.gallery, self.unit)

@@ -9,6 +9,7 @@ from typing import Any
 from robustbench_cli.papers import differences
 from robustbench_cli.papers.differences import MeasuredAccuracy, SettingDifference
 from robustbench_cli.papers.paper import Meaning, Paper, PaperCell, Published
+from robustbench_cli.papers.retrieved import retrieved
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.columns import CLEAN, columns, key_of
 from robustbench_cli.report.number_trust import NumberTrust, attack_trust, joined_trust
@@ -37,7 +38,7 @@ class Beside:
 
     @property
     def ours(self) -> float | None:
-        """The measured number in the paper's unit, per cent; None where it means nothing, too."""
+        """The measured number in the paper's unit; None where it means nothing, too."""
         if self.measured is None or isinstance(self.measured.accuracy, WithheldNumber):
             return None
         return self._in_unit(self.measured.accuracy.mean)
@@ -54,18 +55,24 @@ class Beside:
         found = self.trust.found if self.trust else None
         return None if found is None else self._in_unit(found)
 
-    def _in_unit(self, share: float) -> float:
-        return 100 - 100 * share if self.meaning.metric.error else 100 * share
+    @property
+    def _scale(self) -> int:
+        """What a recorded number is multiplied by to be in the paper's unit."""
+        return 100 if self.meaning.unit == "%" else 1
+
+    def _in_unit(self, number: float) -> float:
+        scaled = self._scale * number
+        return self._scale - scaled if self.meaning.metric.error else scaled
 
     @property
     def std(self) -> float | None:
-        """Its sample standard deviation over seeds."""
+        """Its sample standard deviation over seeds, in the paper's unit."""
         spread = self.measured.accuracy.std if self.measured else None
-        return None if spread is None else 100 * spread
+        return None if spread is None else self._scale * spread
 
     @property
     def points(self) -> float | None:
-        """By how much ours is larger."""
+        """By how much ours is larger, in the paper's unit."""
         return None if self.ours is None else self.ours - float(self.cell.value)
 
 
@@ -86,7 +93,7 @@ def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> lis
     """
     for run in of_kind(runs, "train"):
         _ = run.settings.model_name
-    found = [*measured_accuracies(runs), *detected(runs)]
+    found = [*measured_accuracies(runs), *detected(runs), *retrieved(runs)]
     meanings = {cell.place: paper.meaning(cell) for cell in cells}
     nearest = _nearest(cells, meanings, found)
 
@@ -101,7 +108,7 @@ def beside(paper: Paper, cells: Sequence[Published], runs: Sequence[Run]) -> lis
                 attack=tuple(attack),
             )
             for each in found
-            if (apart := differences.method(meaning.defense, each.trained)) is not None
+            if (apart := differences.recipe_differences(meaning, each.trained)) is not None
             and len(apart) == nearest[_row(cell, each)]
             and (
                 training := differences.training_differences(cell, meaning, each.trained, each.run)
@@ -126,7 +133,7 @@ def _model(cell: Published, meaning: Meaning, runs: Sequence[Run]) -> Run | None
         run
         for run in of_kind(runs, "train")
         if run.status == "ok"
-        and differences.method(meaning.defense, run) == []
+        and differences.recipe_differences(meaning, run) == []
         and differences.training_differences(cell, meaning, run) == []
     ]
     return found[-1] if found else None
@@ -151,7 +158,7 @@ def _nearest(
     models = {_variant(each): each for each in found}
     for cell in cells:
         for each in models.values():
-            apart = differences.method(meanings[cell.place].defense, each.trained)
+            apart = differences.recipe_differences(meanings[cell.place], each.trained)
             if apart is not None:
                 key = _row(cell, each)
                 nearest[key] = min(nearest.get(key, len(apart)), len(apart))

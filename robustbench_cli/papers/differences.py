@@ -33,9 +33,10 @@ class SettingDifference(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredAccuracy:
-    """A share, mostly an accuracy, of a model that was trained here, seeds joined."""
+    """A number, mostly an accuracy, of a model that was trained here, seeds joined."""
 
     accuracy: Cell | WithheldNumber
+    """Shares between 0 and 1; of retrieval also distances and cosines, as they are."""
     params: Mapping[str, Any]
     """The attack's; nothing for images as they are."""
     norm: str
@@ -50,6 +51,12 @@ class MeasuredAccuracy:
     """Of an AUROC: what told wrong answers from right ones; nothing: it is an accuracy."""
     population: str = ""
     """Of an AUROC: which images count."""
+    measure: str = ""
+    """Of retrieval: what the record calls it; nothing: it is an accuracy or an AUROC."""
+    better: str = ""
+    """Of retrieval: which direction is better for the model, ``higher`` or ``lower``."""
+    notes: tuple[str, ...] = ()
+    """What is to be known of it; where it is withheld, why."""
     run: Run
     """The latest evaluation that it is from."""
     trained: Run
@@ -68,6 +75,14 @@ def method(defense: Sequence[Spec], trained: Run) -> list[SettingDifference] | N
         for place, spec in enumerate(defense)
         for each in _params(tables[spec.name], spec.params, f"{spec.name} " if place else "")
     ]
+
+
+def recipe_differences(meaning: Meaning, trained: Run) -> list[SettingDifference] | None:
+    """Parameters of the method and of its embeddings that differ; None if it is another method."""
+    apart = method(meaning.defense, trained)
+    if apart is None:
+        return None
+    return [*apart, *_params(trained.settings.embedding, meaning.embedding, "embedding ")]
 
 
 def training_differences(
@@ -119,9 +134,12 @@ def attack_differences(
     source = _source(meaning, each)
     attacked = bool(alike) and each.within is None and cell.norm in ("", each.norm)
     same = {
-        "clean": not each.params,
-        "robust": attacked and source is not None and not each.detector,
+        "clean": not each.params and not each.measure,
+        "robust": attacked and source is not None and not each.detector and not each.measure,
         "detected": attacked and bool(each.detector),
+        "retrieved": bool(each.measure)
+        and each.measure == meaning.recorded
+        and (attacked if cell.attack else not each.params),
         "smoothed": bool(alike) and each.within == "",
         "certified": bool(alike) and each.within == certified_ball(cell),
     }
@@ -131,7 +149,7 @@ def attack_differences(
     found = _params(each.params, {"restarts": "1", **alike[0].params}) if alike else []
     reach = [("eps", each.eps, cell.epsilon), ("mask", each.mask or None, "none")] * attacked
     judged = [
-        ("images", each.run.n, each.run.settings.data.test),
+        ("queries" if each.measure else "images", each.run.n, each.run.settings.data.test),
         # Papers say neither, and both move the figure.
         ("detector", each.detector or None, "not said"),
         ("counted", each.population or None, "not said"),

@@ -47,7 +47,7 @@ def lacking(cell: Published, meaning: Meaning, known: Known) -> str:
     """Why advbench cannot produce a number; nothing if it can."""
     named = dict.fromkeys(spec.name for spec in (*meaning.method, *meaning.source))
     unknown = [name for name in named if name not in known.defenses]
-    robust = meaning.metric.counts not in ("", "clean")
+    robust = meaning.metric.counts not in ("", "clean", "retrieved")
     asked = next(iter(meaning.attacks), None)
     measured = meaning.metric.counts or meaning.measure
     # A preset brings its own net, and the report tells how it departs.

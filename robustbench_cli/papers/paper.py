@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -18,6 +18,10 @@ Texts = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
 """One text, or several."""
+
+Unit = Literal["%", "share", ""]
+"""How a paper prints a quantity: ``%``, a share in per cent; ``share``, a share of 1 as it is;
+nothing: it is no share, a distance or a cosine, and is printed as it is."""
 
 PaperCell = tuple[object, ...]
 """The place of a number in a paper."""
@@ -76,6 +80,10 @@ class Metric:
     counts: str = ""
     """``clean`` or ``robust`` accuracy, or what ``differences.attack`` knows beside them; nothing:
     advbench does not measure it, or does not compare it."""
+    recorded: str = ""
+    """Of retrieval: what records of ``advbench retrieve`` call the measure."""
+    unit: Unit = "%"
+    """Means nothing where advbench does not measure it."""
     error: bool = False
     """True if it is an error: 100 % less the accuracy."""
     select: str = ""
@@ -137,6 +145,12 @@ class Rule:
     epochs: int | None = None
     extra: str | None = None
     """The additional training data."""
+    embedding: str | None = None
+    """Of metric learning: what embeddings are like, ``dim=512,unit=true``."""
+    recorded: str | None = None
+    """What records call the measure, where these rows mean another one by the metric's name."""
+    unit: Unit | None = None
+    """How these rows print their numbers, where it is not the metric's usual way."""
     preset: str | None = None
     """The preset with the whole recipe, used where it is there.  ``{method}``, ``{dataset}`` and
     ``{norm}`` stand for the row's, in lower case."""
@@ -167,6 +181,11 @@ class Meaning:
     source: tuple[Spec, ...]
     """The defense of the model that images were crafted on, where it was another one."""
     metric: Metric
+    recorded: str = ""
+    """Of retrieval: what records of ``advbench retrieve`` call the measure."""
+    unit: Unit = "%"
+    embedding: Mapping[str, Any] = field(default_factory=dict)
+    """Of metric learning: what embeddings are like."""
     eps: float | None = None
     """The radius of training."""
     epochs: int | None = None
@@ -220,7 +239,9 @@ class Paper(Publication):
     def meaning(self, cell: Published) -> Meaning:
         """Return the training and the evaluation that this number takes."""
         settings: dict[str, Any] = {"defense": self.methods.get(cell.method, ""), "inner": ""}
-        settings |= {"eps": cell.epsilon, "preset": ""}
+        metric = self.words.metrics[cell.metric]
+        settings |= {"eps": cell.epsilon, "preset": "", "embedding": ""}
+        settings |= {"recorded": metric.recorded, "unit": metric.unit}
         for rule in self.rules:
             if rule.fits(cell):
                 stated = {each.name: getattr(rule, each.name) for each in fields(rule)}
@@ -233,11 +254,12 @@ class Paper(Publication):
             preset=named,
             method=tuple(defense_specs(settings.pop("defense"))),
             inner=Spec.parse(f"inner:{settings.pop('inner')}").params,
+            embedding=Spec.parse(f"embedding:{settings.pop('embedding')}").params,
             dataset=data,
             model=self.words.models.get(cell.architecture),
             attacks=tuple(_attack(text, cell) for text in self.attacks.get(cell.attack, ())),
             source=tuple(defense_specs(source)),
-            metric=self.words.metrics[cell.metric],
+            metric=metric,
             **settings,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from robustbench_cli.runs.retrieval_rows import row_attacks
 from robustbench_cli.runs.settings import DamagedRecord
 
 if TYPE_CHECKING:
@@ -133,6 +134,17 @@ def _generator(run: "Run") -> None:
         raise DamagedRecord(f"run {run.id!r}", "its record has no 'generator'")
 
 
+def _retrieval(run: "Run") -> None:
+    """A retrieval has a threat, data, a number of queries, and the attack of each of its rows."""
+    _compared(run)
+    if not run.n:
+        raise DamagedRecord(f"run {run.id!r}", "it is finished, but has no number of queries")
+    known = row_attacks(run)
+    for measure in run.measures:
+        if measure.of not in known:
+            raise DamagedRecord(f"run {run.id!r}", f"its record has no attack {measure.of!r}")
+
+
 def _compared(run: "Run") -> None:
     _ = run.settings.threat, run.settings.data_name, run.settings.test_sha256
 
@@ -142,5 +154,6 @@ _COMPLETE: Mapping[str, Callable[["Run"], None]] = {
     "joint": _joint,
     "detect": _detection,
     "synth": _generator,
+    "retrieve": _retrieval,
 }
 """The check of a finished run, by its kind."""

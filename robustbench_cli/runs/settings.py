@@ -54,6 +54,16 @@ class RecordedSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordedRetrieval:
+    """What a retrieval was asked for."""
+
+    radii: list[Finite] = field(default_factory=list)
+    """The radii for images in [0, 1]."""
+    attacks: dict[str, SettingTable] = field(default_factory=dict)
+    """The attacks by label."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecordedTraining:
     """The length of a training and how many images it used; None where the record is silent."""
 
@@ -115,6 +125,9 @@ class RunSettings:
     transform: dict[str, SettingTable] = field(default_factory=dict)
     detector: dict[str, SettingTable] = field(default_factory=dict)
     generator: dict[str, SettingTable] = field(default_factory=dict)
+    embedding: SettingTable = field(default_factory=dict)
+    """Of metric learning: the number of dimensions, and whether embeddings have norm 1."""
+    retrieve: RecordedRetrieval | None = None
     images: int = 1
     """Of a joint attack: how many images share one perturbation."""
     checks: bool = True

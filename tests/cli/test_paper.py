@@ -132,7 +132,23 @@ def test_every_number_and_every_remark_is_shown(said, name):
         assert any(entry.strip("| ").startswith(str(cell.value)) for entry in written), cell
         assert all(note in text for note in cell.notes)
     found = list(csv.DictReader(io.StringIO(said("paper", "show", name, "--format", "csv"))))
-    assert [float(row["value"]) for row in found] == [float(cell.value) for cell in paper.cells]
+    numbers = [float(row["value"]) for row in found if row["value"]]
+    assert numbers == [float(cell.value) for cell in paper.cells]
+
+
+@pytest.mark.parametrize("name", ["perceptual-ball", "xai-inversion"])
+@pytest.mark.parametrize("words", [["paper", "show"], ["report", "--paper"]])
+def test_a_paper_without_a_number_says_why_and_what_measures_the_same(said, name, words, tmp_path):
+    empty = ["--results", tmp_path] if words[0] == "report" else []
+    paper = load_paper(name)
+    for format_ in ("terminal", "md", "html", "csv", "json", "latex"):
+        text = said(*words, name, "--format", format_, *empty)
+        assert "No number:" in text
+        assert "advbench report --kind" in " ".join(text.split())
+        assert "accuracy in %" not in text
+        assert format_ in ("csv", "json") or paper.title in text
+    (only,) = json.loads(said(*words, name, "-f", "json", *empty))
+    assert only == {"paper": name, "value": None, "lacking": paper.about}
 
 
 def test_our_numbers_stand_beside_the_paper_s(said, results):

@@ -13,6 +13,7 @@ from robustbench_cli.commands import train_metric
 from robustbench_cli.data.digits import Digits
 from robustbench_cli.metric_learning._recall import COLLAPSED
 from robustbench_cli.runs import records
+from robustbench_cli.runs.retrieval_rows import row_attacks
 from robustbench_cli.training.metric_trainer import MetricTrainer, collapsed
 
 SMALL = ["--set", "train.limit=300", "--set", "train.probe=60", "--set", "model.width=4"]
@@ -97,6 +98,10 @@ def test_the_score_of_all_attacks(results):
     steps = ["--attack", "ers", "--eps", "0.1"]
     assert run("retrieve", "--run", "plain", *steps, *few) == 0
     found = measured(results / "score")
+    # A record tells which attack each of its rows is about.
+    about = row_attacks(records.read(results / "score"))
+    assert {of for of, _ in found} == {*about}
+    assert about["all eps=0.1"].params["name"] == "ers"
     assert 0 < found["all eps=0.1", "ERS"].value < 1
     under = [each.value for (of, name), each in found.items() if name == "R@1" and of != "all"]
     assert found["all eps=0.1", "R@1"].value <= min(under)
