@@ -210,7 +210,21 @@ class Registry(Generic[_T]):
         return {"name": self.name_of(component), **table}
 
     def _find(self, name: str) -> tuple[str, Entry, dict[str, str]]:
-        self._load()
+        self._import_likely(name)
+        found = self._known(name)
+        if found is None:
+            self._load()
+            found = self._known(name)
+        if found is not None:
+            return found
+        every_name = [n for known, e in self._entries.items() for n in (known, *e.aliases)]
+        # Compare without trailing digits, which are a pattern's steps: pdg20 is meant to be pgd.
+        plain = name.rstrip("0123456789-")
+        near = hint(plain or name, every_name, f"advbench list {self.kind}s")
+        raise UserError(f"unknown {self.kind} {name!r}{near}")
+
+    def _known(self, name: str) -> tuple[str, Entry, dict[str, str]] | None:
+        """Return what a name means among the components that are imported; no two share one."""
         if name in self._entries:
             return name, self._entries[name], {}
         for known, entry in self._entries.items():
@@ -219,11 +233,23 @@ class Registry(Generic[_T]):
             match = entry.pattern and re.fullmatch(entry.pattern, name)
             if match:
                 return known, entry, {k: v for k, v in match.groupdict().items() if v is not None}
-        every_name = [n for known, e in self._entries.items() for n in (known, *e.aliases)]
-        # Compare without trailing digits, which are a pattern's steps: pdg20 is meant to be pgd.
-        plain = name.rstrip("0123456789-")
-        near = hint(plain or name, every_name, f"advbench list {self.kind}s")
-        raise UserError(f"unknown {self.kind} {name!r}{near}")
+        return None
+
+    def _import_likely(self, name: str) -> None:
+        """Import the module that is called like the component, or like the beginning of its name.
+
+        To import them all takes longer than most commands run.
+        """
+        if self._loaded:
+            return
+        package = importlib.import_module(self.package)
+        there = {each.name for each in pkgutil.iter_modules(getattr(package, "__path__", []))}
+        words = re.findall(r"[a-z]+|[0-9]+", name)
+        for count in range(len(words), 0, -1):
+            module = "_".join(words[:count])
+            if module in there:
+                importlib.import_module(f"{self.package}.{module}")
+                return
 
     def _load(self) -> None:
         if not self._loaded:

@@ -2,7 +2,11 @@
 
 import importlib
 import math
+import re
+import subprocess
+import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -17,6 +21,7 @@ from robustbench_cli.defenses import DEFENSES
 from robustbench_cli.models import MODELS
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 
+ROOT = Path(__file__).parents[2]
 REGISTRIES = [ATTACKS, DATASETS, DEFENSES, MODELS, OPTIMIZERS, SCHEDULES]
 
 
@@ -106,3 +111,35 @@ def test_no_setting_is_infinite_because_no_record_could_hold_it(kind):
                 for value in (bad, [0.1, bad]):
                     with pytest.raises(ValidationError):
                         TypeAdapter(types[field.name]).validate_python(value)
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda each: each.kind)
+def test_a_name_means_one_thing_whatever_is_imported(registry):
+    """Patterns are tried among what is imported: none may match what is another one's name."""
+    entries = {name: registry.entry(name) for name in registry.names()}
+    for name, entry in entries.items():
+        for spelling in (name, *entry.aliases):
+            matching = {
+                other
+                for other, each in entries.items()
+                if spelling in (other, *each.aliases)
+                or (each.pattern and re.fullmatch(each.pattern, spelling))
+            }
+            assert matching == {name}, spelling
+
+
+def test_a_name_imports_the_module_that_is_called_like_it():
+    code = (
+        "import sys; from robustbench_cli.attacks import ATTACKS;"
+        "from robustbench_cli.core.registry import Spec;"
+        "[ATTACKS.build(Spec.parse(text)) for text in ('pgd20', 'apgd-ce', 'fgsm', 'fab-t')];"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    there = {*done.stdout.split()}
+    assert {f"robustbench_cli.attacks.{each}" for each in ("pgd", "apgd", "fgsm", "fab")} <= there
+    assert not {f"robustbench_cli.attacks.{each}" for each in ("universal", "spatial", "ddn")} & (
+        there
+    )
