@@ -31,8 +31,9 @@ from robustbench_cli.runs.recorder import Recorder
 from robustbench_cli.training import checkpoint
 from robustbench_cli.training.inverter import AttackerData, fit_inverter, rebuilt_images
 
-_TRIES, _SLOWER = 3, 5
-"""How often a network that learns nothing is trained, each time at a rate so many times smaller."""
+_TRIES, _SLOWER = 3, 2
+"""How often a network that learns nothing is trained, each time from other weights, as narrow
+layers may begin without a gradient, and at a rate so many times smaller."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,8 @@ class InversionAudit:
         for number in range(_TRIES):
             tried = replace(training, lr=training.lr / _SLOWER**number)
             called = attack.label + f", try {number + 1}" * bool(number)
-            torch.manual_seed(stream_key(self.seed, "inversion", attack.label, "weights"))
+            drawn = ("weights", number) if number else ("weights",)
+            torch.manual_seed(stream_key(self.seed, "inversion", attack.label, *drawn))
             net: Inverter = kind(shape).to(parts.train.y.device)
             state = fit_inverter(
                 net,
@@ -157,7 +159,8 @@ class InversionAudit:
         if state.best >= floor:
             note = "the attack learned nothing: it is no better than the mean image"
         elif tried.lr != training.lr:
-            note = f"trained at a rate of {tried.lr:g}: at {training.lr:g} it learned nothing"
+            before = "once" if number == 1 else f"{number} times"
+            note = f"learned nothing {before} before, at higher rates: this one is {tried.lr:g}"
         elif maps is not None and not maps.any():
             note = "its maps are zero for all of the attacker's images"
         elif state.epoch - state.best_epoch < training.patience:
