@@ -126,6 +126,16 @@ class Attack:
         """The passes, forward and backward, of an image that withstands a restart; an estimate."""
         return 2 * self.draws
 
+    def most_passes(self, classes: int) -> int:
+        """Return a bound of the passes of a restart or target on an image.
+
+        Those that every attack takes beside its steps, such as the verdict's, are not in it.
+
+        Args:
+            classes: of the model.
+        """
+        return self.planned_passes
+
     def members(self, threat: Threat, classes: int = ENOUGH_CLASSES) -> Mapping[str, "Attack"]:
         """Return the attacks it consists of, by the name under which records count each.
 

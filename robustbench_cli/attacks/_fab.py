@@ -46,6 +46,10 @@ class FABBase(IterativeAttack):
     def planned_passes(self) -> int:
         return 2 * self.steps
 
+    def most_passes(self, classes: int) -> int:
+        gradients = classes if self.access == "jacobian" else 1
+        return (2 * self.steps + 1) * (1 + gradients)  # a step back after every projection
+
     @property
     def minimal(self) -> bool:
         return not self.within

@@ -54,6 +54,9 @@ class SignatureBase(Iterated):
     def planned_passes(self) -> int:
         return super().planned_passes * (self.examples + self._passes_per_step)
 
+    def most_passes(self, classes: int) -> int:
+        return 2 * (self._last + 1)
+
     @property
     def _passes_per_step(self) -> int:
         return 2 if self.way == "orthogonal" else 1

@@ -39,7 +39,8 @@ REFILL = 8
 def run_stage(stage: Stage, rows: Tensor, context: EvalContext) -> Iterator[StageResult]:
     """Attack the examples at the positions ``rows`` (B); yield results in the order they are done.
 
-    When memory runs out, the slots are halved and the examples in them begin again.
+    When memory runs out, the slots are halved and the examples in them begin again.  When the time
+    of a budget is over, those under attack are given up and have no result.
 
     Raises:
         UserError: the model's logits are not finite.
@@ -62,7 +63,7 @@ def _run_iterative(
     slots = max(1, context.slots // (1 + attack.probes))
     batch = _start(attack, stage, rows[:slots], context)
     waiting, passes = rows[slots:], 0
-    while True:
+    while not context.allowance.expired:
         batch, passes = _advance(attack, batch, context), passes + 1
         if passes % search_model.check_every or _all_go_on(batch, context.verifier):
             continue
@@ -89,6 +90,8 @@ def _run_external(
 ) -> Iterator[StageResult]:
     """Run another library's attack batch by batch, each to its end, and judge its images."""
     for part in torch.split(rows, context.slots):
+        if context.allowance.expired:
+            return
         task, meter = make_task(stage, part, context), Meter(context.verifier.model)
         x_adv = craft_images(attack, meter, task, context.search_model.rejection)
         usable = torch.ones_like(part, dtype=torch.bool)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from robustbench_cli.attacks import FitResult, Stage, State
+from robustbench_cli.attacks._base import ENOUGH_CLASSES
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.examples import Examples
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.budget import Allowance
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.verifier import Verifier
 
@@ -45,6 +47,10 @@ class EvalContext:
     """Fits an attack to training images; None: there are none."""
     fitted: State = field(default_factory=dict)
     """What the attack that is running has fitted."""
+    classes: int = ENOUGH_CLASSES
+    """The number of classes, or more: a bound of what attacks cost depends on it."""
+    allowance: Allowance = field(default_factory=Allowance)
+    """What may be spent; whatever it takes, unless there is a budget."""
     note: Callable[[str], None] = lambda _text: None
     """Called with what the user should know."""
 

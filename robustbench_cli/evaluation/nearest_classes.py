@@ -6,6 +6,7 @@ is (z_y - z_c) over the dual norm of the gradient of z_c - z_y.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from robustbench_cli.evaluation.attack_loop import make_task
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel
 
-_MOST_COMPARED = 100
+MOST_COMPARED = 100
 """The most wrong classes whose distance is measured, those with the largest logits."""
 
 
@@ -50,20 +51,23 @@ class NearestClasses:
         self._order: Tensor | None = None
 
     def context_for(
-        self, stage: Stage, rows: Tensor, context: EvalContext, exact: SearchModel
-    ) -> tuple[EvalContext, Tensor, int, int]:
+        self,
+        stage: Stage,
+        rows: Tensor,
+        context: EvalContext,
+        exact: SearchModel,
+        arrays: dict[str, np.ndarray],
+    ) -> EvalContext:
         """Return the context of a stage, with the order of the classes if its attack asks for it.
+
+        The passes that it takes are added to the costs of the examples.
 
         Args:
             rows: the examples that the stage is to attack (B, int64).
-
-        Returns:
-            The context; the positions (on the CPU) of the examples whose classes were compared
-            now; and the forward and backward passes that each of them cost.
+            arrays: of the attack's verdicts: ``forwards`` and ``backwards`` (N).
         """
-        none = rows[:0].cpu()
         if not stage.attack.nearest_first or not len(rows):
-            return context, none, 0, 0
+            return context
         fresh = rows[~self._known[rows.cpu()].to(rows.device)]
         forwards = backwards = 0
         context.data.expect(fresh)
@@ -73,7 +77,9 @@ class NearestClasses:
                 self._order = order.new_zeros(len(self._known), order.shape[1])
             self._order[part] = order
         self._known[fresh.cpu()] = True
-        return replace(context, class_order=self._order), fresh.cpu(), forwards, backwards
+        arrays["forwards"][fresh.cpu().numpy()] += forwards
+        arrays["backwards"][fresh.cpu().numpy()] += backwards
+        return replace(context, class_order=self._order)
 
 
 def classes_by_distance(
@@ -95,7 +101,7 @@ def classes_by_distance(
     step_index = torch.zeros_like(rows)
     forwards, backwards = 1, 0
     distances = []
-    for rank in range(1, min(order.shape[1], _MOST_COMPARED + 1)):
+    for rank in range(1, min(order.shape[1], MOST_COMPARED + 1)):
         state = {"x": task.x, "class": order[:, rank]}
         seen, *cost = exact.observe(probe, state, task, step_index)
         steepest = task.threat.steepest(seen.grad)

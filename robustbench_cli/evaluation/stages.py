@@ -1,7 +1,7 @@
 """A model under an attack, stage by stage: examples that still stand go on to the next stage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from robustbench_cli.evaluation.search_model import (
     SearchPrecision,
     exact_search_model,
 )
+from robustbench_cli.evaluation.stage_cost import most_passes
 from robustbench_cli.evaluation.targets import (
     LEFT_OUT,
     chosen_targets,
@@ -55,8 +56,7 @@ VERDICT_COLUMNS: dict[str, tuple[type[np.generic], float]] = {
 class AttackVerdicts:
     """The verdicts of one attack on N examples.
 
-    An example that the verifier found broken by one stage is not attacked by the later ones, unless
-    the attack is minimal.
+    An example that one stage has broken is not attacked by the later ones, unless it is minimal.
     """
 
     arrays: dict[str, np.ndarray]
@@ -66,6 +66,8 @@ class AttackVerdicts:
     stage that broke the example (-1: none); ``stages`` counts the stages that it has been through;
     ``flat`` is whether one of them had no gradient where it began; ``forwards`` and ``backwards``
     are the passes that it cost."""
+    pending: dict[int, np.ndarray] = field(default_factory=dict)
+    """By stage, the examples (N, bool) that it is still to attack, because a budget ran out."""
 
     @classmethod
     def empty(cls, n: int) -> "AttackVerdicts":
@@ -76,6 +78,17 @@ class AttackVerdicts:
     def broken(self) -> np.ndarray:
         """The examples that a stage has broken, a mask (N)."""
         return np.asarray(self.arrays["by"] >= 0)
+
+    @property
+    def undecided(self) -> np.ndarray:
+        """The examples that any stage is still to attack, a mask (N)."""
+        none = np.zeros(len(self.broken), bool)
+        return np.asarray(np.any([none, *self.pending.values()], axis=0))
+
+    def leave(self, stage: int, examples: np.ndarray, minimal: bool) -> None:
+        """Note those of the examples, a mask (N), that a budget has left for the stage to do."""
+        if (left := examples & self.waiting(stage, minimal)).any():
+            self.pending[stage] = left
 
     @property
     def spent(self) -> np.ndarray:
@@ -133,6 +146,8 @@ def clean(context: EvalContext, rows: Tensor) -> Iterator[StageResult]:
 
     def batches(waiting: Tensor, size: int) -> Iterator[StageResult]:
         for part in torch.split(waiting, size):
+            if context.allowance.expired:
+                return
             x, y = context.data.images(part), context.data.y[part]
             threat, noise = context.threat.only(part), context.noise.only(part).fork("clean")
             verdict = context.verifier.verdict(x, x, y, threat, noise=noise).of_clean_images
@@ -165,6 +180,9 @@ def run_stages(
         attacked &= not (stage.deterministic_only and context.verifier.random)
         rows = torch.from_numpy(attacked.nonzero()[0]).to(context.data.y.device)
         searched, itself = context, exact
+        if context.allowance.out:
+            column.leave(number, attacked, stage.attack.minimal)
+            continue
         if stage.view is not None:
             view = views.search_model(stage.view) if len(rows) else None
             if view is None:
@@ -175,16 +193,16 @@ def run_stages(
             continue
         searched, *cost = fitted_context(number, stage, searched, exact)
         charge_fit(column.arrays, attacked, int(standing.sum()), *cost)
-        searched, compared, *passes = nearest.context_for(stage, rows, searched, itself)
-        for name, spent in zip(("forwards", "backwards"), passes, strict=True):
-            column.arrays[name][compared.numpy()] += spent
-        for result in run_and_repeat(stage, rows, column.arrays, searched, itself):
-            if not len(result.rows):
-                continue
-            if context.target:
-                result = judged_by_target(result, context, stage.attack.minimal)
-            kept = column.put(number, result, stage.attack.minimal)
-            yield Progress(number, stage, result, kept)
+        for block in context.allowance.blocks(rows, most_passes(stage, searched, itself)):
+            shown = nearest.context_for(stage, block, searched, itself, column.arrays)
+            for result in run_and_repeat(stage, block, column.arrays, shown, itself):
+                if not len(result.rows):
+                    continue
+                if context.target:
+                    result = judged_by_target(result, context, stage.attack.minimal)
+                kept = column.put(number, result, stage.attack.minimal)
+                yield Progress(number, stage, result, kept)
+        column.leave(number, attacked, stage.attack.minimal)
 
 
 class Attacked(NamedTuple):
@@ -193,8 +211,7 @@ class Attacked(NamedTuple):
     x: Tensor
     """Images (B, C, H, W) in [0, 1]: adversarial, else those with the highest margin."""
     broken: Tensor
-    """True if the verifier confirmed a success (bool): an error, or the target of an attack with
-    one."""
+    """True if the verifier confirmed a success (bool): an error, or the target if there is one."""
     norm: Tensor
     """Distances from the clean images, in the threat's norm."""
     step: Tensor

@@ -13,6 +13,7 @@ from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.nearest_classes import NearestClasses, classes_by_distance
 from robustbench_cli.evaluation.search_model import exact_search_model
+from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
@@ -97,19 +98,21 @@ def test_an_order_does_not_depend_on_the_batch():
     whole, *_ = order_of(net, x, y)
     for slots in (1, 7):
         nearest, found = NearestClasses(len(y)), []
+        arrays = AttackVerdicts.empty(len(y)).arrays
         with unchanged_model(net):
             context = context_for(net, x, y, slots=slots)
             stage = Stage("mt", built("mt:targeting=malt"), 0)
             for rows in torch.arange(len(y)).split(11):
-                got, fresh, *_ = nearest.context_for(stage, rows, context, context.search_model)
-                assert torch.equal(fresh, rows)
+                got = nearest.context_for(stage, rows, context, context.search_model, arrays)
+                assert (arrays["backwards"] > 0).nonzero()[0].max() == rows[-1]
                 found.append(got.class_order[rows])
-            again, none, *cost = nearest.context_for(
-                stage, torch.arange(3), context, context.search_model
+            paid = arrays["forwards"] + arrays["backwards"]
+            again = nearest.context_for(
+                stage, torch.arange(3), context, context.search_model, arrays
             )
         assert torch.equal(torch.cat(found), whole)
-        assert len(none) == 0
-        assert cost == [0, 0]  # each example is paid for once
+        # Each example is paid for once.
+        assert (arrays["forwards"] + arrays["backwards"] == paid).all()
         assert torch.equal(again.class_order[:3], whole[:3])
 
 
