@@ -40,6 +40,7 @@ from robustbench_cli.commands.rejection import chosen_rejection
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.distributed.group import ALONE
+from robustbench_cli.evaluation.budget import Budget
 from robustbench_cli.evaluation.search_model import SearchPrecision
 
 
@@ -60,6 +61,7 @@ def evaluate(
     dataset: str = "images",
     model_name: str | None = None,
     within: float | None = None,
+    budget: str | None = None,
     checks: bool = True,
     reject_class: int | Literal["last"] | None = None,
     defend: DefenseChoice | Sequence[DefenseChoice] = (),
@@ -94,6 +96,10 @@ def evaluate(
         within: points of accuracy that AutoAttack and ensembles may leave undecided by trying their
             last members on a random part of what stands; None: on all of it.  ``bounds`` of the
             result then holds both ends of the robust accuracy, with 95 % confidence.
+        budget: stop after a time ("90s", "10m", "2h") or a number of passes, forward and backward
+            ("50000passes"); ``bounds`` of the result then holds both ends of each robust accuracy,
+            and ``record.attacks[label].budgeted`` how far each member came.  Called again with
+            the same ``out`` and a larger budget, or none, it goes on where it stopped.
         checks: whether the model and what attacks found are checked for signs that an accuracy is
             too high or means nothing; False: every number is "unchecked".
         reject_class: the position among the model's logits, from 0, of a class that stands for a
@@ -117,7 +123,7 @@ def evaluate(
         >>> result.clean_accuracy, result.robust_accuracy["pgd20"]
         (0.84, 0.43)
     """
-    built = build_choice(attacks)
+    built, limit = build_choice(attacks), None if budget is None else Budget(budget)
     images, labels = read_images(x, y)
     called = model_name or (model if isinstance(model, str) else type(model).__name__)
     model = named_model(model, images)
@@ -159,6 +165,7 @@ def evaluate(
             data=data,
             attacks=built,
             name=name,
+            budget=limit,
         )
         display = stack.enter_context(_on_screen()) if progress else Display()
         folder = evaluate_shard(request, ALONE, display)

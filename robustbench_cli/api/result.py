@@ -39,8 +39,9 @@ class EvaluationResult:
     """By attack: the share of examples that are right when clean and under the attack; NaN where it
     is withheld."""
     bounds: Mapping[str, tuple[float, float]]
-    """By attack whose last members saw a part of what stood (``within``): both ends of its robust
-    accuracy, with 95 % confidence; ``robust_accuracy`` holds the upper one.  Else empty."""
+    """By attack of which something was left open: both ends of its robust accuracy;
+    ``robust_accuracy`` holds the upper one.  After ``budget`` the lower one counts what was not
+    finished as broken; after ``within`` it holds with 95 % confidence.  Else empty."""
     worst_case_accuracy: float
     """The share of examples that no attack broke, example by example; NaN where it is withheld.
     Attacks with a target have no part in it."""
@@ -63,8 +64,10 @@ class EvaluationResult:
     """By attack, and for ``"clean"``, arrays (N,): ``prediction`` (a class), ``norm`` (how far the
     image is from the clean one, in the threat's norm), ``step`` (gradient steps before the first
     success, -1: none), ``by`` (the stage that broke it, -1: none), ``forwards`` and ``backwards``
-    (passes), ``share`` (how often a randomised model is right).  Of an attack with a target also
-    ``target``, the class to reach (-1: left out); there ``share`` says how often it was missed."""
+    (passes), ``share`` (how often a randomised model is right); where a budget ran out also
+    ``open`` (the image is not finished, or not even classified, and counts as right).  Of an attack
+    with a target also ``target``, the class to reach (-1: left out); there ``share`` says how often
+    it was missed."""
     labels: np.ndarray[Any, np.dtype[np.int32]]
     """(N,)"""
     notes: tuple[str, ...]
@@ -111,9 +114,9 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
             for label, found in run.attacks.items()
         },
         bounds={
-            label: (each.sampled.least, each.robust_accuracy)
+            label: (each.least, each.robust_accuracy)
             for label, each in run.attacks.items()
-            if each.sampled and not each.sampled.whole and each.trust != "withheld"
+            if each.least is not None and each.trust != "withheld"
         },
         worst_case_accuracy=_unless_withheld(run.worst_case_accuracy, run.worst_case_trust),
         targets_reached={

@@ -124,6 +124,14 @@ class EvalOptions(RunOptions):
             "stands, until so many points of accuracy at most are undecided (95 % confidence).",
         ),
     ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AMOUNT",
+            help="Stop after a time (90s, 10m, 2h) or a number of passes (50000passes) and give "
+            "bounds; the same command with a larger budget, or none, goes on.",
+        ),
+    ] = None
     precision: options.PrecisionOption = None
     batch_size: options.AttackBatchOption = None
     seed: options.SeedOption = None
@@ -155,7 +163,9 @@ def eval_request(flags: EvalOptions, kind: "Kind", *, attacked: bool = True) -> 
     from robustbench_cli.commands.fitted_detectors import find_detector
     from robustbench_cli.commands.load_model import Choice, deployed, find_model
     from robustbench_cli.commands.rejection import chosen_rejection
+    from robustbench_cli.evaluation.budget import Budget
 
+    budget = None if flags.budget is None else Budget(flags.budget)
     of_attacks: dict[str, Any] = given(
         restarts=flags.restarts, eot=flags.eot, last_iterate=flags.last_iterate or None
     )
@@ -203,6 +213,7 @@ def eval_request(flags: EvalOptions, kind: "Kind", *, attacked: bool = True) -> 
         workspace=flags.workspace,
         command=sys.argv[1:],
         name=flags.name,
+        budget=budget,
         kind=kind,
     )
 

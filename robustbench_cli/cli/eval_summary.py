@@ -10,12 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from robustbench_cli.cli.budget_lines import budget_lines
 from robustbench_cli.cli.console import rendered, table_console
 from robustbench_cli.cli.exit_codes import ExitCode
 from robustbench_cli.cli.target_summary import target_summary
 from robustbench_cli.core.safe_text import one_line, printable
 from robustbench_cli.core.threat_text import format_size
-from robustbench_cli.report.columns import ball_label
+from robustbench_cli.report.columns import CLEAN, ball_label
 from robustbench_cli.report.number_trust import (
     NumberTrust,
     attack_trust,
@@ -77,6 +78,7 @@ def evaluation_table(run: records.Run, console: Console) -> str:
     if not clean_trust(run).withheld:
         notes += [f"{label}: {_extent(each)}" for label, each in run.certificates.items()]
     notes += _rejection(run)
+    notes += budget_lines(run)
     notes += trust_notes(run)
     notes += [f"note: {note}" for note in run.notes]
     return rendered(console, [Text(_heading(run)), table, *target_summary(run), *map(Text, notes)])
@@ -94,7 +96,7 @@ def trust_notes(run: records.Run) -> list[str]:
 def _concerned(finding: Finding) -> str:
     """Return the numbers that a finding concerns, in words."""
     attacks = ", ".join(finding.attacks) or "all attacks"
-    return f"{attacks} and clean" if finding.clean else attacks
+    return f"{attacks} and clean" if finding.clean and finding.attacks != [CLEAN] else attacks
 
 
 def _rejection(run: records.Run) -> list[str]:

@@ -19,6 +19,7 @@ def eval_command(flags: EvalOptions) -> None:
     advbench eval --attack pgd20 --mask threshold:above=0.1    the background only
     advbench eval --attack pgd20 --run trades --source standard
     advbench eval --attack pgd20 --fail-under 40         exit code 4 below 40 %
+    advbench eval --attack autoattack --budget 10m       bounds; again with more to go on
     advbench eval --certify smoothing --sigma 0.25 --n 500
     advbench eval --certify crown --attack pgd20 --n 100
     advbench eval --model net.py:make --weights net.pt --dataset cifar10 --attack aa

@@ -124,7 +124,8 @@ def _verdict(gate: Gate, share: float, trust: "NumberTrust") -> GateVerdict:
         return GateVerdict(gate=gate, passed=False, said=said)
     if trust.confidence is not None and trust.found is not None:
         reached = round(100 * trust.found, 9) >= gate.least
-        ends = f"{trust.found:.2%} to {value:.2f} %, with {trust.confidence:.0%} confidence"
+        sure = f", with {trust.confidence:.0%} confidence" if trust.sampled else ""
+        ends = f"{trust.found:.2%} to {value:.2f} %{sure}"
         said = f"{gate.name} is {ends}: " + ("" if reached else "not shown to reach ") + least
         return GateVerdict(gate=gate, passed=reached, said="" if reached else said)
     if trust.trust == "upper bound":

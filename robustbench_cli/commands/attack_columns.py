@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.commands.attack_progress import AttackProgress
@@ -18,7 +19,7 @@ from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.sampled_tail import run_sampled
 from robustbench_cli.evaluation.search_model import SearchModel
-from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean, run_stages
 from robustbench_cli.evaluation.targets import (
     LEFT_OUT,
     chosen_targets,
@@ -26,6 +27,8 @@ from robustbench_cli.evaluation.targets import (
     passes_to_choose,
     towards,
 )
+from robustbench_cli.evaluation.verifier import Verifier
+from robustbench_cli.report.columns import CLEAN
 
 IMAGES = "images"
 """The name, among the arrays of a column, of the images that an attack ended with."""
@@ -50,6 +53,30 @@ class AttackColumns:
     tolerance: int | None = None
     """How many standing images a series may leave undecided (see ``sampled_tail``); None: every
     member sees all of them."""
+
+    def judge_clean(self, verifier: Verifier) -> AttackVerdicts:
+        """Return the verdicts on the images as they are.
+
+        An image that a budget left out is pending, and counts as right until it is classified.
+        """
+        (column, _), allowance = self.journal.column("0"), self.context.allowance
+        allowance.count(column)
+        mine = self.shard.mine(len(self.data)) & (column.arrays["stages"] == 0)
+        self.display.judging(CLEAN, int(mine.sum()), "accuracy")
+        done, context = 0, replace(self.context, verifier=verifier)
+        rows = torch.from_numpy(mine.nonzero()[0]).to(self.data.y.device)
+        for block in allowance.blocks(rows, 1):
+            for found in clean(context, block):
+                column.put(0, found, minimal=False)
+                self.journal.moved("0", column, found.rows.numpy())
+                done += len(found.rows)
+                judged = column.arrays["stages"] > 0
+                self.display.judged(done, float(column.arrays["share"][judged].mean(dtype=float)))
+        self.journal.flush("0", column)
+        self.shard.merge_rows(column.arrays, len(self.data))
+        column.leave(0, mine & (column.arrays["stages"] == 0), minimal=False)
+        column.arrays["share"][column.undecided] = 1
+        return column
 
     def fill(
         self,
@@ -82,6 +109,7 @@ class AttackColumns:
         for told in point.attack.reports:
             column.arrays[f"{REPORTED}{told}"] = np.full(len(self.data), np.nan, np.float32)
         seconds = self.journal.recall(name, column)
+        context.allowance.count(column)
         if weaker is not None:
             inherit(column, weaker)
         mine = self.shard.mine(len(self.data))
@@ -115,6 +143,7 @@ class AttackColumns:
         self.journal.flush(name, column)
         seconds += self.journal.spent
         fill_unattacked(column, right, clean, self.data.y.cpu().numpy())
+        column.arrays["prediction"][clean.undecided] = -1
         if target is not None:  # what is left out has not reached it
             column.arrays["share"][column.arrays[TARGET] == LEFT_OUT] = 1
         return column, self.shard.merge_rows(column.arrays, len(self.data), seconds)

@@ -16,6 +16,8 @@ from robustbench_cli.runs.outcomes import Outcome
 
 _KEPT = ("prediction", "norm", "step", "by", "forwards", "backwards", "share", "target")
 """The arrays (N) that ``examples.npz`` holds for each attack; ``target`` where it has one."""
+OPEN = "open"
+"""The name of the array (N) that says on which examples a budget has left something open."""
 REPORTED = "reported/"
 """What the names of an attack's own numbers begin with, among the arrays of its column (N)."""
 
@@ -137,6 +139,7 @@ def example_arrays(columns: dict[str, AttackVerdicts], data: Split) -> dict[str,
             for key, a in column.arrays.items()
             if key in _KEPT or key.startswith(REPORTED)
         }
+        arrays |= {f"{label}/{OPEN}": column.undecided} if column.pending else {}
     return arrays
 
 

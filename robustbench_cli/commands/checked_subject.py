@@ -7,13 +7,14 @@ from torch import nn
 
 from robustbench_cli.attacks import Stage
 from robustbench_cli.audit import Check
-from robustbench_cli.audit._budget import planned_passes
+from robustbench_cli.audit._budget import PER_SECOND, planned_passes
 from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.eval_request import RunBattery
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
+from robustbench_cli.evaluation.budget import Budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class CheckedSubject:
     """True if a gradient passes through the model that is attacked."""
     battery: RunBattery | None = None
     """The battery of an audit: with one, checks look at more images."""
+    budget: Budget | None = None
+    """What the evaluation may spend; None: whatever it takes."""
 
     def suits(self, check: type[Check]) -> bool:
         """Return whether what a check needs is there: those of gradients need some."""
@@ -45,12 +48,19 @@ class CheckedSubject:
         todo, classes = () if self.transferred else self.untargeted, len(self.data.classes)
         return {p.label: p.attack.stages(p.threat, classes) for p in todo}
 
-    @property
-    def planned(self) -> int:
-        """The passes of an image that withstands every attack."""
+    def planned(self, flops: float) -> float:
+        """Return the passes of an image that withstands every attack; its share of a budget, if
+        that is less.
+
+        Args:
+            flops: floating-point operations of a pass.
+        """
         classes = len(self.data.classes)
         every = () if self.transferred else self.todo
-        return sum(planned_passes(p.attack.stages(p.threat, classes)) for p in every)
+        whole = sum(planned_passes(p.attack.stages(p.threat, classes)) for p in every)
+        if self.budget is None:
+            return whole
+        return min(whole, self.budget.in_passes(PER_SECOND / flops) / max(1, len(self.data)))
 
     @property
     def untargeted(self) -> Sequence[SweepPoint]:

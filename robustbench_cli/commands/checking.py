@@ -14,6 +14,7 @@ from robustbench_cli.audit._probe import Copy
 from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.attack_outcomes import AttackOutcomes
 from robustbench_cli.commands.attack_summary import judged_attack
+from robustbench_cli.commands.budgeted import budget_findings, worst_with_budget
 from robustbench_cli.commands.checked_subject import CheckedSubject
 from robustbench_cli.commands.control import (
     CORNERS,
@@ -62,6 +63,7 @@ class Checking:
             for each in every
             if isinstance(each, VerdictCheck) and self.subject.suits(type(each))
         ]
+        self._through: list[SweepPoint] = []
         # Enough for the look before the attacks, and for that at other images after them.
         self._final = FinalImages(2 * (AUDITED if self.subject.battery else MOST))
 
@@ -98,11 +100,14 @@ class Checking:
             attacks: runs attacks on the evaluation's examples, as the control does.
         """
         found, targeted, control = outcomes.attacks, outcomes.targeted, None
-        if self.enabled and found:
+        # Verdicts are compared of attacks that are through; those on some images mislead.
+        self._through = [p for p in self.subject.untargeted if not columns[p.label].pending]
+        if self.enabled and self._through:
             passes = outcomes.passes + len(clean.arrays["share"])
             control = self._judge(columns, clean, attacks, passes)
         # Not one of the checks that can be left out: it is about how the attack was run.
         self.findings.extend(sample_findings(found))
+        self.findings.extend(budget_findings(self.subject.budget, found, clean))
         checked = self._checked
         whole = checked is not None and checked.all_made
         trusts = {label: trust_in(self.findings, label, checked=whole) for label in found}
@@ -114,7 +119,9 @@ class Checking:
             "findings": self.findings,
             "checked": checked,
             "clean_trust": trust_in_clean(self.findings, checked=bool(checked)),
-            "worst_case_trust": worst_of_samples(found, trust_in_worst(list(trusts.values()))),
+            "worst_case_trust": worst_with_budget(
+                found, worst_of_samples(found, trust_in_worst(list(trusts.values())))
+            ),
             "control": control,
         }
 
@@ -137,7 +144,7 @@ class Checking:
             answers=clean.arrays["prediction"],
             attacks=[
                 judged_attack(point, columns[point.label], clean, classes)
-                for point in subject.untargeted
+                for point in self._through
             ],
             random=self.random,
             targeted=[
@@ -148,7 +155,7 @@ class Checking:
         )
         control, again = self._control(evidence, attacks, clean), []
         if not self.random and not subject.transferred:
-            again = attack_again(subject.untargeted, columns, attacks, clean)
+            again = attack_again(self._through, columns, attacks, clean)
         self._final.merge(subject.shard)
         count = self._looking.images_after(passes)
         replay = None if self.random else self._replayed(count)
@@ -216,7 +223,9 @@ class Checking:
     def _runs(self, name: str) -> bool:
         """Return True for a check that is run here: those of a battery belong to audits."""
         cls = CHECKS.entry(name).cls
-        battery = issubclass(cls, BatteryCheck)
+        battery, of_verdicts = issubclass(cls, BatteryCheck), issubclass(cls, VerdictCheck)
+        if self.subject.budget and of_verdicts and not self._through:
+            return False  # no attack is through
         return self.subject.suits(cls) and (not battery or self.subject.battery is not None)
 
     def _control(
@@ -269,5 +278,6 @@ def start_checking(
         transferred=request.source is not None,
         differentiable=differentiable,
         battery=request.battery,
+        budget=request.budget,
     )
     return Checking(subject, request.config.checks, note)

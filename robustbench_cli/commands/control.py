@@ -20,6 +20,7 @@ from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.core.example_rng import stream_generator
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.budget import Allowance
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.runs.outcomes import Outcome
 
@@ -66,7 +67,8 @@ def run_control(
     params = ATTACKS.describe(attack)
     threat = own.threat.shrunk(INSIDE)
     point = SweepPoint("control", attack, threat, params)
-    context = replace(own, noise=own.noise.fork("control"))
+    # No budget is spent on it: it is a small part of what the attacks took.
+    context = replace(own, noise=own.noise.fork("control"), allowance=Allowance())
     column, seconds = attacks.fill("control", point, clean, among=tried, context=context)
     members = [stage.member for stage in attack.stages(threat, evidence.classes)]
     by = column.arrays["by"]

@@ -13,7 +13,7 @@ from robustbench_cli.commands.attack import AdversarialImages
 from robustbench_cli.commands.components import component_label
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import EvalRequest
-from robustbench_cli.commands.evaluate import CLEAN, FinishedEvaluation, run_evaluation
+from robustbench_cli.commands.evaluate import FinishedEvaluation, run_evaluation
 from robustbench_cli.commands.fitted_detectors import (
     FittedDetector,
     build_detector,
@@ -36,6 +36,7 @@ from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.layout import laid_out
+from robustbench_cli.report.columns import CLEAN
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Detection, DetectionPoint, Population
 from robustbench_cli.runs.recorder import recording

@@ -15,6 +15,7 @@ from robustbench_cli.commands.fitted_detectors import FittedDetector
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, as_recorded
 from robustbench_cli.data import Split
+from robustbench_cli.evaluation.budget import Budget
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.models.fitting import Fitting
 from robustbench_cli.runs import folders, records
@@ -82,6 +83,8 @@ class EvalRequest:
     """The attacks of ``config.attack`` by label, where they have been built and checked already;
     empty: they are built from it."""
     name: str | None = None
+    budget: Budget | None = None
+    """What it may spend; None: whatever it takes."""
     kind: records.Kind = "eval"
     early_stop: bool = True
     """Whether attacks leave an example once it is broken; else they go on to the surest error."""

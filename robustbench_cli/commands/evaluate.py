@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from robustbench_cli.audit._probe import copier
 from robustbench_cli.commands import devices
 from robustbench_cli.commands.attack_columns import AttackColumns
 from robustbench_cli.commands.attack_outcomes import AttackOutcomes
-from robustbench_cli.commands.attack_summary import example_arrays, robust_share
+from robustbench_cli.commands.attack_summary import example_arrays
+from robustbench_cli.commands.budgeted import (
+    check_budget,
+    check_budgeted,
+    spending,
+    with_progress,
+)
 from robustbench_cli.commands.certify import Certifying, check_certificates
 from robustbench_cli.commands.checking import Checking, start_checking
 from robustbench_cli.commands.defending import with_input_defenses
@@ -30,20 +35,20 @@ from robustbench_cli.commands.subset import counted_images, test_images
 from robustbench_cli.commands.sweep import SweepPoint, cut, points
 from robustbench_cli.commands.targeted import check_images_to_take
 from robustbench_cli.commands.within import check_not_random, tolerance_of, with_sample
+from robustbench_cli.commands.worst_case import worst_case_figures
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard, join_processes, local
 from robustbench_cli.evaluation import mask_binding, search_model
+from robustbench_cli.evaluation.budget import allowance_of
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.journal import Journal
-from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean
+from robustbench_cli.evaluation.stages import AttackVerdicts, Progress
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.models.layout import laid_out
+from robustbench_cli.report.columns import CLEAN
 from robustbench_cli.runs.recorder import Recorder, recording
-
-CLEAN = "clean"
-"""The label of the images as they are."""
 
 ImageCallback = Callable[[str, Progress], None]
 """Called with an attack's label and the images that it has just found."""
@@ -93,6 +98,7 @@ def evaluate_shard(
     then: Callable[[FinishedEvaluation], None] | None = None,
 ) -> Path:
     """Run one process's part of ``run_evaluation``: all of it where the process is alone."""
+    check_budget(request.budget, request.config)
     where = devices.resolve_device(local(request.workspace.device))
     test = test_images(request, shard)
     chosen = counted_images(test, request.config)
@@ -102,6 +108,7 @@ def evaluate_shard(
     attacks = request.attacks or build_attacks(config, len(data.classes))
     config.threat.geometry.fitting(data.image_shape)
     todo = points(attacks, config)
+    check_budgeted(request.budget, attacks, config.threat)
     check_images_to_take(attacks, config.threat, test.y, test.classes)
     for each in filter(None, (request.subject, request.source)):
         laid_out(each.model, where)
@@ -112,7 +119,12 @@ def evaluate_shard(
         run_ = new_record(request, data, chosen, len(test), where)
         folder, run_, taken_up = shard.broadcast_from_main(
             lambda: open_run_folder(
-                run_, request.workspace.out, request.name, display, fresh=keep is not None
+                run_,
+                request.workspace.out,
+                request.name,
+                display,
+                budget=request.budget,
+                fresh=keep is not None,
             )
         )
         if taken_up and shard.is_main:
@@ -133,7 +145,7 @@ def evaluate_shard(
         columns = session.run_attacks(todo, keep or (lambda *_: None))
         if then and shard.is_main:
             then(FinishedEvaluation(folder=folder, data=data, columns=columns, recorder=recorder))
-    if shard.is_main:
+    if shard.is_main and not any(column.pending for column in columns.values()):
         session.journal.drop()
     return folder
 
@@ -159,6 +171,8 @@ class _Session:
         self._labels = data.y.cpu().numpy()
         checking.before()
         check_not_random(self.config, checking.random)
+        check_budgeted(request.budget, {}, self.config.threat, random=checking.random)
+        self._budget = request.budget
         model = checking.judged_model()
         if model is not request.subject.model:
             self.note("every batch is shown to a fresh copy of the model")
@@ -183,6 +197,8 @@ class _Session:
             early_stop=request.early_stop and request.source is None,
             target=self._verifier if request.source else None,
             others=test,
+            classes=len(data.classes),
+            allowance=allowance_of(self._budget, recorder.run.budget),
             note=self.note,
         )
         self._certifying = Certifying(
@@ -218,15 +234,20 @@ class _Session:
 
         The record is written after each attack; certificates follow.
         """
-        columns = {CLEAN: self._clean()}
+        columns: dict[str, AttackVerdicts] = {}
         found = AttackOutcomes(classes=len(self.data.classes), rejects_as=self._verifier.rejects_as)
-        for point in todo:
-            column, seconds = self._column(point, columns, keep)
-            columns[point.label] = column
-            found.add(point, column, columns[CLEAN], seconds)
-            with_sample(found, point, column, columns[CLEAN], self._context, self.config)
-            self._recorder.update(**found.changes, search=self._search.about)
-        done = self._checking.conclude(columns, columns[CLEAN], found, self._attacks)
+        with spending(self._budget, self._context.allowance, columns, self._recorder):
+            clean_ = columns[CLEAN] = self._attacks.judge_clean(self._verifier)
+            of_clean = clean_figures(self._verifier.model, self.config.reject, clean_)
+            self._recorder.update(**of_clean)
+            for point in todo:
+                column, seconds = self._column(point, columns, keep)
+                columns[point.label] = column
+                found.add(point, column, clean_, seconds)
+                with_sample(found, point, column, clean_, self._context, self.config)
+                with_progress(found, point, column, clean_, self._budget)
+                self._recorder.update(**found.changes, search=self._search.about)
+        done = self._checking.conclude(columns, clean_, found, self._attacks)
         self._recorder.update(**done)
         proven = self._certifying.run(self.note)
         self._certifying.compare(proven, columns, self.note)
@@ -238,23 +259,6 @@ class _Session:
         if text not in self._recorder.run.notes:
             self._display.note(text)
             self._recorder.update(notes=[*self._recorder.run.notes, text])
-
-    def _clean(self) -> AttackVerdicts:
-        column, _ = self.journal.column("0")
-        mine = self.shard.mine(len(self.data)) & (column.arrays["stages"] == 0)
-        self._display.judging(CLEAN, int(mine.sum()), "accuracy")
-        done = 0
-        rows = torch.from_numpy(mine.nonzero()[0]).to(self.data.y.device)
-        for found in clean(replace(self._context, verifier=self._verifier), rows):
-            column.put(0, found, minimal=False)
-            self.journal.moved("0", column, found.rows.numpy())
-            done += len(found.rows)
-            judged = column.arrays["stages"] > 0
-            self._display.judged(done, float(column.arrays["share"][judged].mean(dtype=float)))
-        self.journal.flush("0", column)
-        self.shard.merge_rows(column.arrays, len(self.data))
-        self._recorder.update(**clean_figures(self._verifier.model, self.config.reject, column))
-        return column
 
     def _column(
         self,
@@ -284,12 +288,8 @@ class _Session:
         columns: dict[str, AttackVerdicts],
         proven: dict[str, np.ndarray],
     ) -> None:
-        clean_ = columns[CLEAN]
-        standing = clean_.arrays["share"]
-        for point in (each for each in todo if each.attack.target is None):
-            standing = np.minimum(standing, robust_share(point, columns[point.label], clean_))
         run_ = self._recorder.run
-        changes: dict[str, object] = {"worst_case_accuracy": float(standing.mean(dtype=float))}
+        changes = worst_case_figures(todo, columns, columns[CLEAN], run_.attacks)
         if self.shard.is_main:
             arrays = example_arrays(columns, self.data) | proven
             changes["examples"] = self.journal.close(arrays)

@@ -12,7 +12,6 @@ from robustbench_cli.audit.randomness import randomised
 from robustbench_cli.commands import devices
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import Subject
-from robustbench_cli.commands.evaluate import CLEAN
 from robustbench_cli.commands.joint_config import (
     JointOptions,
     build_joint_attack,
@@ -40,6 +39,7 @@ from robustbench_cli.evaluation.rewritten_models import COMPARED_IMAGES
 from robustbench_cli.evaluation.stages import clean, run_stages
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.layout import laid_out
+from robustbench_cli.report.columns import CLEAN
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.outcomes import Domain, Outcome
 from robustbench_cli.runs.recorder import recording

@@ -59,7 +59,7 @@ class Looking:
         ]
         self._stages = self.subject.stages
         self.flops = operations(self.subject.model, self.subject.data.images(slice(1)))
-        self.planned = self.subject.planned
+        self.planned = self.subject.planned(self.flops)
         """Passes of an image that withstands all attacks."""
         declared = defended_part(self.subject.model)
         # However seldom its draws matter.

@@ -5,12 +5,19 @@ from pathlib import Path
 
 from robustbench_cli.commands.display import Display
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.evaluation.budget import Budget
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.records import Run
 
 
 def open_run_folder(
-    run: Run, results: Path, name: str | None, display: Display, *, fresh: bool = False
+    run: Run,
+    results: Path,
+    name: str | None,
+    display: Display,
+    *,
+    budget: Budget | None = None,
+    fresh: bool = False,
 ) -> tuple[Path, Run, bool]:
     """Return the folder, the record to go on with, and whether an unfinished evaluation is resumed.
 
@@ -18,9 +25,11 @@ def open_run_folder(
         run: the record of the evaluation that is asked for.
         results: the folder that holds the folders of runs.
         name: the folder's name that the user gave, if any.
+        budget: of the evaluation that is asked for; with one, it goes on only with what a budget
+            of the same kind, and no larger, has left.
         fresh: begin anew in any case.
     """
-    unfinished = None if fresh else _unfinished(run, results, name, display)
+    unfinished = None if fresh else _unfinished(run, results, name, display, budget)
     if unfinished:
         begun = records.read(unfinished)
         return unfinished, replace(begun, resumed=[*begun.resumed, run.environment]), True
@@ -40,12 +49,15 @@ def leaves_nothing(run: Run, error: BaseException, *, resumable: bool = True) ->
     return isinstance(error, KeyboardInterrupt) and not resumable
 
 
-def _unfinished(run: Run, results: Path, name: str | None, display: Display) -> Path | None:
+def _unfinished(
+    run: Run, results: Path, name: str | None, display: Display, budget: Budget | None
+) -> Path | None:
     """Return the folder of an unfinished evaluation of the same weights with the same settings."""
     wanted = (run.kind, run.config, run.weights, run.dataset)
     others = folders.found(results, lambda error: display.note(f"warning: {error}; left out"))
     for folder, other in reversed(others):
         same = (other.kind, other.config, other.weights, other.dataset) == wanted
-        if same and name in (None, other.id) and other.status in records.UNFINISHED:
+        fits = budget is None or budget.continues(other.budget)
+        if same and name in (None, other.id) and records.goes_on(other) and fits:
             return folder
     return None

@@ -22,7 +22,7 @@ BOUND_SIGN = "≤"
 LOWER_BOUND_SIGN = "≥"
 """Written before an error that is a lower bound."""
 SAMPLED_SIGN = "~"
-"""Written after the two ends of a robust accuracy whose attack saw a part of what stood."""
+"""Written after the two ends of an accuracy where a sample or a budget left something open."""
 DERIVED_SIGN = "(≤)"
 """Written after what is computed from numbers that are upper bounds: a difference, an AUROC."""
 _WORST_FIRST: Sequence[Trust] = ("withheld", "upper bound", "unchecked", "sound")
@@ -44,13 +44,24 @@ class NumberTrust:
     silent: bool = False
     """True if it is withheld because a certificate proves nothing of any image."""
     confidence: float | None = None
-    """Where nothing but a sampled tail makes it an upper bound: the confidence with which the truth
-    is not below ``found``."""
+    """Where nothing but a sampled tail or a budget makes it an upper bound: the confidence with
+    which the whole attack leaves at least ``found``."""
 
     @property
     def state(self) -> str:
         """The trust in a word or two, as data files have it."""
         return SAYS_NOTHING if self.silent else self.trust
+
+    @property
+    def sampled(self) -> bool:
+        """True if it has two ends, and a sampled tail is a reason."""
+        open_ = self.confidence is not None
+        return open_ and any((each.confidence or 1) < 1 for each in self.findings)
+
+    @property
+    def unfinished(self) -> bool:
+        """True if it has two ends, and a budget that ran out is a reason."""
+        return self.confidence is not None and any(each.confidence == 1 for each in self.findings)
 
     @property
     def withheld(self) -> bool:
@@ -93,7 +104,10 @@ def before_checks(run: Run) -> bool:
 
 def clean_trust(run: Run) -> NumberTrust:
     """Return how far the clean accuracy of an evaluation can be trusted."""
-    return _trust(run, run.clean_trust, [each for each in run.findings if each.clean])
+    said = [each for each in run.findings if each.clean]
+    # What other checks found lower is a robust accuracy; a budget leaves bounds of this one.
+    bounded = all(each.confidence is not None for each in said)
+    return _trust(run, run.clean_trust, said, run.clean_accuracy if bounded else None)
 
 
 def attack_trust(run: Run, label: str) -> NumberTrust:
@@ -120,7 +134,12 @@ def target_trust(run: Run, label: str) -> NumberTrust:
 
 def worst_trust(run: Run) -> NumberTrust:
     """Return how far the worst case over the attacks of an evaluation can be trusted."""
-    return _trust(run, run.worst_case_trust, run.findings, run.worst_case_accuracy)
+    found = _trust(run, run.worst_case_trust, run.findings, run.worst_case_accuracy)
+    if found.confidence is None or run.worst_case_least is None:
+        return found
+    # The bounds of several samples hold together less often than each.
+    missed = sum(1 - (each.confidence or 1) for each in found.findings)
+    return replace(found, found=run.worst_case_least, confidence=max(0.0, 1 - missed))
 
 
 def number_trusts(run: Run) -> list[NumberTrust]:

@@ -16,6 +16,7 @@ from robustbench_cli.report.number_trust import (
     target_trust,
     worst_trust,
 )
+from robustbench_cli.runs.budget_spent import BudgetedOutcome
 from robustbench_cli.runs.records import Run, data_name
 
 
@@ -50,6 +51,7 @@ def outcome_data(run: Run, folder: Path | None = None) -> dict[str, Any]:
         **({"measures": [asdict(each) for each in run.measures]} if run.measures else {}),
         **_audit(run),
         "seconds": run.seconds,
+        **({"budget": asdict(run.budget)} if run.budget else {}),
         "findings": [asdict(each) for each in run.findings],
         "notes": list(run.notes),
     }
@@ -65,6 +67,7 @@ def _accuracies(run: Run) -> dict[str, Any]:
         "attacks": {
             label: {
                 **_accuracy(each.robust_accuracy, attack_trust(run, label)),
+                **({"members": _members(each.budgeted)} if each.budgeted else {}),
                 "seconds": each.seconds,
             }
             for label, each in run.attacks.items()
@@ -102,6 +105,10 @@ def _accuracies(run: Run) -> dict[str, Any]:
 def _accuracy(share: float, trust: NumberTrust) -> dict[str, Any]:
     found = {} if trust.found is None else {"found": trust.found}
     return {"accuracy": None if trust.withheld else share, "trust": trust.state, **found}
+
+
+def _members(progress: BudgetedOutcome) -> list[dict[str, Any]]:
+    return [asdict(each) for each in progress.members]
 
 
 def _audit(run: Run) -> dict[str, Any]:

@@ -53,9 +53,15 @@ class KeptNumber:
     """Of a share of targets: the number of examples that were attacked."""
 
     @property
-    def order(self) -> tuple[bool, float]:
-        """Sorts the lowest first, and what means nothing last."""
-        return bool(self.trust and self.trust.withheld), self.number
+    def order(self) -> tuple[bool, float, bool]:
+        """Sorts the lowest first, of equal ones an exact one, and what means nothing last."""
+        open_ = bool(self.trust and self.trust.confidence is not None)
+        return bool(self.trust and self.trust.withheld), self.number, open_
+
+    @property
+    def unfinished(self) -> bool:
+        """True if a budget ran out before it was known."""
+        return bool(self.trust and self.trust.unfinished)
 
 
 def row_numbers(
@@ -76,7 +82,10 @@ def row_numbers(
     for run in used:
         of = LAST * is_last_epoch(run, trained)
         for column, kept in _numbers(run, named, files):
-            found[column + of][run.seed] = kept
+            earlier = found[column + of].get(run.seed)
+            # A clean accuracy that is known does not become unknown by another evaluation.
+            if earlier is None or earlier.unfinished or not kept.unfinished:
+                found[column + of][run.seed] = kept
         if is_plain(run) and run.attacks and not of:
             # Every one is an upper bound of what all their attacks together leave.
             worst = KeptNumber(
@@ -90,7 +99,9 @@ def row_numbers(
     for of in ("", LAST):
         of_these = [run for run in used if LAST * is_last_epoch(run, trained) == of]
         for seed, clean in found[CLEAN + of].items():
-            trust = _trust_in_predictions(found, [run for run in of_these if run.seed == seed])
+            among = [run for run in of_these if run.seed == seed]
+            among = [r for r in among if clean.unfinished or not clean_trust(r).unfinished]
+            trust = _trust_in_predictions(found, among)
             found[CLEAN + of][seed] = replace(clean, trust=trust)
     return found
 

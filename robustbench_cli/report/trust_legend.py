@@ -38,14 +38,18 @@ def trust_legend(numbers: Sequence[JudgedNumber], *, unseen: int = 0) -> list[st
 def mark_meanings(trusts: Iterable[NumberTrust], *, sign: str = BOUND_SIGN) -> list[str]:
     """Return a line for each mark that numbers with this trust have."""
     known = list(trusts)
-    sampled = [each for each in known if each.confidence is not None]
-    bounds = [each for each in known if each.trust == "upper bound" and each not in sampled]
+    sampled = [each for each in known if each.sampled]
+    bounds = [each for each in known if each.trust == "upper bound" and each.confidence is None]
     lower = any(each.found is not None for each in bounds)
     more = "; (N found) = left after what another attack broke as well" if lower else ""
     sure = min((each.confidence or 0.0 for each in sampled), default=0.0)
     lines = {
         f"{SAMPLED_SIGN} = between the two with {sure:.0%} confidence: the last members of the "
         "attack saw a random part of what stood (--within)": bool(sampled),
+        f"{SAMPLED_SIGN} = between the two: the budget ran out (--budget); what was not finished "
+        "falls at the lower end and stands at the upper one": any(
+            each.unfinished for each in known
+        ),
         f"{sign} = an upper bound: something hides the truth, which is lower{more}": bool(bounds),
         f"{WITHHELD} = the number means nothing and is not shown": any(
             each.withheld and not each.silent for each in known

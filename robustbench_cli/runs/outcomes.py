@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from robustbench_cli.runs.budget_spent import BudgetedOutcome
 from robustbench_cli.runs.settings import Finite
 from robustbench_cli.runs.trust import Trust
 
@@ -102,8 +103,17 @@ class Outcome:
     nothing."""
     sampled: SampledOutcome | None = None
     """Of a series whose last members were tried on a part of what stood (``--within``)."""
+    budgeted: BudgetedOutcome | None = None
+    """Of an evaluation with a budget: how far it has come (``--budget``)."""
     trust: Trust = "unchecked"
     """How far the number can be trusted, by what the checks found."""
+
+    @property
+    def least(self) -> float | None:
+        """The lower end of the robust accuracy where something was left open; None: nothing was."""
+        if self.sampled is not None and not self.sampled.whole:
+            return self.sampled.least
+        return self.budgeted.least if self.budgeted and self.budgeted.undecided else None
 
     def titled(self, label: str) -> str:
         """Return the label that the attack was given, with what was run instead of it."""

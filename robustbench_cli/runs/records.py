@@ -20,6 +20,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from robustbench_cli.core.atomic_files import write_bytes_atomically
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.runs.audit_result import AuditResult
+from robustbench_cli.runs.budget_spent import BudgetSpent
 from robustbench_cli.runs.damage import check_record
 from robustbench_cli.runs.outcomes import (
     Checkpoint,
@@ -82,6 +83,10 @@ class Run:
     clean_accuracy: float | None = None
     worst_case_accuracy: float | None = None
     """Examples that no attack of this evaluation broke, per example."""
+    worst_case_least: float | None = None
+    """The lower end of that where an attack left something open (``--budget``, ``--within``)."""
+    budget: BudgetSpent | None = None
+    """The budget of an evaluation and what it has spent; None: it took what it took."""
     n: int | None = None
     attacks: dict[str, Outcome] = field(default_factory=dict)
     targeted: dict[str, TargetedOutcome] = field(default_factory=dict)
@@ -168,6 +173,11 @@ def _content(file: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         return handle.read()
+
+
+def goes_on(run: Run) -> bool:
+    """Return whether a later command may go on with a run: unfinished, or out of its budget."""
+    return run.status in UNFINISHED or (run.budget is not None and run.budget.ran_out)
 
 
 def unsound(run: Run) -> dict[str, Trust]:

@@ -38,7 +38,8 @@ class Finding:
     accuracy: Finite | None = None
     """The robust accuracy, as a share of all images, that is left after what the check broke."""
     confidence: Finite | None = None
-    """Of a sampled tail: the confidence with which the truth is not below ``accuracy``."""
+    """Of a sampled tail: the confidence with which the whole attack leaves at least ``accuracy``;
+    1 where a budget ran out, and counting alone says so."""
 
     def concerns(self, label: str) -> bool:
         """Return True if it concerns the number of the attack with this label."""

@@ -10,12 +10,12 @@ import pytest
 from robustbench_cli.commands import study_file, study_jobs
 from robustbench_cli.config.presets import load_preset
 from robustbench_cli.config.schema import TrainConfig, Training, validated
-from robustbench_cli.runs import audit_result, outcomes, records, trust
+from robustbench_cli.runs import audit_result, budget_spent, outcomes, records, trust
 
 PAGE = (Path(__file__).parents[2] / "docs" / "files.md").read_text()
 RECORDS = [
     value
-    for module in (records, outcomes, trust, audit_result)
+    for module in (records, outcomes, trust, audit_result, budget_spent)
     for value in vars(module).values()
     if dataclasses.is_dataclass(value)
     and value.__module__ == module.__name__
