@@ -68,6 +68,11 @@ class Checking:
         self._final = FinalImages(2 * (AUDITED if self.subject.battery else MOST))
 
     @property
+    def flops(self) -> float:
+        """Floating-point operations of a pass of the model, per image."""
+        return self._looking.flops
+
+    @property
     def random(self) -> bool:
         """True if the model is randomised."""
         return self._looking.random

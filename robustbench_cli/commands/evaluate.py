@@ -185,7 +185,8 @@ class _Session:
         traceable = request.source is None and not checking.coupled and self._itself.differentiable
         if self.config.precision == "auto" and traceable:
             told = partial(searched_model, shard=shard, recorder=recorder, note=self.note)
-            self._search = told(model, todo, data, self.config, random=self._verifier.random)
+            fastest = partial(told, budget=request.budget, flops=checking.flops)
+            self._search = fastest(model, todo, data, self.config, random=self._verifier.random)
         self._context = EvalContext(
             data=data,
             threat=threat,

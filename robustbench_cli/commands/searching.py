@@ -1,14 +1,17 @@
 """The model that the attacks of an evaluation search on: the same in all its processes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
 
+from robustbench_cli.audit._budget import PER_SECOND
 from robustbench_cli.commands.sweep import SweepPoint
 from robustbench_cli.config.schema import EvalConfig
 from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
+from robustbench_cli.evaluation.budget import Budget
 from robustbench_cli.evaluation.search_choice import PassesAhead, chosen_search_model
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.runs.recorder import Recorder
@@ -21,6 +24,8 @@ def searched_model(
     config: EvalConfig,
     *,
     random: bool,
+    budget: Budget | None,
+    flops: float,
     shard: Shard,
     recorder: Recorder,
     note: Callable[[str], None],
@@ -29,11 +34,18 @@ def searched_model(
 
     The record says what was chosen, so that an evaluation that is taken up goes on with it, and
     the main process chooses for the others.
+
+    Args:
+        budget: of the evaluation; models are timed only if it is long enough to earn that.
+        flops: floating-point operations of a pass.
     """
     stages = [
         stage for each in todo for stage in each.attack.stages(each.threat, len(data.classes))
     ]
     ahead = PassesAhead.of(stages, int(shard.mine(len(data)).sum()), config.batch_size)
+    if budget is not None:
+        most = budget.timed_passes(PER_SECOND / flops) / ahead.batch
+        ahead = replace(ahead, passes=min(ahead.passes, most))
     choose = partial(chosen_search_model, model, data, ahead, random=random)
     before = recorder.run.search
     if shard.world > 1:  # in the same words as the main process, which measures the times

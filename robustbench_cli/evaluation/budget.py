@@ -146,18 +146,21 @@ def allowance_of(budget: "Budget | None", left: BudgetSpent | None) -> Allowance
     return Allowance() if budget is None else budget.allowance(left)
 
 
+@dataclass(frozen=True)
 class _Unit:
     """A unit in which budgets are written."""
 
-    def __init__(self, kind: BudgetUnit, size: int, whole: bool, left: type[Allowance]) -> None:
-        self.kind, self.size, self.whole, self.left = kind, size, whole, left
+    kind: BudgetUnit
+    size: int
+    timed: bool
+    left: type[Allowance]
 
 
 _UNITS: Mapping[str, _Unit] = {
-    "s": _Unit("seconds", 1, False, TimeAllowance),
-    "m": _Unit("seconds", 60, False, TimeAllowance),
-    "h": _Unit("seconds", 3600, False, TimeAllowance),
-    "passes": _Unit("passes", 1, True, PassAllowance),
+    "s": _Unit("seconds", 1, True, TimeAllowance),
+    "m": _Unit("seconds", 60, True, TimeAllowance),
+    "h": _Unit("seconds", 3600, True, TimeAllowance),
+    "passes": _Unit("passes", 1, False, PassAllowance),
 }
 
 
@@ -174,7 +177,7 @@ class Budget:
             UserError: it is no number above 0 with one of the units.
         """
         unit = _UNITS.get(self._parts[1])
-        fits = unit is not None and not (unit.whole and "." in self._parts[0])
+        fits = unit is not None and (unit.timed or "." not in self._parts[0])
         if not fits or not 0 < self.limit < float("inf"):
             raise UserError(
                 f"--budget {self.text!r}: give a time such as 90s, 10m or 2h, or a whole number of "
@@ -216,8 +219,14 @@ class Budget:
 
     def in_passes(self, per_second: float) -> float:
         """Return the budget in passes, at so many of them per second."""
-        seconds = self._unit.kind == "seconds"
-        return self.limit * per_second if seconds else self.limit
+        return self.limit * per_second if self._unit.timed else self.limit
+
+    def timed_passes(self, per_second: float) -> float:
+        """Return the passes of a time, at so many of them per second; 0 of a number of passes.
+
+        What such a number leads to must not depend on what is faster on a machine.
+        """
+        return self.in_passes(per_second) if self._unit.timed else 0.0
 
     def spent(self, allowance: Allowance, *, classified: int, ran_out: bool) -> BudgetSpent:
         """Return what the record says of it.

@@ -8,7 +8,7 @@ import pytest
 from robustbench_cli import Threat, load_run
 from robustbench_cli import evaluate as evaluate_in_memory
 from robustbench_cli.cli import main
-from robustbench_cli.report.number_trust import attack_trust, joined_trust
+from robustbench_cli.report.number_trust import attack_trust, joined_trust, worst_trust
 from robustbench_cli.runs import folders, records
 from robustbench_cli.runs.trust import Finding
 
@@ -162,6 +162,18 @@ def test_what_else_hides_the_truth_leaves_an_upper_bound(sampled):
     both = [attack_trust(run, label)] * 2
     joined = joined_trust(both, [part.robust_accuracy] * 2)
     assert joined.confidence == pytest.approx(0.9)
+
+
+def test_the_worst_case_counts_what_every_sample_left_open(results, tmp_path):
+    """Two samples may have left different images open; the lower of their ends is no bound."""
+    pair = ["--attack", "ensemble:pgd3/square-30", "--within", "4", "--name", "two"]
+    assert evaluate(results, tmp_path, *pair) == 0
+    run, _ = read(tmp_path, "two")
+    open_ = [each.sampled.broken_at_most - each.sampled.broken for each in run.attacks.values()]
+    assert all(open_)
+    trust = worst_trust(run)
+    assert trust.found == pytest.approx(run.worst_case_accuracy - sum(open_) / run.n)
+    assert trust.confidence == pytest.approx(0.9)
 
 
 def test_python_has_both_ends(results):

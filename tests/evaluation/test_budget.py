@@ -141,6 +141,12 @@ def test_a_budget_goes_on_with_its_own_kind_only():
     assert not Budget("10passes").continues(None)
 
 
+def test_a_number_of_passes_leads_to_nothing_that_is_timed():
+    assert Budget("2s").timed_passes(1000.0) == 2000
+    assert Budget("2000passes").timed_passes(1000.0) == 0
+    assert Budget("2000passes").in_passes(1000.0) == 2000
+
+
 def short(name):
     fields = ATTACKS.entry(name).cls.__dataclass_fields__
     return ATTACKS.build(Spec(name, {k: v for k, v in SHORT.items() if k in fields}))
