@@ -19,6 +19,7 @@ _DIFFERENCE, _P = "A - B [95 % interval]", "p"
 
 def paired_page(found: Sequence["PairedRows"]) -> Page:
     """A table for each threat and number of images under which both were evaluated."""
+    from robustbench_cli.report.number_trust import SAMPLED_SIGN
     from robustbench_cli.report.trust_legend import trust_legend
 
     lines = [line for pair in found for line in pair.lines]
@@ -27,6 +28,7 @@ def paired_page(found: Sequence["PairedRows"]) -> Page:
     exact = any(table.exact for table in tables)
     resampled = any(not table.exact for table in tables)
     withheld = [one_line(name) for pair in found for name in pair.withheld]
+    open_ = [one_line(name) for pair in found for name in pair.open]
     notes = {
         MEANING_OF_ACCURACY + spread_note(cells): True,
         "both right, only A, only B, both wrong: numbers of images"
@@ -39,6 +41,8 @@ def paired_page(found: Sequence["PairedRows"]) -> Page:
         f"not compared, because it means nothing for one of them: {', '.join(withheld)}": bool(
             withheld
         ),
+        "not compared, because one of them is not finished on all images "
+        f"({SAMPLED_SIGN}): {', '.join(open_)}": bool(open_),
     }
     objects = [_object(pair, line) for pair in found for line in pair.lines]
     return Page(

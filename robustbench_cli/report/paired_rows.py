@@ -43,6 +43,9 @@ class PairedRows:
     lines: Sequence[PairedLine]
     withheld: Sequence[str]
     """What was measured for both and means nothing for one, so that it is not compared."""
+    open: Sequence[str] = ()
+    """What has two ends for one, as a sample or a budget left something open: its images are not
+    all judged, so that it is not compared."""
 
 
 def paired_rows(
@@ -108,7 +111,8 @@ def _paired(first: TableRow, second: TableRow) -> PairedRows:
         if name != WORST or same_attacks([first, second])
     ]
     lines = []
-    for name, one, other in both:
+    open_ = [name for name, *cells in both if any(each.has_two_ends for each in cells)]
+    for name, one, other in (each for each in both if each[0] not in open_):
         samples = one.sample, other.sample
         check_same_images(one.origins[0], other.origins[0])
         lines.append(
@@ -124,6 +128,7 @@ def _paired(first: TableRow, second: TableRow) -> PairedRows:
             for name, pair in pairs.items()
             if all(pair) and any(isinstance(each, WithheldNumber) for each in pair)
         ],
+        open=open_,
     )
 
 

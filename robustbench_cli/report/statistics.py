@@ -113,6 +113,11 @@ class Measurement(ABC):
         """True if it may be the best of its column."""
         return self.trust is None or self.trust.competes
 
+    @property
+    def has_two_ends(self) -> bool:
+        """True if a sample or a budget left something open, so that it is no single number."""
+        return self.trust is not None and self.trust.confidence is not None
+
     def _trusted(self, key: str) -> dict[str, Any]:
         """Return the trust as data, by the key of the number with an ending."""
         if self.trust is None:

@@ -216,6 +216,25 @@ def test_it_is_no_exact_number_anywhere(made, capsys):
     assert "~" in capsys.readouterr().out
 
 
+def test_what_is_not_finished_is_not_compared(results, made, tmp_path, capsys):
+    for name, passes in (("early", 60), ("later", 80)):
+        assert evaluate(results, tmp_path, f"--budget={passes}passes", "--name", name) == 0
+    assert evaluate(results, tmp_path, "--name", "whole") == 0
+    capsys.readouterr()
+    compared = ["compare", "early", "whole", "--results", str(tmp_path)]
+    assert main(compared) == 0
+    said = capsys.readouterr().out
+    assert "not compared, because one of them is not finished on all images (~): clean" in said
+    # Nor does it make a clean accuracy unknown that another evaluation knows.
+    assert evaluate(results, tmp_path, "--budget=50passes", "--name", "last") == 0
+    capsys.readouterr()
+    assert main(["report", "--results", str(tmp_path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    run, whole = read(tmp_path, "whole")
+    assert (row["clean"], row.get("clean_found")) == (run.clean_accuracy, None)
+    assert row[SERIES] == whole.robust_accuracy
+
+
 def test_the_screen_has_a_line_for_each_member(results, tmp_path, capsys):
     words = ("--budget=2000passes", "--json")
     attacks = (SERIES, "apgd-t:steps=3,targets=2")
