@@ -1,6 +1,7 @@
 """Sparse-RS, search over few pixels (Croce et al., 2022), https://arxiv.org/abs/2006.12834."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, ClassVar
 
 import torch
@@ -70,14 +71,20 @@ class SparseRS(IterativeAttack):
     def _exchanged(self, query: Tensor, pixels: int) -> Tensor:
         """Return how many pixels each query (B, int64) exchanges."""
         at = (query * 10_000).div(self.queries, rounding_mode="floor")
-        marks = torch.tensor(list(_SCHEDULE), device=at.device)
-        parts = torch.tensor([1, *_SCHEDULE.values()], device=at.device)
+        marks, parts = _schedule(at.device)
         share = self.share / parts[(at[:, None] > marks).sum(1)]
         return (share * pixels).long().clamp_min(1)
 
     def _allowed(self, task: Task, draw: Tensor) -> Tensor:
         """Return scores (B, H, W) above 0 at the pixels that may change, and 0 elsewhere."""
         return task.threat.allowed((draw + 1)[:, None].expand_as(task.x)).amax(1)
+
+
+@cache
+def _schedule(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The numbers of queries at which the share changes (S), and its divisors (S + 1), int64."""
+    marks = torch.tensor(list(_SCHEDULE), device=device)
+    return marks, torch.tensor([1, *_SCHEDULE.values()], device=device)
 
 
 def _largest(score: Tensor, count: Tensor) -> Tensor:

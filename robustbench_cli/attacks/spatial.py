@@ -1,6 +1,7 @@
 """Rotations and translations (Engstrom et al., 2019), https://arxiv.org/abs/1712.02779."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -57,11 +58,8 @@ class Spatial(IterativeAttack):
         return step_index >= self.planned_passes - 1
 
     def grid(self, lattice: PoseLattice, eps: float) -> Tensor:
-        """Return the poses of the grid (P, 3), the largest first."""
-        shifts, angles = lattice.within(eps)
-        across, around = _spaced(shifts, self.shifts), _spaced(angles, self.angles)
-        poses = torch.cartesian_prod(across, across, around)
-        return poses[lattice.sizes(poses).argsort(descending=True, stable=True)]
+        """Return the poses of the grid (P, 3) on the CPU, the largest first."""
+        return _grid(lattice, eps, self.shifts, self.angles, torch.device("cpu"))
 
     def _posed(self, task: Task, number: Tensor) -> Tensor:
         """Return the images (B, C, H, W) in the poses with these numbers (B)."""
@@ -69,9 +67,20 @@ class Spatial(IterativeAttack):
         if self.mode == "random":
             poses = lattice.drawn(eps, task.x, task.noise.fork("pose").at(number))
         else:
-            table = self.grid(lattice, eps).to(task.x.device)
+            table = _grid(lattice, eps, self.shifts, self.angles, task.x.device)
             poses = table[number.clamp(max=len(table) - 1)]
         return lattice.rendered(task.x, poses)
+
+
+@cache
+def _grid(
+    lattice: PoseLattice, eps: float, shifts: int, angles: int, device: torch.device
+) -> Tensor:
+    """The poses of a grid (P, 3), the largest first."""
+    most, widest = lattice.within(eps)
+    across, around = _spaced(most, shifts), _spaced(widest, angles)
+    poses = torch.cartesian_prod(across, across, around)
+    return poses[lattice.sizes(poses).argsort(descending=True, stable=True)].to(device)
 
 
 def _spaced(most: int, count: int) -> Tensor:

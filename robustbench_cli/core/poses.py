@@ -9,6 +9,7 @@ or says that it has none.  A search that is told nothing but the pixels cannot b
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -59,13 +60,12 @@ class PoseLattice:
 
     def sizes(self, poses: Tensor) -> Tensor:
         """Return the smallest part of the limits that allows each pose (B, 3), as float64 (B)."""
-        most = torch.tensor([self.shifts, self.shifts, ANGLES], device=poses.device)
+        most = _most(self.shifts, ANGLES, poses.device)
         return (poses.abs().double() / most).amax(1)
 
     def drawn(self, eps: float, x: Tensor, noise: Noise) -> Tensor:
         """Return a random pose of each image (B, 3, int64), uniform within a part of the limits."""
-        shifts, angles = self.within(eps)
-        most = torch.tensor([shifts, shifts, angles], device=x.device)
+        most = _most(*self.within(eps), x.device)
         share = noise.uniform(x.flatten(1)[:, :1].expand(-1, 3).contiguous())
         # At least float32's 24 bits: rounded to float64 the product stays below the next number.
         return (share.double() * (2 * most + 1)).floor().long() - most
@@ -83,6 +83,12 @@ class PoseLattice:
         turned = _turned(x, poses[:, 2], rows, columns)
         right, down = (poses[:, k].double() * self.step for k in (0, 1))
         return _moved(_moved(turned, down, margin, 2), right, margin, 3).clamp(0, 1)
+
+
+@cache
+def _most(shifts: int, angles: int, device: torch.device) -> Tensor:
+    """The largest pose (3), int64; kept, because each query of a search asks for it."""
+    return torch.tensor([shifts, shifts, angles], device=device)
 
 
 def pose_sizes(x_adv: Tensor, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.core.example_rng import Noise, stream_generator
+from robustbench_cli.core.transfer import sent
 from robustbench_cli.data import Split
 
 
@@ -48,7 +49,7 @@ class Bank:
             purpose: keys of the random stream; the same keys give the same indices.
         """
         order = torch.randperm(len(self._order), generator=stream_generator(*purpose, "bank"))
-        return order[:count].to(self._order.device)
+        return sent(order[:count], self._order.device)
 
     def images(self, rows: Tensor) -> Tensor:
         """Return the images at ``rows``, float32 (B, C, H, W) in [0, 1], without augmentation."""

@@ -103,7 +103,9 @@ def _solve_dual(cost: Tensor, regularizer: float, v: Tensor) -> Potentials:
             break
         sweep = _sinkhorn_update(cost, regularizer, found[1])
         newton = _sinkhorn_update(cost, regularizer, _newton_step(cost, regularizer, found)[1])
-        found = newton if _dual_value(newton) > _dual_value(sweep) else sweep
+        higher = _dual_value(newton) > _dual_value(sweep)
+        u, v = (torch.where(higher, *pair) for pair in zip(newton, sweep, strict=True))
+        found = u, v
     return found
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import stream_generator, stream_key
 from robustbench_cli.core.registry import Number
+from robustbench_cli.core.transfer import sent
 from robustbench_cli.defenses import DEFENSES, Modifier, Recipe
 from robustbench_cli.defenses._step import Step
 from robustbench_cli.defenses.awp import AWP
@@ -44,6 +45,7 @@ class Mixup(Modifier):
             return step
         batch = step.noise.seed, "mixup", step.epoch, step.batch
         share = np.random.default_rng(abs(stream_key(*batch))).beta(self.alpha, self.alpha)
-        other = torch.randperm(len(step.x), generator=stream_generator(*batch)).to(step.x.device)
+        order = torch.randperm(len(step.x), generator=stream_generator(*batch))
+        other = sent(order, step.x.device)
         y = F.one_hot(step.y, step.classes).to(step.x)
         return replace(step, x=step.x[other].lerp(step.x, share), y=y[other].lerp(y, share))

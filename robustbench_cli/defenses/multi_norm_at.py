@@ -107,4 +107,6 @@ def worst(step: Step, candidates: list[Tensor]) -> Tensor:
         candidates: of each (B, C, H, W), one image per example.
     """
     losses = torch.stack([cross_entropy(step.model(x), step.y) for x in candidates])
-    return torch.stack(candidates)[losses.argmax(0), torch.arange(len(step.x))]
+    return torch.stack(candidates)[
+        losses.argmax(0), torch.arange(len(step.x), device=step.x.device)
+    ]

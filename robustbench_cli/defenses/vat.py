@@ -47,15 +47,17 @@ class VAT(Objective):
     unlabelled: ClassVar[bool] = True
 
     def crafted(self, step: Step) -> Mapping[str, Tensor]:
-        x, noise, labelled = step.x, step.noise.fork("direction"), step.x
+        x, noise, labelled = step.x, step.noise.fork("direction"), (step.x, step.y)
         if step.extra is not None:
-            x, noise, labelled = x[step.extra], noise.only(step.extra), x[~step.extra]
+            known, rows = _parted(step.extra)
+            x, noise, labelled = x[rows], noise.only(rows), (x[known], step.y[known])
         direction = unit_l2(noise.normal(x))
         fixed = fixed_logits(step.model, x)
         with full_float32(step.model):  # a finite difference of ``xi`` is lost in bfloat16
             direction = self._power_iteration(step.model, x, fixed, direction)
         length = self.radius or step.threat.radius_in("L2", x[0].numel())
-        return {"labelled": labelled, "moved": x + length * direction, "fixed": fixed}
+        moved = x + length * direction
+        return {"labelled": labelled[0], "labels": labelled[1], "moved": moved, "fixed": fixed}
 
     def _power_iteration(
         self, model: Classifier, x: Tensor, fixed: Tensor, direction: Tensor
@@ -80,10 +82,20 @@ class VAT(Objective):
             drift = self.alpha * kl(logits["moved"], logits.inputs["fixed"])
         if step.extra is None:
             return step.criterion(logits["clean"], step.y) + drift
-        known = step.criterion(logits["labelled"], step.y[~step.extra])
+        known = step.criterion(logits["labelled"], logits.inputs["labels"])
         # The caller averages over all examples; the factors make it the mean of either part.
         extra = step.total(step.extra.sum())
         return torch.cat([known / (step.size - extra), drift / extra]) * step.size
+
+
+def _parted(extra: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows (int64) where a mask (B) is False, and those where it is True.
+
+    One wait for the device, which a mask as an index would cost at each use.
+    """
+    order = extra.to(torch.uint8).argsort(stable=True)
+    count = int(extra.sum())
+    return order[: len(order) - count], order[len(order) - count :]
 
 
 def unit_l2(direction: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
     judged = observation
     if not context.search_model.faithful:  # the search follows one model, another one is attacked
         noise = task.noise.fork("answer").at(step_index)
-        logits, forwards = context.verifier.attacked_logits(x, task.aim, noise), forwards + 1
+        logits, forwards = context.verifier.unchecked_logits(x, task.aim, noise), forwards + 1
         judged = observation._replace(logits=logits, loss=margin(logits, task.y))
     score, wrong = _score(attack, judged, x, task, wrong_is_final=wrong_is_final)
     # Logits that are not finite make the score NaN, which stops the run at the next check; for

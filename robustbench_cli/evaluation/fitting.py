@@ -83,6 +83,7 @@ def fit_rounds(
     state = known.fitted.state if known else attack.fit_begin(subject)
     for index in range(known.done if known else 0, of):
         state = attack.fit_round(subject, state, index)
+        cost.check_logits()
         if not all(bool(each.isfinite().all()) for each in state.values()):
             raise RunError(f"attack {stage.member!r} fitted numbers that are not finite")
         last = index + 1 == of or attack.fitted_enough(state)
@@ -104,12 +105,23 @@ def fit_in_memory(data: Examples) -> Fitter:
 
 @dataclass
 class _Cost:
-    """The passes of fitting, counted in images."""
+    """The passes of fitting, counted in images, and whether their logits were finite."""
 
     before: FitResult
 
     def __post_init__(self) -> None:
         self.forwards, self.backwards = self.before.forwards, self.before.backwards
+        self._not_finite: Tensor | None = None
+
+    def note_logits(self, logits: Tensor) -> None:
+        """Remember on the device whether all logits so far are finite."""
+        found = ~logits.isfinite().all()
+        self._not_finite = found if self._not_finite is None else self._not_finite | found
+
+    def check_logits(self) -> None:
+        """Raise ``UserError`` if any logit was not finite; it waits for the device."""
+        if self._not_finite is not None and bool(self._not_finite):
+            raise UserError("the model returned NaN or infinite logits; nothing can be fitted")
 
 
 def _subject(
@@ -150,8 +162,7 @@ def _counted_logits(context: EvalContext, cost: _Cost) -> Callable[[Tensor, Tens
         model = context.verifier.model
         found = model(x).float()
         found = found if context.verifier.towards else shown_logits(model, found, aims)
-        if not found.isfinite().all():
-            raise UserError("the model returned NaN or infinite logits; nothing can be fitted")
+        cost.note_logits(found.detach())
         return found
 
     return logits

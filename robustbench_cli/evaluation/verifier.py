@@ -162,6 +162,11 @@ class Verifier:
         with keyed_draws(self.model, noise):
             return self._merged(self.logits(x), y)
 
+    def unchecked_logits(self, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        """Return ``attacked_logits`` (B, K), finite or not: to look would wait for the device."""
+        with keyed_draws(self.model, noise), torch.no_grad():
+            return self._merged(self.model(x), y)
+
     def verdict(
         self,
         x_adv: Tensor,

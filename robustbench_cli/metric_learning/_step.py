@@ -42,8 +42,8 @@ class MetricStep:
     """Whether embeddings have norm 1."""
     key: tuple[object, ...] = ()
     """Seed, epoch and batch: random choices of triplets follow from it."""
-    last_loss: float = 0.0
-    """The loss of the batch before, for defenses that ask for it."""
+    last_loss: Tensor | None = None
+    """The loss of the batch before (0-dim), for defenses that ask for it."""
 
     def clean_embeddings(self) -> Tensor:
         """Return the embeddings (B, D) of the images as they are, in evaluation mode, detached."""

@@ -65,6 +65,7 @@ class HM(RobustMetricDefense):
         """Return the hardness (T) that the triplets are to reach."""
         margin = self.margin_for(step.unit)
         if self.target == "gradual":
-            return z.new_full((count,), -min(max(step.last_loss, 0.0), margin))
+            assert step.last_loss is not None
+            return -step.last_loss.clamp(0, margin).to(z).expand(count)
         harder = mined(self.target, z, step.y, margin=margin, unit=step.unit, key=step.key)
         return hardness(z[torch.cat(list(harder))])

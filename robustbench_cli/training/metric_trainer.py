@@ -13,6 +13,7 @@ from robustbench_cli.config.schema import Embedding, Training
 from robustbench_cli.core.errors import RunError
 from robustbench_cli.core.example_rng import Noise, stream_key
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.core.transfer import sent
 from robustbench_cli.data import Dataset, Split
 from robustbench_cli.distributed.group import ALONE, Shard
 from robustbench_cli.metric_learning import MetricDefense, MetricStep
@@ -102,7 +103,7 @@ class MetricTrainer:
         factor = self.schedule(progress, began=epoch / self.options.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.lr * factor
-        rows = rows.to(self.data.y.device)
+        rows = sent(rows, self.data.y.device)
         noise = Noise(self.seed, self.data.ids[rows], f"epoch {epoch} batch {index}")
         x = self.dataset.augmented(self.data.images(rows), noise)
         memory = dict(self.auxiliaries.items()).get(_MEMORY)
@@ -114,7 +115,7 @@ class MetricTrainer:
             noise=noise,
             unit=self.embedding.unit,
             key=(self.seed, epoch, index),
-            last_loss=float(memory.value) if isinstance(memory, LastLoss) else 0.0,
+            last_loss=memory.value if isinstance(memory, LastLoss) else None,
         )
         loss = self.defense.objective(step)
         self.optimizer.zero_grad(set_to_none=True)

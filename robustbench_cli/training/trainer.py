@@ -15,6 +15,7 @@ from robustbench_cli.core.errors import RunError, UserError
 from robustbench_cli.core.example_rng import Noise, stream_generator, stream_key
 from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.core.transfer import sent
 from robustbench_cli.data import Dataset, Split
 from robustbench_cli.data.bank import Bank
 from robustbench_cli.data.pool import Pool
@@ -164,11 +165,11 @@ class Trainer:
     def _assemble(self, rows: Tensor, epoch: int, index: int) -> Step:
         """The step on these labelled examples and the pool's share of the batch."""
         device = self.data.y.device
-        ids = rows = rows.to(device)
+        ids = rows = sent(rows, device)
         x, y, extra = self.data.images(rows), self.data.y[rows], None
         if self.pool:
             count = self.options.batch_size - len(rows)
-            drawn = self.pool.draw(count, self.seed, epoch, index).to(device)
+            drawn = sent(self.pool.draw(count, self.seed, epoch, index), device)
             ids = torch.cat([rows, self.pool.first + drawn])
             x = torch.cat([x, self.pool.data.images(drawn)])
             y = torch.cat([y, self.pool.data.y[drawn]])

@@ -36,7 +36,7 @@ def step(digits, embedder):
         threat=Threat("Linf", 0.15),
         noise=Noise(0, rows, "test"),
         key=(0, 0, 0),
-        last_loss=0.1,
+        last_loss=torch.tensor(0.1),
     )
 
 

@@ -120,9 +120,8 @@ def test_hm_wants_what_the_loss_leaves(step):
     z = step.clean_embeddings()
     gradual = built("hm", target="gradual")
     for loss, wanted in ((0.0, 0.0), (0.05, -0.05), (3.0, -0.2)):
-        assert gradual._wanted(replace(step, last_loss=loss), z, 2).tolist() == pytest.approx(
-            [wanted] * 2
-        )
+        found = gradual._wanted(replace(step, last_loss=torch.tensor(loss)), z, 2)
+        assert found.tolist() == pytest.approx([wanted] * 2)
 
 
 def test_hand_values_of_the_losses():

@@ -12,6 +12,8 @@ from robustbench_cli.core.geometries import GEOMETRIES, Ball, Room, over
 SPARSE = 0.05
 """The fraction of the coordinates that a step moves (SLIDE, Tramer & Boneh, 2019,
 https://arxiv.org/abs/1904.13000)."""
+_HALVINGS = 32
+"""Halvings of an interval until it is below float32's resolution."""
 
 
 @GEOMETRIES.register("L1")
@@ -62,7 +64,7 @@ def onto_l1(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
     size = delta.abs()
     room = torch.where(delta > 0, 1 - x.flatten(1), x.flatten(1))
     low, high = torch.zeros_like(size[:, 0]), size.amax(1)
-    for _ in range(32):  # halvings until the interval is below float32's resolution
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         fits = torch.minimum((size - middle[:, None]).clamp_min(0), room).sum(1) <= eps
         low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
