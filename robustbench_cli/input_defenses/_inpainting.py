@@ -57,7 +57,8 @@ def _solved(right: Tensor, hole: Tensor) -> Tensor:
     degree = _neighbours(torch.ones_like(right[:1, :1]))
     side = max(height, width)
     relaxation = 2 / (1 + math.sin(math.pi / (side + 1)))
-    squares = torch.arange(height)[:, None] + torch.arange(width)
+    rows, columns = (torch.arange(length, device=right.device) for length in (height, width))
+    squares = rows[:, None] + columns
     steps = [relaxation * hole * (squares % 2 == colour).to(hole) / degree for colour in (0, 1)]
     u = torch.zeros_like(right)
     for _ in range(2 * side):

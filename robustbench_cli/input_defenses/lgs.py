@@ -57,9 +57,9 @@ class LGS(InputDefense):
 
     def _darkened(self, x: Tensor, masked: "_Masked") -> Tensor:
         steep = _steepness(x)
-        (high, rows), (wide, columns) = (self._windows(side) for side in x.shape[2:])
+        (high, rows), (wide, columns) = (self._windows(side, x.device) for side in x.shape[2:])
         in_row, in_column = (
-            (starts[:, None] + torch.arange(length)).to(x.device)
+            starts[:, None] + torch.arange(length, device=x.device)
             for length, starts in ((high, rows), (wide, columns))
         )
         means = steep[:, 0][:, in_row][..., in_column].mean((2, 4))  # (B, rows, columns)
@@ -81,11 +81,11 @@ class LGS(InputDefense):
         outside = torch.log1p(-kept.clamp(max=1 - 1e-6))
         return -torch.expm1(torch.einsum("hi,bij,wj->bhw", covers_row, outside, covers_column))
 
-    def _windows(self, side: int) -> tuple[int, Tensor]:
-        """The length of the windows along a side, and the first pixel of each."""
+    def _windows(self, side: int, device: torch.device) -> tuple[int, Tensor]:
+        """The length of the windows along a side, and the first pixel of each (windows)."""
         last, stride = max(0, side - self.window), self.window - self.overlap
-        starts = sorted({*range(0, last + 1, stride), last})
-        return min(self.window, side), torch.tensor(starts)
+        starts = torch.arange(-(-last // stride) + 1, device=device) * stride
+        return min(self.window, side), starts.clamp(max=last)
 
 
 _Masked = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -106,5 +106,5 @@ def _steepness(x: Tensor) -> Tensor:
 
 def _covers(starts: Tensor, length: int, side: int) -> Tensor:
     """True where a pixel lies in a window along one axis (side, windows)."""
-    after = torch.arange(side)[:, None] - starts
+    after = torch.arange(side, device=starts.device)[:, None] - starts
     return (after >= 0) & (after < length)

@@ -34,13 +34,13 @@ class Median(InputDefense):
 
     def _windows(self, x: Tensor) -> Tensor:
         """The pixels of each window, (B, C, H, W, size^2)."""
-        rows, columns = (_mirrored(side, self.size).to(x.device) for side in x.shape[2:])
+        rows, columns = (_mirrored(side, self.size, x.device) for side in x.shape[2:])
         picked = x[:, :, rows][..., columns]  # (B, C, H, size, W, size)
         return picked.transpose(3, 4).flatten(4)
 
 
-def _mirrored(side: int, size: int) -> Tensor:
+def _mirrored(side: int, size: int, device: torch.device) -> Tensor:
     """The positions of the pixels of each window along one axis (side, size), mirrored outside."""
-    at = torch.arange(side)[:, None] + torch.arange(size) - size // 2
+    at = torch.arange(side, device=device)[:, None] + torch.arange(size, device=device) - size // 2
     at = at % (2 * side)
     return torch.minimum(at, 2 * side - 1 - at)

@@ -40,9 +40,9 @@ SciPy, which is on the CPU.
 """
 
 SMALL = {
-    **{"steps": 2, "queries": 5, "pairs": 2, "searches": 1, "restarts": 1, "targets": 1},
+    **{"steps": 1, "queries": 3, "pairs": 2, "searches": 1, "restarts": 1, "targets": 1},
     **{"passes": 1, "epochs": 1, "shifts": 2, "angles": 2, "tries": 2, "examples": 2, "opening": 1},
-    **{"fit": 2, "max_queries": 5},
+    **{"fit": 2, "decay": 0.5},
 }
 """Small values of the parameters that an attack's cost depends on."""
 SIZES = {"Linf": 0.05, "L2": 0.3, "L1": 1.0, "L0": 4, "patch": 3, "spatial": 1}
