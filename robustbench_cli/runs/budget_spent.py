@@ -36,7 +36,8 @@ class MemberProgress:
 
     member: str
     finished: int
-    """Images that it is through with: broken by it, or by none of its restarts and targets."""
+    """Images that it is through with: broken by it, or by none of its restarts and targets, or left
+    out where it has no reason to attack them."""
     of: int
     """Images that it is for: those that stood before it, as far as that is known."""
     stages: int

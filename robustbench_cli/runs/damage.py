@@ -36,7 +36,9 @@ def check_complete(run: "Run") -> None:
 def _wrong(run: "Run") -> Iterator[str]:
     """Yield the contradictions that no kind of run may have."""
     shares = {"clean_accuracy": run.clean_accuracy, "worst_case_accuracy": run.worst_case_accuracy}
+    shares |= {"worst_case_least": run.worst_case_least}
     shares |= {f"attacks.{label}": each.robust_accuracy for label, each in run.attacks.items()}
+    shares |= {f"attacks.{label} at least": each.least for label, each in run.attacks.items()}
     rates = {f"targeted.{label}": each.success_rate for label, each in run.targeted.items()}
     shares |= rates
     shares |= {f"domains.{each.name}": each.robust_accuracy for each in run.domains}

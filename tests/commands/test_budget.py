@@ -8,6 +8,7 @@ import pytest
 from robustbench_cli import Threat, load_run
 from robustbench_cli import evaluate as evaluate_in_memory
 from robustbench_cli.cli import main
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.evaluation.journal import Journal, read_arrays
 from robustbench_cli.report.number_trust import attack_trust, clean_trust, worst_trust
 from robustbench_cli.runs import folders, records
@@ -214,6 +215,14 @@ def test_it_is_no_exact_number_anywhere(made, capsys):
     assert [row[name] for row in rows if row.get(name)] == [pytest.approx(part.budgeted.least)]
     assert main(["list", "runs", "--results", str(made)]) == 0
     assert "~" in capsys.readouterr().out
+
+
+def test_a_record_whose_lower_end_is_no_accuracy_is_damaged(made, tmp_path):
+    run, part = read(made, "part")
+    text = records.write(run, tmp_path).read_text()
+    (tmp_path / "run.json").write_text(text.replace(f'"least": {part.least}', '"least": -2.0'))
+    with pytest.raises(UserError, match=r"at least: -2\.0 is no accuracy"):
+        records.read(tmp_path)
 
 
 def test_what_is_not_finished_is_not_compared(results, made, tmp_path, capsys):
