@@ -12,5 +12,5 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """
     if device.type == "mps":  # whether the source outlives a queued copy is not documented there
         return tensor.to(device)
-    ready = tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
-    return ready.to(device, non_blocking=True)
+    locked = device.type == "cuda" and not tensor.is_cuda and tensor.numel() > 0
+    return (tensor.pin_memory() if locked else tensor).to(device, non_blocking=True)

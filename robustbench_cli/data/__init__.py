@@ -59,6 +59,11 @@ class Split:
         return self.stored if isinstance(self.stored, Tensor) else self.stored.whole
 
     @property
+    def streamed(self) -> bool:
+        """True if images are read from their files each time that they are asked for."""
+        return isinstance(self.stored, StoredImages)
+
+    @property
     def image_shape(self) -> torch.Size:
         """(C, H, W)."""
         return torch.Size(self.stored.shape[1:])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.core.transfer import sent
 from robustbench_cli.data.decoded_cache import decoded
 from robustbench_cli.data.read_ahead import ReadAhead
 
@@ -107,9 +108,10 @@ class StoredImages:
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         """Return the images at ``rows`` (B, C, H, W): indices, a mask, or a slice."""
         wanted = self.rows[rows if isinstance(rows, slice) else rows.cpu()]
+        where = torch.device(self.device)
         if self._ahead and (ready := self._ahead[0].take(wanted)) is not None:
-            return ready.to(self.device)
-        return self.source.read(wanted.tolist()).to(self.device)
+            return sent(ready, where)
+        return sent(self.source.read(wanted.tolist()), where)
 
     def only(self, rows: Tensor | slice) -> "StoredImages":
         """Return some of the images; nothing is read."""

@@ -165,14 +165,17 @@ class Trainer:
     def _assemble(self, rows: Tensor, epoch: int, index: int) -> Step:
         """The step on these labelled examples and the pool's share of the batch."""
         device = self.data.y.device
-        ids = rows = sent(rows, device)
-        x, y, extra = self.data.images(rows), self.data.y[rows], None
+        known, rows = rows, sent(rows, device)
+        ids, y, extra = rows, self.data.y[rows], None
+        # What reads files must know the numbers, which the device would have to be waited for.
+        x = self.data.images(known if self.data.streamed else rows)
         if self.pool:
             count = self.options.batch_size - len(rows)
-            drawn = sent(self.pool.draw(count, self.seed, epoch, index), device)
+            known = self.pool.draw(count, self.seed, epoch, index)
+            drawn, pool = sent(known, device), self.pool.data
             ids = torch.cat([rows, self.pool.first + drawn])
-            x = torch.cat([x, self.pool.data.images(drawn)])
-            y = torch.cat([y, self.pool.data.y[drawn]])
+            x = torch.cat([x, pool.images(known if pool.streamed else drawn)])
+            y = torch.cat([y, pool.y[drawn]])
             extra = None if self.pool.replaces_data else ids >= self.pool.first
         noise = Noise(self.seed, ids, f"epoch {epoch}")
         return Step(

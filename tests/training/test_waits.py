@@ -3,18 +3,20 @@
 The device is a pretended one (``tests/plugins/pretend_device.py``), so no GPU is needed.
 """
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 import torch
-from pretend_device import module_on_device, on_device, pretended_device, waits
+from pretend_device import PRETENDED, module_on_device, on_device, pretended_device, waits
+from torch import Tensor
 
 from robustbench_cli.config.schema import Embedding, Training
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import DATASETS, UNLABELLED
 from robustbench_cli.data.pool import Pool
+from robustbench_cli.data.stored import ImageSource, StoredImages
 from robustbench_cli.defenses import DEFENSES, Objective, Recipe, parse
 from robustbench_cli.defenses._step import Setting
 from robustbench_cli.metric_learning import METRIC_DEFENSES
@@ -128,6 +130,34 @@ def test_an_epoch_waits_as_often_for_many_batches_as_for_few(digits):
                 trainer.epoch(0)
         counted.append(len(found))
     assert counted[0] == counted[1] > 0
+
+
+@dataclass(frozen=True)
+class Files(ImageSource):
+    """Images that are read when they are asked for."""
+
+    x: Tensor
+
+    @property
+    def shape(self):
+        return tuple(self.x.shape)
+
+    def read(self, rows):
+        return self.x[rows]
+
+    def digest(self):
+        return ""
+
+
+def test_images_are_read_from_files_without_a_wait_for_the_device(digits):
+    with pretended_device():
+        trainer = trainer_of(RECIPES["standard"], digits)
+        images = digits[1].stored[:12]
+        stored = StoredImages(Files(images), torch.arange(12), PRETENDED)
+        trainer.data = replace(trainer.data, stored=stored)
+        with waits() as found:
+            trainer.epoch(0)
+    assert not [str(each) for each in found if any(map(each.inside, STEPS))]
 
 
 @pytest.mark.parametrize("name", METRIC_DEFENSES.names())
