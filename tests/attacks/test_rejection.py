@@ -22,16 +22,23 @@ SMALL = {
 """Enough of each parameter that an attack's cost depends on, where its default is larger."""
 
 
-def built(name):
-    defaults = {f: getattr(ATTACKS.entry(name).cls, f, None) for f in SMALL}
-    usable = {k: v for k, v in SMALL.items() if ATTACKS.accepts(name, k)}
+QUICK = {
+    **{"steps": 10, "queries": 200, "pairs": 8, "searches": 2, "restarts": 2, "targets": 2},
+    **{"least": 0.1, "epochs": 4},
+    "of": ("apgd-ce-10", "fab-t-5", "square-50"),
+}
+"""Enough of each to break one image of several."""
+
+
+def built(name, sizes=SMALL):
+    defaults = {f: getattr(ATTACKS.entry(name).cls, f, None) for f in sizes}
+    usable = {k: v for k, v in sizes.items() if ATTACKS.accepts(name, k)}
     return ATTACKS.build(
         Spec(name, {k: v for k, v in usable.items() if isinstance(v, tuple) or defaults[k] > v})
     )
 
 
-def attacked(model, x, y, name, eps):
-    attack = built(name)
+def attacked(model, x, y, attack, eps):
     norm = attack.measures[0]
     radius = {"Linf": eps, "L2": eps * x[0].numel() ** 0.5, "L1": eps * x[0].numel()}
     radius |= {"patch": 4, "spatial": 1, "L0": 12}
@@ -63,7 +70,7 @@ def guarded_by(text, net, x):
         return with_detector(net, detector, known, Tensors(x, outputs.prediction), 0.2, 64).eval()
 
 
-@pytest.fixture(scope="module", params=["class", "gaussian", "knn5"])
+@pytest.fixture(scope="module")
 def planted(request):
     """A model that rejects, whether it rejects an image, and images that it is right about."""
     draw = torch.Generator().manual_seed(3)
@@ -87,15 +94,27 @@ def planted(request):
         prediction = model(x[:40]).argmax(1)
     accepted = prediction < classes
     assert 0 < int(accepted.sum()) < 40
-    few = 16 if request.param == "class" else 6
+    few = 8 if request.param == "class" else 5
     return model, rejects, x[:40][accepted][:few], prediction[accepted][:few]
 
 
-@pytest.mark.parametrize("name", ATTACKS.names())
+DETECTED = ("gaussian", "knn5")
+CASES = [
+    (kind, name)
+    for number, name in enumerate(ATTACKS.names())
+    for kind in ("class", DETECTED[number % 2])
+]
+"""Every attack against a reject class and against a detector, the two detectors taking turns."""
+
+
+@pytest.mark.parametrize(
+    ("planted", "name"), sorted(CASES, key=lambda case: case[0]), indirect=["planted"]
+)
 def test_a_success_is_an_error_that_the_model_itself_does_not_reject(name, planted):
     model, rejects, x, y = planted
+    attack = built(name, QUICK)
     # One change for all images needs more of it.
-    found, broken = attacked(model, x, y, name, 0.5 if built(name).fits else 0.12)
+    found, broken = attacked(model, x, y, attack, 0.5 if attack.fits else 0.12)
     with torch.no_grad():
         wrong = model(found.x).argmax(1) != y
         assert broken.any()
@@ -136,7 +155,7 @@ def follows_the_logits(name):
 def test_an_attack_goes_round_the_rejection_that_it_would_run_into(name):
     x, y = torch.full((6, 1, 6, 6), 0.5), torch.zeros(6, dtype=torch.long)
     plain, aiming = (
-        attacked(model, x, y, name, 0.1)
+        attacked(model, x, y, built(name), 0.1)
         for model in (Guarded(), ModelWithRejectClass(Guarded(), 5, 5))
     )
     assert plain[1].all()  # of the net as it is the reject class is a class like any other

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from robustbench_cli.audit import stronger
+from robustbench_cli.audit.self_test import SelfTest
 from robustbench_cli.cli import main
+from robustbench_cli.commands import audit_battery
 from robustbench_cli.runs import folders, records
 
 
@@ -30,6 +32,8 @@ def test_an_audit_ends_with_a_page_and_a_claim_that_fails_with_exit_code_3(
     trained, capsys, monkeypatch
 ):
     monkeypatch.setattr(stronger, "STRONGER", {})
+    monkeypatch.setattr(audit_battery, "PLAIN_EPOCHS", 1)
+    monkeypatch.setattr(SelfTest, "_attacks", lambda _, of: {"pgd3": of.claimed.attack})
     words = ["audit", "net", "--attack", "pgd3", "--n", "8", "--claim", "100", "--name", "a"]
     assert main([*words, "--out", str(trained), "--strict", "--quiet"]) == 3
     said = capsys.readouterr()

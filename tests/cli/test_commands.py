@@ -179,6 +179,7 @@ def test_report_has_a_row_per_run(results, capsys):
     assert "| pgd5" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", presets.preset_names())
 def test_every_preset_resolves_and_names_its_source(name, asking):
     text = presets.preset_file(name).read_text()

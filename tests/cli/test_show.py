@@ -56,6 +56,7 @@ def test_what_a_dataset_brings_along_is_shown(said):
     assert facts(said("show", "apgd-t"))["usual"] == "at least 4 classes"
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", presets.preset_names())
 def test_a_preset_is_shown_as_it_is_written(said, name):
     out = said("show", name)
@@ -91,6 +92,7 @@ def test_the_base_of_a_suite_or_study_is_no_preset(said, tmp_path, monkeypatch, 
     assert "needs" not in facts(out)
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize(
     "name", [item.name for kind in catalogue.REGISTRIES for item in catalogue.scan(kind)]
 )

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from robustbench_cli.audit import stronger
+from robustbench_cli.audit.self_test import SelfTest
+from robustbench_cli.commands import audit_battery
 from robustbench_cli.commands.audit import run_audit
 from robustbench_cli.commands.audit_claim import grade_claim
 from robustbench_cli.commands.display import Display
@@ -46,10 +48,22 @@ class Stop(Display):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_stronger():
-    """Square alone in place of AutoAttack and the adaptive attack, which take most of the time."""
+def quick_audits():
+    """Leave out what takes most of the time: attacks of other tests, and a long training.
+
+    Square stands for AutoAttack and the adaptive attack, and the self-test is of a few attacks;
+    the plain net of the transfer check is trained for a moment.
+    """
+    tested = SelfTest._attacks
+    kept = ("pgd5", "pgd20", "fgsm", "apgd-ce")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stronger, "STRONGER", {"square300": (False, True)})
+        patch.setattr(audit_battery, "PLAIN_EPOCHS", 3)
+        patch.setattr(
+            SelfTest,
+            "_attacks",
+            lambda *args: {k: attack for k, attack in tested(*args).items() if k in kept},
+        )
         yield
 
 
@@ -139,7 +153,7 @@ class Noisy(nn.Module):
 
 
 def test_a_randomised_net_is_audited_to_the_end(tmp_path, digits_model):
-    run = records.read(run_audit(request(tmp_path, Noisy(digits_model[0]), n=24), Display()))
+    run = records.read(run_audit(request(tmp_path, Noisy(digits_model[0]), n=12), Display()))
     assert run.status == "ok"
     assert "randomness" in {each.check for each in run.findings}
     # What is mostly wrong when clean was broken by no attack.
