@@ -92,7 +92,7 @@ def redrawn(best: Tensor, x: Tensor, side: Tensor, threat: Threat, noise: Noise)
 
 def _signs(draw: Tensor) -> Tensor:
     """Turn uniform draws in [0, 1) into -1 and 1."""
-    return torch.where(draw < 0.5, -1.0, 1.0).to(draw)
+    return draw.new_ones(()).copysign(draw - 0.5)
 
 
 def _norm(flat: Tensor, threat: Threat) -> Tensor:

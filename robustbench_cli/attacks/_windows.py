@@ -41,23 +41,22 @@ def sides(
 
 
 class Window(NamedTuple):
-    """One square per image: its upper left corner and its side in pixels, each int64 (B)."""
+    """One square per image, in pixels, int64."""
 
-    top: Tensor
-    left: Tensor
+    corner: Tensor
+    """Row and column (B, 2) of the upper left pixel."""
     side: Tensor
+    """(B)."""
 
     def mask(self, height: int, width: int) -> Tensor:
         """Return a bool mask (B, 1, H, W) of the pixels inside the squares."""
-        rows, columns = self.offsets(height, width)
-        inside = (rows >= 0) & (rows < self.side[:, None])
-        across = (columns >= 0) & (columns < self.side[:, None])
-        return (inside[:, :, None] & across[:, None, :])[:, None]
+        offsets = self.offsets(max(height, width))
+        inside = (offsets >= 0) & (offsets < self.side[:, None, None])
+        return (inside[:, 0, :height, None] & inside[:, 1, None, :width])[:, None]
 
-    def offsets(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return each pixel's row (B, H) and column (B, W) relative to the corner."""
-        rows, columns = _arange(height, self.top.device), _arange(width, self.top.device)
-        return rows - self.top[:, None], columns - self.left[:, None]
+    def offsets(self, count: int) -> Tensor:
+        """Return how far the first rows and columns are behind the corner's, (B, 2, count)."""
+        return _arange(count, self.corner.device) - self.corner[:, :, None]
 
     def painted(self, table: Tensor, kind: Tensor, shape: tuple[int, int]) -> Tensor:
         """Return (B, 1, H, W) with a pattern from ``table`` in each square and zero elsewhere.
@@ -68,12 +67,9 @@ class Window(NamedTuple):
                 are used.
             shape: height and width of the image.
         """
-        rows, columns = self.offsets(*shape)
-        most = table.shape[-1] - 1
+        inside = self.offsets(max(shape)).clamp(0, table.shape[-1] - 1)
         pattern = table[
-            kind[:, None, None],
-            rows.clamp(0, most)[:, :, None],
-            columns.clamp(0, most)[:, None, :],
+            kind[:, None, None], inside[:, 0, : shape[0], None], inside[:, 1, None, : shape[1]]
         ]
         return torch.where(self.mask(*shape), pattern[:, None], 0)
 
@@ -94,9 +90,14 @@ def placed(draw: Tensor, side: Tensor, shape: tuple[int, int]) -> Window:
         side: the windows' sides (B).
         shape: height and width of the image.
     """
-    top = (draw[:, 0] * (shape[0] - side)).long()
-    left = (draw[:, 1] * (shape[1] - side)).long()
-    return Window(top, left, side)
+    room = _shape(shape, side.device) - side[:, None]
+    return Window((draw[:, :2] * room).long(), side)
+
+
+@cache
+def _shape(shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Return height and width as a tensor (2)."""
+    return torch.tensor(shape, device=device)
 
 
 @cache

@@ -90,8 +90,7 @@ class Noise:
         rows = _example_keys(self.seed, self.stream, purpose, self.ids.to(where))
         if self.draw is not None:
             rows = _mix(rows + (self.draw.to(where) + 1) * _GAMMA)
-        counter = torch.arange(1, count + 1, device=where) * _GAMMA
-        return _mix(rows[:, None] + counter)
+        return _mix(rows[:, None] + _counter(count, where))
 
 
 @lru_cache(maxsize=64)
@@ -101,6 +100,12 @@ def _example_keys(seed: int, stream: str, purpose: str, ids: Tensor) -> Tensor:
     Cached, because attacks of thousands of queries ask for them at every query.
     """
     return _mix(_mix(ids + stream_key(seed, stream, purpose)) + _GAMMA)
+
+
+@lru_cache(maxsize=64)
+def _counter(count: int, where: torch.device) -> Tensor:
+    """Return what tells the numbers of one draw apart (count, int64)."""
+    return torch.arange(1, count + 1, device=where) * _GAMMA
 
 
 def _mix(z: Tensor) -> Tensor:

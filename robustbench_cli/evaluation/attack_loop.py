@@ -158,22 +158,25 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
         judged = observation._replace(logits=logits, loss=margin(logits, task.y))
     score, wrong = _score(attack, judged, x, task, wrong_is_final=wrong_is_final)
     # Logits that are not finite make the score NaN, which stops the run at the next check; for
-    # all others the difference is zero.
-    score = score + (judged.logits - judged.logits).flatten(1).sum(1)
+    # all others zero is added.
+    score = score + (judged.logits * 0).flatten(1).sum(1)
     better = batch.alive & attack.counts(state, step_index) & ~(score <= batch.best_score)
     success = better & wrong if attack.minimal else better & wrong & (batch.best_step < 0)
     last = attack.over(state, step_index)
     shown = observation.decisions if attack.access == "decision" else observation
+    after = step_index + 1
     return replace(
         batch,
-        state=_with_mask(attack, attack.move(state, shown, task), task, step_index + 1),
-        step_index=step_index + 1,
+        state=_with_mask(attack, attack.move(state, shown, task), task, after),
+        step_index=after,
         alive=batch.alive & ~(last | (better & (score == torch.inf))),
         best_score=torch.where(better, score, batch.best_score),
         best_x=torch.where(over(better, x), x, batch.best_x),
         best_step=torch.where(success, step_index, batch.best_step),
         forwards=batch.forwards.add(batch.alive, alpha=forwards),
-        backwards=batch.backwards.add(batch.alive, alpha=backwards),
+        backwards=batch.backwards.add(batch.alive, alpha=backwards)
+        if backwards
+        else batch.backwards,
     )
 
 
@@ -200,7 +203,7 @@ def _score(
     if attack.leaves_ball:
         inside = task.threat.inside(x, task.x)
         score, wrong = torch.where(inside, score, -torch.inf), wrong & inside
-    return (torch.where(wrong, torch.inf, score) if wrong_is_final else score), wrong
+    return (score.masked_fill(wrong, torch.inf) if wrong_is_final else score), wrong
 
 
 def _with_mask(attack: IterativeAttack, state: State, task: Task, step_index: Tensor) -> State:

@@ -7,6 +7,7 @@ and examples that stood by a small margin are attacked again on the model as it 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from robustbench_cli.attacks import IterativeAttack, Observation, Output, State, Task
 from robustbench_cli.core.losses import margin, target_or_rest, wide
 from robustbench_cli.evaluation.verifier import device_of
-from robustbench_cli.models.keyed_draws import keyed_draws
+from robustbench_cli.models.keyed_draws import drawing_modules, keyed_draws
 from robustbench_cli.models.rejecting import RejectingModel, rejection_of
 from robustbench_cli.models.taps import EMBEDDING, tapped
 
@@ -46,6 +47,11 @@ class SearchModel:
     differentiable: bool = True
     """False if no gradient passes through it: then only searches that need none can be run."""
 
+    @cached_property
+    def draws_by_example(self) -> bool:
+        """True if the model draws random numbers for each image in each of its passes."""
+        return bool(drawing_modules(self.model))
+
     def observe(
         self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
     ) -> tuple[Observation, int, int]:
@@ -57,7 +63,8 @@ class SearchModel:
         Returns:
             The observation, and the forward and backward passes that it took per example.
         """
-        with keyed_draws(self.model, task.noise.fork("search").at(step_index)):
+        keyed = task.noise.fork("search").at(step_index) if self.draws_by_example else None
+        with keyed_draws(self.model, keyed):
             observations = [
                 self._observe_once(attack, state, task, step_index) for _ in range(attack.draws)
             ]

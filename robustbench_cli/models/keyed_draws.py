@@ -30,6 +30,12 @@ class DrawingModule(nn.Module):
         return Noise(int(torch.randint(2**62, ())), torch.arange(count, device=device))
 
 
+def drawing_modules(model: object) -> tuple[DrawingModule, ...]:
+    """Return the modules of a model, which may be anything, that draw by example."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return tuple(module for module in modules if isinstance(module, DrawingModule))
+
+
 @contextmanager
 def keyed_draws(model: object, noise: Noise | None) -> Iterator[None]:
     """Key what a model draws by the examples that it is shown while the context is open.
@@ -39,8 +45,7 @@ def keyed_draws(model: object, noise: Noise | None) -> Iterator[None]:
         noise: one stream for each image of every batch that the model is shown; None: nothing
             changes.
     """
-    modules = model.modules() if isinstance(model, nn.Module) and noise is not None else ()
-    drawing = [module for module in modules if isinstance(module, DrawingModule)]
+    drawing = drawing_modules(model) if noise is not None else ()
     before = [(module._keyed, module._passes) for module in drawing]
     for module in drawing:
         module._keyed, module._passes = noise, 0

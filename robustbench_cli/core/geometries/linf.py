@@ -25,8 +25,7 @@ class LinfBall(Ball):
         return 0 * radius + 1e-6
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        low, high = (x - self.eps).clamp(min=0), (x + self.eps).clamp(max=1)
-        return x_adv.clamp(low, high)
+        return x_adv.clamp(x - self.eps, x + self.eps).clamp(0, 1)
 
     def drawn(self, x: Tensor, noise: Noise, room: Room) -> Tensor:
         return x + self.eps * (2 * noise.uniform(x) - 1)
