@@ -11,6 +11,7 @@ from robustbench_cli.report.robustness_table import rows
 from robustbench_cli.runs.records import Kind, Run
 
 RECORDS = Path(__file__).parents[1] / "results" / "reference" / "understanding-digits"
+MNIST = RECORDS.with_name("inversion-mnist")
 VICTIMS = ("standard", "pgd-at", "trades")
 PILOT_INVERSION = {
     "mean image": "0.0734",
@@ -71,6 +72,20 @@ def inverted() -> str:
     return table(["known to the attacker", *VICTIMS, "pilot, standard"], lines, left=1)
 
 
+def inverted_mnist() -> str:
+    """Return what is rebuilt of MNIST: error and what an independent classifier recognises."""
+    (found,) = measure_tables([*comparable(MNIST).values()], "invert")
+    lines = {(each.subject, each.of): each.cells for each in found.lines}
+    victims = dict.fromkeys(victim for victim, _ in lines)
+    columns = [(name, victim) for name in ("MSE", "independent recognises") for victim in victims]
+    rows_ = [
+        [of, *(lines[victim, of][name].text.removesuffix(" *") for name, victim in columns)]
+        for of in dict.fromkeys(of for _, of in lines)
+    ]
+    heads = [f"{name}, {victim}" for name, victim in columns]
+    return table(["known to the attacker", *heads], rows_, left=1)
+
+
 def recognised() -> str:
     """Return what classifiers recognise of what was rebuilt."""
     found = {(each.subject, each.of): each for each in _lines("invert")}
@@ -113,6 +128,7 @@ def retrieved() -> str:
 UNDERSTANDING = {
     "understanding-explained": explained,
     "understanding-inverted": inverted,
+    "inverted-mnist": inverted_mnist,
     "understanding-recognised": recognised,
     "understanding-pursued": pursued,
     "understanding-retrieved": retrieved,

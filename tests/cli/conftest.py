@@ -1,7 +1,6 @@
 """Runs to list and to explain, and what the commands print of them."""
 
 from datetime import UTC, datetime, timedelta
-
 from functools import cache
 
 import pytest
