@@ -56,7 +56,7 @@ VERDICT_COLUMNS: dict[str, tuple[type[np.generic], float]] = {
 class AttackVerdicts:
     """The verdicts of one attack on N examples.
 
-    An example that one stage has broken is not attacked by the later ones, unless it is minimal.
+    What one stage has broken is attacked by no later one, unless the attack is minimal.
     """
 
     arrays: dict[str, np.ndarray]
