@@ -95,8 +95,11 @@ def shortened(monkeypatch):
     monkeypatch.setattr(pyautoattack, "AutoAttack", Short)
 
 
-def test_the_reference_is_the_official_code(standing, shortened):
-    """What ``autoattack-reference`` returns is what the package returns when called directly."""
+def test_the_reference_is_the_official_code_member_by_member(standing, shortened):
+    """What ``autoattack-reference`` returns is what the package returns when called directly.
+
+    What a member is said to have broken is what it breaks alone.
+    """
     net, x, y = standing
     threat, noise = Threat("Linf", 0.12), Noise(3, torch.arange(len(y)))
     found = attack_batch(net, x, y, build("aa-reference"), threat, noise, slots=7)
@@ -107,20 +110,15 @@ def test_the_reference_is_the_official_code(standing, shortened):
     assert torch.equal(found.broken, labels != y)
     torch.testing.assert_close(found.x[found.broken], theirs[found.broken], rtol=0, atol=1e-6)
     assert len({*found.by.tolist()}) > 2  # several members had something to break, and not all
-
-
-def test_the_reference_says_which_member_broke_what(standing, shortened):
-    net, x, y = standing
-    threat, noise = Threat("Linf", 0.12), Noise(3, torch.arange(len(y)))
-    whole = attack_batch(net, x, y, build("aa-reference"), threat, noise, slots=7)
+    # It says which member broke what.
     left = torch.ones_like(y, dtype=torch.bool)
     for number, name in enumerate(("apgd-ce", "apgd-t", "fab-t", "square")):
         alone = attack_batch(
             net, x[left], y[left], build(f"aa-reference:only={name}"), threat,
             noise.only(left), slots=7,
         )  # fmt: skip
-        assert torch.equal(whole.by[left] == number, alone.broken)
-        left = left & (whole.by != number)
+        assert torch.equal(found.by[left] == number, alone.broken)
+        left = left & (found.by != number)
 
 
 def test_the_reference_has_the_official_compositions():

@@ -84,8 +84,6 @@ def test_every_query_is_counted_and_none_has_a_gradient(name, run):
 @every_walk
 def test_a_short_run_is_the_beginning_of_a_long_one(name, run):
     """So a table over budgets compares lengths, and more queries are never worse."""
-    norms = [run(Plane(weight(), 0.6), *IMAGES, f"{name}{n}", TINY["L2"]).norm for n in (80, 400)]
-    assert (norms[1] < norms[0]).all()
     seen = []
 
     class Watched(Plane):
@@ -93,9 +91,10 @@ def test_a_short_run_is_the_beginning_of_a_long_one(name, run):
             seen.append(x.clone())
             return super().forward(x)
 
-    run(Watched(weight(), 0.6), *IMAGES, f"{name}80", TINY["L2"])
+    few = run(Watched(weight(), 0.6), *IMAGES, f"{name}80", TINY["L2"])
     short = len(seen)
-    run(Watched(weight(), 0.6), *IMAGES, f"{name}400", TINY["L2"])
+    many = run(Watched(weight(), 0.6), *IMAGES, f"{name}300", TINY["L2"])
+    assert (many.norm < few.norm).all()
     for k in range(2, 70):
         assert torch.equal(seen[k], seen[short + k]), k
 

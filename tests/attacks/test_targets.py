@@ -28,6 +28,7 @@ SLOW = {
     "cw-linf": {"steps": 20, "rate": 0.05, "least": 0.1, "c": 0.01},
 }
 SLOW |= {"cw-l2": {"steps": 40, "c": 10.0, "rate": 0.2}, "spsa": {"lr": 0.05}}
+SLOW |= {"spatial": {"shifts": 3, "angles": 7}, "hop-skip-jump": {"queries": 350}}
 """Other values, with which these are quick or sure."""
 LEAST = {
     "boundary": 0.1,
