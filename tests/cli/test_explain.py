@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,29 +221,3 @@ def test_without_captum_the_line_says_what_to_install(results, monkeypatch, caps
     few = ["--n", "2", "--sanity", "none", "--pictures", "0", "--name", "alone"]
     assert explain(results, "perceptual-ball:iterations=3", *few) == 0
     assert any("pip install captum" in note for note in records.read(results / "alone").notes)
-
-
-STUDY = """
-seeds = [0]
-train = "--epochs 1 --set train.limit=200 --set train.probe=0 --set model.width=4"
-eval = "--attack fgsm --n 20 --no-checks"
-
-[data.digits]
-
-[runs]
-net = "standard"
-
-[steps]
-maps = "explain gradient occlusion:window=2 --run {net} --n 4 --pictures 2"
-"""
-
-
-@pytest.mark.slow
-def test_it_is_a_step_of_a_study(tmp_path: Path):
-    (tmp_path / "small.toml").write_text(STUDY)
-    out = str(tmp_path / "out")
-    assert main(["study", "run", str(tmp_path / "small.toml"), "--out", out, "--quiet"]) == 0
-    (folder,) = (tmp_path / "out").rglob("maps-s0")
-    run = records.read(folder)
-    assert (run.status, run.parent, run.n) == ("ok", "net-s0", 4)
-    assert (folder / "explanations.png").is_file()

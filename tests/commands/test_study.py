@@ -2,17 +2,20 @@
 
 import json
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 
 import pytest
 
 from robustbench_cli.cli import main, program
 from robustbench_cli.cli.study import accepted_options
-from robustbench_cli.commands import components, study_file, study_jobs, train_config
+from robustbench_cli.commands import components, job_runner, study_file, study_jobs, train_config
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.defenses import Recipe
+from robustbench_cli.runs import records
 
 SMALL = """\
 # Two runs, one of which builds on the other.
@@ -41,6 +44,21 @@ average = "joint --run {standard} --run {tuned} --eps 0.1 --n 20 --steps 2 --wei
 def listed(path, dataset="digits", only=(), **common):
     terms = study_jobs.SharedOptions(common={"--out": "o", **common}, takes=accepted_options)
     return study_jobs.study_jobs(study_file.load_study(str(path)), dataset, terms, only)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Commands of a study run in this process, which has loaded torch already.
+
+    That each has a process of its own is tested where a study is run, stopped and told of.
+    """
+
+    def called(words, *_):
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as said:
+            status = main([*words])
+        return said.getvalue().strip().splitlines()[-1] if status else ""
+
+    monkeypatch.setattr(job_runner, "_call", called)
 
 
 @pytest.fixture
@@ -185,6 +203,7 @@ def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, 
     assert not page.exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_table_has_the_columns_that_the_file_names(small, tmp_path, capsys):
     """Among them images from other models; where one is missing, as in a part, all are shown."""
     alone = "".join(line for line in SMALL.splitlines(True) if not line.startswith("tuned"))
@@ -235,11 +254,18 @@ def test_a_page_that_cannot_be_written_is_no_failed_study(
     assert not (tmp_path / "r" / "study.html").exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_measures_of_a_study_have_tables_of_their_own(small, tmp_path, capsys):
-    steps = '[steps]\nexplained = "explain gradient --run {standard} --n 5 --pictures 0"\n'
+    pytest.importorskip("captum")
+    asked = "explain gradient occlusion:window=2 --run {standard} --n 5 --pictures 2"
+    steps = f'[steps]\nexplained = "{asked}"\n'
     small.write_text(SMALL + steps)
     out = ["--out", str(tmp_path / "out"), "--no-page", "--quiet"]
     assert main(["study", str(small), "--only", "explained", *out]) == 0
     table = capsys.readouterr().out
     assert "explain: digits, n 5" in table
     assert "energy in mask" in table
+    (folder,) = (tmp_path / "out").rglob("explained-s4")
+    run = records.read(folder)
+    assert (run.status, run.parent, run.n) == ("ok", "standard-s4", 5)
+    assert (folder / "explanations.png").is_file()
