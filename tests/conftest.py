@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from robustbench_cli.commands import control
-from robustbench_cli.config import presets
+from robustbench_cli.config import catalogue, presets
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.defenses import Recipe
@@ -32,6 +33,7 @@ pytest_plugins = ["time_limits"]
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
+SCAN, FILES = cache(catalogue.scan), cache(presets.files)
 SHAPE = Shape(channels=1, height=8, width=8, classes=4, mean=(0.2,), std=(0.7,))
 
 
@@ -67,6 +69,13 @@ def small_net(shape: Shape, kind: str = "digits-cnn") -> Classifier:
     for _ in range(3):
         net(torch.rand(32, shape.channels, 8, 8).double())
     return net
+
+
+@pytest.fixture
+def scanned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test over every name: the package and its presets are looked for once for all."""
+    monkeypatch.setattr(catalogue, "scan", SCAN)
+    monkeypatch.setattr(presets, "files", FILES)
 
 
 @pytest.fixture

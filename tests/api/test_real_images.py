@@ -16,7 +16,7 @@ def test_cifar_jpegs(data_dir, tmp_path):
         pytest.skip(f"no CIFAR-10 JPEGs at {folder}")
     out = ["--out", str(tmp_path), "--quiet"]
     net = ["--model", "preact-resnet-18:width=4", "--lr", "0.02", "--batch-size", "32"]
-    small = ["--epochs", "3", "--set", "train.limit=1000", "--set", "train.probe=0"]
+    small = ["--epochs", "3", "--set", "train.limit=500", "--set", "train.probe=0"]
     train = ["train", "standard", "--dataset", f"hf:{folder}", *net]
     assert main([*train, *small, "--name", "mine", *out]) == 0
     eps = ["--eps", "2/255", "--n", "48"]

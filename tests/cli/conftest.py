@@ -1,25 +1,15 @@
 """Runs to list and to explain, and what the commands print of them."""
 
 from datetime import UTC, datetime, timedelta
-from functools import cache
 
 import pytest
 
 from robustbench_cli.cli import main
-from robustbench_cli.config import catalogue, presets
 from robustbench_cli.runs import records
 from robustbench_cli.runs.outcomes import Checkpoint, Outcome
 from robustbench_cli.runs.records import Run
 
-SCAN, FILES = cache(catalogue.scan), cache(presets.files)
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def scanned_once(monkeypatch):
-    """For a test over every name: the package and the presets are read once for all of them."""
-    monkeypatch.setattr(catalogue, "scan", SCAN)
-    monkeypatch.setattr(presets, "files", FILES)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_two_processes_train_what_one_does(tmp_path):
 
 def test_an_interrupted_run_goes_on_in_two_processes(tmp_path):
     common = ["--quiet", "--out", str(tmp_path)]
-    command = ["train", "trades:steps=3", *TRAIN, *common, "--set", "train.limit=600"]
+    command = ["train", "trades:steps=3", *TRAIN, *common, "--set", "train.limit=320"]
     whole = start([*command, "--name", "whole"])
     assert said(whole)[1] == []
     process = start([*command, "--name", "again"])
@@ -98,7 +98,7 @@ def test_an_interrupted_run_goes_on_in_two_processes(tmp_path):
 )
 def test_what_goes_wrong_is_said_once(tmp_path, options, line, status):
     place = ["--quiet", "--out", str(tmp_path), "--name", "bad"]
-    command = ["train", *options, *TRAIN, "--set", "train.limit=300", *place]
+    command = ["train", *options, *TRAIN, "--set", "train.limit=128", *place]
     process = start(command)
     out, complaints = said(process)
     assert process.returncode != 0

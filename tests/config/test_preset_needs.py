@@ -11,6 +11,7 @@ from robustbench_cli.core.errors import UserError
 NAMES = presets.preset_names()
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_needs_what_it_says(name):
     lines = presets.preset_file(name).read_text().splitlines()
@@ -18,6 +19,7 @@ def test_a_preset_needs_what_it_says(name):
     assert presets.needs(name) == re.findall(r"Needs --([a-z-]+)", comment)
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", [name for name in NAMES if presets.needs(name)])
 @pytest.mark.parametrize("smoke", [False, True])
 def test_a_preset_without_what_it_needs_is_refused_in_one_line(name, smoke):

@@ -32,6 +32,7 @@ def running(config, shape):
     return model
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", sorted({*NAMES} - {*METRIC}))
 def test_a_preset_resolves_and_builds(name, asking):
     config = train_config.resolve_train_config(asking(name), [])
@@ -54,6 +55,7 @@ def test_a_preset_resolves_and_builds(name, asking):
     assert recipe.objective is not None
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", METRIC)
 def test_a_preset_of_metric_learning_resolves_and_builds(name, asking):
     config = training_task(asking(name)).configure(asking(name), [])
@@ -70,6 +72,7 @@ def test_a_preset_of_metric_learning_resolves_and_builds(name, asking):
     assert OPTIMIZERS.build(spec_of(config.optimizer)).build(net, config.train.lr).param_groups
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_says_what_it_is_and_where_from(name):
     lines = presets.preset_file(name).read_text().splitlines()
@@ -79,6 +82,7 @@ def test_a_preset_says_what_it_is_and_where_from(name):
     assert all(len(line) <= 100 for line in lines)
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_scale_changes_sizes_and_nothing_else(name, asking):
     configure = training_task(asking(name)).configure

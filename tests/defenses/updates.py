@@ -6,6 +6,7 @@ The first process leaves the weights of each recipe, and what its history says, 
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -55,12 +56,18 @@ def net(recipe, seed):
     return recipe.network(build, SHAPE).double()
 
 
+@cache
+def digits_of(split):
+    """Return the images of a split, read once for all recipes."""
+    return DATASETS.build(Spec("digits")).load(split, Path())
+
+
 def updated(text, shard):
     """Return the weights after an epoch, and its row of the history."""
     recipe = Recipe.build(parse(text))
     model = net(recipe, shard.rank)  # each begins elsewhere: agreeing is the trainer's business
     digits = DATASETS.build(Spec("digits"))
-    train, test = (digits.load(split, Path()) for split in ("train", "test"))
+    train, test = map(digits_of, ("train", "test"))
     setting = Setting(model=model, shape=SHAPE, batch_size=7, fresh=lambda: net(recipe, shard.rank))
     auxiliaries = recipe.auxiliaries(setting).double()
     teachers = [net(recipe, 7 + i).eval().requires_grad_(False) for i in range(2)]
