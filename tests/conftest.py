@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -167,6 +169,37 @@ def drawn():
         np.savez(path, **arrays)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def two_processes():
+    """A runner of a command in two processes that share it, as ``torchrun`` tells them to.
+
+    They are forked: three interpreters that import torch take longer than most of such tests.
+    The launcher itself is tested where ``torch.distributed.run`` is named.
+    """
+
+    def run(command: Callable[[], int]) -> list[int]:
+        """Return the two exit codes."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        children = []
+        for rank in "01":
+            child = os.fork()
+            if not child:
+                code = 1
+                try:
+                    os.environ.update(told, RANK=rank, LOCAL_RANK=rank, LOCAL_WORLD_SIZE="2")
+                    code = int(command())
+                except BaseException:
+                    traceback.print_exc()
+                os._exit(code)
+            children.append(child)
+        return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+    return run
 
 
 @pytest.fixture

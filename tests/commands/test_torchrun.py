@@ -65,11 +65,10 @@ def test_two_processes_train_what_one_does(tmp_path):
         assert apart <= 1e-4 * value.double().norm(), key
 
 
-def test_an_interrupted_run_goes_on_in_two_processes(tmp_path):
+def test_an_interrupted_run_goes_on_in_two_processes(tmp_path, two_processes):
     common = ["--quiet", "--out", str(tmp_path)]
     command = ["train", "trades:steps=3", *TRAIN, *common, "--set", "train.limit=320"]
-    whole = start([*command, "--name", "whole"])
-    assert said(whole)[1] == []
+    assert two_processes(lambda: main([*command, "--name", "whole"])) == [0, 0]
     process = start([*command, "--name", "again"])
     folder = tmp_path / "again"
     while not (folder / "state.safetensors").is_file():

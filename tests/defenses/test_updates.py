@@ -1,9 +1,6 @@
 """Training by several processes that share every batch gives the updates of a single one."""
 
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,6 @@ from robustbench_cli.defenses import DEFENSES, Modifier, Objective, Recipe, pars
 from robustbench_cli.distributed.group import Shard
 
 SCRIPT = Path(__file__).with_name("updates.py")
-ROOT = Path(__file__).parents[2]
 
 MEMBERS = {name: DEFENSES.entry(name).cls for name in DEFENSES.names()}
 ALONE = [name for name, cls in MEMBERS.items() if cls.alone]
@@ -37,21 +33,23 @@ def recipes():
 
 
 @pytest.fixture(scope="module")
-def updated(tmp_path_factory):
+def script():
+    """Return what the script defines."""
+    return runpy.run_path(str(SCRIPT))
+
+
+@pytest.fixture(scope="module")
+def updated(tmp_path_factory, script, two_processes):
     """Return the results of two processes, by recipe."""
     folder = tmp_path_factory.mktemp("updates")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, str(SCRIPT), str(folder), *recipes()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert two_processes(lambda: script["update_all"](folder, recipes())) == [0, 0]
     return lambda text: torch.load(folder / f"{text}.pt")
 
 
 @pytest.fixture(scope="module")
-def alone():
+def alone(script):
     """Return the results of the same script in this single process."""
-    return runpy.run_path(str(SCRIPT))["updated"]
+    return script["updated"]
 
 
 @pytest.mark.parametrize("text", recipes())

@@ -99,11 +99,16 @@ def updated(text, shard):
     return state | {f"row {k}": torch.tensor(v) for k, v in told.items()}
 
 
-if __name__ == "__main__":
+def update_all(folder, texts):
+    """Make the updates of every recipe, as one of several processes; the first one writes them."""
     torch.set_num_threads(1)
     with join_processes("cpu") as shard:
-        for text in sys.argv[2:]:
+        for text in texts:
             found = updated(text, shard)
             if shard.is_main:
-                torch.save(found, Path(sys.argv[1]) / f"{text}.pt")
-    env.end_process(0)
+                torch.save(found, folder / f"{text}.pt")
+    return 0
+
+
+if __name__ == "__main__":
+    env.end_process(update_all(Path(sys.argv[1]), sys.argv[2:]))
