@@ -45,6 +45,7 @@ def within_reach(paper):
     return [pair for pair in pairs if not lacking(*pair, KNOWN)]
 
 
+@pytest.mark.usefixtures("scanned_once")
 @each_paper
 def test_training_asks_for_the_paper_s_setting(paper):
     seen = set()

@@ -60,6 +60,7 @@ def test_every_preset_is_of_a_row_or_said_to_be_of_none():
     assert {*presets.preset_names()} - {*ROWS} == {*ROWLESS}
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", NAMED)
 def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained, asking):
     config = as_recorded(training_task(asking(name)).configure(asking(name), []))
@@ -72,6 +73,7 @@ def test_a_run_of_a_preset_can_stand_beside_a_row_of_it(name, trained, asking):
     assert any(fits)
 
 
+@pytest.mark.usefixtures("scanned_once")
 @pytest.mark.parametrize("name", NAMED)
 def test_the_command_of_a_row_has_what_its_preset_needs(name):
     needed = {f"--{option}" for option in presets.needs(name)}
