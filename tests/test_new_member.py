@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,38 @@ SHOWN = {
 }
 
 
+SERVER = """
+import json, os, sys, traceback
+import pandas, pydantic, torch, typer
+
+for line in sys.stdin:
+    words, out, err = json.loads(line)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            for number, name in ((1, out), (2, err)):
+                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+            from robustbench_cli.cli import main
+            code = int(main(words))
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Runs each command in a process of its own, which has imported torch and not yet this package."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the package in a folder, and a process that runs its commands there."""
+
+    folder: Path
+    server: subprocess.Popen
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
@@ -25,7 +58,21 @@ def checkout(tmp_path_factory):
     for path, code in SHOWN.items():
         assert not (folder / path).exists(), f"{path} is there already: show another example"
         (folder / path).write_text(code)
-    return folder
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(folder),
+    )
+    with server:
+        yield Checkout(folder, server)
+        server.stdin.close()
+
+
+def environment(folder):
+    return {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)}
 
 
 def called(folder, *words):
@@ -35,18 +82,22 @@ def called(folder, *words):
         capture_output=True,
         text=True,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)},
+        env=environment(folder),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def advbench(folder, *args):
-    return called(folder, "robustbench_cli", *args)
+def advbench(checkout, *args):
+    out, err = (checkout.folder / name for name in ("out.txt", "err.txt"))
+    checkout.server.stdin.write(json.dumps([args, str(out), str(err)]) + "\n")
+    checkout.server.stdin.flush()
+    assert int(checkout.server.stdout.readline()) == 0, err.read_text()
+    return out.read_text()
 
 
-def record(folder, name):
-    return json.loads((folder / "results" / name / "run.json").read_text())
+def record(checkout, name):
+    return json.loads((checkout.folder / "results" / name / "run.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +194,8 @@ class Negative(Transform):
 
 
 def test_a_schedule_and_a_transform_are_one_new_file_each(trained):
-    (trained / "robustbench_cli/optim/half.py").write_text(SCHEDULE)
-    (trained / "robustbench_cli/transforms/negative.py").write_text(TRANSFORM)
+    (trained.folder / "robustbench_cli/optim/half.py").write_text(SCHEDULE)
+    (trained.folder / "robustbench_cli/transforms/negative.py").write_text(TRANSFORM)
     assert "half of the full rate" in advbench(trained, "list", "schedules")
     assert "https://example.org/negative" in advbench(trained, "show", "negative")
     limit = ["--epochs", "1", "--set", "train.limit=64"]
@@ -170,7 +221,7 @@ class Zero(torch.nn.Module):
 def test_a_check_is_one_new_file(trained, tmp_path):
     page = (ROOT / "docs/adding-others.md").read_text()
     ((path, code),) = BLOCK.findall(page)
-    (trained / path).write_text(code)
+    (trained.folder / path).write_text(code)
     assert "More than one class" in advbench(trained, "list", "checks")
     assert "https://example.org/one" in advbench(trained, "show", "one-answer")
     (tmp_path / "one.py").write_text(ANSWERED + ZERO)
@@ -197,7 +248,7 @@ def test_a_mean_over_the_batch_is_the_same_in_two_processes(trained):
     words = ["train", "rise-weights:steps=3", *limit, *plain, "--init", "noise", "--device", "cpu"]
     advbench(trained, *words, "--name", "one")
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    called(trained, *launcher, "-m", "robustbench_cli", "--", *words, "--name", "two")
+    called(trained.folder, *launcher, "-m", "robustbench_cli", "--", *words, "--name", "two")
     one, two = (record(trained, name) for name in ("one", "two"))
     assert two["environment"]["processes"] == 2
     assert one["history"][0]["loss"] == pytest.approx(two["history"][0]["loss"], rel=1e-5)
