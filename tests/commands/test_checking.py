@@ -10,6 +10,7 @@ from torch import nn
 from robustbench_cli import Threat, evaluate
 from robustbench_cli.audit import CHECKS, BatteryCheck, _budget
 from robustbench_cli.cli import main
+from robustbench_cli.evaluation import search_choice
 
 EPS = Threat("Linf", 0.12)
 PLAIN = """
@@ -246,9 +247,10 @@ def test_one_answer_to_two_dozen_images(net, digits_model):
     assert (result.trust, result.clean_trust) == ({"fgsm": "withheld"}, "withheld")
 
 
-def test_a_mis_set_model_has_no_clean_accuracy_and_is_attacked_as_ever(digits_model):
+def test_a_mis_set_model_has_no_clean_accuracy_and_is_attacked_as_ever(digits_model, monkeypatch):
     """Its images are in another range, but its answers depend on nothing else."""
 
+    monkeypatch.setattr(search_choice, "TRIAL_PAYS", 0)
     _, x, y = digits_model
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
@@ -261,7 +263,7 @@ def test_a_mis_set_model_has_no_clean_accuracy_and_is_attacked_as_ever(digits_mo
     result = judged(net.eval(), digits_model, "fgsm")
     assert "input-scale" in checks_of(result)
     assert (result.trust, result.clean_trust) == ({"fgsm": "withheld"}, "withheld")
-    assert "folded" in result.record.search
+    assert ":" in result.record.search  # other models were tried, as for any model
 
 
 def test_the_control_is_no_part_of_any_number(net, digits_model):
