@@ -6,12 +6,14 @@ from pathlib import Path
 from marked_parts import table
 
 from robustbench_cli.commands.upgrade_records import comparable
+from robustbench_cli.papers.reading import load_paper
 from robustbench_cli.report.measure_table import MeasuredLine, measure_tables
 from robustbench_cli.report.robustness_table import rows
 from robustbench_cli.runs.records import Kind, Run
 
 RECORDS = Path(__file__).parents[1] / "results" / "reference" / "understanding-digits"
 MNIST = RECORDS.with_name("inversion-mnist")
+PURSUIT_MNIST = RECORDS.with_name("pursuit-mnist")
 VICTIMS = ("standard", "pgd-at", "trades")
 PILOT_INVERSION = {
     "mean image": "0.0734",
@@ -113,6 +115,27 @@ def pursued() -> str:
     return table(["model", "clean", "PGD-20", "AutoAttack", "pilot: clean, PGD-20"], lines, left=1)
 
 
+def pursued_mnist() -> str:
+    """Return clean accuracy and that under BIM beside the rows of the thesis."""
+    published: dict[str, list[str]] = {}
+    for cell in load_paper("deep-pursuit").only("B.1 soft threshold"):
+        published.setdefault(cell.method, []).append(str(cell.value))
+    evaluated = [run for run in comparable(PURSUIT_MNIST).values() if run.kind == "eval"]
+    lines = []
+    for method, model in {"LBP": "layered-pursuit", "DP": "deep-pursuit"}.items():
+        found = {
+            run.settings.threat.norm: run
+            for run in evaluated
+            if run.settings.model["name"] == model
+        }
+        shares = [found["L2"].clean_accuracy or 0.0]
+        shares += [run.attacks["bim"].robust_accuracy for run in (found["L2"], found["Linf"])]
+        ours = [f"{100 * share:.1f}" for share in shares]
+        lines.append([f"{method}: `{model}`", *ours, *published[method]])
+    heads = ["net", "clean", "BIM, L2 0.15", "BIM, Linf 0.15", "thesis: clean", "thesis: IFGSM"]
+    return table(heads, lines, left=1)
+
+
 def retrieved() -> str:
     """Return Recall@1 by training and by radius."""
     found = {(each.subject, each.of): each for each in _lines("retrieve")}
@@ -131,5 +154,6 @@ UNDERSTANDING = {
     "inverted-mnist": inverted_mnist,
     "understanding-recognised": recognised,
     "understanding-pursued": pursued,
+    "pursuit-mnist": pursued_mnist,
     "understanding-retrieved": retrieved,
 }

@@ -236,3 +236,10 @@ def test_an_absent_file_is_named(copied, file):
     (copied / file).unlink()
     with pytest.raises(UserError, match=rf"{file} cannot be read: No such file"):
         load_paper("trades", copied)
+
+
+def test_nothing_stands_beside_rows_of_nets_that_are_not_there():
+    """LBP and DP with hard thresholds are other nets than those with soft ones."""
+    paper = load_paper("deep-pursuit")
+    assert all(not paper.meaning(cell).method for cell in paper.only("B.2 hard threshold"))
+    assert any(paper.meaning(cell).method for cell in paper.only("B.1 soft threshold"))
