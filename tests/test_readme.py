@@ -16,7 +16,7 @@ LINES = {
     (path.name, line)
     for path in PAGES
     for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()  # a command may go on in the next line
     if line.startswith(("advbench ", "torchrun "))
 }
 
