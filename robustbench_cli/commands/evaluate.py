@@ -184,9 +184,9 @@ class _Session:
         # Tracing runs a model's own code: what that remembers of it would be in later answers.
         traceable = request.source is None and not checking.coupled and self._itself.differentiable
         if self.config.precision == "auto" and traceable:
-            told = partial(searched_model, shard=shard, recorder=recorder, note=self.note)
-            fastest = partial(told, budget=request.budget, flops=checking.flops)
-            self._search = fastest(model, todo, data, self.config, random=self._verifier.random)
+            self._search = searched_model(
+                model, todo, data, request, checking, shard, recorder, self.note
+            )
         self._context = EvalContext(
             data=data,
             threat=threat,

@@ -210,8 +210,10 @@ class Registry(Generic[_T]):
         return {"name": self.name_of(component), **table}
 
     def _find(self, name: str) -> tuple[str, Entry, dict[str, str]]:
-        self._import_likely(name)
         found = self._known(name)
+        if found is None:
+            self._import_likely(name)
+            found = self._known(name)
         if found is None:
             self._load()
             found = self._known(name)
