@@ -17,7 +17,6 @@ from robustbench_cli.report.robustness_table import comparison_key, finished, ro
 from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.report.withheld import WithheldNumber
-from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.outcomes import Detection
 from robustbench_cli.runs.records import Run
 
@@ -217,24 +216,17 @@ def detected(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     Raises:
         DamagedRecord: a record is damaged.
     """
-    trained, made = {run.id: run for run in of_kind(runs, "train")}, seed_groups.trained(runs)
-    weights = seed_groups.by_weights(made.values())
-    groups: dict[Hashable, dict[int, tuple[Run, Detection, float]]] = defaultdict(dict)
-    for run in of_kind(runs, "detect"):
-        parent = weights.get(run.weights)
-        if parent is None or run.status != "ok":
-            continue
-        check_complete(run)
-        parent = seed_groups.as_evaluated(run, parent)
+    groups: dict[Hashable, dict[int, tuple[Run, Run, Detection, float]]] = defaultdict(dict)
+    for run, parent, trained in seed_groups.done_on_trained(runs, "detect"):
         for each in run.detections:
             attack = comparison_key(run), key_of(run, run.attacks[each.attack])
             alike = seed_groups.group_key(parent), attack, each.detector, each.population
             if each.auroc is not None:  # of a repeated one the latest counts
-                groups[alike][parent.seed] = run, each, each.auroc
+                groups[alike][parent.seed] = run, trained, each, each.auroc
     for found in groups.values():
-        run, each, _ = [*found.values()][-1]
+        run, trained, each, _ = [*found.values()][-1]
         shares = tuple(share for *_, share in found.values())
-        trusts = [attack_trust(one, seen.attack) for one, seen, _ in found.values()]
+        trusts = [attack_trust(one, seen.attack) for one, _, seen, _ in found.values()]
         # What was found lower is an accuracy, and no AUROC.
         trust = replace(joined_trust(trusts, shares), found=None)
         # Of pairs, one wrong and one right: how many there are differs between seeds.
@@ -251,5 +243,5 @@ def detected(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
             detector=each.detector,
             population=each.population,
             run=run,
-            trained=seed_groups.as_evaluated(run, trained[weights[run.weights].id]),
+            trained=trained,
         )

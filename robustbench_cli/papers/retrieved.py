@@ -6,11 +6,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from robustbench_cli.papers.differences import MeasuredAccuracy
 from robustbench_cli.report import seed_groups
 from robustbench_cli.report.number_trust import NumberTrust
-from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.report.statistics import Cell
 from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs import records
-from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.outcomes import Measure
 from robustbench_cli.runs.records import Run
 from robustbench_cli.runs.retrieval_rows import RowAttack, row_attacks
@@ -28,21 +26,15 @@ def retrieved(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     Raises:
         DamagedRecord: a record is damaged.
     """
-    trained, made = {run.id: run for run in of_kind(runs, "train")}, seed_groups.trained(runs)
-    weights = seed_groups.by_weights(made.values())
-    groups: dict[Hashable, dict[int, tuple[Run, RowAttack, Measure]]] = defaultdict(dict)
-    for run in of_kind(runs, "retrieve"):
-        parent = weights.get(run.weights)
-        if parent is None or run.status != "ok":
-            continue
-        check_complete(run)
-        parent, rows = seed_groups.as_evaluated(run, parent), row_attacks(run)
+    groups: dict[Hashable, dict[int, tuple[Run, Run, RowAttack, Measure]]] = defaultdict(dict)
+    for run, parent, trained in seed_groups.done_on_trained(runs, "retrieve"):
+        rows = row_attacks(run)
         for measure in run.measures:
             row = rows[measure.of]
             alike = seed_groups.group_key(parent), _setting(run, row), measure.name
-            groups[alike][parent.seed] = run, row, measure
+            groups[alike][parent.seed] = run, trained, row, measure
     for found in groups.values():
-        run, row, _ = [*found.values()][-1]
+        run, trained, row, _ = [*found.values()][-1]
         threat = run.settings.threat
         measures = [measure for *_, measure in found.values()]
         yield MeasuredAccuracy(
@@ -54,7 +46,7 @@ def retrieved(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
             better=measures[-1].better,
             notes=tuple(dict.fromkeys(each.note for each in measures if each.note)),
             run=run,
-            trained=seed_groups.as_evaluated(run, trained[weights[run.weights].id]),
+            trained=trained,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from robustbench_cli.report.columns import join_label
 from robustbench_cli.runs import records
+from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.records import Kind, Run
 
 _RECIPE = "recipe"
@@ -77,6 +78,27 @@ def as_evaluated(run: Run, parent: Run) -> Run:
     if tables == parent.settings.defense:
         return parent
     return replace(parent, config={**parent.config, "defense": tables})
+
+
+def done_on_trained(runs: Sequence[Run], kind: Kind) -> Iterator[tuple[Run, Run, Run]]:
+    """Yield the finished runs of a kind on models that were trained here, oldest first.
+
+    With each come its training run, where what that builds on counts by how it was made (see
+    ``trained``), and the training run as it is recorded; both as evaluated.
+
+    Args:
+        runs: every record, training runs included, oldest first.
+
+    Raises:
+        DamagedRecord: a record is damaged.
+    """
+    own = {run.id: run for run in of_kind(runs, "train")}
+    weights = by_weights(trained(runs).values())
+    for run in of_kind(runs, kind):
+        parent = weights.get(run.weights)
+        if parent is not None and run.status == "ok":
+            check_complete(run)
+            yield run, as_evaluated(run, parent), as_evaluated(run, own[parent.id])
 
 
 def unlike(runs: Sequence[Run]) -> set[str]:
