@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from warm_processes import serving
 
 from robustbench_cli.commands import control
 from robustbench_cli.config import catalogue, presets
@@ -169,6 +170,13 @@ def drawn():
         np.savez(path, **arrays)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def warm_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server of ``tests/plugins/warm_processes.py``, which forks what it is asked for."""
+    with serving(tmp_path_factory.mktemp("warm")):
+        yield
 
 
 @pytest.fixture(scope="session")

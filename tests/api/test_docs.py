@@ -1,13 +1,12 @@
 """docs/python-api.md: every block runs as it stands, and the gate opens and shuts as it says."""
 
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from warm_processes import warm_run
 
 from robustbench_cli.cli import main
 
@@ -51,22 +50,18 @@ def test_the_page_says_what_the_package_has():
 def gate(folder):
     """Run pytest on the gate as a user would, in a folder with a run in it."""
     (folder / "test_robustness.py").write_text(GATE)
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_robustness.py"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_robustness.py"]
+    return warm_run([sys.executable, *command], cwd=folder)
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_the_gate_lets_a_robust_model_through(workplace):
     done = gate(workplace)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_the_gate_stops_a_model_that_is_not_robust(tmp_path):
     out = ["--name", "pgd-at-digits-s0", "--out", str(tmp_path / "results"), "--quiet"]
     assert main(["train", "standard", "--epochs", "5", *out]) == 0

@@ -2,11 +2,8 @@
 
 import copy
 import itertools
-import os
-import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +24,6 @@ from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.models.weights import digest
 from robustbench_cli.runs import records
 
-ROOT = Path(__file__).parents[2]
 BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
 
 
@@ -354,22 +350,20 @@ def test_the_accuracy_told_meanwhile_ends_as_the_one_recorded(random, tmp_path, 
     assert min(told.last.values()) < max(told.last.values())
 
 
-def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net_file):
+def test_two_processes_come_to_the_verdicts_of_one(tmp_path, net_file, two_processes, capfd):
     command = ["eval", "--model", f"{net_file}:make", "--dataset", "digits"]
     command += ["--attack", "pgd5", "--attack", "ensemble:apgd-ce-5/square20", "--n", "41"]
     command += ["--eps", "0.1", "--device", "cpu", "--quiet", "--out", str(tmp_path / "r")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     assert main([*command, "--name", "one"]) == 0
-    two = subprocess.run(
-        [sys.executable, *launcher, "robustbench_cli", "--", *command, "--name", "two"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert two.returncode == 0, two.stderr
-    assert two.stdout.count("ensemble") == 1  # one process speaks
+    capfd.readouterr()
+
+    def other():
+        code = main([*command, "--name", "two"])
+        sys.stdout.flush()
+        return code
+
+    assert two_processes(other) == [0, 0]
+    assert capfd.readouterr().out.count("ensemble") == 1  # one process speaks
     with (
         np.load(tmp_path / "r/one/examples.npz") as a,
         np.load(tmp_path / "r/two/examples.npz") as b,

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from warm_processes import WarmProcess
 
 from robustbench_cli.commands import components, devices, train_config
 from robustbench_cli.commands import evaluate as eval_command
@@ -26,7 +26,6 @@ from robustbench_cli.evaluation import journal
 from robustbench_cli.evaluation.journal import read_arrays
 from robustbench_cli.runs import folders, recorder, records
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["train.epochs=3", "train.limit=200", "train.probe=50", "model.width=4"]
 
 
@@ -239,19 +238,14 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(after, trained, 
     assert costs[0] == costs[1]
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_a_killed_process_loses_no_finished_epoch(tmp_path):
     """SIGKILL while training; the folder resumes to the weights of an uninterrupted run."""
     args = ["train", "pgd-at:steps=2", "--epochs", "4", "--out", str(tmp_path), "--device", "cpu"]
     small = [flag for pair in SMALL[1:] for flag in ("--set", pair)]
     command = [sys.executable, "-m", "robustbench_cli", *args, *small]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [*command, "--name", "cut"],
-        env=env,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    nowhere = subprocess.DEVNULL
+    process = WarmProcess([*command, "--name", "cut"], stdout=nowhere, stderr=nowhere)
     state = tmp_path / "cut" / "state.safetensors"
     deadline = time.monotonic() + 120
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:

@@ -6,6 +6,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
 import pytest
+from warm_processes import WarmProcess
 
 from robustbench_cli.cli import main, program
 from robustbench_cli.cli.study import accepted_options
@@ -59,6 +60,12 @@ def in_this_process(monkeypatch):
         return said.getvalue().strip().splitlines()[-1] if status else ""
 
     monkeypatch.setattr(job_runner, "_call", called)
+
+
+@pytest.fixture
+def in_warm_processes(monkeypatch, warm_processes):
+    """Commands of a study have processes of their own, which are forked from one with torch."""
+    monkeypatch.setattr(job_runner.subprocess, "Popen", WarmProcess)
 
 
 @pytest.fixture
@@ -172,6 +179,7 @@ def test_unknown_names_are_one_line(small):
         listed(small, only=["tund"])
 
 
+@pytest.mark.usefixtures("in_warm_processes")
 def test_one_command_trains_evaluates_and_reports_and_does_nothing_twice(small, tmp_path, capsys):
     words = ["study", str(small), "--out", str(tmp_path / "r"), "--workers", "1"]
     assert main([*words, "--dry-run"]) == 0
@@ -223,6 +231,7 @@ def test_the_table_has_the_columns_that_the_file_names(small, tmp_path, capsys):
         assert head.count("fgsm") == (2 if note else 1)
 
 
+@pytest.mark.usefixtures("in_warm_processes")
 def test_what_fails_is_told_and_stops_only_what_builds_on_it(small, tmp_path, capsys):
     small.write_text(SMALL.replace('= "standard"', '= "standard --lr 1e30"') + 'fine = "fgsm-at"\n')
     words = ["study", str(small), "--out", str(tmp_path / "r"), "--workers", "2"]

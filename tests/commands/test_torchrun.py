@@ -1,4 +1,7 @@
-"""``torchrun --nproc-per-node 2 -m robustbench_cli -- train``: one run by two processes."""
+"""``torchrun --nproc-per-node 2 -m robustbench_cli -- train``: one run by two processes.
+
+Only the first test starts three interpreters; the others fork them, as torch is there already.
+"""
 
 import os
 import signal
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm_processes import WarmProcess
 
 from robustbench_cli.cli import main
 from robustbench_cli.runs import records
@@ -19,10 +23,10 @@ LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 TRAIN = ["--device", "cpu", "--epochs", "2", "--batch-size", "64", "--set", "train.probe=50"]
 
 
-def start(command):
+def start(command, popen=WarmProcess):
     """The command line in two processes, which know of no folder that it does not name."""
     known = {key: value for key, value in os.environ.items() if not key.startswith("ADVBENCH_")}
-    return subprocess.Popen(
+    return popen(
         [sys.executable, *LAUNCHER, "-m", "robustbench_cli", "--", *command],
         env={**known, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -48,7 +52,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     once += ["--precision", "float32"]
     command = ["train", "pgd-at:steps=3+awp:warmup=0+ema:decay=0.5", *TRAIN, *once]
     command += ["--norm", "L2", "--lr", "0.05", "--out", str(tmp_path)]
-    process = start([*command, "--name", "two"])
+    process = start([*command, "--name", "two"], subprocess.Popen)
     out, complaints = said(process)
     assert process.returncode == 0, complaints
     assert out.split() == [str(tmp_path / "two")]  # one process speaks
@@ -65,6 +69,7 @@ def test_two_processes_train_what_one_does(tmp_path):
         assert apart <= 1e-4 * value.double().norm(), key
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_an_interrupted_run_goes_on_in_two_processes(tmp_path, two_processes):
     common = ["--quiet", "--out", str(tmp_path)]
     command = ["train", "trades:steps=3", *TRAIN, *common, "--set", "train.limit=320"]
@@ -88,6 +93,7 @@ def test_an_interrupted_run_goes_on_in_two_processes(tmp_path, two_processes):
     torch.testing.assert_close(weights(folder), weights(tmp_path / "whole"), rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.parametrize(
     ("options", "line", "status"),
     [
