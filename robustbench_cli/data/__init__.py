@@ -21,6 +21,7 @@ from robustbench_cli.core.registry import Number, Registry
 from robustbench_cli.data.stored import StoredImages
 
 SplitName = Literal["train", "test"]
+Padding = Literal["zero", "reflect", "nearest"]
 UNLABELLED = -100
 """Label of an example without one; cross-entropy ignores it."""
 _HASHED_AT_ONCE = 64
@@ -152,8 +153,9 @@ class Dataset(ABC):
     """Random shifts by up to ``pad`` pixels (crop), and mirror images (crop-flip)."""
     pad: Annotated[int, Field(ge=0)] = 4
     """Largest shift of ``augment``, in pixels."""
-    padding: Literal["zero", "reflect"] = "zero"
-    """Content beyond the border of a shifted image: black, or mirrored at the edge."""
+    padding: Padding = "zero"
+    """Content beyond the border of a shifted image: black (zero), the image mirrored at its edge
+    (reflect), or its edge repeated (nearest)."""
     rotate: Annotated[Number, Field(ge=0, le=180)] = 0.0
     """Largest rotation in degrees, either way, applied after shift and flip."""
 
@@ -198,9 +200,7 @@ class Dataset(ABC):
         return turned(x, noise, self.rotate) if self.rotate else x
 
 
-def augment(
-    x: Tensor, noise: Noise, *, pad: int, flip: bool, padding: Literal["zero", "reflect"] = "zero"
-) -> Tensor:
+def augment(x: Tensor, noise: Noise, *, pad: int, flip: bool, padding: Padding = "zero") -> Tensor:
     """Return random crops (B, C, H, W) of padded images; with ``flip`` half of them are mirrored.
 
     One gather operation for the whole batch, on the device of ``x``.
@@ -209,7 +209,7 @@ def augment(
         x: images (B, C, H, W) in [0, 1].
         noise: keyed by example.
         pad: pixels added on each side.
-        padding: black, or the image mirrored at its outer pixels.
+        padding: black, the image mirrored at its outer pixels, or these repeated.
     """
     batch, _, height, width = x.shape
     draw = noise.fork("augment").uniform(x.new_empty(batch, 3, dtype=torch.float32))
@@ -221,6 +221,9 @@ def augment(
         columns = torch.where(mirrored, columns.flip(1), columns)
     if padding == "reflect":
         padded, rows, columns = x, _folded(rows - pad, height), _folded(columns - pad, width)
+    elif padding == "nearest":
+        padded = x
+        rows, columns = (rows - pad).clamp(0, height - 1), (columns - pad).clamp(0, width - 1)
     else:
         padded = F.pad(x, (pad, pad, pad, pad))
     each = torch.arange(batch, device=x.device)[:, None, None]

@@ -3,28 +3,30 @@
 Mustafa et al. (2019), https://arxiv.org/abs/1904.00887.
 """
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.losses import picked
 from robustbench_cli.models import Classifier
+from robustbench_cli.models._dense_head import dense_width, wider_head
 
 
 def widen_head(model: Classifier, dim: int) -> Classifier:
     """Insert a linear layer to ``dim`` features, without a nonlinearity, before a linear head.
 
+    A network that has such a layer by itself (``resnet-110:dense=1024``) stays as it is.
+
     Raises:
-        UserError: the head is not linear.
+        UserError: the head is not linear, or the network's own layer has another width.
     """
-    if not isinstance(model.head, nn.Linear):
-        raise UserError("pcl widens a linear last layer, but another part already replaced it")
-    dense = nn.Linear(model.head.in_features, dim)
-    scores = nn.Linear(dim, model.head.out_features)
-    head = nn.Sequential(OrderedDict(dense=dense, scores=scores))
-    model.head = head.to(model.head.weight)
+    width = dense_width(model.head)
+    if width is not None and width != dim:
+        raise UserError(f"pcl: the network has a layer of {width} features, not dim={dim}")
+    if width is None:
+        if not isinstance(model.head, nn.Linear):
+            raise UserError("pcl widens a linear last layer, but another part already replaced it")
+        model.head = wider_head(model.head, dim)
     return model
 
 

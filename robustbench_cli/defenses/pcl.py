@@ -37,7 +37,9 @@ class PCL(Objective):
     it overflows.
 
     This does not make a network robust: AutoAttack leaves 0.28 %.  Start from a trained network, as
-    the authors do: ``--init``.
+    the authors do: ``--init``.  Theirs has the wide layer from the beginning, as
+    ``resnet-110:dense=1024`` does, which is kept as it was trained; in any other net it is new and
+    drawn at random.
     """
 
     attract: Annotated[Number, Field(ge=0)] = 1.0
@@ -45,7 +47,8 @@ class PCL(Objective):
     repel: Annotated[Number, Field(gt=0)] = 1e-4
     """Weight of the mean squared distance to the others'; 1e-5 in the adversarial variants."""
     near_lr: Annotated[Number, Field(gt=0)] = 0.5
-    """Learning rate of the attracting prototypes: plain SGD, whatever trains the model."""
+    """Learning rate of the attracting prototypes, for their distance without its weight: plain SGD,
+    whatever trains the model."""
     far_lr: Annotated[Number, Field(gt=0)] = 1e-4
     """Learning rate of the repelling prototypes, for their distance without its weight."""
     dim: PositiveInt = 1024
@@ -104,4 +107,7 @@ class PCL(Objective):
         return total.view(copies, -1).mean(0)
 
     def after_backward(self, step: Step, inputs: Mapping[str, Tensor]) -> None:
-        step.auxiliary(self, Prototypes).move(self.near_lr, self.far_lr / self.repel)
+        # As in the code, the weights of the two distances change nothing for the prototypes.  With
+        # ``attract=0`` there is no gradient that a rate could be for.
+        near = self.near_lr / (self.attract or 1.0)
+        step.auxiliary(self, Prototypes).move(near, self.far_lr / self.repel)

@@ -7,12 +7,14 @@ convolutions.
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustbench_cli.models import MODELS, Classifier, ModelConfig, Shape
+from robustbench_cli.models._dense_head import wider_head
 from robustbench_cli.models._residual import initialise, shortcut, stage
 
 EXPANSION = 4
@@ -48,6 +50,11 @@ class ResNet110(ModelConfig):
     width: PositiveInt = 16
     """Channels of the stem and of the first stage's 3x3 convolutions; each later stage doubles
     them."""
+    dense: Annotated[int, Field(ge=0)] = 0
+    """Width of a linear layer before the last one, without a nonlinearity between them, as in PCL's
+    code (1024); 0: there is none."""
+
+    omitted_at_default: ClassVar[tuple[str, ...]] = ("dense",)
 
     def build(self, shape: Shape) -> Classifier:
         w, wide, depth = self.width, EXPANSION * self.width, self.blocks
@@ -64,4 +71,6 @@ class ResNet110(ModelConfig):
             )
         )
         initialise(body)
-        return Classifier(self.normalizer(shape), body, nn.Linear(4 * wide, shape.classes))
+        linear = nn.Linear(4 * wide, shape.classes)
+        head = wider_head(linear, self.dense) if self.dense else linear
+        return Classifier(self.normalizer(shape), body, head)

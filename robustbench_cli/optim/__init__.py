@@ -4,10 +4,11 @@ Every module of this package is imported on first use, so a new optimizer or sch
 file.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -69,6 +70,12 @@ class Schedule(ABC):
     per: Literal["iteration", "epoch"] = "iteration"
     """Update the rate every iteration, or keep the rate of the epoch's first iteration for the
     whole epoch; a warm-up rises with every iteration in both cases."""
+    levels: Annotated[int, Field(ge=0)] = 0
+    """Keep the rate constant in each of so many equal parts of the run, as at the beginning of the
+    part, whatever ``per`` says: for codes whose epochs are other parts of a run; 0: no such
+    parts."""
+
+    omitted_at_default: ClassVar[tuple[str, ...]] = ("levels",)
 
     def __call__(self, t: float, began: float | None = None) -> float:
         """Return the factor at ``t``, the share of the run that is done, in [0, 1).
@@ -77,6 +84,9 @@ class Schedule(ABC):
             began: the share that was done when the epoch began; None: ``t``.
         """
         rise = min(1.0, t / self.warmup) if self.warmup else 1.0
+        if self.levels:
+            # The tolerance is for parts that begin at t up to floating-point error.
+            return rise * self.factor(math.floor(t * self.levels + 1e-9) / self.levels)
         return rise * self.factor(t if began is None or self.per == "iteration" else began)
 
     @abstractmethod

@@ -8,7 +8,7 @@ from torchvision.transforms.functional import rotate
 
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.data import DATASETS, augment, rotated, turned
+from robustbench_cli.data import DATASETS, Padding, augment, rotated, turned
 
 
 def images(count: int = 12, height: int = 6, width: int = 9) -> Tensor:
@@ -46,16 +46,17 @@ def test_it_equals_the_plain_loop(pad: int, flip: bool) -> None:
     assert torch.equal(augment(x, noise(), pad=pad, flip=flip), one_by_one(x, noise(), pad, flip))
 
 
+@pytest.mark.parametrize(("padding", "mode"), [("reflect", "reflect"), ("nearest", "replicate")])
 @pytest.mark.parametrize("pad", [1, 2, 5])
-def test_reflection_equals_torch(pad: int) -> None:
+def test_borders_equal_torch_s(pad: int, padding: Padding, mode: str) -> None:
     """The crop that a key asks for, out of the image that PyTorch has padded."""
     x = images()
-    out = augment(x, noise(), pad=pad, flip=False, padding="reflect")
-    padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
+    out = augment(x, noise(), pad=pad, flip=False, padding=padding)
+    padded = F.pad(x, (pad, pad, pad, pad), mode=mode)
     draw = noise().fork("augment").uniform(torch.empty(12, 3))
     for i, (top, left) in enumerate((draw[:, :2] * (2 * pad + 1)).long().tolist()):
         assert torch.equal(out[i], padded[i, :, top : top + 6, left : left + 9])
-    mirrored = augment(x, noise(), pad=pad, flip=True, padding="reflect")
+    mirrored = augment(x, noise(), pad=pad, flip=True, padding=padding)
     for i, side in enumerate(draw[:, 2].tolist()):
         assert torch.equal(mirrored[i], out[i].flip(2) if side < 0.5 else out[i])
 

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from robustbench_cli.cli import main
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import Recipe, parse
 from robustbench_cli.defenses._prototypes import Prototypes
 from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.defenses.pcl import PCL
-from robustbench_cli.models import Shape
+from robustbench_cli.models import MODELS, Shape
 
 FEATURES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]], dtype=torch.float64)
 PROTOTYPES = torch.tensor([[1.0, 1.0], [0.0, -1.0], [3.0, 0.0]], dtype=torch.float64)
@@ -145,10 +146,47 @@ def test_clean_and_moved_images_share_one_pass(model, batch):
     assert result.loss.isfinite()
 
 
+@pytest.mark.parametrize("attract", [0.25, 4.0])
+def test_the_weight_of_a_distance_does_not_change_its_prototypes_rate(attract, model, batch):
+    """As in the code, which divides the prototypes' gradients by the weight."""
+    found = []
+    for text in ("pcl:dim=5", f"pcl:dim=5,attract={attract}"):
+        torch.manual_seed(0)
+        _, before, after, _ = trained(text, model, batch)
+        found.append([a - b for a, b in zip(after.near, before.near, strict=True)])
+    for plain, weighed in zip(*found, strict=True):
+        assert plain.abs().max() > 0
+        torch.testing.assert_close(weighed, plain)
+
+
+def test_without_attraction_its_prototypes_stay(model, batch):
+    _, before, after, _ = trained("pcl:dim=5,attract=0", model, batch)
+    assert all(torch.equal(a, b) for a, b in zip(after.near, before.near, strict=True))
+
+
 def test_a_head_that_is_not_linear_is_refused(model):
     recipe = Recipe.build(parse("pcl"))
     with pytest.raises(UserError, match="pcl widens a linear last layer"):
-        recipe.prepare(recipe.prepare(model))
+        recipe.prepare(Recipe.build(parse("mmc")).prepare(model))
+
+
+def test_a_net_that_has_the_wide_layer_keeps_its_trained_one():
+    """Training begins where ``resnet-110:dense=N`` ended: nothing is drawn anew."""
+    shape = Shape(1, 8, 8, 4, (0.2,), (0.7,))
+    net = MODELS.build(Spec.parse("resnet-110:blocks=1,width=2,dense=6")).build(shape)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    prepared = Recipe.build(parse("pcl:dim=6")).prepare(net)
+    assert prepared is net
+    assert {*prepared.state_dict()} == {*state}
+    assert all(torch.equal(value, state[name]) for name, value in prepared.state_dict().items())
+    widened = Recipe.build(parse("pcl:dim=6")).prepare(
+        MODELS.build(Spec.parse("resnet-110:blocks=1,width=2")).build(shape)
+    )
+    assert {name: value.shape for name, value in widened.state_dict().items()} == {
+        name: value.shape for name, value in state.items()
+    }
+    with pytest.raises(UserError, match="a layer of 6 features, not dim=1024"):
+        Recipe.build(parse("pcl")).prepare(net)
 
 
 SMALL = ["--set", "train.limit=200", "--set", "train.probe=20", "--set", "model.width=4"]

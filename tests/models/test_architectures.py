@@ -31,6 +31,9 @@ def shapes(model: nn.Module) -> list[tuple[int, ...]]:
         ("strided-cnn", MNIST, 166_406),
         ("madry-cnn", MNIST, 3_274_634),
         ("lenet-5", MNIST, 61_706),
+        ("mnist-cnn", MNIST, 21_840),
+        ("mlp", MNIST, 2_919_434),
+        ("resnet-110:dense=1024", CIFAR, 1_975_002),
         ("vgg-16", CIFAR, 33_646_666),
         ("preact-resnet-18", CIFAR, 11_172_170),
         ("resnet-18", CIFAR, 11_173_962),
@@ -88,6 +91,26 @@ def preact_net(stem: int, widths: list[int], depth: int) -> list[tuple[int, ...]
 def test_preact_resnet_tensors() -> None:
     expected = preact_net(64, [64, 128, 256, 512], 2)
     assert shapes(build("preact-resnet-18", CIFAR, "meta")) == expected
+
+
+def test_the_shortcut_of_fast_at_s_net_reads_the_input_itself() -> None:
+    """Computed by hand from a block's own layers; the two forms have the same tensors."""
+    torch.manual_seed(0)
+    theirs = build("preact-resnet-18:width=4,shortcut=input", CIFAR).eval()
+    ours = build("preact-resnet-18:width=4", CIFAR).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x, body = torch.rand(2, 3, 32, 32), dict(theirs.body.named_children())
+    nn.init.uniform_(body["stage2"][0].bn1.weight, 0.5, 2.0)
+    ours.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        before = body["stage1"](body["stem"](theirs.normalize(x)))
+        block = body["stage2"][0]
+        inner = block.conv1(block.bn1(before).relu())
+        expected = block.conv2(block.bn2(inner).relu()) + block.shortcut(before)
+        torch.testing.assert_close(block(before), expected)
+        assert not torch.allclose(ours(x), theirs(x), atol=1e-3)
+        same = body["stage1"](body["stem"](ours.normalize(x)))  # identity shortcuts: no difference
+        torch.testing.assert_close(ours.body.stage1(ours.body.stem(ours.normalize(x))), same)
 
 
 @pytest.mark.parametrize("width", [1, 10])

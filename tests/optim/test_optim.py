@@ -71,6 +71,19 @@ def test_drops_fall_on_their_epoch(milestones, epochs, drops):
         assert schedule((epoch - 0.01) / epochs) == pytest.approx(expected), epoch
 
 
+def test_a_rate_in_levels_is_that_of_an_epoch_of_another_length():
+    """Carmon et al.'s 200 epochs of 196 updates in 17 passes over SVHN of 2,364."""
+    schedule = SCHEDULES.build(Spec("cosine", {"levels": 200, "per": "epoch"}))
+    for update in range(0, 17 * 2364, 7):
+        began = update // 2364 / 17
+        epoch = math.floor(update / (17 * 2364) * 200)
+        expected = 0.5 * (1 + math.cos(math.pi * epoch / 200))
+        assert schedule(update / (17 * 2364), began=began) == pytest.approx(expected)
+    whole = [schedule(epoch / 200) for epoch in range(200)]
+    assert len({*whole}) == 200  # none is lost to rounding where a level begins
+    assert schedule.factor(0.0) == whole[0] == 1.0
+
+
 def test_a_cosine_ends_where_hendrycks_et_al_end_it():
     schedule = SCHEDULES.build(Spec("cosine", {"floor": 1e-5}))
     steps = 1000
