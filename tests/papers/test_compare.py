@@ -363,10 +363,7 @@ def poster(runs, method="AT"):
 
 
 AT = {
-    "defense": {
-        "pgd-at": {"name": "pgd-at", "steps": 40, "step": 1 / 30},
-        "label-smoothing": {"name": "label-smoothing", "amount": 0.1},
-    }
+    "defense": {"pgd-at": {"name": "pgd-at", "steps": 40, "step": 1 / 30}},
 }
 
 

@@ -1,0 +1,189 @@
+"""Presets against values taken from the official scripts: ``official.toml`` beside this file.
+
+The rate is computed by our schedule at the updates that training makes, and by the script's own
+rule, written down independently, at the script's updates.
+"""
+
+import math
+import re
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robustbench_cli.commands import train_config
+from robustbench_cli.config import presets
+from robustbench_cli.config.schema import spec_of, specs_of
+from robustbench_cli.data import DATASETS
+from robustbench_cli.data.pool import Pool
+from robustbench_cli.defenses import Recipe
+from robustbench_cli.models import MODELS, Shape
+from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
+
+TABLE = tomllib.loads(Path(__file__).with_name("official.toml").read_text())["official"]
+ROWS = {name: row for row in TABLE for name in row["presets"]}
+LEAST = 0.97
+"""A run is as long as the script's but for this share: whole epochs do not always come out."""
+
+pytestmark = pytest.mark.usefixtures("scanned_once")
+
+
+def having(key):
+    return pytest.mark.parametrize("name", [name for name, row in ROWS.items() if key in row])
+
+
+def number(value):
+    if not isinstance(value, str):
+        return float(value)
+    above, _, below = value.partition("/")
+    return float(above) / float(below or 1)
+
+
+@pytest.fixture(scope="module")
+def resolved():
+    return {}
+
+
+@pytest.fixture
+def configured(asking, resolved):
+    def configure(name):
+        if name not in resolved:
+            resolved[name] = train_config.resolve_train_config(asking(name), [])
+        return resolved[name]
+
+    return configure
+
+
+def updates_per_epoch(config, images):
+    """As the trainer splits an epoch: whole batches of labelled images, and the rest."""
+    size, share = config.train.batch_size, config.train.extra_share
+    if config.extra and share:
+        size = Pool(data=None, share=share, first=images).labelled_per_batch(size)
+    objective = Recipe.build(specs_of(config.defense)).objective
+    return math.ceil(images / size) * objective.updates_per_batch
+
+
+def official_rate(row, update):
+    """The script's rate for an update, counted from 0."""
+    rule, total = row["rate"], row["updates"]
+    if "steps" in rule:
+        return [rate for first, rate in rule["steps"] if first <= update][-1]
+    if "levels" in rule:
+        update = math.floor(update * rule["levels"] / total + 1e-9) * total / rule["levels"]
+    if "points" in rule:
+        return float(np.interp(update, *zip(*rule["points"], strict=True)))
+    top, bottom = rule["cosine"]
+    done = (update - rule.get("begin", 0)) / total
+    return bottom + (top - bottom) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def looked_at(row, total, epoch):
+    """Updates of a run of ours: the first and last of each epoch, and those around each drop."""
+    scale = total / row["updates"] if row.get("by") == "share" else 1
+    turns = [first for first, _ in row["rate"].get("steps", row["rate"].get("points", []))]
+    near = [round(turn * scale) + away for turn in turns for away in range(-3, 4)]
+    ends = [start + away for start in range(0, total + 1, epoch) for away in (-1, 0, 1)]
+    return sorted({update for update in (*near, *ends) if 0 <= update < total})
+
+
+@having("rate")
+def test_the_rate_is_the_script_s_at_every_update(name, configured):
+    row, config = ROWS[name], configured(name)
+    epoch = updates_per_epoch(config, row["images"])
+    total = epoch * config.train.epochs
+    schedule = SCHEDULES.build(spec_of(config.schedule))
+    late, share = row.get("late", 0), row.get("by") == "share"
+    for update in looked_at(row, total, epoch):
+        began = update // epoch / config.train.epochs
+        ours = config.train.lr * schedule(update / total, began=began)
+        theirs = update * row["updates"] / total if share else update - late
+        if theirs < 0:
+            continue
+        rates = [official_rate(row, theirs)]
+        if share:  # a drop may fall between two updates of ours
+            rates += [official_rate(row, max(0, theirs + away)) for away in (-1e-6, 1e-6)]
+        assert any(ours == pytest.approx(rate, rel=1e-6, abs=1e-12) for rate in rates), update
+
+
+@having("updates")
+def test_a_run_makes_as_many_updates(name, configured):
+    row, config = ROWS[name], configured(name)
+    made = updates_per_epoch(config, row["images"]) * config.train.epochs
+    assert LEAST < made / row["updates"] < 1 / LEAST
+    assert config.train.validation == {49_000: 1_000, 55_000: 5_000}.get(row["images"], 0)
+
+
+@having("decay")
+def test_what_decays_is_what_decays_there(name, configured):
+    config, (amount, kind) = configured(name), ROWS[name]["decay"]
+    side = {"mnist": (1, 28)}.get(config.dataset["name"], (3, 32))
+    shape = Shape(side[0], side[1], side[1], 10, (0.5,) * side[0], (0.5,) * side[0])
+    with torch.device("meta"):
+        model = MODELS.build(spec_of(config.model)).build(shape)
+        optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
+    decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert len(decays) == len([*model.parameters()])
+    for parameter in model.parameters():
+        wanted = amount if kind == "all" or parameter.ndim > 1 else 0.0
+        assert decays[id(parameter)] == pytest.approx(wanted)
+
+
+@having("augment")
+def test_images_are_augmented_as_there(name, configured):
+    config, wanted = configured(name), ROWS[name]["augment"]
+    known = DATASETS.describe(DATASETS.build(spec_of(config.dataset)))
+    assert {key: known[key] for key in wanted} == wanted
+
+
+@having("attack")
+def test_the_inner_attack_is_that_of_the_script(name, configured):
+    config, wanted = configured(name), ROWS[name]["attack"]
+    objective = Recipe.build(specs_of(config.defense)).objective
+    assert config.threat.eps == pytest.approx(number(wanted["eps"]))
+    if "step" in wanted:
+        assert objective.step * config.threat.eps == pytest.approx(number(wanted["step"]))
+    for theirs, ours in {
+        "start": "start",
+        "steps": "steps",
+        "mode": "attack_mode",
+        "replays": "replays",
+    }.items():
+        if theirs in wanted:
+            assert getattr(objective, ours) == wanted[theirs]
+
+
+@having("share")
+def test_as_many_images_of_a_batch_are_extra_ones(name, configured):
+    config, share = configured(name), float(Fraction(str(ROWS[name]["share"])))
+    labelled = Pool(data=None, share=config.train.extra_share, first=0).labelled_per_batch(
+        config.train.batch_size
+    )
+    assert config.extra
+    assert config.train.extra_share == pytest.approx(share)
+    assert labelled == round((1 - share) * config.train.batch_size)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if "share" not in row])
+def test_where_no_share_is_named_there_is_no_extra_data(name, configured):
+    assert not configured(name).extra
+
+
+@having("model")
+def test_the_net_is_that_of_the_script(name, configured):
+    config, wanted = configured(name), ROWS[name]["model"]
+    built = MODELS.build(spec_of(config.model))
+    assert config.model["name"] == wanted["name"]
+    assert {key: getattr(built, key) for key in wanted if key != "name"} == {
+        key: value for key, value in wanted.items() if key != "name"
+    }
+
+
+def test_every_row_names_its_source_and_presets_that_there_are():
+    named = [name for row in TABLE for name in row["presets"]]
+    assert len(named) == len({*named})
+    assert {*named} <= {*presets.preset_names()}
+    for row in TABLE:
+        assert re.search(r"[\w.-]+/[\w.-]+, .*\w|Pang et al", row["source"]), row["source"]
