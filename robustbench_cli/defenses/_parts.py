@@ -194,8 +194,8 @@ class Adversarial(Objective):
     step: StepSize = 0.25
     """Step size as a fraction of eps: 2/255 at eps 8/255 is 1/4, 0.007 at 0.031 is 7/31."""
     start: Start = "uniform"
-    """The start of the inner attack: clean, uniform (in the ball), gauss (0.001 N(0, 1)), or radial
-    (a random direction, a uniform length)."""
+    """The start of the inner attack, clipped to [0, 1]: clean, uniform (in the ball), gauss (0.001
+    N(0, 1)), or radial (a random direction, a uniform length)."""
     attack_mode: Mode = "eval"
     """The net in the inner attack: eval; train (BatchNorm's running statistics follow, dropout is
     on); or frozen (as train, but the running statistics are left alone)."""

@@ -25,7 +25,8 @@ class ARD(Distilled, PGDAT):
     The paper sums the KL over the classes; the code divides it by their number, and its learning
     rate is tuned for that: the code is followed.  As in the code, the student is attacked in train
     mode, and the clean images go through it even where ``alpha=1`` leaves them out of the loss.
-    With a natural teacher the result falls behind plain ``pgd-at``.
+    The code's random start is clipped to [0, 1] after the first step only, here at once.  With a
+    natural teacher the result falls behind plain ``pgd-at``.
     """
 
     alpha: Annotated[Number, Field(ge=0, le=1)] = 1.0

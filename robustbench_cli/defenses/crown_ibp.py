@@ -25,8 +25,8 @@ class LinearBoundTraining(CertifiedTraining):
     The bound that counts goes from CROWN-IBP's (beta 1) to IBP's (beta 0) as the radius grows:
     beta is what the radius lacks, as a share of it.  Defaults are those of a configuration for
     CIFAR-10 at 8/255: of 3,200 epochs 320 without bounds, then a smooth ramp of 1,601, and a radius
-    of 8.8/255.  The final kappa is that of ``ibp``; the one of this configuration is not known
-    here.
+    of 8.8/255 with a final kappa of a half.  At 2/255 the authors' configuration keeps CROWN-IBP's
+    bound to the end: ``beta=1``.
     """
 
     warmup: Fraction = 320 / 3200

@@ -39,8 +39,9 @@ class FeatureScatter(Adversarial):
 
     The gradient goes through the solver, as in the code.  The code's own solver,
     ``matching=legacy``, stops after a few iterations, far from a plan; the default converges.
-    Random starts are clipped to [0, 1] here, in the code only results are.  AutoAttack leaves
-    36.64 % where the paper's attacks left 60.6: always evaluate it with that.
+    Published numbers are of the former.  Random starts are clipped to [0, 1] here, in the code only
+    results are, and at every tenth batch its clean images go through the net in train mode, too.
+    AutoAttack leaves 36.64 % where the paper's attacks left 60.6: always evaluate it with that.
     """
 
     steps: Steps = 1

@@ -62,6 +62,10 @@ class IAD(Introspective, ARD):
     f(x_adv)), with a = p_teacher(y | x_adv)^beta per example and the KL summed over the classes.
     The target f(x) of the second term is trained, too.  The code of ``iad`` leaves the first term
     unweighted; its code of ``iad-ii`` weights it, and so does the default here.
+
+    For BatchNorm's statistics the code passes the attacked images twice and, once trust varies, the
+    clean ones, too; here both go through the student once.  Starts are clipped to [0, 1] here, in
+    the code not before the first step.
     """
 
     temperature: Annotated[Number, Field(gt=0)] = 1.0

@@ -66,7 +66,8 @@ class LBGATTrades(Guided, Trades):
     """TRADES with a natural network's guidance in place of its criterion: "LBGAT0" and "LBGAT6".
 
     mse(r(x_adv), n(x)) + criterion(n(x), y) + beta KL(r(x) || r(x_adv)).  The attack maximises
-    TRADES' KL even with ``beta=0``, as in the code.
+    TRADES' KL even with ``beta=0``, as in the code, whose start is not clipped to [0, 1] as it is
+    here.
     """
 
     def loss(self, step: Step, logits: Passes) -> Tensor:

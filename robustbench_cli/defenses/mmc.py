@@ -64,8 +64,10 @@ class MMCAT(MMC, Adversarial):
     """The MMC loss on images that maximise it, or that approach the center of another class.
 
     (1 - r) loss(x) + r loss(x_adv).  The inner attack maximises this very loss; cleverhans, with
-    which the official code attacks, maximises cross-entropy unless it is edited by hand.  Keras
-    attacks in its training phase, with batch statistics: ``attack_mode=frozen``.  AutoAttack leaves
+    which the official code attacks, maximises cross-entropy unless it is edited by hand, and away
+    from the class that the net predicts, not from the label.  Keras attacks in its training phase,
+    with batch statistics: ``attack_mode=frozen``.  The code decays the convolutions alone; here
+    ``optimizer.decay_norm=false`` decays the dense layer that gives z, too.  AutoAttack leaves
     43.48 % where 55.0 was reported.
     """
 

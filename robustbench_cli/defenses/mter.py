@@ -33,7 +33,9 @@ class MTER(Adversarial):
     face recognition), so evaluate labels by attacks on labels.  Differences to the code: it splits
     the classes into two halves to choose targets; there all images of a batch stop with the last
     one, here each stops when it is near enough; its projection has no effect, and eps 50/255 is
-    what its 50 steps of 1/255 come to; its criterion has a smaller weight, see ``variant``.
+    what its 50 steps of 1/255 come to; its criterion has a smaller weight, see ``variant``; the
+    bias of its last layer has twice the learning rate and no weight decay, here it is a weight like
+    the others.
     """
 
     steps: Steps = 50

@@ -32,8 +32,9 @@ class RSLAD(Distilled, Adversarial):
     ``--teacher RUN``.
 
     The paper sums the KL over the classes.  The code divides it by 10 on CIFAR-10 and CIFAR-100
-    alike, and its published learning rate is tuned for that: the code is followed.  With a natural
-    teacher the result falls behind plain ``pgd-at``.
+    alike, and its published learning rate is tuned for that: the code is followed.  As in TRADES'
+    code, its start may leave [0, 1] by 0.001 or so; here it is clipped.  With a natural teacher the
+    result falls behind plain ``pgd-at``.
     """
 
     weight: Annotated[Number, Field(ge=0, le=1)] = 5 / 6

@@ -27,6 +27,8 @@ class Trades(Adversarial):
     (clean, adversarial, clean); here the two clean ones are one: without dropout the gradient is
     the same, and BatchNorm sees one clean batch instead of two.  Inner steps are the code's 0.007
     at eps 0.031; in L2 the code's are 2 eps / steps, which is ``trades:step=1/5`` with its ten.
+    The start is clipped to [0, 1] here; in the code, where the first gradient is taken, it may
+    leave that by 0.001 or so.
     """
 
     beta: Annotated[Number, Field(ge=0)] = 6.0
