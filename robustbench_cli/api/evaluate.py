@@ -61,6 +61,7 @@ def evaluate(
     dataset: str = "images",
     model_name: str | None = None,
     within: float | None = None,
+    widen: bool = False,
     budget: str | None = None,
     checks: bool = True,
     reject_class: int | Literal["last"] | None = None,
@@ -96,6 +97,9 @@ def evaluate(
         within: points of accuracy that AutoAttack and ensembles may leave undecided by trying their
             last members on a random part of what stands; None: on all of it.  ``bounds`` of the
             result then holds both ends of the robust accuracy, with 95 % confidence.
+        widen: with ``within``, and for any attack: take 250, 500, ... of the images in random order
+            until every robust accuracy is known to so many points to either side; ``intervals`` of
+            the result holds them, and ``index`` says which images they are of.
         budget: stop after a time ("90s", "10m", "2h") or a number of passes, forward and backward
             ("50000passes"); ``bounds`` of the result then holds both ends of each robust accuracy,
             and ``record.attacks[label].budgeted`` how far each member came.  Called again with
@@ -136,6 +140,7 @@ def evaluate(
         precision=precision,
         seed=seed,
         within=within,
+        widen=widen,
         checks=checks,
         reject=chosen_rejection(reject_class),
         defend=chosen_input_defenses(listed_defenses(defend)),

@@ -42,6 +42,9 @@ class EvaluationResult:
     """By attack of which something was left open: both ends of its robust accuracy;
     ``robust_accuracy`` holds the upper one.  After ``budget`` the lower one counts what was not
     finished as broken; after ``within`` it holds with 95 % confidence.  Else empty."""
+    intervals: Mapping[str, tuple[float, float]]
+    """After ``widen``, by attack and for ``"clean"``: the interval of the accuracy, with 95 %
+    confidence over all looks.  Else empty."""
     worst_case_accuracy: float
     """The share of examples that no attack broke, example by example; NaN where it is withheld.
     Attacks with a target have no part in it."""
@@ -70,6 +73,8 @@ class EvaluationResult:
     it was missed."""
     labels: np.ndarray[Any, np.dtype[np.int32]]
     """(N,)"""
+    index: np.ndarray[Any, np.dtype[np.int32]]
+    """(N,): the position of each example among the images that were given."""
     notes: tuple[str, ...]
     """Why the numbers may mislead: a randomised model, gradients that are zero, ..."""
     record: Run
@@ -118,6 +123,7 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
             for label, each in run.attacks.items()
             if each.least is not None and each.trust != "withheld"
         },
+        intervals=_intervals(run),
         worst_case_accuracy=_unless_withheld(run.worst_case_accuracy, run.worst_case_trust),
         targets_reached={
             label: nan if each.success_rate is None else _unless_withheld(*pair)
@@ -135,10 +141,19 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
         broken={label: _broken(run, label, verdicts[label]) for label in run.attacks},
         verdicts=verdicts,
         labels=arrays["label"],
+        index=arrays["index"],
         notes=tuple(run.notes),
         record=run,
         folder=folder if kept else None,
     )
+
+
+def _intervals(run: Run) -> dict[str, tuple[float, float]]:
+    if run.widened is None:
+        return {}
+    clean = {} if run.clean_trust == "withheld" else {"clean": run.widened.clean}
+    shown = [label for label, each in run.attacks.items() if each.trust != "withheld"]
+    return clean | {label: run.widened.attacks[label] for label in shown}
 
 
 def _unless_withheld(accuracy: float, trust: Trust) -> float:

@@ -124,6 +124,14 @@ class EvalOptions(RunOptions):
             "stands, until so many points of accuracy at most are undecided (95 % confidence).",
         ),
     ] = None
+    widen: Annotated[
+        bool,
+        typer.Option(
+            "--widen",
+            help="With --within POINTS, and any attack: take 250, 500, ... images in random order, "
+            "--n at most, until every robust accuracy is known to so many points to either side.",
+        ),
+    ] = False
     budget: Annotated[
         str | None,
         typer.Option(
@@ -199,6 +207,7 @@ def eval_request(flags: EvalOptions, kind: "Kind", *, attacked: bool = True) -> 
         )
         or None,
         within=flags.within,
+        widen=flags.widen or None,
         precision=flags.precision,
         batch_size=flags.batch_size,
         seed=flags.seed,

@@ -14,6 +14,7 @@ from robustbench_cli.cli.budget_lines import budget_lines
 from robustbench_cli.cli.console import rendered, table_console
 from robustbench_cli.cli.exit_codes import ExitCode
 from robustbench_cli.cli.target_summary import target_summary
+from robustbench_cli.cli.widened_lines import widened_lines
 from robustbench_cli.core.safe_text import one_line, printable
 from robustbench_cli.core.threat_text import format_size
 from robustbench_cli.report.columns import CLEAN, ball_label
@@ -79,6 +80,7 @@ def evaluation_table(run: records.Run, console: Console) -> str:
         notes += [f"{label}: {_extent(each)}" for label, each in run.certificates.items()]
     notes += _rejection(run)
     notes += budget_lines(run)
+    notes += widened_lines(run)
     notes += trust_notes(run)
     notes += [f"note: {note}" for note in run.notes]
     return rendered(console, [Text(_heading(run)), table, *target_summary(run), *map(Text, notes)])
@@ -118,7 +120,7 @@ def _rejection(run: records.Run) -> list[str]:
     return list(map(one_line, lines))
 
 
-_TITLES = ("rejected", "distance", "fooled", "5-95 %", "seconds", "broken by")
+_TITLES = ("95 % interval", "rejected", "distance", "fooled", "5-95 %", "seconds", "broken by")
 """The columns beside the accuracies, where there is something in them."""
 _GRAVEST = ("error", "warning", "info")
 
@@ -173,15 +175,20 @@ def _lines(run: records.Run) -> list[_Line]:
     clean = clean_trust(run)
     counts = run.rejection if not clean.withheld else None
     rejected = _rejected(counts.clean_rejected) if counts else {}
-    lines = [_Line(label="clean", share=run.clean_accuracy or 0.0, trust=clean, about=rejected)]
+    widened = run.widened
+    about = rejected | _ends(widened.clean if widened else None, clean)
+    lines = [_Line(label="clean", share=run.clean_accuracy or 0.0, trust=clean, about=about)]
     for label, each in run.attacks.items():
         trust = attack_trust(run, label)
         about = {} if trust.withheld else _about(each)
+        about |= _ends(widened.attacks.get(label) if widened else None, trust)
         title = each.titled(label)
         lines.append(_Line(label=title, share=each.robust_accuracy, trust=trust, about=about))
     if _several(run):
         worst = run.worst_case_accuracy or 0.0
-        lines.append(_Line(label="all of them", share=worst, trust=worst_trust(run)))
+        trust = worst_trust(run)
+        about = _ends(widened.worst if widened else None, trust)
+        lines.append(_Line(label="all of them", share=worst, trust=trust, about=about))
     sure = certificate_trust(run) or NumberTrust(trust="sound")
     for label, proof in run.certificates.items():
         spent = {"seconds": f"{proof.seconds:.1f}"}
@@ -192,6 +199,13 @@ def _lines(run: records.Run) -> list[_Line]:
             for each in proof.within
         ]
     return lines
+
+
+def _ends(interval: tuple[float, float] | None, trust: NumberTrust) -> dict[str, str]:
+    """Return an interval over all looks, by its title, where the number is shown."""
+    if interval is None or trust.withheld:
+        return {}
+    return {_TITLES[0]: "{:.1f} to {:.1f}".format(*(100 * end for end in interval))}
 
 
 def _heading(run: records.Run) -> str:

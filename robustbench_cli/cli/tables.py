@@ -152,10 +152,12 @@ def spread_note(cells: Sequence["Measurement"]) -> str:
     shown_ends = set(map(id, ends))
     deviations = any(cell.std is not None and id(cell) not in shown_ends for cell in cells)
     several = any(len(cell.values) > 1 for cell in ends)
-    one = any(len(cell.values) == 1 for cell in ends)
+    one = any(len(cell.values) == 1 and cell.over_looks is None for cell in ends)
     parts = ["Wilson"] * one + ["images and seeds resampled"] * several
     if len(parts) > 1:
         parts = [f"{parts[0]} for one seed, {parts[1]} for several"]
+    looks = any(cell.over_looks is not None for cell in ends)
+    parts = [", ".join([*parts, *(["over all looks (--widen)"] if looks else [])])] * bool(ends)
     return (f"; [95 % interval: {parts[0]}]" if parts else "") + (
         "; mean ± std over seeds" if deviations else ""
     )

@@ -11,7 +11,8 @@ from robustbench_cli.commands import adversarial_grid
 from robustbench_cli.commands.adversarial_grid import GridAnswer, GridRow
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import EvalRequest
-from robustbench_cli.commands.evaluate import FinishedEvaluation, run_evaluation
+from robustbench_cli.commands.evaluate import run_evaluation
+from robustbench_cli.commands.finished_evaluation import FinishedEvaluation
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation.journal import write_arrays
 from robustbench_cli.evaluation.stages import Progress

@@ -20,6 +20,7 @@ from robustbench_cli.evaluation.journal import Journal
 from robustbench_cli.evaluation.sampled_tail import run_sampled
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean, run_stages
+from robustbench_cli.evaluation.tail_sampling import TailRule
 from robustbench_cli.evaluation.targets import (
     LEFT_OUT,
     chosen_targets,
@@ -50,9 +51,9 @@ class AttackColumns:
     """Fits attacks to training images; None: there are none."""
     keeps_images: bool = False
     """Whether the journal keeps the images that attacks find, too."""
-    tolerance: int | None = None
-    """How many standing images a series may leave undecided (see ``sampled_tail``); None: every
-    member sees all of them."""
+    tail: TailRule | None = None
+    """How exactly the tail of a series is to be known (see ``sampled_tail``); None: every member
+    sees all of what stands."""
 
     def judge_clean(self, verifier: Verifier) -> AttackVerdicts:
         """Return the verdicts on the images as they are.
@@ -159,6 +160,6 @@ class AttackColumns:
     ) -> Iterator[Progress]:
         """Run the stages of an attack, the last ones on a part of what stands where asked for."""
         head = point.attack.first_members(stages)
-        if head is None or self.tolerance is None:
+        if head is None or self.tail is None:
             return run_stages(stages, column, standing, context, exact)
-        return run_sampled(stages, head, column, standing, context, exact, self.tolerance)
+        return run_sampled(stages, head, column, standing, context, exact, self.tail)

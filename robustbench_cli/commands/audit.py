@@ -10,7 +10,8 @@ from robustbench_cli.commands.audit_battery import AuditBattery
 from robustbench_cli.commands.audit_claim import grade_claim
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import EvalRequest
-from robustbench_cli.commands.evaluate import FinishedEvaluation, evaluate_shard
+from robustbench_cli.commands.evaluate import evaluate_shard
+from robustbench_cli.commands.finished_evaluation import FinishedEvaluation
 from robustbench_cli.commands.targeted import refuse_targets
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import Split

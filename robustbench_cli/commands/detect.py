@@ -13,7 +13,8 @@ from robustbench_cli.commands.attack import AdversarialImages
 from robustbench_cli.commands.components import component_label
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.eval_request import EvalRequest
-from robustbench_cli.commands.evaluate import FinishedEvaluation, run_evaluation
+from robustbench_cli.commands.evaluate import run_evaluation
+from robustbench_cli.commands.finished_evaluation import FinishedEvaluation
 from robustbench_cli.commands.fitted_detectors import (
     FittedDetector,
     build_detector,

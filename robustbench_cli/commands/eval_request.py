@@ -16,6 +16,7 @@ from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import EvalConfig, as_recorded
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation.budget import Budget
+from robustbench_cli.evaluation.sequential_n import Look
 from robustbench_cli.evaluation.stages import AttackVerdicts
 from robustbench_cli.models.fitting import Fitting
 from robustbench_cli.runs import folders, records
@@ -85,11 +86,18 @@ class EvalRequest:
     name: str | None = None
     budget: Budget | None = None
     """What it may spend; None: whatever it takes."""
+    look: Look | None = None
+    """Which look at ever more images this is; None: all ``config.n`` are taken at once."""
     kind: records.Kind = "eval"
     early_stop: bool = True
     """Whether attacks leave an example once it is broken; else they go on to the surest error."""
     battery: RunBattery | None = None
     """Runs the battery of an audit after the attacks; its checks look at more images, then."""
+
+    @property
+    def n(self) -> int:
+        """How many images are taken, from the first; 0: all."""
+        return self.config.n if self.look is None else self.look.n
 
 
 def new_record(
@@ -98,7 +106,7 @@ def new_record(
     """Return the record of an evaluation that is about to start.
 
     Args:
-        data: the images that are evaluated: the first ``config.n`` of ``chosen``.
+        data: the images that are evaluated: the first ``request.n`` of ``chosen``.
         chosen: the test split, or the subset of it that was asked for, in its order.
         whole: the number of images in the test split.
         where: the device.

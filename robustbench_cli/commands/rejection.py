@@ -100,7 +100,7 @@ def with_rejection(
             set a threshold on.
     """
     asked, subject = request.config.reject, request.subject
-    data = test.only(slice(request.config.n or len(test))).to(where)
+    data = test.only(slice(request.n or len(test))).to(where)
     if not asked:
         return request, data
     model = laid_out(subject.model, where)

@@ -32,7 +32,9 @@ def open_run_folder(
     unfinished = None if fresh else _unfinished(run, results, name, display, budget)
     if unfinished:
         begun = records.read(unfinished)
-        return unfinished, replace(begun, resumed=[*begun.resumed, run.environment]), True
+        # A look at more images goes on in the same process.
+        resumed = [run.environment] if begun.widened is None or begun.status != "ok" else []
+        return unfinished, replace(begun, n=run.n, resumed=[*begun.resumed, *resumed]), True
     return folders.new(results, run.id), run, False
 
 

@@ -70,10 +70,12 @@ def _check_within(config: EvalConfig, attacks: Mapping[str, Attack]) -> None:
             raise UserError(f"{said} goes without {option}")
     for label, attack in attacks.items():
         stages = attack.stages(config.threat, ENOUGH_CLASSES)
+        if config.widen and attack.target is None:
+            continue
         if attack.target is not None or attack.first_members(stages) is None:
             raise UserError(
                 f"{said} is for autoattack and ensembles without a target; {label!r} is no such "
-                "series: evaluate it by itself"
+                "series: evaluate it by itself, or add --widen"
             )
 
 

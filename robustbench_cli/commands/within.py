@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from robustbench_cli.attacks import Attack
 from robustbench_cli.commands.attack_outcomes import AttackOutcomes
+from robustbench_cli.commands.eval_request import EvalRequest
 from robustbench_cli.commands.sweep import SweepPoint
+from robustbench_cli.commands.widening import sampled_series
 from robustbench_cli.config.schema import EvalConfig
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.sampled_tail import sampled_tail
 from robustbench_cli.evaluation.stages import AttackVerdicts
-from robustbench_cli.evaluation.tail_sampling import allowed_undecided
+from robustbench_cli.evaluation.tail_sampling import TailRule, allowed_undecided
 from robustbench_cli.runs.outcomes import Outcome, SampledOutcome
 from robustbench_cli.runs.trust import Finding, Trust
 
@@ -24,9 +27,25 @@ def check_not_random(config: EvalConfig, random: bool) -> None:
         raise UserError(f"--within {config.within:g}: the model is randomised; leave it out")
 
 
-def tolerance_of(config: EvalConfig, n: int) -> int | None:
-    """Return how many of ``n`` images may be left undecided; None: the tail is not sampled."""
-    return None if config.within is None else allowed_undecided(config.within, n)
+def tail_rule(request: EvalRequest, attacks: Mapping[str, Attack], n: int) -> TailRule | None:
+    """Return how exactly the tails are to be known; None: they are not sampled.
+
+    Where ever more images are taken, half of the points and of the error are for what is undecided,
+    the rest for what images have not been seen.
+
+    Args:
+        attacks: by label.
+        n: the number of images.
+    """
+    config, look = request.config, request.look
+    if config.within is None:
+        return None
+    if look is None:
+        return TailRule(tolerance=allowed_undecided(config.within, n))
+    series = max(1, sampled_series(attacks, config))
+    return TailRule(
+        tolerance=allowed_undecided(config.within / 2, n), alpha=look.tail_alpha(series)
+    )
 
 
 def with_sample(
@@ -36,17 +55,17 @@ def with_sample(
     clean: AttackVerdicts,
     context: EvalContext,
     config: EvalConfig,
+    rule: TailRule | None,
 ) -> None:
     """Add to an attack's outcome what its last members saw, if they were tried on a part only."""
-    tolerance = tolerance_of(config, len(clean.arrays["share"]))
-    if tolerance is None:
+    if rule is None:
         return
     stages = point.attack.stages(point.threat, outcomes.classes)
     head = point.attack.first_members(stages)
     if head is None or not point.threat.eps:
         return
     standing = clean.arrays["share"] > 0
-    tail = sampled_tail(head, column, standing, context, tolerance)
+    tail = sampled_tail(head, column, standing, context, rule)
     outcome = outcomes.attacks[point.label]
     sampled = SampledOutcome(
         standing=tail.plan.standing,

@@ -175,6 +175,9 @@ class EvalConfig:
     within: Annotated[Number, Field(gt=0, le=100)] | None = None
     """Points of accuracy that a series of attacks may leave undecided by trying its last members on
     a random part of what stands; None: on all of it."""
+    widen: bool = False
+    """Whether as many images are taken, of ``n`` at most, as intervals need to be ``within`` points
+    to either side."""
     checks: bool = True
     """Whether the numbers are checked, and gradient attacks followed by a control."""
     preset: str | None = None
@@ -243,6 +246,8 @@ def as_recorded(config: TrainConfig | EvalConfig | JointConfig) -> ConfigTable:
             del values[section]
     if values.get("within", 0) is None:
         del values["within"]
+    if not values.get("widen", True):
+        del values["widen"]
     if not config.threat.mask:
         del values["threat"]["mask"]
     if values.get("checks"):

@@ -10,7 +10,7 @@ from robustbench_cli.attacks import Stage
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, run_stages
-from robustbench_cli.evaluation.tail_sampling import TailPlan, plan_looks, tail_order
+from robustbench_cli.evaluation.tail_sampling import TailPlan, TailRule, tail_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +42,16 @@ def run_sampled(
     standing: np.ndarray,
     context: EvalContext,
     exact: SearchModel,
-    tolerance: int,
+    rule: TailRule,
 ) -> Iterator[Progress]:
     """Run a series as ``run_stages`` does, its last stages on a random part of what stands.
 
     Args:
         head: the number of stages that see every image.
-        tolerance: how many standing images may be left undecided.
+        rule: how exactly the tail is to be known.
     """
     yield from run_stages(stages[:head], column, standing, context, exact)
-    order, plan = _plan(head, column, standing, context, tolerance)
+    order, plan = _plan(head, column, standing, context, rule)
     for looked_at in plan.looks:
         seen = np.zeros(len(standing), bool)
         seen[order[:looked_at]] = True
@@ -65,10 +65,10 @@ def sampled_tail(
     column: AttackVerdicts,
     standing: np.ndarray,
     context: EvalContext,
-    tolerance: int,
+    rule: TailRule,
 ) -> SampledTail:
     """Return what the last stages have seen, from the verdicts of a finished ``run_sampled``."""
-    order, plan = _plan(head, column, standing, context, tolerance)
+    order, plan = _plan(head, column, standing, context, rule)
     looks = 0
     for looked_at in plan.looks:
         looks += 1
@@ -83,13 +83,13 @@ def _plan(
     column: AttackVerdicts,
     standing: np.ndarray,
     context: EvalContext,
-    tolerance: int,
+    rule: TailRule,
 ) -> tuple[np.ndarray, TailPlan]:
     """Return the positions of what the first stages left, in keyed order, and the looks."""
     by = column.arrays["by"]
     left = torch.from_numpy((standing & ~((by >= 0) & (by < head))).nonzero()[0])
     order = tail_order(left.to(context.data.y.device), context.noise).cpu().numpy()
-    return order, plan_looks(len(order), tolerance)
+    return order, rule.plan(len(order))
 
 
 def _broken(head: int, column: AttackVerdicts, rows: np.ndarray) -> int:

@@ -72,6 +72,20 @@ class TailPlan:
         return self.at_most(looked_at, broken) - broken <= self.tolerance
 
 
+@dataclass(frozen=True, kw_only=True)
+class TailRule:
+    """How exactly the tails of an evaluation are to be known."""
+
+    tolerance: int
+    """How many standing images a tail may leave undecided."""
+    alpha: float = BOUND_MISSES
+    """The probability with which the bound of a tail may be wrong."""
+
+    def plan(self, standing: int) -> TailPlan:
+        """Return the looks at a tail before which so many images stand."""
+        return plan_looks(standing, self.tolerance, self.alpha)
+
+
 def plan_looks(standing: int, tolerance: int, alpha: float = BOUND_MISSES) -> TailPlan:
     """Return the looks for a tail: the first is as small as it can be, each later one is double.
 

@@ -84,6 +84,7 @@ def _told(row: TableRow, cell: Measurement) -> list[tuple[str, str]]:
     if isinstance(cell, Cell) and cell.interval:
         low, high = (100 * end for end in cell.interval)
         how = "Wilson" if len(shares) == 1 else "images and seeds resampled"
+        how = "over all looks" if cell.over_looks else how
         told.append(("95 % interval", f"{low:.1f} to {high:.1f} % ({how})"))
         told.append(("right answers", _right(cell)))
     return told

@@ -52,6 +52,7 @@ def outcome_data(run: Run, folder: Path | None = None) -> dict[str, Any]:
         **_audit(run),
         "seconds": run.seconds,
         **({"budget": asdict(run.budget)} if run.budget else {}),
+        **_widened(run),
         "findings": [asdict(each) for each in run.findings],
         "notes": list(run.notes),
     }
@@ -105,6 +106,22 @@ def _accuracies(run: Run) -> dict[str, Any]:
 def _accuracy(share: float, trust: NumberTrust) -> dict[str, Any]:
     found = {} if trust.found is None else {"found": trust.found}
     return {"accuracy": None if trust.withheld else share, "trust": trust.state, **found}
+
+
+def _widened(run: Run) -> dict[str, Any]:
+    """The looks at ever more images, and the interval of each number that is shown."""
+    if (widened := run.widened) is None:
+        return {}
+    shown = [label for label in run.attacks if not attack_trust(run, label).withheld]
+    return {
+        "widened": asdict(widened)
+        | {
+            "clean": None if clean_trust(run).withheld else widened.clean,
+            "attacks": {label: widened.attacks[label] for label in shown},
+            "worst": None if worst_trust(run).withheld else widened.worst,
+            "enough": widened.enough,
+        }
+    }
 
 
 def _members(progress: BudgetedOutcome) -> list[dict[str, Any]]:

@@ -228,7 +228,14 @@ def _row(
             return Distance(distances=numbers, **about)
         if name in targets:
             return TargetShare(shares=numbers, of=tuple(each.of for each in known), **about)
-        return Cell(correct=numbers, n=last.n or 0, intervals=intervals, **about)
+        ends = known[0].interval
+        return Cell(
+            correct=numbers,
+            n=last.n or 0,
+            intervals=intervals or ends is not None,
+            over_looks=ends if len(known) == 1 else None,
+            **about,
+        )
 
     def gained(name: str) -> Measurement | None:
         after, before = found.get(name + LAST, {}), found.get(name, {})

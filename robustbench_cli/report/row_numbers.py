@@ -51,6 +51,8 @@ class KeptNumber:
     """The verdicts that it is the mean of; None for a distance, and for a share of targets."""
     of: int = 0
     """Of a share of targets: the number of examples that were attacked."""
+    interval: tuple[float, float] | None = None
+    """Its interval over all looks, where an evaluation took ever more images."""
 
     @property
     def order(self) -> tuple[bool, float, bool]:
@@ -93,6 +95,7 @@ def row_numbers(
                 run=run,
                 trust=worst_trust(run),
                 origin=worst_origin(run, files),
+                interval=run.widened.worst_of(list(run.attacks)) if run.widened else None,
             )
             other = found[WORST].get(run.seed, worst)
             found[WORST][run.seed] = other if other.order < worst.order else worst
@@ -112,7 +115,9 @@ def _numbers(
     """Yield the numbers of one evaluation, each with the name of its column."""
     clean = count(run.clean_accuracy, run.n or 0)
     origin = CleanOrigin(file=files.of(run), right=clean)
-    yield CLEAN, KeptNumber(number=clean, run=run, trust=clean_trust(run), origin=origin)
+    ends = run.widened.clean if run.widened else None
+    trust = clean_trust(run)
+    yield CLEAN, KeptNumber(number=clean, run=run, trust=trust, origin=origin, interval=ends)
     for label, outcome in run.attacks.items():
         column, trust = named[key_of(run, outcome)], attack_trust(run, label)
         yield (
@@ -122,6 +127,7 @@ def _numbers(
                 run=run,
                 trust=trust,
                 origin=attack_origin(run, label, outcome, files),
+                interval=run.widened.attacks.get(label) if run.widened else None,
             ),
         )
         if column.distance and (reach := _reach(run, outcome)) is not None:

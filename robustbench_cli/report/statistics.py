@@ -139,6 +139,8 @@ class Cell(Measurement):
     n: int
     intervals: bool = False
     """True if it is written with its confidence interval."""
+    over_looks: tuple[float, float] | None = None
+    """The interval over all looks, where one evaluation took ever more images (``--widen``)."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -150,8 +152,8 @@ class Cell(Measurement):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval: of one seed Wilson's; of several that of ``Sample``, which needs the
-        verdicts; None without them."""
+        """The 95 % interval: of one seed Wilson's, or that over all looks; of several that of
+        ``Sample``, which needs the verdicts; None without them."""
         return self._ends if isinstance(self._ends, tuple) else None
 
     @property
@@ -163,6 +165,8 @@ class Cell(Measurement):
 
     @cached_property
     def _ends(self) -> tuple[float, float] | MissingVerdicts:
+        if self.over_looks is not None:
+            return self.over_looks
         if len(self.correct) == 1:
             return wilson(self.correct[0], self.n)
         try:

@@ -47,6 +47,10 @@ def _wrong(run: "Run") -> Iterator[str]:
         for point in each.points:
             name = f"detections.{each.detector} at {point.fpr:g}"
             shares |= {f"{name} {k}": v for k, v in vars(point).items()}
+    if run.widened:
+        ends = {"clean": run.widened.clean, **run.widened.attacks, "worst": run.widened.worst}
+        for label, pair in ends.items():
+            shares |= {f"widened.{label} {at}": end for at, end in enumerate(pair or ())}
     for name, share in shares.items():
         if share is not None and not 0 <= share <= 1:
             yield f"{name}: {share} is no accuracy between 0 and 1"

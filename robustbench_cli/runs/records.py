@@ -34,6 +34,7 @@ from robustbench_cli.runs.outcomes import (
 )
 from robustbench_cli.runs.settings import DamagedRecord, RunSettings, read_settings
 from robustbench_cli.runs.trust import Checked, Finding, Trust
+from robustbench_cli.runs.widened_n import WidenedN
 
 SCHEMA = 1
 
@@ -88,6 +89,8 @@ class Run:
     budget: BudgetSpent | None = None
     """The budget of an evaluation and what it has spent; None: it took what it took."""
     n: int | None = None
+    widened: WidenedN | None = None
+    """How many images were enough (``--widen``); None: it was said how many to take."""
     attacks: dict[str, Outcome] = field(default_factory=dict)
     targeted: dict[str, TargetedOutcome] = field(default_factory=dict)
     """Attacks with a target: none of them has a part in a robust accuracy."""
@@ -176,8 +179,10 @@ def _content(file: Path) -> bytes:
 
 
 def goes_on(run: Run) -> bool:
-    """Return whether a later command may go on with a run: unfinished, or out of its budget."""
-    return run.status in UNFINISHED or (run.budget is not None and run.budget.ran_out)
+    """Return whether a later command may go on with a run: unfinished, out of its budget, or due to
+    look at more images."""
+    left = (run.budget and run.budget.ran_out) or (run.widened and run.widened.goes_on)
+    return run.status in UNFINISHED or bool(left)
 
 
 def unsound(run: Run) -> dict[str, Trust]:
