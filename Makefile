@@ -45,8 +45,9 @@ demo: $(VENV)/.installed
 
 # A process per core, one thread each, and every test file in one process: files share their nets.
 # In their own order: by number of tests the longest would come last, one process waiting for it.
+# Bytecode is kept, whatever containers say: every process would compile all tests and the package.
 test: $(VENV)/.tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -44,9 +45,7 @@ class Digits(Dataset):
 
     def load(self, split: SplitName, root: Path) -> Split:
         drawn = np.array(ROWS.read_text().split(), dtype=np.int64)
-        table = np.loadtxt(_scans(), delimiter=",")[
-            {"train": drawn[:TRAIN], "test": drawn[TRAIN:]}[split]
-        ]
+        table = _table(_scans())[{"train": drawn[:TRAIN], "test": drawn[TRAIN:]}[split]]
         # Values count the inked pixels of 4x4 blocks, 0 to 16; the last column is the class.
         pixels = np.rint(table[:, :-1] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
         return Split(
@@ -54,6 +53,14 @@ class Digits(Dataset):
             torch.from_numpy(table[:, -1].astype(np.int64)),
             tuple(map(str, range(10))),
         )
+
+
+@cache
+def _table(file: Path) -> np.ndarray:
+    """Return all scans (1797, 65), the class in the last column; parsed once in a process."""
+    table = np.loadtxt(file, delimiter=",")
+    table.flags.writeable = False
+    return table
 
 
 def _scans() -> Path:

@@ -48,7 +48,10 @@ def board_titles(folder: Path = BOARDS) -> dict[str, str]:
 
 def find_paper(text: str, folder: Path = FOLDER) -> str:
     """The paper that ``text`` means; raise ``UserError`` with the nearest name if none."""
-    known, wanted = titles(folder), text.strip().lower()
+    wanted = text.strip().lower()
+    if wanted in paper_names(folder):  # no need to read the aliases of all
+        return wanted
+    known = titles(folder)
     if wanted not in known:
         named = [*known, *paper_names(BOARDS)]
         raise UserError(f"unknown paper {text!r}{hint(wanted, named, 'advbench paper list')}")

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,29 @@ def describe(**more: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+    found |= _versions()
+    sources = commit()
+    return found | ({"commit": sources} if sources else {}) | more
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """The versions of the packages that numbers depend on; metadata is looked up once."""
+    found = {}
     for package in ("torch", "torchvision", "pyautoattack", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    sources = commit()
-    return found | ({"commit": sources} if sources else {}) | more
+    return found
 
 
+@cache
 def commit() -> str | None:
-    """The commit of this package's own checkout, with ``-dirty`` where the package differs."""
+    """The commit of this package's own checkout, with ``-dirty`` where the package differs.
+
+    Git is asked once in a process: what has been imported stays as it was then.
+    """
     here = Path(__file__).parents[1]
 
     def git(*args: str) -> str | None:

@@ -8,11 +8,11 @@ from robustbench_cli.commands import components, train_config
 from robustbench_cli.config import presets
 from robustbench_cli.core.errors import UserError
 
-NAMES = presets.preset_names()
+NEEDS = {name: presets.needs(name) for name in presets.preset_names()}
 
 
 @pytest.mark.usefixtures("scanned_once")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NEEDS)
 def test_a_preset_needs_what_it_says(name):
     lines = presets.preset_file(name).read_text().splitlines()
     comment = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
@@ -20,7 +20,7 @@ def test_a_preset_needs_what_it_says(name):
 
 
 @pytest.mark.usefixtures("scanned_once")
-@pytest.mark.parametrize("name", [name for name in NAMES if presets.needs(name)])
+@pytest.mark.parametrize("name", [name for name, needed in NEEDS.items() if needed])
 @pytest.mark.parametrize("smoke", [False, True])
 def test_a_preset_without_what_it_needs_is_refused_in_one_line(name, smoke):
     (option,) = presets.needs(name)
@@ -36,7 +36,7 @@ def test_who_learns_without_a_teacher_needs_none():
     assert train_config.resolve_train_config(typed, []).defense.keys() == {"trades"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "extra-data" in presets.needs(name)])
+@pytest.mark.parametrize("name", [name for name, needed in NEEDS.items() if "extra-data" in needed])
 def test_a_batch_without_a_share_for_extra_data_needs_none(name):
     assert train_config.resolve_train_config({"preset": name}, ["train.extra_share=0"]).extra == {}
     with pytest.raises(UserError, match="needs --extra-data"):
