@@ -134,9 +134,11 @@ def _template(item: catalogue.Item, text: str) -> "Parts":
     """Explain a preset, suite or study by the text of its file."""
     from rich.text import Text
 
-    needed = presets.as_typed(presets.needs(item.name)) if item.kind in _RECIPES else []
+    recipe = item.kind in _RECIPES
+    needed = presets.as_typed(presets.needs(item.name)) if recipe else []
     example = " ".join([_EXAMPLES[item.kind].format(text), *needed])
-    facts = {"file": str(item.path), "needs": ", ".join(needed), "example": example}
+    said = presets.preset_source(item.name) if recipe else {}
+    facts = {"file": str(item.path), "needs": ", ".join(needed), **said, "example": example}
     title = _title(text, _ONE.get(item.kind, item.kind.removesuffix("s")))
     return title, _grid(facts), Text(f"\n{item.path.read_text()}", end="")
 
@@ -222,7 +224,7 @@ _EXAMPLES = {
     "studies": "advbench study {}",
 }
 _ONE = {"studies": "study"}
-_RECIPES = {"presets"}  # no other file can say that it needs an option
+_RECIPES = {"presets"}  # no other file can say that it needs an option, or what it follows
 
 
 def _check_facts(cls: Any) -> dict[str, str]:

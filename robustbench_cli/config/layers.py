@@ -124,6 +124,8 @@ def read_preset(path: Path) -> ConfigTable:
         raise UserError(f"preset {str(path)!r} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"preset {str(path)!r} is not valid TOML: {error}") from None
+    if _is_table(values.get("source")):
+        del values["source"]  # says where the settings are from, and is none
     _shaped(values, f"preset {str(path)!r}")
     for section in PART_SECTIONS:
         for label, part in values.get(section, {}).items():

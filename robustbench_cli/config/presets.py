@@ -10,7 +10,13 @@ from robustbench_cli.core.errors import UserError, hint
 
 REQUIRED_OPTIONS = {"extra-data": "npz:PATH", "init": "RUN", "teacher": "RUN"}
 """Options that a preset may require (its ``needs``), with the value that each takes."""
-
+SOURCE_LINES = {
+    "official": "What a preset follows: a script, a README, or a paper that has no script.",
+    "departs": "What it does otherwise than that.",
+    "unknown": "What its sources do not tell, and what stands in for it.",
+}
+"""The lines of a preset's section ``source``, about where its settings are from, with what each
+says; the settings are the other sections."""
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -63,13 +69,38 @@ def load_preset(name: str, kind: str = "") -> ConfigTable:
     return merge_layers(*layers)
 
 
+def preset_source(name: str) -> dict[str, str]:
+    """Return what a preset says of its own settings, by the names of ``SOURCE_LINES``.
+
+    A line that it does not have is that of its base; one that says nothing is left out.
+
+    Raises:
+        UserError: there is no such preset, or a line is none of these or no text.
+    """
+    found: dict[str, str] = {}
+    for layer in _layers(name, "", _as_written):
+        for line, said in layer.get("source", {}).items():
+            if line not in SOURCE_LINES:
+                raise UserError(f"preset {name!r}: source.{line}{hint(line, SOURCE_LINES)}")
+            texts = [said] if isinstance(said, str) else said
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise UserError(f"preset {name!r}: source.{line} is a text, or several in a list")
+            found[line] = "; ".join(texts)
+    return {line: found[line] for line in SOURCE_LINES if found.get(line)}
+
+
+def _as_written(path: Path) -> ConfigTable:
+    """Return a preset's file with what is of no configuration, too."""
+    return tomllib.loads(path.read_text())
+
+
 def needs(name: str) -> list[str]:
     """Return the options that a preset, or its base, cannot do without.
 
     Raises:
         UserError: there is no such preset or no such option.
     """
-    layers = _layers(name, "", lambda path: tomllib.loads(path.read_text()))
+    layers = _layers(name, "", _as_written)
     given: Any = next((layer["needs"] for layer in reversed(layers) if "needs" in layer), [])
     wanted = given if isinstance(given, list) else [given]
     for each in wanted:

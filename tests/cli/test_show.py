@@ -63,6 +63,11 @@ def test_a_preset_is_shown_as_it_is_written(said, name):
     path = presets.preset_file(name)
     assert facts(out)["file"] == str(path)
     assert path.read_text() in out
+    above = " ".join(out.partition("\n\n# ")[0].split())
+    said_of_it = presets.preset_source(name)
+    assert [*said_of_it] == ["official", "departs", "unknown"]
+    for line, text in said_of_it.items():
+        assert f" {line} {text} " in above
     needed = presets.as_typed(presets.needs(name))
     assert facts(out).get("needs", "") == ", ".join(needed)
     assert facts(out)["example"] == " ".join([f"advbench train --preset {name}", *needed])

@@ -181,6 +181,13 @@ def test_the_net_is_that_of_the_script(name, configured):
     }
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_a_preset_names_the_repository_that_its_values_are_from(name):
+    repository = re.compile(r"(?<![\w/-])[\w-]+/[\w-]+(?=, )")
+    said = repository.findall(presets.preset_source(name)["official"])
+    assert {*said} <= {*repository.findall(ROWS[name]["source"])}
+
+
 def test_every_row_names_its_source_and_presets_that_there_are():
     named = [name for row in TABLE for name in row["presets"]]
     assert len(named) == len({*named})
