@@ -15,6 +15,7 @@ from input_defenses_table import patches
 from marked_parts import filled, part_names
 from package_graph import drawing, packages
 from results_tables import TABLES
+from retrieval_tables import RETRIEVAL
 from understanding_tables import UNDERSTANDING
 from zoo_table import ZOO_TABLES
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PARTS: dict[str, Callable[[], str]] = {
     **TABLES,
     "checks": checks,
+    **RETRIEVAL,
     **UNDERSTANDING,
     **ZOO_TABLES,
     "commands": reference,
