@@ -66,8 +66,8 @@ class ReportOptions:
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Which, in order: clean,pgd20,worst comes after what a row is; "
-            "defense,clean,pgd20 is just that."
+            help="Which, in order: clean,pgd20,worst,minutes (CPU time of the training) come after "
+            "what a row is; defense,clean,pgd20 is just that."
         ),
     ] = None
     sort: Annotated[

@@ -127,6 +127,7 @@ class TableSheet:
             _untested(best): True,
             "no best is marked among distances: no test compares them": best.distances,
             "worst = right under every attack of an evaluation": "worst" in self.columns,
+            "minutes = CPU time of the training": "minutes" in self.columns,
             "last = the weights after the last epoch; diff = last minus those that were kept": late,
             "reached = images made into their target class, of those that are right and of another "
             "class as they are; it is no robust accuracy": any(
@@ -193,7 +194,7 @@ def _untested(best: "Standings") -> str:
 
 def results_sheet(found: list["TableRow"], *, columns: str | None, sort: str | None) -> TableSheet:
     """The main table as asked for; raise ``UserError`` for an unknown column."""
-    from robustbench_cli.report.columns import WORST
+    from robustbench_cli.report.columns import MINUTES, WORST
 
     facts = list(found[0].facts)
     measured = [c for c in found[0].cells if any(row.cells[c] for row in found)]
@@ -203,7 +204,7 @@ def results_sheet(found: list["TableRow"], *, columns: str | None, sort: str | N
             raise UserError(f"unknown column {name!r}{hint(name, (*facts, *measured))}")
         return name
 
-    chosen = list(map(known, listed(columns))) or [c for c in measured if c != WORST]
+    chosen = list(map(known, listed(columns))) or [c for c in measured if c not in (WORST, MINUTES)]
     if not set(chosen) & set(facts):
         chosen = [c for c in facts if c != "model" or not shared(found, c)] + chosen
     if sort is not None:

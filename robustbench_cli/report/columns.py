@@ -12,12 +12,12 @@ from robustbench_cli.core.threat_text import format_eps
 from robustbench_cli.runs.outcomes import Outcome, TargetedOutcome, Within
 from robustbench_cli.runs.records import Run
 
-CLEAN, WORST = "clean", "worst"
+CLEAN, WORST, MINUTES = "clean", "worst", "minutes"
 LAST, DIFF = " last", " diff"
 """After a column's name: of the last epoch's weights, and what they gain over the kept ones."""
 REACHED = " reached"
 """After the name of an attack with a target: the share of targets that it reached."""
-RESERVED_COLUMNS = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST)
+RESERVED_COLUMNS = ("defense", "dataset", "model", "eps", "n", "seeds", CLEAN, WORST, MINUTES)
 """Names of other columns, which no attack's column may have."""
 
 

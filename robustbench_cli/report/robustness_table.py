@@ -14,6 +14,7 @@ from robustbench_cli.report.columns import (
     CLEAN,
     DIFF,
     LAST,
+    MINUTES,
     WORST,
     TableColumn,
     columns,
@@ -29,6 +30,7 @@ from robustbench_cli.report.row_names import RowDetails, data_key, data_names, t
 from robustbench_cli.report.row_numbers import row_numbers, trust_of_seeds
 from robustbench_cli.report.statistics import Cell, Distance, Fact, LastEpochGain, Measurement
 from robustbench_cli.report.target_share import TargetShare
+from robustbench_cli.report.training_minutes import training_minutes
 from robustbench_cli.report.withheld import WithheldNumber
 from robustbench_cli.runs.damage import check_complete
 from robustbench_cli.runs.records import Run
@@ -265,6 +267,7 @@ def _row(
             shown[name + DIFF] = gained(name)
         return shown
 
+    taught = [trained[parent] for parent in kept.values() if parent in trained]
     distances = {column.distance for column in named.values()}
     targets = {column.name for column in named.values() if column.reached}
     cells = both(CLEAN)
@@ -276,7 +279,7 @@ def _row(
         cells |= {column.distance: cell(column.distance)} if column.distance else {}
     return TableRow(
         facts=row_facts(last, seeds=len(kept)),
-        cells={**cells, WORST: cell(WORST)},
+        cells={**cells, WORST: cell(WORST), MINUTES: training_minutes(taught, len(kept))},
         setting=comparison_key(last),
         config={key: value for key, value in config.items() if key != "seed"},
         data=training_data(parent) if parent else {},

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from robustbench_cli.core.errors import UserError, hint
-from robustbench_cli.report.columns import CLEAN, DIFF, LAST, REACHED
+from robustbench_cli.report.columns import CLEAN, DIFF, LAST, MINUTES, REACHED
 from robustbench_cli.report.robustness_table import TableRow
 from robustbench_cli.report.seed_groups import of_kind
 from robustbench_cli.runs.records import Kind, Run
@@ -91,7 +91,11 @@ def _is_of(run: Run, part: str) -> bool:
 
 def _attacks(row: TableRow) -> list[str]:
     """The columns of a row that hold something; those that stand for what a row is are none."""
-    return [name for name, cell in row.cells.items() if cell is not None and name != CLEAN]
+    return [
+        name
+        for name, cell in row.cells.items()
+        if cell is not None and name not in (CLEAN, MINUTES)
+    ]
 
 
 def no_evaluation(option: str, part: str, every: Sequence[Run], attack: str = "pgd20") -> UserError:

@@ -78,7 +78,7 @@ class MetricTrainer:
         Raises:
             RunError: the loss or a measured embedding is not finite.
         """
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         torch.manual_seed(stream_key(self.seed, "epoch", epoch))
         batches = balanced_batches(
             self.data.y, self.embedding.per_class, self.options.batch_size, (self.seed, epoch)
@@ -95,6 +95,7 @@ class MetricTrainer:
         row: HistoryRow = {"epoch": epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
         row |= {"loss": loss, "train_seconds": time.perf_counter() - began}
         row |= self._measured(epoch)
+        row |= {"cpu_seconds": time.process_time() - worked}
         return row | {"seconds": time.perf_counter() - began}
 
     def _update(self, rows: Tensor, epoch: int, index: int, batches: int) -> Tensor:

@@ -97,7 +97,7 @@ class Trainer:
         Raises:
             RunError: the loss, a weight, or a logit of the trained model is not finite.
         """
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         # Dropout draws from torch's own generators: seed them where this epoch begins.
         torch.manual_seed(stream_key(self.seed, "epoch", epoch))
         sums = self._train(epoch, on_batch)
@@ -114,6 +114,7 @@ class Trainer:
             row["train_clean"], row["train_robust"] = self._measure(probe, epoch)
             row[f"{name}_clean"], row[f"{name}_robust"] = self._measure(self.held_out, epoch)
             self._check_model(epoch)
+        row["cpu_seconds"] = time.process_time() - worked
         row["seconds"] = time.perf_counter() - began
         return row
 
