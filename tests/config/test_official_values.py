@@ -4,17 +4,20 @@ The rate is computed by our schedule at the updates that training makes, and by 
 rule, written down independently, at the script's updates.
 """
 
+import fnmatch
 import math
 import re
 import tomllib
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from robustbench_cli.commands import train_config
+from robustbench_cli.commands import metric_config
+from robustbench_cli.commands.training_task import training_task
 from robustbench_cli.config import presets
 from robustbench_cli.config.schema import spec_of, specs_of
 from robustbench_cli.data import DATASETS
@@ -24,7 +27,13 @@ from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 
 TABLE = tomllib.loads(Path(__file__).with_name("official.toml").read_text())["official"]
-ROWS = {name: row for row in TABLE for name in row["presets"]}
+NAMED = [
+    (name, row)
+    for row in TABLE
+    for pattern in row["presets"]
+    for name in fnmatch.filter(presets.preset_names(), pattern)
+]
+ROWS = dict(NAMED)
 LEAST = 0.97
 """A run is as long as the script's but for this share: whole epochs do not always come out."""
 
@@ -51,10 +60,16 @@ def resolved():
 def configured(asking, resolved):
     def configure(name):
         if name not in resolved:
-            resolved[name] = train_config.resolve_train_config(asking(name), [])
+            resolved[name] = training_task(asking(name)).configure(asking(name), [])
         return resolved[name]
 
     return configure
+
+
+def objective_of(config):
+    if config.task == "metric":
+        return metric_config.built(config.defense)
+    return Recipe.build(specs_of(config.defense)).objective
 
 
 def updates_per_epoch(config, images):
@@ -62,8 +77,7 @@ def updates_per_epoch(config, images):
     size, share = config.train.batch_size, config.train.extra_share
     if config.extra and share:
         size = Pool(data=None, share=share, first=images).labelled_per_batch(size)
-    objective = Recipe.build(specs_of(config.defense)).objective
-    return math.ceil(images / size) * objective.updates_per_batch
+    return math.ceil(images / size) * objective_of(config).updates_per_batch
 
 
 def official_rate(row, update):
@@ -116,14 +130,20 @@ def test_a_run_makes_as_many_updates(name, configured):
     assert config.train.validation == {49_000: 1_000, 55_000: 5_000}.get(row["images"], 0)
 
 
+@cache
+def net(config, channels, side):
+    """The net of such a configuration, without values: what decays depends on shapes alone."""
+    shape = Shape(channels, side, side, 10, (0.5,) * channels, (0.5,) * channels)
+    with torch.device("meta"):
+        return MODELS.build(spec_of(dict(config))).build(shape)
+
+
 @having("decay")
 def test_what_decays_is_what_decays_there(name, configured):
     config, (amount, kind) = configured(name), ROWS[name]["decay"]
-    side = {"mnist": (1, 28)}.get(config.dataset["name"], (3, 32))
-    shape = Shape(side[0], side[1], side[1], 10, (0.5,) * side[0], (0.5,) * side[0])
-    with torch.device("meta"):
-        model = MODELS.build(spec_of(config.model)).build(shape)
-        optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
+    side = (1, 28) if "mnist" in config.dataset["name"] else (3, 32)
+    model = net(tuple(config.model.items()), *side)
+    optimizer = OPTIMIZERS.build(spec_of(config.optimizer)).build(model, config.train.lr)
     decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert len(decays) == len([*model.parameters()])
     for parameter in model.parameters():
@@ -141,7 +161,7 @@ def test_images_are_augmented_as_there(name, configured):
 @having("attack")
 def test_the_inner_attack_is_that_of_the_script(name, configured):
     config, wanted = configured(name), ROWS[name]["attack"]
-    objective = Recipe.build(specs_of(config.defense)).objective
+    objective = objective_of(config)
     assert config.threat.eps == pytest.approx(number(wanted["eps"]))
     if "step" in wanted:
         assert objective.step * config.threat.eps == pytest.approx(number(wanted["step"]))
@@ -153,6 +173,29 @@ def test_the_inner_attack_is_that_of_the_script(name, configured):
     }.items():
         if theirs in wanted:
             assert getattr(objective, ours) == wanted[theirs]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_optimizer_is_that_of_the_script(name, configured):
+    usual = {"name": "sgd", "momentum": 0.9, "nesterov": False}
+    wanted = ROWS[name].get("optimizer", usual)
+    made = OPTIMIZERS.describe(OPTIMIZERS.build(spec_of(configured(name).optimizer)))
+    assert {key: made[key] for key in wanted} == wanted
+
+
+@having("training")
+def test_training_has_the_script_s_settings(name, configured):
+    train = configured(name).train
+    assert {key: getattr(train, key) for key in ROWS[name]["training"]} == ROWS[name]["training"]
+
+
+@having("parts")
+def test_the_method_s_parameters_are_those_of_the_script(name, configured):
+    tables = configured(name).defense
+    for part, wanted in ROWS[name]["parts"].items():
+        for key, value in wanted.items():
+            ours = tables[part][key]
+            assert ours == (pytest.approx(number(value)) if isinstance(ours, float) else value)
 
 
 @having("share")
@@ -183,14 +226,14 @@ def test_the_net_is_that_of_the_script(name, configured):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_preset_names_the_repository_that_its_values_are_from(name):
-    repository = re.compile(r"(?<![\w/-])[\w-]+/[\w-]+(?=, )")
+    repository = re.compile(r"(?<![\w/-])[A-Za-z][\w-]*/[\w-]+(?=, )")
     said = repository.findall(presets.preset_source(name)["official"])
     assert {*said} <= {*repository.findall(ROWS[name]["source"])}
 
 
 def test_every_row_names_its_source_and_presets_that_there_are():
-    named = [name for row in TABLE for name in row["presets"]]
-    assert len(named) == len({*named})
-    assert {*named} <= {*presets.preset_names()}
+    assert len(NAMED) == len(ROWS)  # none is in two rows
     for row in TABLE:
-        assert re.search(r"[\w.-]+/[\w.-]+, .*\w|Pang et al", row["source"]), row["source"]
+        assert re.search(r"[\w-]+/[\w-]+, .*\w|\(20\d\d\)", row["source"]), row["source"]
+        for pattern in row["presets"]:
+            assert fnmatch.filter(presets.preset_names(), pattern), pattern

@@ -113,6 +113,20 @@ def test_the_shortcut_of_fast_at_s_net_reads_the_input_itself() -> None:
         torch.testing.assert_close(ours.body.stage1(ours.body.stem(ours.normalize(x))), same)
 
 
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("preact-resnet-18", {"normalize": True, "width": 64}),
+        ("resnet-110", {"normalize": True, "blocks": 18, "width": 16}),
+    ],
+)
+def test_records_of_before_an_option_hold_the_net_that_they_trained(text, known) -> None:
+    """They name no such option: its default is the net of then, and a record of it says no more."""
+    made = MODELS.build(Spec(text, known))
+    assert MODELS.describe(made) == {"name": text, **known}
+    assert made == MODELS.build(Spec.parse(text))
+
+
 @pytest.mark.parametrize("width", [1, 10])
 def test_wide_resnet_tensors(width: int) -> None:
     expected = preact_net(16, [16 * width, 32 * width, 64 * width], 4)
