@@ -26,14 +26,22 @@ from robustbench_cli.defenses import Recipe
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 
-TABLE = tomllib.loads(Path(__file__).with_name("official.toml").read_text())["official"]
-NAMED = [
-    (name, row)
-    for row in TABLE
-    for pattern in row["presets"]
-    for name in fnmatch.filter(presets.preset_names(), pattern)
-]
+FILE = tomllib.loads(Path(__file__).with_name("official.toml").read_text())
+
+
+def by_preset(rows):
+    """The rows with each preset that one of their patterns names."""
+    return [
+        (name, row)
+        for row in rows
+        for pattern in row["presets"]
+        for name in fnmatch.filter(presets.preset_names(), pattern)
+    ]
+
+
+NAMED = by_preset(FILE["official"])
 ROWS = dict(NAMED)
+METHODS = by_preset(FILE["method"])
 LEAST = 0.97
 """A run is as long as the script's but for this share: whole epochs do not always come out."""
 
@@ -189,10 +197,10 @@ def test_training_has_the_script_s_settings(name, configured):
     assert {key: getattr(train, key) for key in ROWS[name]["training"]} == ROWS[name]["training"]
 
 
-@having("parts")
-def test_the_method_s_parameters_are_those_of_the_script(name, configured):
+@pytest.mark.parametrize(("name", "row"), METHODS, ids=[name for name, _ in METHODS])
+def test_the_method_s_parameters_are_those_of_the_script(name, row, configured):
     tables = configured(name).defense
-    for part, wanted in ROWS[name]["parts"].items():
+    for part, wanted in row["parts"].items():
         for key, value in wanted.items():
             ours = tables[part][key]
             assert ours == (pytest.approx(number(value)) if isinstance(ours, float) else value)
@@ -233,7 +241,7 @@ def test_a_preset_names_the_repository_that_its_values_are_from(name):
 
 def test_every_row_names_its_source_and_presets_that_there_are():
     assert len(NAMED) == len(ROWS)  # none is in two rows
-    for row in TABLE:
+    for row in (*FILE["official"], *FILE["method"]):
         assert re.search(r"[\w-]+/[\w-]+, .*\w|\(20\d\d\)", row["source"]), row["source"]
         for pattern in row["presets"]:
             assert fnmatch.filter(presets.preset_names(), pattern), pattern
