@@ -35,6 +35,7 @@ ROWLESS = {
     "robust-dml-robrank-est-mnist-short": "no paper's scale",
     "robust-dml-robrank-none-mnist": "robrank leaves its table of MNIST empty",
     "robust-dml-robrank-none-mnist-short": "no paper's scale",
+    "speedrun-mnist": "no paper's scale",
     "standard-mnist": "no paper's number: what attacks must break",
     "trades-mnist-short": "no paper's scale",
     "vat-cifar10-preact-resnet-18": "the tables of VAT's paper are not here",
