@@ -10,6 +10,7 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.attacks.adaptive import Adaptive
 from robustbench_cli.attacks.autoattack import AutoAttack
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation import verifier
 from robustbench_cli.views import VIEWS
 
 LINF = Threat("Linf", 0.15)
@@ -91,6 +92,13 @@ def test_scaled_logits_are_no_obstacle(right, run):
         assert found.broken.sum() >= plain.broken.sum()
 
 
+@pytest.fixture
+def few_votes(monkeypatch):
+    """Verdicts on a randomised model by fewer draws: enough to tell what falls from what stands."""
+    monkeypatch.setattr(verifier, "VOTING_DRAWS", 25)
+
+
+@pytest.mark.usefixtures("few_votes")
 def test_a_random_model_is_attacked_on_the_average_of_its_draws(right, run, build):
     net, x, y = right
     x, y, threat = x[:8], y[:8], Threat("Linf", 0.25)
@@ -101,6 +109,7 @@ def test_a_random_model_is_attacked_on_the_average_of_its_draws(right, run, buil
     assert broken_by(found, build(SMALL), threat)["averaged-draws/pgd"] > 0
 
 
+@pytest.mark.usefixtures("few_votes")
 def test_a_random_model_that_kills_gradients_falls_to_views_that_open_it(right, run, build):
     """Which of them comes first may differ; the average over draws is for what they leave."""
     net, x, y = right

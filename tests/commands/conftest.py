@@ -4,6 +4,21 @@ import pytest
 import torch
 
 from robustbench_cli.commands.display import Display
+from robustbench_cli.training.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def measured_at_the_end():
+    """Training measures accuracies after its last epoch only: they take as long as an epoch."""
+    measure = Trainer._measure
+
+    def measured(self, split, epoch):
+        last = epoch + 1 == self.options.epochs
+        return measure(self, split, epoch) if last else (None, None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_measure", measured)
+        yield
 
 
 @pytest.fixture

@@ -28,8 +28,9 @@ BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
 
 
 def config(*attacks, **more):
+    """Settings without checks, which count in no verdict and take half of such short runs."""
     typed = {"attack": chosen_attacks(list(attacks), None, {}), "threat": {"eps": 0.12}, "n": 40}
-    return resolve_eval_config(BASE, {**typed, **more}, [])
+    return resolve_eval_config(BASE, {**typed, "checks": False, **more}, [])
 
 
 def with_bf16(monkeypatch, *, narrow):
@@ -128,7 +129,6 @@ def test_a_sweep_over_steps_is_what_each_length_alone_is(kind, name, tmp_path, n
         verifier, "VOTING_DRAWS", 20
     )  # draws enough to see whether luck is the same
     more = {"n": 4 if kind == "random" else 20, "precision": "auto" if kind == "bf16" else "exact"}
-    more["checks"] = False  # they count in no verdict, and take most of the time
     norm = ATTACKS.entry(name).cls.norms[0]
     more["threat"] = {"norm": norm, "eps": {"Linf": 0.12, "L2": 0.8, "patch": 3}[norm]}
     net = Noisy(net, 0.2) if kind == "random" else net
@@ -300,7 +300,8 @@ class Noisy(torch.nn.Module):
 
 def test_a_randomised_model_s_accuracy_is_a_mean_over_draws(tmp_path, net):
     torch.manual_seed(0)
-    found, arrays = evaluated(tmp_path, Noisy(net, 0.2), config("pgd3", "pgd3:eot=4", n=16))
+    chosen = config("pgd3", "pgd3:eot=4", n=16, checks=True)
+    found, arrays = evaluated(tmp_path, Noisy(net, 0.2), chosen)
     share = arrays["pgd3/share"]
     assert ((share > 0) & (share < 1)).any()
     outcome = found.attacks["pgd3"]

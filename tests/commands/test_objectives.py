@@ -15,6 +15,8 @@ from robustbench_cli.runs import folders, records
 from robustbench_cli.training import checkpoint
 from robustbench_cli.training.checkpointing import AIDS
 
+pytestmark = pytest.mark.usefixtures("measured_at_the_end")
+
 SMALL = ["train.limit=150", "train.probe=0", "train.batch_size=50", "train.lr=0.005"]
 SMALL += ["model.width=4"]
 

@@ -10,6 +10,8 @@ from robustbench_cli.commands.load_model import restore
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.runs import folders, records
 
+pytestmark = pytest.mark.usefixtures("measured_at_the_end")
+
 SMALL = ["train.limit=300", "train.probe=100", "train.batch_size=50", "train.lr=0.005"]
 SMALL += ["model.width=8"]
 

@@ -18,6 +18,8 @@ from robustbench_cli.runs import folders, records
 from robustbench_cli.training import checkpoint
 from robustbench_cli.training.checkpointing import AIDS, MODEL
 
+pytestmark = pytest.mark.usefixtures("measured_at_the_end")
+
 SMALL = ["train.limit=150", "train.probe=0", "train.batch_size=50", "train.lr=0.005"]
 SMALL += ["model.width=4"]
 LARGER = ["train.limit=300", "train.probe=60", "model.width=8"]
@@ -44,7 +46,7 @@ def record(out, name):
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(tmp_path_factory, measured_at_the_end):
     """A folder of runs, with two that may teach: ``robust`` and ``natural``."""
     results = tmp_path_factory.mktemp("results")
     for name, defense in (("robust", "pgd-at:steps=3"), ("natural", "standard")):
