@@ -183,14 +183,16 @@ def measured_accuracies(runs: Sequence[Run]) -> Iterator[MeasuredAccuracy]:
     done = {run.id: run for run in finished(runs) if _has_a_counterpart(run)}
     named = columns([*done.values()], trained)
     measurements: list[tuple[str, list[Any]]] = [(CLEAN, [{}, None, None])]
-    measurements += [(column.name, json.loads(key)) for key, column in named.items()]
+    measurements += [(c.name, json.loads(key)) for key, c in named.items() if not c.reached]
     for row in rows(runs, keep=_has_a_counterpart):
         run = done[row.runs[-1]]
         parent = trained.get(run.parent or "")
         for name, (params, *rest) in measurements if parent else ():
             accuracy, threat = row.cells.get(name), run.settings.threat
             # Of a certificate the ball, of an attack the radius and whose images they are.
-            (within, eps, made_on) = (rest[0], None, None) if len(rest) == 1 else (None, *rest)
+            within, eps, made_on = (rest[0], None, None) if len(rest) == 1 else (None, *rest[:2])
+            if len(rest) > 2:  # something else than the attack's name stands for: a part of it
+                continue
             if parent and isinstance(accuracy, Cell | WithheldNumber):
                 yield MeasuredAccuracy(
                     accuracy=accuracy,

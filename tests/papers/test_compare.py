@@ -102,6 +102,16 @@ def test_what_differs_in_the_attack_is_told(trained, evaluated, params, changes,
     assert said(mnist([run, judged])["FGSM^40 (PGD)"]) == told
 
 
+def test_a_part_of_an_attack_stands_beside_nothing(trained, evaluated):
+    """Members that saw a sample, a budget that ran out, fewer classes: another attack."""
+    run = trained(**FAITHFUL)
+    judged = evaluated(run, {"pgd40": (PGD, 95)}, clean=99, **WHOLE)
+    part = {label: replace(each, variant="within 1") for label, each in judged.attacks.items()}
+    found = mnist([run, replace(judged, attacks=part)])
+    assert found["FGSM^40 (PGD)"].measured is None
+    assert found["clean"].ours == 99.0
+
+
 def test_a_mask_is_told_of_robust_accuracies(trained, evaluated):
     run = trained(**FAITHFUL)
     judged = evaluated(run, {"pgd": (PGD, 95)}, clean=99, **WHOLE)
