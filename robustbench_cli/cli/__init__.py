@@ -76,6 +76,9 @@ COMMANDS = {
     "synth": CommandPlace("synth.synth", "Fit a generator of images, draw from it."),
     "study": CommandPlace("study.study", "Train and attack many models from one file."),
     "paper": CommandPlace("paper.paper", "Show what published tables say."),
+    "reproduce": CommandPlace(
+        "reproduce.reproduce_command", "Make a paper's numbers again here.", StrictCommand
+    ),
     "bench": CommandPlace(
         "study.run_study", "Run a study by its name.", StrictCommand, hidden=True
     ),

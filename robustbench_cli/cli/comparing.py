@@ -16,8 +16,8 @@ from robustbench_cli.cli.published import (
     raw,
 )
 from robustbench_cli.cli.retrieval_notes import NOTED_SIGN, noted_measures, retrieval_meaning
-from robustbench_cli.core.errors import UserError, hint
 from robustbench_cli.papers import paper_names
+from robustbench_cli.papers.choice import chosen_cells
 from robustbench_cli.papers.compare import Beside, beside
 from robustbench_cli.papers.howto import Known, Wanted, commands, lacking, training_command
 from robustbench_cli.papers.paper import Paper
@@ -50,12 +50,7 @@ def paper_page(name: str, table: str | None, dataset: str | None, runs: Sequence
         UserError: there is no such paper or table, or it has no numbers on this data set.
     """
     paper = load_paper(name)
-    cells, known = paper.only(table), paper.words.datasets
-    of = {cell.dataset: known[cell.dataset].name for cell in cells if cell.dataset in known}
-    if dataset not in (None, *of.values()):
-        named = f"{dataset!r}{hint(str(dataset), of.values())}"
-        raise UserError(f"paper {paper.name!r} has no numbers on {named}")
-    kept = [cell for cell in cells if dataset in (None, of.get(cell.dataset))]
+    kept = chosen_cells(paper, table, dataset)
     return comparison_page(paper, beside(paper, kept, runs), Known.scan())
 
 

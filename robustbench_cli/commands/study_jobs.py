@@ -123,6 +123,8 @@ def _job(
     if name in study.steps:
         step = shared.complete(typed, **about)
         again = step if step[0] in _RESUMING else ()
+        if step[0] == "train":
+            again = shared.complete(["train", "--resume", mine])
         commands = [JobCommand(folder=mine, words=step, again=again)]
     else:
         usual = _replaced(_replaced(option_words(study.train), option_words(data.train)), typed)

@@ -132,8 +132,10 @@ def test_every_command_of_a_shipped_study_is_one(name):
             if len(parsed) == 1:
                 continue
             asked = parsed[0]
+            named = asked["defense"]
             typed = {
-                "defense": components.defense_tables(asked["defense"]),
+                **({"defense": components.defense_tables(named)} if named else {}),
+                **({"preset": asked["preset"]} if asked["preset"] else {}),
                 "dataset": components.component_table("dataset", asked["dataset"]),
                 "train": {k: asked[k] for k in ("epochs", "batch_size", "lr") if asked[k]},
             }

@@ -1,0 +1,108 @@
+"""How long a training will take on this machine, from a few of its updates."""
+
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from robustbench_cli.commands.components import component_table
+from robustbench_cli.commands.display import Display
+from robustbench_cli.commands.training_task import TrainingTask, training_task
+from robustbench_cli.commands.workspace import Workspace
+from robustbench_cli.config.schema import TrainConfig, spec_of
+from robustbench_cli.core.errors import UserError
+from robustbench_cli.data import DATASETS
+from robustbench_cli.runs import records
+
+FEW = 8
+"""Images of the first trial; a second one has more where these took less than a second."""
+MORE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEstimate:
+    """The length of a training by a trial."""
+
+    minutes: float
+    images: int
+    """Of an epoch."""
+    epochs: int
+
+
+def training_estimate(words: Sequence[str], workspace: Workspace) -> TrainingEstimate:
+    """Return how long ``advbench train`` with these words takes, without its measurements.
+
+    Args:
+        words: the command without ``advbench``: a defense, ``--preset``, ``--dataset`` and so on.
+        workspace: where the data are, and the device; nothing is written there.
+
+    Raises:
+        UserError: the training cannot be had, e.g. because its data are not there.
+        RunError: it fails at once.
+    """
+    task, config = configured(words)
+    whole = DATASETS.build(spec_of(config.dataset)).load("train", workspace.data_dir)
+    images = min(config.train.limit or len(whole), len(whole) - config.train.validation)
+    seconds, shown = _trial(task, config, FEW, workspace), FEW
+    if seconds < 1:
+        shown = min(MORE, images)
+        seconds = _trial(task, config, shown, workspace)
+    minutes = seconds / shown * images * config.train.epochs / 60
+    return TrainingEstimate(minutes=minutes, images=images, epochs=config.train.epochs)
+
+
+def configured(words: Sequence[str]) -> tuple[TrainingTask, TrainConfig]:
+    """Return the task and the configuration that the words of a command ask for."""
+    parser = ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("command")
+    parser.add_argument("defense", nargs="?")
+    for name in ("task", "preset", "dataset", "model", "norm", "eps"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--set", action="append", default=[])
+    said, rest = parser.parse_known_args(words)
+    if rest:
+        raise UserError(f"no estimate of a training with {' '.join(rest)}")
+    task = training_task(_given(task=said.task, preset=said.preset))
+    typed = _given(
+        task=said.task,
+        preset=said.preset,
+        defense=task.defense(said.defense) if said.defense else None,
+        dataset=component_table("dataset", said.dataset) if said.dataset else None,
+        model=component_table("model", said.model) if said.model else None,
+        threat=_given(norm=said.norm, eps=said.eps) or None,
+        train=_given(epochs=said.epochs) or None,
+    )
+    return task, task.configure(typed, said.set)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """Return the settings that are there."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _trial(task: TrainingTask, config: TrainConfig, images: int, workspace: Workspace) -> float:
+    """Return the seconds that one epoch of so many images takes."""
+    train = replace(
+        config.train,
+        epochs=1,
+        limit=images,
+        batch_size=max(2, min(images, config.train.batch_size)),
+        validation=0,
+        select="last",
+        select_epoch=0,
+        probe=0,
+        on_collapse="warn",
+    )
+    with tempfile.TemporaryDirectory() as out:
+        there = replace(workspace, out=Path(out))
+        folder = task.start(
+            replace(config, train=train), there, Display(), command=["train"], run_id="trial"
+        )
+        (row,) = records.read(folder).history
+    seconds = row["train_seconds"]
+    if not seconds:
+        raise UserError("the trial took no time that could be measured")
+    return float(seconds)
