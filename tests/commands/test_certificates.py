@@ -120,11 +120,19 @@ def test_no_certificate_promises_more_than_an_attack_breaks(tmp_path, net):
         assert int(votes.mode().values) == top
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, digits_model):
+    chosen = config(SHORT, batch_size=300)
+    return certified(tmp_path_factory.mktemp("whole"), digits_model[0], chosen)
+
+
 @pytest.mark.parametrize("after", [0, 3, 23])
-def test_an_interrupted_certificate_goes_on_to_the_same_figures(after, tmp_path, net, monkeypatch):
+def test_an_interrupted_certificate_goes_on_to_the_same_figures(
+    after, tmp_path, net, monkeypatch, uninterrupted
+):
     monkeypatch.setattr(journal, "FLUSH", -1.0)  # write whatever comes on
     chosen = config(SHORT, batch_size=300)
-    whole, theirs = certified(tmp_path / "whole", net, chosen)
+    whole, theirs = uninterrupted
     with pytest.raises(KeyboardInterrupt):
         certified(tmp_path / "cut", net, chosen, Watching(after))
     (cut,) = folders.every(tmp_path / "cut")

@@ -154,18 +154,23 @@ def test_what_needs_labels_refuses_a_pool_without(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("stop", [(2,), (1, 2), (0, 3)])
-def test_free_at_goes_on_with_the_perturbation_it_had(stop, stopping, tmp_path):
+def free_at(out, name, display):
     typed = {"defense": components.defense_tables("free-at:replays=3"), "seed": 0}
     config = train_config.resolve_train_config(typed, [*SMALL, "train.epochs=3"])
-    workspace = Workspace(out=tmp_path, device="cpu")
+    workspace = Workspace(out=out, device="cpu")
+    return train_command.run_training(config, workspace, display, command=["x"], run_id=name)
 
-    def begin(name, display):
-        return train_command.run_training(config, workspace, display, command=["x"], run_id=name)
 
-    whole = begin("whole", Display())
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return free_at(tmp_path_factory.mktemp("whole"), "whole", Display())
+
+
+@pytest.mark.parametrize("stop", [(2,), (1, 2), (0, 3)])
+def test_free_at_goes_on_with_the_perturbation_it_had(stop, stopping, tmp_path, uninterrupted):
+    whole, workspace = uninterrupted, Workspace(out=tmp_path, device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        begin("cut", stopping(*stop))
+        free_at(tmp_path, "cut", stopping(*stop))
     cut = train_command.resume_training("cut", workspace, Display())
     assert records.sha256(cut / "model.safetensors") == records.sha256(whole / "model.safetensors")
     (left, _), (right, _) = (checkpoint.load_tensors(folder / AIDS) for folder in (cut, whole))

@@ -108,17 +108,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tmp_path
     assert weights(a) == weights(b) != weights(c)
 
 
+MART = ["mart:steps=2+awp:warmup=0", "train.validation=40", "train.select=best"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("whole"), config(*MART))
+
+
 @pytest.mark.parametrize("stop", [Stop(epochs=1), Stop(epochs=2), Stop(batches=3), Stop(batches=0)])
-def test_an_interrupted_run_resumes_to_the_same_weights(stop, tmp_path):
-    chosen = config("mart:steps=2+awp:warmup=0", "train.validation=40", "train.select=best")
-    whole = train(tmp_path, chosen, "whole")
+def test_an_interrupted_run_resumes_to_the_same_weights(stop, tmp_path, uninterrupted):
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, chosen, "cut", stop)
+        train(tmp_path, config(*MART), "cut", stop)
     assert records.read(tmp_path / "cut").status == "interrupted"
     workspace = Workspace(out=tmp_path, device="cpu")
     cut = train_command.resume_training("cut", workspace, Display())
-    assert weights(cut) == weights(whole)
-    a, b = (records.read(f) for f in (cut, whole))
+    assert weights(cut) == weights(uninterrupted)
+    a, b = (records.read(f) for f in (cut, uninterrupted))
     timing = {"seconds", "train_seconds", "cpu_seconds"}
     for left, right in zip(a.history, b.history, strict=True):
         assert {k: v for k, v in left.items() if k not in timing} == {
@@ -216,10 +222,17 @@ def test_a_named_evaluation_goes_on_under_its_name(trained, tmp_path):
         judge(Display())
 
 
+@pytest.fixture(scope="module")
+def other_seed(trained):
+    """A finished evaluation that is not the one to go on with."""
+    return evaluate(trained.parent, "run", ["pgd4", "mim4"], seed=99)
+
+
 @pytest.mark.parametrize("after", [0, 1, 4, 7])
-def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(after, trained, monkeypatch):
+def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(
+    after, trained, other_seed, monkeypatch
+):
     monkeypatch.setattr(journal, "FLUSH", -1.0)  # write whatever comes on
-    whole = evaluate(trained.parent, "run", ["pgd4", "mim4"], seed=after)
     with pytest.raises(KeyboardInterrupt):
         evaluate(
             trained.parent, "run", ["pgd4", "mim4"], seed=100 + after, display=Stop(batches=after)
@@ -231,7 +244,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_verdicts(after, trained, 
     assert resumed.name == cut.id
     again = evaluate(trained.parent, "run", ["pgd4", "mim4"], seed=100 + after)
     a, b = (read_arrays(f / "examples.npz") for f in (resumed, again))
-    assert whole != resumed
+    assert other_seed != resumed
     for key in a:
         assert np.array_equal(a[key], b[key]), key
     costs = [records.read(f).attacks["pgd4"].forwards for f in (resumed, again)]

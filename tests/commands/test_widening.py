@@ -23,10 +23,12 @@ def results(tmp_path_factory):
     return out
 
 
-@pytest.fixture(autouse=True)
-def small_looks(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def small_looks():
     """Digits have 500 test images: the first look is at 60 of them, then 120, 240, 480, 500."""
-    monkeypatch.setattr(sequential_n, "FIRST_LOOK", 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequential_n, "FIRST_LOOK", 60)
+        yield
 
 
 def evaluate(results, out, *words, attack=("pgd5",)):
@@ -75,10 +77,21 @@ def test_the_verdicts_are_those_of_so_many_images_at_once(results, tmp_path):
     assert run.attacks["pgd5"].forwards == once.attacks["pgd5"].forwards
 
 
+LONG = ["--within", "6", "--widen"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(results, tmp_path_factory, small_looks):
+    out = tmp_path_factory.mktemp("whole")
+    assert evaluate(results, out, *LONG, attack=(SERIES, "pgd5")) == 0
+    return only(out)
+
+
 @pytest.mark.parametrize("stop", [2, 5, 9])
-def test_an_interrupted_one_ends_as_if_nothing_had_been(results, tmp_path, monkeypatch, stop):
-    words, attack = ["--within", "6", "--widen"], (SERIES, "pgd5")
-    assert evaluate(results, tmp_path / "whole", *words, attack=attack) == 0
+def test_an_interrupted_one_ends_as_if_nothing_had_been(
+    results, tmp_path, monkeypatch, stop, uninterrupted
+):
+    attack = (SERIES, "pgd5")
     moved, calls = Journal.moved, []
 
     def interrupt(self, *args):
@@ -88,11 +101,11 @@ def test_an_interrupted_one_ends_as_if_nothing_had_been(results, tmp_path, monke
         return moved(self, *args)
 
     monkeypatch.setattr(Journal, "moved", interrupt)
-    words += ["--batch-size", "32"]
+    words = [*LONG, "--batch-size", "32"]
     assert evaluate(results, tmp_path / "parts", *words, attack=attack) == 130
     monkeypatch.setattr(Journal, "moved", moved)
     assert evaluate(results, tmp_path / "parts", *words, attack=attack) == 0
-    whole, parts = only(tmp_path / "whole"), only(tmp_path / "parts")
+    whole, parts = uninterrupted, only(tmp_path / "parts")
     assert parts.widened == whole.widened
     assert parts.n == whole.n
     assert len(parts.resumed) == 1

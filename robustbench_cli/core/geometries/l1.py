@@ -63,12 +63,13 @@ def onto_l1(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
     delta = (x_adv - x).flatten(1)
     size = delta.abs()
     room = torch.where(delta > 0, 1 - x.flatten(1), x.flatten(1))
-    low, high = torch.zeros_like(size[:, 0]), size.amax(1)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        fits = torch.minimum((size - middle[:, None]).clamp_min(0), room).sum(1) <= eps
+    most = over(eps, size) if isinstance(eps, Tensor) else eps
+    none = torch.zeros((), dtype=size.dtype, device=size.device)
+    low, high = torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True)
+    for _ in range(_HALVINGS):  # of few and small operations: most of the time of L1 attacks
+        middle = (low + high).mul_(0.5)
+        fits = (size - middle).clamp_(none, room).sum(1, keepdim=True) <= most
         low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
-    free = torch.minimum(size, room).sum(1) <= eps
-    shift = torch.where(free, 0, high)[:, None]
-    z = delta.sign() * torch.minimum((size - shift).clamp_min(0), room)
+    free = torch.minimum(size, room).sum(1, keepdim=True) <= most
+    z = delta.sign() * (size - high.masked_fill(free, 0)).clamp_(none, room)
     return (x + z.view_as(x)).clamp(0, 1)
