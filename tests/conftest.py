@@ -75,8 +75,8 @@ def short_control(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "WHOLE_CONTROL", False):
-            patch.setattr(control, "CORNER", "corners4")
-            patch.setattr(control, "SEARCHES", ("square12", "sparse-rs12"))
+            patch.setattr(control, "CORNER", "corners2")
+            patch.setattr(control, "SEARCHES", ("square4", "sparse-rs4"))
             patch.setattr(control, "TARGETED", "apgd-t:steps=2,targets=1")
         yield
 

@@ -44,23 +44,20 @@ class Digits(Dataset):
     }
 
     def load(self, split: SplitName, root: Path) -> Split:
-        drawn = np.array(ROWS.read_text().split(), dtype=np.int64)
-        table = _table(_scans())[{"train": drawn[:TRAIN], "test": drawn[TRAIN:]}[split]]
-        # Values count the inked pixels of 4x4 blocks, 0 to 16; the last column is the class.
-        pixels = np.rint(table[:, :-1] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-        return Split(
-            torch.from_numpy(pixels),
-            torch.from_numpy(table[:, -1].astype(np.int64)),
-            tuple(map(str, range(10))),
-        )
+        pixels, labels = _parsed(split)
+        classes = tuple(map(str, range(10)))
+        return Split(torch.from_numpy(pixels.copy()), torch.from_numpy(labels.copy()), classes)
 
 
 @cache
-def _table(file: Path) -> np.ndarray:
-    """Return all scans (1797, 65), the class in the last column; parsed once in a process."""
-    table = np.loadtxt(file, delimiter=",")
-    table.flags.writeable = False
-    return table
+def _parsed(split: SplitName) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels (N, 1, 8, 8) and the labels (N) of a split; parsed once in a process."""
+    table = np.loadtxt(_scans(), delimiter=",")
+    drawn = np.array(ROWS.read_text().split(), dtype=np.int64)
+    table = table[{"train": drawn[:TRAIN], "test": drawn[TRAIN:]}[split]]
+    # Values count the inked pixels of 4x4 blocks, 0 to 16; the last column is the class.
+    pixels = np.rint(table[:, :-1] * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return pixels, table[:, -1].astype(np.int64)
 
 
 def _scans() -> Path:
