@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,26 +21,32 @@ SHOWN = {
 
 SERVER = """
 import json, os, sys, traceback
-import pandas, pydantic, torch, typer
+import pandas, pydantic, scipy.special, torch, torch._dynamo, typer
 
 for line in sys.stdin:
-    words, out, err = json.loads(line)
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            for number, name in ((1, out), (2, err)):
-                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
-            from robustbench_cli.cli import main
-            code = int(main(words))
-            sys.stdout.flush()
-        except BaseException:
-            traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    words, out, err, environments = json.loads(line)
+    children = []
+    for environment in environments:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.environ.update(environment)
+                for number, name in ((1, out), (2, err)):
+                    os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+                from robustbench_cli.cli import main
+                code = int(main(words))
+                sys.stdout.flush()
+            except BaseException:
+                traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(code)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(codes, flush=True)
 """
-"""Runs each command in a process of its own, which has imported torch and not yet this package."""
+"""Runs each command in processes of its own, which have imported torch and not yet this package:
+one for each environment."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Checkout:
 def checkout(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("robustbench_cli", "presets"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)
     for path, code in SHOWN.items():
         assert not (folder / path).exists(), f"{path} is there already: show another example"
         (folder / path).write_text(code)
@@ -75,25 +82,24 @@ def environment(folder):
     return {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)}
 
 
-def called(folder, *words):
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(folder),
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def advbench(checkout, *args):
+def advbench(checkout, *args, environments=({},)):
     out, err = (checkout.folder / name for name in ("out.txt", "err.txt"))
-    checkout.server.stdin.write(json.dumps([args, str(out), str(err)]) + "\n")
+    checkout.server.stdin.write(json.dumps([args, str(out), str(err), environments]) + "\n")
     checkout.server.stdin.flush()
-    assert int(checkout.server.stdout.readline()) == 0, err.read_text()
+    codes = json.loads(checkout.server.stdout.readline())
+    assert codes == [0] * len(environments), err.read_text()
     return out.read_text()
+
+
+def two_environments():
+    """The environments that ``torchrun`` gives two processes; it is run in tests/commands."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    return [
+        {**told, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"} for rank in ("0", "1")
+    ]
 
 
 def record(checkout, name):
@@ -247,8 +253,7 @@ def test_a_mean_over_the_batch_is_the_same_in_two_processes(trained):
     # From trained weights: in the inner attack some losses rise much further than others.
     words = ["train", "rise-weights:steps=3", *limit, *plain, "--init", "noise", "--device", "cpu"]
     advbench(trained, *words, "--name", "one")
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    called(trained.folder, *launcher, "-m", "robustbench_cli", "--", *words, "--name", "two")
+    advbench(trained, *words, "--name", "two", environments=two_environments())
     one, two = (record(trained, name) for name in ("one", "two"))
     assert two["environment"]["processes"] == 2
     assert one["history"][0]["loss"] == pytest.approx(two["history"][0]["loss"], rel=1e-5)
