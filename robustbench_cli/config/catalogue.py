@@ -236,13 +236,21 @@ def typed(value: object) -> str:
 
 def _meanings(cls: type) -> dict[str, str]:
     """Return the docstring of each field, its own or the inherited one."""
-    found = {}
+    found: dict[str, str] = {}
     for each in reversed(cls.__mro__[:-1]):
-        (node,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
-        for field, below in pairwise(getattr(node, "body", [])):
-            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                found[ast.unparse(field.target)] = _paragraph(ast.literal_eval(below.value))
+        found |= _own_meanings(each)
     return found
+
+
+@lru_cache(maxsize=1024)
+def _own_meanings(cls: type) -> dict[str, str]:
+    """Return the docstrings of the fields in a class's own source, which Python is slow to find."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    return {
+        ast.unparse(field.target): _paragraph(ast.literal_eval(below.value))
+        for field, below in pairwise(getattr(node, "body", []))
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
+    }
 
 
 _WORDS = {int: "int", float: "number", bool: "true | false", str: "text", NoneType: "none"}
