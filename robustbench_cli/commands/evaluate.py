@@ -112,10 +112,10 @@ def _evaluate(
                 fresh=keep is not None,
             )
         )
-        if request.look and request.look.was_taken(run_.widened):
-            return folder
         if taken_up and shard.is_main and not (request.look and request.look.number):
             display.note(f"going on with {folder.name}")
+        if request.look and request.look.was_taken(run_.widened):
+            return folder
         silent = not shard.is_main
         ends = partial(leaves_nothing, resumable=keep is None)
         recorder = stack.enter_context(recording(run_, folder, silent=silent, worthless=ends))

@@ -44,12 +44,15 @@ class Look:
         return self.sizes[self.number]
 
     def was_taken(self, widened: WidenedN | None) -> bool:
-        """Return whether an evaluation has this look behind it, and another to take.
+        """Return whether an unfinished evaluation has nothing left to do at this look.
+
+        Its last look is taken again where none follows: what comes after the attacks, checks and
+        certificates, may be missing.
 
         Args:
             widened: what its record says; None: nothing yet.
         """
-        return widened is not None and widened.goes_on and self.number < widened.looks
+        return widened is not None and self.number < widened.looks - (not widened.goes_on)
 
     @property
     def each_alpha(self) -> float:

@@ -1,6 +1,7 @@
 """``eval --within POINTS --widen``: as many images as the intervals need, and not one more."""
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from robustbench_cli import Threat, load_run
 from robustbench_cli import evaluate as evaluate_in_memory
 from robustbench_cli.cli import main
+from robustbench_cli.commands.checking import Checking
 from robustbench_cli.evaluation import sequential_n
 from robustbench_cli.evaluation.journal import Journal, read_arrays
 from robustbench_cli.runs import folders, records
@@ -112,6 +114,24 @@ def test_an_interrupted_one_ends_as_if_nothing_had_been(
     for label, found in whole.attacks.items():
         assert parts.attacks[label].sampled == found.sampled
         assert parts.attacks[label].correct == found.correct
+
+
+def test_one_that_is_interrupted_at_its_checks_goes_on_with_its_last_look(
+    results, tmp_path, monkeypatch, capsys
+):
+    words = ["--within", "12", "--widen"]
+    assert evaluate(results, tmp_path / "whole", *words) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Checking, "conclude", Mock(side_effect=KeyboardInterrupt))
+        assert evaluate(results, tmp_path / "parts", *words) == 130
+    capsys.readouterr()
+    net = ["eval", "--run", str(results / "net"), "--eps", "0.1", "--attack", "pgd5"]
+    assert main([*net, *words, "--out", str(tmp_path / "parts")]) == 0
+    whole, parts = only(tmp_path / "whole"), only(tmp_path / "parts")
+    assert parts.widened == whole.widened
+    assert parts.checked is not None
+    assert not records.goes_on(parts)
+    assert capsys.readouterr().err.count("going on with") == 1
 
 
 def test_a_series_has_a_sampled_tail_within_half_the_points(results, tmp_path):
