@@ -72,7 +72,7 @@ def run_widened(
     for number in range(len(sizes)):
         folder = evaluate(replace(request, look=Look(sizes=sizes, number=number)))
         widened = records.read(folder).widened
-        if widened is None or not widened.goes_on:
+        if widened is None or (not widened.goes_on and number + 1 == widened.looks):
             break
     return folder
 
