@@ -75,6 +75,7 @@ def reproduce_command(
     """
     from robustbench_cli.cli.report import print_report
     from robustbench_cli.cli.report_options import ReportOptions
+    from robustbench_cli.cli.study import note_made_otherwise
     from robustbench_cli.cli.study_display import study_display
     from robustbench_cli.commands import study_run
     from robustbench_cli.commands.launchers import LAUNCHERS
@@ -97,7 +98,7 @@ def reproduce_command(
             estimates[model.name] = training_estimate(model.train, there)
         except (UserError, RunError) as error:
             estimates[model.name] = str(error)
-    made = [model for model in plan.models if _minutes(estimates[model.name]) <= 60 * hours]
+    made = [model for model in plan.models if _fits(estimates[model.name], hours)]
     if not quiet:
         for line in _plan_lines(plan, estimates, made, hours):
             typer.echo(line, err=not dry_run)
@@ -113,6 +114,7 @@ def reproduce_command(
         return
     if not todo:
         raise UserError(f"nothing of {paper.name} can be made here within {hours:g} hours")
+    note_made_otherwise(todo)
     many, failed = workers or os.cpu_count() or 1, None
     with study_display(many, quiet) as told, options.interruptible(options.AGAIN):
         try:
@@ -144,6 +146,11 @@ def _jobs(
     common = {"--out": str(folder), "--data-dir": str(data_dir), "--device": device}
     shared = SharedOptions(common=common, takes=accepted_options)
     return study_jobs(study_of([model], seeds), model.dataset, shared)
+
+
+def _fits(estimate: "TrainingEstimate | str", hours: float) -> bool:
+    """Return whether a training can be had, and is short enough."""
+    return not isinstance(estimate, str) and estimate.minutes <= 60 * hours
 
 
 def _minutes(estimate: "TrainingEstimate | str") -> float:

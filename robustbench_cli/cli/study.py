@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from robustbench_cli.cli import completion, options
 from robustbench_cli.cli.default_command import DefaultCommandGroup
 from robustbench_cli.cli.strict_command import StrictCommand
 from robustbench_cli.core.errors import RunError, UserError, hint
+
+if TYPE_CHECKING:
+    from robustbench_cli.commands.study_jobs import Job
 
 PAGE = "study.html"
 """The page of a study, in its folder."""
@@ -136,7 +139,7 @@ def run_study(
     from robustbench_cli.cli.report import print_report
     from robustbench_cli.cli.report_options import ReportOptions
     from robustbench_cli.cli.study_display import study_display
-    from robustbench_cli.commands import job_runner, study_file, study_jobs, study_run
+    from robustbench_cli.commands import study_file, study_jobs, study_run
     from robustbench_cli.commands.launchers import LAUNCHERS
     from robustbench_cli.core.registry import Spec
     from robustbench_cli.report import joint_table
@@ -164,14 +167,7 @@ def run_study(
             for each in job.commands:
                 typer.echo(f"advbench {shlex.join(each.words)}")
         return
-    if other := [name for job in todo for name in job_runner.made_otherwise(job)]:
-        more = f" and {len(other) - _MOST_NAMED} more" if len(other) > _MOST_NAMED else ""
-        typer.echo(
-            f"note: {', '.join(other[:_MOST_NAMED])}{more} came of other commands than the study "
-            "has now, and stay as they are: to make them anew, remove their folders or name "
-            "another --out",
-            err=True,
-        )
+    note_made_otherwise(todo)
     many = workers or os.cpu_count() or 1
     failed: RunError | None = None
     with study_display(many, quiet) as told, options.interruptible(options.AGAIN):
@@ -200,6 +196,20 @@ def run_study(
         _write_page(folder, quiet)
     if failed:
         raise failed
+
+
+def note_made_otherwise(todo: "Sequence[Job]") -> None:
+    """Say which finished runs are not made anew although their commands are others by now."""
+    from robustbench_cli.commands import job_runner
+
+    if other := [name for job in todo for name in job_runner.made_otherwise(job)]:
+        more = f" and {len(other) - _MOST_NAMED} more" if len(other) > _MOST_NAMED else ""
+        typer.echo(
+            f"note: {', '.join(other[:_MOST_NAMED])}{more} came of other commands than the study "
+            "has now, and stay as they are: to make them anew, remove their folders or name "
+            "another --out",
+            err=True,
+        )
 
 
 def _write_page(folder: Path, quiet: bool) -> None:

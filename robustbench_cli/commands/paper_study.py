@@ -26,13 +26,17 @@ class PaperModel:
     measure: tuple[tuple[str, ...], ...]
     """The words of each command that measures it, without ``--run``."""
     cells: tuple[Published, ...]
+    """The numbers that were chosen."""
+    part: str = ""
+    """The tables that these are of, as a name, if the paper has more numbers of this model."""
 
     @property
     def steps(self) -> dict[str, str]:
         """The commands as the steps of a study, by name."""
         found = {self.name: shlex.join(self.train)}
         for number, words in enumerate(self.measure):
-            after = f"{self.name}-measured" + (f"-{number + 1}" if number else "")
+            after = f"{self.name}-measured" + (f"-{self.part}" if self.part else "")
+            after += f"-{number + 1}" if number else ""
             found[after] = f"{shlex.join(words)} --run {{{self.name}}}"
         return found
 
@@ -47,34 +51,45 @@ class PaperStudy:
 
 
 def paper_study(paper: Paper, cells: Iterable[Published], known: Known) -> PaperStudy:
-    """Return the models that the numbers take, each with the commands in the paper's setting."""
+    """Return the models that the numbers take, each with the commands in the paper's setting.
+
+    A name stands for the same commands whichever of the paper's numbers are chosen: what was made
+    for one of its tables is not taken for something else when another one is made.
+    """
+    chosen = {cell.place for cell in cells}
     wanted: dict[str, list[Wanted]] = {}
     left_out: dict[str, list[Published]] = {}
-    for cell in cells:
+    for cell in paper.cells:
         meaning = paper.meaning(cell)
         reason = lacking(cell, meaning, known) or (FOREIGN_IMAGES if meaning.source else "")
         made = "" if reason else training_command(cell, meaning, known)
         if set(_BUILDS_ON) & set(shlex.split(made)):
             reason = OTHER_RUN
-        if reason:
+        if reason and cell.place in chosen:
             left_out.setdefault(reason, []).append(cell)
-        else:
+        elif not reason:
             wanted.setdefault(made, []).append((cell, meaning))
-    models: dict[str, PaperModel] = {}
+    models, names = list[PaperModel](), list[str]()
     for pairs in wanted.values():
         _, meaning = pairs[0]
-        name = _free(
-            plain_name(meaning.preset or "+".join(spec.label for spec in meaning.method)), models
+        plain = plain_name(meaning.preset or "+".join(spec.label for spec in meaning.method))
+        names.append(_free(plain, names))
+        mine = [pair for pair in pairs if pair[0].place in chosen]
+        if not mine:
+            continue
+        lines = [tuple(shlex.split(line)[1:]) for line in commands(mine, known)]
+        tables = dict.fromkeys(cell.table for cell, _ in mine)
+        models.append(
+            PaperModel(
+                name=names[-1],
+                dataset=meaning.dataset.name if meaning.dataset else "",
+                train=lines[0],
+                measure=tuple(lines[1:]),
+                cells=tuple(cell for cell, _ in mine),
+                part="" if len(mine) == len(pairs) else plain_name(" ".join(tables)),
+            )
         )
-        lines = [tuple(shlex.split(line)[1:]) for line in commands(pairs, known)]
-        models[name] = PaperModel(
-            name=name,
-            dataset=meaning.dataset.name if meaning.dataset else "",
-            train=lines[0],
-            measure=tuple(lines[1:]),
-            cells=tuple(cell for cell, _ in pairs),
-        )
-    return PaperStudy(models=tuple(models.values()), left_out=left_out)
+    return PaperStudy(models=tuple(models), left_out=left_out)
 
 
 def _free(name: str, taken: Iterable[str]) -> str:

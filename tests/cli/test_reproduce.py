@@ -1,9 +1,13 @@
 """``advbench reproduce PAPER``: what is made, what is left out, and ours beside the paper's."""
 
+from unittest.mock import Mock
+
 import pytest
 
 from robustbench_cli import papers
 from robustbench_cli.cli import comparing, main
+from robustbench_cli.commands import training_estimate
+from robustbench_cli.core.errors import UserError
 from robustbench_cli.papers import reading
 from robustbench_cli.runs import folders
 
@@ -77,6 +81,27 @@ def test_what_takes_too_long_is_left_out_with_its_length(paper, tmp_path, capsys
     said = capsys.readouterr().err
     assert "minutes a training, --hours 0" in said
     assert "nothing of digits-paper can be made here within 0 hours" in said
+
+
+def test_what_cannot_be_trained_is_left_out_however_many_hours_there_are(
+    paper, tmp_path, monkeypatch, capsys
+):
+    lost = Mock(side_effect=UserError("no digits here"))
+    monkeypatch.setattr(training_estimate, "training_estimate", lost)
+    words = ["reproduce", "digits-paper", "--out", str(tmp_path / "made"), "--hours", "inf"]
+    assert main(words) == 2
+    assert "left out: standard: 2 numbers: no digits here" in capsys.readouterr().err
+
+
+def test_what_came_of_other_commands_is_named(paper, tmp_path, capsys):
+    words = ["reproduce", "digits-paper", "--out", str(tmp_path / "made"), "--seeds", "0"]
+    assert main([*words, "--workers", "2"]) == 0
+    file = tmp_path / "papers" / "digits-paper.toml"
+    file.write_text(WORDS.replace("epochs = 2", "epochs = 1"))
+    capsys.readouterr()
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "note: made/standard-s0, made/pgd-at-s0 came of other commands" in said
 
 
 @pytest.mark.parametrize(

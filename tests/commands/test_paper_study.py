@@ -8,6 +8,7 @@ from robustbench_cli.commands.paper_study import paper_study, study_of
 from robustbench_cli.commands.study_jobs import SharedOptions, study_jobs
 from robustbench_cli.commands.training_estimate import configured
 from robustbench_cli.papers import paper_names
+from robustbench_cli.papers.choice import chosen_cells
 from robustbench_cli.papers.howto import Known
 from robustbench_cli.papers.reading import load_paper
 
@@ -29,6 +30,15 @@ def test_every_number_is_made_once_or_left_out_with_a_reason(name, known):
     assert all(plan.left_out)
     names = [model.name for model in plan.models]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_name_stands_for_the_same_commands_whichever_table_is_chosen(name, known):
+    paper, made = load_paper(name), {}
+    for table in (None, *paper.tables):
+        for model in paper_study(paper, chosen_cells(paper, table, None), known).models:
+            for step, words in model.steps.items():
+                assert made.setdefault(step, words) == words, table
 
 
 @pytest.mark.parametrize("name", PAPERS)
