@@ -16,9 +16,9 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.runs import records
 
-FEW = 8
+TRIAL_IMAGES = 8
 """Images of the first trial; a second one has more where these took less than a second."""
-MORE = 512
+MORE_TRIAL_IMAGES = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ def training_estimate(words: Sequence[str], workspace: Workspace) -> TrainingEst
     task, config = configured(words)
     whole = DATASETS.build(spec_of(config.dataset)).load("train", workspace.data_dir)
     images = min(config.train.limit or len(whole), len(whole) - config.train.validation)
-    seconds, shown = _trial(task, config, FEW, workspace), FEW
+    seconds, shown = _trial(task, config, TRIAL_IMAGES, workspace), TRIAL_IMAGES
     if seconds < 1:
-        shown = min(MORE, images)
+        shown = min(MORE_TRIAL_IMAGES, images)
         seconds = _trial(task, config, shown, workspace)
     minutes = seconds / shown * images * config.train.epochs / 60
     return TrainingEstimate(minutes=minutes, images=images, epochs=config.train.epochs)

@@ -16,12 +16,12 @@ def test_minutes_are_those_of_all_images_and_epochs(tmp_path, monkeypatch):
     def trial(task, config, images, workspace):
         assert (config.train.epochs, config.train.limit) == (7, 100)
         shown.append(images)
-        return 0.5 if images == estimates.FEW else 3.0
+        return 0.5 if images == estimates.TRIAL_IMAGES else 3.0
 
     monkeypatch.setattr(estimates, "_trial", trial)
     words = [*DIGITS, "--epochs", "7", "--set", "train.limit=100"]
     found = training_estimate(words, Workspace(out=tmp_path, data_dir=tmp_path))
-    assert shown == [estimates.FEW, 100]
+    assert shown == [estimates.TRIAL_IMAGES, 100]
     assert (found.images, found.epochs) == (100, 7)
     assert found.minutes == pytest.approx(7 * 3.0 / 60)
 
@@ -30,7 +30,7 @@ def test_a_slow_net_is_tried_on_few_images_only(tmp_path, monkeypatch):
     monkeypatch.setattr(estimates, "_trial", lambda task, config, images, workspace: 8.0)
     words = [*DIGITS, "--epochs", "2", "--set", "train.limit=80"]
     found = training_estimate(words, Workspace(out=tmp_path, data_dir=tmp_path))
-    assert found.minutes == pytest.approx(2 * 80 / estimates.FEW * 8.0 / 60)
+    assert found.minutes == pytest.approx(2 * 80 / estimates.TRIAL_IMAGES * 8.0 / 60)
 
 
 def test_a_trial_trains_and_leaves_nothing(tmp_path):
