@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from warm_processes import serving
+from warm_processes import WarmProcess, serving
 
-from robustbench_cli.commands import control
+from robustbench_cli.commands import control, job_runner
 from robustbench_cli.config import catalogue, presets
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
@@ -203,6 +203,18 @@ def warm_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A server of ``tests/plugins/warm_processes.py``, which forks what it is asked for."""
     with serving(tmp_path_factory.mktemp("warm")):
         yield
+
+
+@pytest.fixture
+def in_warm_processes(monkeypatch: pytest.MonkeyPatch, warm_processes: None) -> None:
+    """Commands of a study have processes of their own, which are forked from one with torch."""
+    plain = subprocess.Popen
+
+    def popen(args, **options):
+        started = WarmProcess if args[0] == sys.executable else plain
+        return started(args, **options)
+
+    monkeypatch.setattr(job_runner.subprocess, "Popen", popen)
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ def paper(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "load_paper", lambda name: load(name, folder))
 
 
+@pytest.mark.usefixtures("in_warm_processes")
 def test_it_trains_attacks_and_compares_and_does_nothing_twice(paper, tmp_path, capsys):
     out = tmp_path / "made"
     words = ["reproduce", "digits-paper", "--out", str(out), "--seeds", "3"]
@@ -93,6 +94,7 @@ def test_what_cannot_be_trained_is_left_out_however_many_hours_there_are(
     assert "left out: standard: 2 numbers: no digits here" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_warm_processes")
 def test_what_came_of_other_commands_is_named(paper, tmp_path, capsys):
     words = ["reproduce", "digits-paper", "--out", str(tmp_path / "made"), "--seeds", "0"]
     assert main([*words, "--workers", "2"]) == 0

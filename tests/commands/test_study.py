@@ -6,7 +6,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
 import pytest
-from warm_processes import WarmProcess
 
 from robustbench_cli.cli import main, program
 from robustbench_cli.cli.study import accepted_options
@@ -60,12 +59,6 @@ def in_this_process(monkeypatch):
         return said.getvalue().strip().splitlines()[-1] if status else ""
 
     monkeypatch.setattr(job_runner, "_call", called)
-
-
-@pytest.fixture
-def in_warm_processes(monkeypatch, warm_processes):
-    """Commands of a study have processes of their own, which are forked from one with torch."""
-    monkeypatch.setattr(job_runner.subprocess, "Popen", WarmProcess)
 
 
 @pytest.fixture
