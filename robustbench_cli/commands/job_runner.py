@@ -95,7 +95,15 @@ def run_job(job: Job, stop: threading.Event | None = None, threads: int = 1) -> 
 
 
 def _status(folder: Path) -> str:
-    return records.read(folder).status if (folder / "run.json").is_file() else ""
+    """Return how a run ended; nothing: there is none.
+
+    An evaluation that was stopped between two looks at ever more images has not ended.
+    """
+    if not (folder / "run.json").is_file():
+        return ""
+    run = records.read(folder)
+    due = run.widened is not None and run.widened.goes_on
+    return "interrupted" if run.status == "ok" and due else run.status
 
 
 @contextmanager

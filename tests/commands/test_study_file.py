@@ -9,6 +9,7 @@ from robustbench_cli.cli import main, program
 from robustbench_cli.cli.study import accepted_options
 from robustbench_cli.commands import job_runner, study_file, study_jobs
 from robustbench_cli.core.errors import UserError
+from robustbench_cli.runs.widened_n import WidenedN
 
 MATRIX = """\
 # Does a modifier pay?
@@ -185,6 +186,22 @@ def test_an_option_is_the_same_with_and_without_an_equals_sign(load):
     words = tuned.commands[0].words
     assert [words.count(option) for option in ("--lr", "--dataset")] == [1, 1]
     assert words[words.index("--set") + 1] == "train.decay=0"
+
+
+@pytest.mark.parametrize(("looks", "finished"), [(1, False), (2, True)])
+def test_an_evaluation_that_is_due_to_look_at_more_images_is_not_finished(
+    looks, finished, tmp_path, kept, trained, evaluated
+):
+    ends = (0.4, 0.6)
+    widened = WidenedN(
+        asked=2, sizes=[250, 500], looks=looks, alpha=0.05, clean=ends, attacks={"pgd20": ends}
+    )
+    run = replace(evaluated(trained("trades"), {"pgd20": ({}, 50)}), widened=widened)
+    kept(tmp_path, run)
+    command = study_jobs.JobCommand(folder=run.id, words=("eval",), again=("eval",))
+    job = study_jobs.Job(id="net", results=tmp_path, commands=(command,), after=frozenset())
+    assert run.status == "ok"
+    assert job_runner.is_finished(job) == finished
 
 
 def test_a_command_that_was_written_otherwise_is_not_another_one(tmp_path, kept, trained):
