@@ -127,7 +127,8 @@ class TableSheet:
             _untested(best): True,
             "no best is marked among distances: no test compares them": best.distances,
             "worst = right under every attack of an evaluation": "worst" in self.columns,
-            "minutes = CPU time of the training": "minutes" in self.columns,
+            "minutes = CPU time of the training, without that of runs which it builds on": "minutes"
+            in self.columns,
             "last = the weights after the last epoch; diff = last minus those that were kept": late,
             "reached = images made into their target class, of those that are right and of another "
             "class as they are; it is no robust accuracy": any(

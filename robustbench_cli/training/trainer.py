@@ -114,7 +114,7 @@ class Trainer:
             row["train_clean"], row["train_robust"] = self._measure(probe, epoch)
             row[f"{name}_clean"], row[f"{name}_robust"] = self._measure(self.held_out, epoch)
             self._check_model(epoch)
-        row["cpu_seconds"] = time.process_time() - worked
+        row["cpu_seconds"] = sum(self.shard.all_gather(time.process_time() - worked))
         row["seconds"] = time.perf_counter() - began
         return row
 

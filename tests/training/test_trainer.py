@@ -16,6 +16,7 @@ from robustbench_cli.data import DATASETS
 from robustbench_cli.data.pool import Pool
 from robustbench_cli.defenses import Objective, Recipe, parse
 from robustbench_cli.defenses._step import Setting
+from robustbench_cli.distributed.group import Shard
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.optim import OPTIMIZERS, SCHEDULES
 from robustbench_cli.training import checkpoint
@@ -64,6 +65,18 @@ def test_every_example_once_in_an_order_that_follows_the_seed_and_the_epoch():
     assert not torch.equal(ids["a"], ids["epoch"])
     assert not torch.equal(ids["a"], ids["seed"])
     assert len(ids["a"].unique()) == 128
+
+
+def test_cpu_time_is_that_of_all_processes():
+    class First(Shard):
+        """The first of two processes, whose other one worked for an hour."""
+
+        def all_gather(self, value):
+            return [value, 3600.0]
+
+    alone, shared = (trainer(probe=0) for _ in range(2))
+    shared.shard = First()
+    assert 0 < alone.epoch(0)["cpu_seconds"] < 3600 < shared.epoch(0)["cpu_seconds"]
 
 
 def test_images_belong_to_their_ids_and_lie_in_the_box():
