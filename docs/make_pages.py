@@ -14,6 +14,7 @@ from command_reference import exit_codes, reference
 from input_defenses_table import patches
 from marked_parts import filled, part_names
 from package_graph import drawing, packages
+from reproduction_tables import REPRODUCTION
 from results_tables import TABLES
 from retrieval_tables import RETRIEVAL
 from understanding_tables import UNDERSTANDING
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 PARTS: dict[str, Callable[[], str]] = {
     **TABLES,
     "checks": checks,
+    **REPRODUCTION,
     **RETRIEVAL,
     **UNDERSTANDING,
     **ZOO_TABLES,
