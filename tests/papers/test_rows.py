@@ -35,7 +35,7 @@ ROWLESS = {
     "robust-dml-robrank-est-mnist-short": "no paper's scale",
     "robust-dml-robrank-none-mnist": "robrank leaves its table of MNIST empty",
     "robust-dml-robrank-none-mnist-short": "no paper's scale",
-    "speedrun-mnist",
+    "speedrun-mnist": "no paper's scale",
     "speedrun-cifar10-jpeg": "no paper's scale",
     "standard-mnist": "no paper's number: what attacks must break",
     "trades-mnist-short": "no paper's scale",
