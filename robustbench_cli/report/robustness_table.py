@@ -230,12 +230,13 @@ def _row(
             return Distance(distances=numbers, **about)
         if name in targets:
             return TargetShare(shares=numbers, of=tuple(each.of for each in known), **about)
-        ends = known[0].interval
+        # That of several seeds together knows nothing of looks: it is shown where it is asked for.
+        over_looks = known[0].interval if len(known) == 1 else None
         return Cell(
             correct=numbers,
             n=last.n or 0,
-            intervals=intervals or ends is not None,
-            over_looks=ends if len(known) == 1 else None,
+            intervals=intervals or over_looks is not None,
+            over_looks=over_looks,
             **about,
         )
 

@@ -58,7 +58,7 @@ def test_a_certificate_adds_columns_to_the_row_of_its_model(trained, evaluated, 
     ]
     first, second = rows(runs)
     names = ["smoothing", "certified@L2=0.25", "certified@Linf=2/255"]
-    assert list(first.cells) == ["clean", "fgsm", *names, "worst"]
+    assert list(first.cells) == ["clean", "fgsm", *names, "worst", "minutes"]
     # The certified examples are no bound on what attacks leave, nor is the clean accuracy.
     assert right(first)["worst"] == (60,)
     assert [right(first)[name] for name in names] == [(80,), (50,), (40,)]

@@ -11,6 +11,7 @@ from robustbench_cli.report.example_files import ExampleFiles
 from robustbench_cli.report.robustness_table import rows
 from robustbench_cli.report.statistics import wilson
 from robustbench_cli.runs.outcomes import Checkpoint
+from robustbench_cli.runs.widened_n import WidenedN
 
 PGD20 = {"name": "pgd", "steps": 20, "step": 0.25, "last_iterate": False}
 DEEPFOOL = {"name": "deepfool", "steps": 50, "overshoot": 0.02}
@@ -79,6 +80,21 @@ def test_an_interval_of_one_seed_needs_no_verdicts(trained, evaluated):
     assert row.cells["pgd20"].raw["pgd20_low"] == wilson(8, 10)[0]
 
 
+def test_an_interval_over_all_looks_is_of_one_seed_and_shown_unasked(trained, evaluated):
+    """Several seeds have no such interval together: they are a mean and a deviation."""
+    ends = {"clean": (0.8, 0.95), "attacks": {"pgd20": (0.4, 0.63)}}
+    looked = WidenedN(asked=12, sizes=[100, 200], looks=1, alpha=0.05, **ends)
+    runs = []
+    for seed in (0, 1):
+        parent = trained(seed=seed)
+        runs += [parent, replace(evaluated(parent, {"pgd20": (PGD20, 52)}), widened=looked)]
+    (one,), (two,) = rows(runs[:2]), rows(runs)
+    assert one.cells["pgd20"].interval == one.cells["worst"].interval == (0.4, 0.63)
+    assert one.cells["clean"].text == "90.00 [80.0, 95.0]"
+    assert two.cells["pgd20"].text == "52.00 ± 0.00"
+    assert not two.cells["pgd20"].no_interval
+
+
 def test_an_interval_over_seeds_does_not_count_them_as_images(trained, judged, tmp_path):
     """Two seeds, 100 images, verdicts that mostly agree: as fault A9 was seen."""
     draw = np.random.default_rng(0)
@@ -124,7 +140,7 @@ def test_evaluations_of_one_run_add_columns_and_the_latest_wins(trained, evaluat
     ]
     (row,) = rows(runs)
     assert right(row) == {"clean": (91,), "pgd20": (49,), "fgsm": (60,), "worst": (48,)}
-    assert list(row.cells) == ["clean", "pgd20", "fgsm", "worst"]
+    assert list(row.cells) == ["clean", "pgd20", "fgsm", "worst", "minutes"]
 
 
 def test_worst_is_the_lowest_of_several_evaluations(trained, evaluated):
@@ -321,7 +337,7 @@ def test_a_minimal_attack_has_its_distance_beside_its_accuracy(trained, evaluate
         asked = {"deepfool": far(30, distance), "pgd20": (PGD20, 40)}
         runs += [parent, evaluated(parent, asked)]
     (row,) = rows(runs)
-    assert list(row.cells) == ["clean", "deepfool", "deepfool dist", "pgd20", "worst"]
+    assert list(row.cells) == ["clean", "deepfool", "deepfool dist", "pgd20", "worst", "minutes"]
     cell = row.cells["deepfool dist"]
     assert cell.distances == (0.12, 0.16)
     assert cell.text == "0.1400 ± 0.0283"
@@ -511,14 +527,14 @@ def test_a_difference_is_taken_within_a_seed(trained, evaluated):
 def test_where_nobody_asked_for_the_last_epoch_there_is_no_column_for_it(trained, evaluated):
     parent = overfitted(trained)
     (row,) = rows([parent, evaluated(parent, {"pgd20": (PGD20, 60)})])
-    assert list(row.cells) == ["clean", "pgd20", "worst"]
+    assert list(row.cells) == ["clean", "pgd20", "worst", "minutes"]
 
 
 def test_a_run_whose_rule_is_the_last_epoch_has_nothing_to_compare(trained, evaluated):
     parent = trained()
     run = replace(evaluated(parent, {"pgd20": (PGD20, 60)}), evaluated=parent.checkpoint)
     (row,) = rows([parent, run])
-    assert list(row.cells) == ["clean", "pgd20", "worst"]
+    assert list(row.cells) == ["clean", "pgd20", "worst", "minutes"]
 
 
 def test_an_evaluation_of_an_unfinished_run_gives_way_to_one_of_its_final_weights(

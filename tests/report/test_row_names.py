@@ -178,7 +178,13 @@ def test_parameters_of_attacks_have_columns_that_differ(trained, evaluated):
     parent = trained()
     found = [evaluated(parent, {"fgsm": (FGSM | {"step": step}, 50)}) for step in (1.0, 1.0 + 1e-9)]
     (row,) = rows([parent, *found])
-    assert list(row.cells) == ["clean", "fgsm:step=1.0", "fgsm:step=1.000000001", "worst"]
+    assert list(row.cells) == [
+        "clean",
+        "fgsm:step=1.0",
+        "fgsm:step=1.000000001",
+        "worst",
+        "minutes",
+    ]
 
 
 def test_a_data_set_is_found_by_its_own_name_and_by_the_one_that_is_shown(
