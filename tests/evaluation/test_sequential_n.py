@@ -1,7 +1,9 @@
 """Looks at ever more images: what their intervals cover in simulation, and exact values."""
 
+import re
 from functools import lru_cache
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,17 @@ def test_the_ends_are_where_the_count_is_just_not_too_unlikely(right, n):
     low, high = clopper_pearson(right, right, n, 0.05)
     assert (low == 0) if right == 0 else at_most(right - 1, low) == pytest.approx(0.975)
     assert (high == 1) if right == n else at_most(right, high) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(("share", "images"), [(0.6, 8000), (0.9, 2000)])
+def test_so_many_images_are_enough_as_the_page_says(share, images):
+    """docs/evaluation.md: ``--within 2`` of 10,000 images."""
+    sizes = planned_sizes(10_000)
+    ends = [Look(sizes=sizes, number=k).interval(share * n, share * n) for k, n in enumerate(sizes)]
+    enough = [n for n, (low, high) in zip(sizes, ends, strict=True) if 50 * (high - low) <= 2]
+    assert enough[0] == images
+    page = Path(__file__).parents[2].joinpath("docs", "evaluation.md").read_text()
+    assert re.search(f"near {share:.0%}: {images:,}".replace("%", " %"), page)
 
 
 def test_two_ends_reach_further_than_one_number():
