@@ -26,8 +26,8 @@ from robustbench_cli.runs import folders, records
 BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}
 
 
-def request(out, net, attack="pgd5", n=16):
-    typed = {"attack": chosen_attacks([attack], None, {}), "threat": {"eps": 0.1}, "n": n}
+def request(out, net, attack="pgd5", n=16, eps=0.1):
+    typed = {"attack": chosen_attacks([attack], None, {}), "threat": {"eps": eps}, "n": n}
     return EvalRequest(
         subject=Subject(model=net, name="net", weights=digest(net)),
         config=resolve_eval_config(BASE, typed, []),
@@ -128,7 +128,8 @@ class Hidden(nn.Module):
 def test_a_masked_net_is_found_out_by_attacks_that_use_no_gradient(tmp_path, digits_model):
     out = tmp_path
     run = records.read(
-        run_audit(request(out, Hidden(digits_model[0]), n=24), Display(), claim=0.95)
+        # So far away that images of a plain net break it, whatever weights a machine arrives at.
+        run_audit(request(out, Hidden(digits_model[0]), n=24, eps=0.2), Display(), claim=0.95)
     )
     assert run.attacks["pgd5"].trust == "upper bound"
     assert run.audit.claim.grade == "overstated"
@@ -138,7 +139,7 @@ def test_a_masked_net_is_found_out_by_attacks_that_use_no_gradient(tmp_path, dig
     assert {"zero-gradient", "unbounded", "binarization"} <= found
     with np.load(tmp_path / run.id / "audit.npz") as kept:
         assert (kept["label"] != kept["prediction"]).all()
-        assert np.abs(kept["x_adv"] - kept["x"]).max() <= 0.1 + 1e-6
+        assert np.abs(kept["x_adv"] - kept["x"]).max() <= 0.2 + 1e-6
 
 
 class Noisy(nn.Module):
