@@ -30,8 +30,8 @@ def check_not_random(config: EvalConfig, random: bool) -> None:
 def tail_rule(request: EvalRequest, attacks: Mapping[str, Attack], n: int) -> TailRule | None:
     """Return how exactly the tails are to be known; None: they are not sampled.
 
-    Where ever more images are taken, half of the points and of the error are for what is undecided,
-    the rest for what images have not been seen.
+    Where ever more images are taken (``--widen``), half of the points and half of the error are for
+    images that the last members did not see; the rest is for the draw of the images themselves.
 
     Args:
         attacks: by label.
