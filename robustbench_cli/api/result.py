@@ -45,6 +45,8 @@ class EvaluationResult:
     intervals: Mapping[str, tuple[float, float]]
     """After ``widen``, by attack and for ``"clean"``: the interval of the accuracy, with 95 %
     confidence over all looks.  Else empty."""
+    worst_case_interval: tuple[float, float] | None
+    """The same of the worst case; None without ``widen``, or where it is withheld."""
     worst_case_accuracy: float
     """The share of examples that no attack broke, example by example; NaN where it is withheld.
     Attacks with a target have no part in it."""
@@ -124,6 +126,7 @@ def read_result(folder: Path, *, kept: bool = True) -> EvaluationResult:
             if each.least is not None and each.trust != "withheld"
         },
         intervals=_intervals(run),
+        worst_case_interval=_worst_interval(run),
         worst_case_accuracy=_unless_withheld(run.worst_case_accuracy, run.worst_case_trust),
         targets_reached={
             label: nan if each.success_rate is None else _unless_withheld(*pair)
@@ -154,6 +157,12 @@ def _intervals(run: Run) -> dict[str, tuple[float, float]]:
     clean = {} if run.clean_trust == "withheld" else {"clean": run.widened.clean}
     shown = [label for label, each in run.attacks.items() if each.trust != "withheld"]
     return clean | {label: run.widened.attacks[label] for label in shown}
+
+
+def _worst_interval(run: Run) -> tuple[float, float] | None:
+    if run.widened is None or run.worst_case_trust == "withheld":
+        return None
+    return run.widened.worst_of(list(run.attacks))
 
 
 def _unless_withheld(accuracy: float, trust: Trust) -> float:

@@ -51,7 +51,10 @@ def reproduce_command(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be made; make nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be made, by trials of a few updates; make nothing."
+        ),
     ] = False,
     device: options.DeviceOption = "auto",
     data_dir: options.DataDirOption = Path("data"),
@@ -80,7 +83,7 @@ def reproduce_command(
     from robustbench_cli.commands import study_run
     from robustbench_cli.commands.launchers import LAUNCHERS
     from robustbench_cli.commands.paper_study import paper_study
-    from robustbench_cli.commands.training_estimate import training_estimate
+    from robustbench_cli.commands.training_estimate import kept_estimate
     from robustbench_cli.commands.workspace import Workspace
     from robustbench_cli.core.registry import Spec
     from robustbench_cli.papers.choice import chosen_cells
@@ -91,11 +94,11 @@ def reproduce_command(
     paper = load_paper(name)
     plan = paper_study(paper, chosen_cells(paper, table, dataset), Known.scan())
     folder = out or Path("results") / "reproduction" / paper.name
-    there = Workspace(data_dir=data_dir, device=device)
+    there = Workspace(out=folder, data_dir=data_dir, device=device)
     estimates: dict[str, TrainingEstimate | str] = {}
     for model in plan.models:
         try:
-            estimates[model.name] = training_estimate(model.train, there)
+            estimates[model.name] = kept_estimate(model.train, there, keep=not dry_run)
         except (UserError, RunError) as error:
             estimates[model.name] = str(error)
     made = [model for model in plan.models if _fits(estimates[model.name], hours)]

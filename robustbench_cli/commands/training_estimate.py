@@ -1,5 +1,6 @@
 """How long a training will take on this machine, from a few of its updates."""
 
+import shlex
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -7,18 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from robustbench_cli.commands.components import component_table
 from robustbench_cli.commands.display import Display
 from robustbench_cli.commands.training_task import TrainingTask, training_task
 from robustbench_cli.commands.workspace import Workspace
 from robustbench_cli.config.schema import TrainConfig, spec_of
+from robustbench_cli.core.atomic_files import write_bytes_atomically
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.data import DATASETS
 from robustbench_cli.runs import records
 
 TRIAL_IMAGES = 8
-"""Images of the first trial; a second one has more where these took less than a second."""
+"""Images of the first trial; each further one has four times as many."""
 MORE_TRIAL_IMAGES = 512
+"""Images of a trial at most."""
+LONG_ENOUGH = 2.0
+"""Seconds of a trial after which there is no further one."""
+KEPT_ESTIMATES = "estimates.json"
+"""The file, beside the runs, with the estimates that were made for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +38,9 @@ class TrainingEstimate:
     images: int
     """Of an epoch."""
     epochs: int
+
+
+_ESTIMATES = TypeAdapter(dict[str, TrainingEstimate])
 
 
 def training_estimate(words: Sequence[str], workspace: Workspace) -> TrainingEstimate:
@@ -46,11 +58,39 @@ def training_estimate(words: Sequence[str], workspace: Workspace) -> TrainingEst
     whole = DATASETS.build(spec_of(config.dataset)).load("train", workspace.data_dir)
     images = min(config.train.limit or len(whole), len(whole) - config.train.validation)
     seconds, shown = _trial(task, config, TRIAL_IMAGES, workspace), TRIAL_IMAGES
-    if seconds < 1:
-        shown = min(MORE_TRIAL_IMAGES, images)
+    most = min(MORE_TRIAL_IMAGES, images)
+    while seconds < LONG_ENOUGH and shown < most:
+        shown = min(4 * shown, most)
         seconds = _trial(task, config, shown, workspace)
     minutes = seconds / shown * images * config.train.epochs / 60
     return TrainingEstimate(minutes=minutes, images=images, epochs=config.train.epochs)
+
+
+def kept_estimate(words: Sequence[str], workspace: Workspace, *, keep: bool) -> TrainingEstimate:
+    """Return the estimate that was made for the folder of runs before, else one that is made now.
+
+    So the same command makes the same plan, however busy the machine has become.
+
+    Args:
+        workspace: with the folder of the runs in ``out``.
+        keep: whether a new estimate is written there.
+
+    Raises:
+        UserError: the file of estimates is damaged, or see ``training_estimate``.
+        RunError: the training fails at once.
+    """
+    file, key = workspace.out / KEPT_ESTIMATES, shlex.join(words)
+    try:
+        known = _ESTIMATES.validate_json(file.read_bytes()) if file.is_file() else {}
+    except ValidationError as error:
+        said = error.errors()[0]["msg"]
+        raise UserError(f"{file} is damaged: {said}; delete it to have it made anew") from None
+    if key not in known:
+        known[key] = training_estimate(words, workspace)
+        if keep:
+            workspace.out.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomically(file, _ESTIMATES.dump_json(known, indent=2) + b"\n")
+    return known[key]
 
 
 def configured(words: Sequence[str]) -> tuple[TrainingTask, TrainConfig]:

@@ -32,8 +32,9 @@ class TrainingMinutes(Measurement):
 
     @property
     def text(self) -> str:
-        spread = "" if self.std is None else f" ± {self.std:.1f}"
-        return f"{self.mean:.1f}{spread}{self._some}"
+        digits = 1 if self.mean >= 1 else 2
+        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
+        return f"{self.mean:.{digits}f}{spread}{self._some}"
 
     @property
     def raw(self) -> Mapping[str, Any]:

@@ -175,6 +175,7 @@ def test_with_images_in_memory_the_result_says_which_they_are(results):
     low, high = found.intervals["pgd5"]
     assert low < found.robust_accuracy["pgd5"] < high
     assert set(found.intervals) == {"clean", "pgd5"}
+    assert found.worst_case_interval == found.intervals["pgd5"]
 
 
 def test_where_images_run_out_that_is_said(results, tmp_path, capsys):
