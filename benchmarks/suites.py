@@ -27,6 +27,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "zoo"))
 
 from members import MEMBERS, Member
+from series import AUTOATTACK, KEPT, Measured, Table, kept
 from truth import images
 
 from robustbench_cli import load_run
@@ -39,8 +40,6 @@ from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.models.foreign import load_foreign
 from robustbench_cli.models.layout import laid_out
 
-KEPT = Path(__file__).parents[1] / "docs" / "suites.json"
-AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t:within=true", "square:rescale=false")
 CANDIDATES = (
     *AUTOATTACK,
     *("mm3", "mm9", "mm+", "md", "pma", "pgd-odi"),
@@ -98,28 +97,6 @@ def run_net(folder: Path, n: int, data_dir: Path) -> Net:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What one attack did to the images of one net that are right when clean."""
-
-    net: str
-    half: str
-    planted: bool
-    attack: str
-    n: int
-    """Images of the net, the wrong ones included."""
-    broken: str
-    """``1`` for each image that it broke, else ``0``."""
-    passes: list[int]
-    """Forward and backward passes of each image."""
-    seconds: float
-
-    @property
-    def flags(self) -> np.ndarray:
-        """``broken`` as booleans."""
-        return np.array([*self.broken]) == "1"
-
-
 def measured(net: Net, attack: str) -> Measured:
     """Run an attack by itself; each image leaves as soon as it is broken."""
     model = laid_out(net.model.eval().requires_grad_(False), torch.device("cpu"))
@@ -145,12 +122,6 @@ def measured(net: Net, attack: str) -> Measured:
         passes=(found.forwards + found.backwards).tolist(),
         seconds=round(time.perf_counter() - began, 2),
     )
-
-
-def kept() -> list[Measured]:
-    """Return what was measured so far."""
-    lines = json.loads(KEPT.read_text()) if KEPT.exists() else []
-    return [Measured(**line) for line in lines]
 
 
 def keep(rows: Sequence[Measured]) -> None:
@@ -197,56 +168,6 @@ def _nets(named: Sequence[Member], runs: Sequence[Path], n: int, data_dir: Path)
         yield run_net(folder, n, data_dir)
     for member in named:
         yield zoo_net(member, 24 if member.dataset == "cifar" else n)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Verdicts and passes of every candidate on some nets."""
-
-    nets: list[str]
-    sizes: np.ndarray
-    """Images of each net."""
-    broken: list[np.ndarray]
-    """For each net: (attacks, images), bool."""
-    passes: list[np.ndarray]
-    """For each net: (attacks, images)."""
-
-    @classmethod
-    def of(cls, rows: Sequence[Measured], attacks: Sequence[str]) -> "Table":
-        """Return the table of the nets on which all these attacks were measured."""
-        found: dict[str, dict[str, Measured]] = {}
-        for row in rows:
-            found.setdefault(row.net, {})[row.attack] = row
-        whole = {net: by for net, by in found.items() if {*attacks} <= {*by}}
-        return cls(
-            nets=[*whole],
-            sizes=np.array([next(iter(by.values())).n for by in whole.values()]),
-            broken=[np.stack([by[a].flags for a in attacks]) for by in whole.values()],
-            passes=[np.array([by[a].passes for a in attacks]) for by in whole.values()],
-        )
-
-    def left(self, series: Sequence[int]) -> np.ndarray:
-        """Return the points of robust accuracy that a series leaves, by net."""
-        standing = [(~broken[[*series]].any(0)).sum() for broken in self.broken]
-        return 100 * np.array(standing) / self.sizes
-
-    def spent(self, series: Sequence[int]) -> float:
-        """Return the passes of a series, all images of all nets together, in this order."""
-        total = 0
-        for broken, passes in zip(self.broken, self.passes, strict=True):
-            standing = np.ones(broken.shape[1], bool)
-            for place in series:
-                total += passes[place][standing].sum()
-                standing &= ~broken[place]
-        return float(total)
-
-    def price(self, series: Sequence[int]) -> float:
-        """Return the passes of an image that stands, the mean over all nets."""
-        costs = []
-        for broken, passes in zip(self.broken, self.passes, strict=True):
-            standing = ~broken[[*series]].any(0)
-            costs += [*passes[[*series]][:, standing].sum(0)]
-        return float(np.mean(costs)) if costs else 0.0
 
 
 def best_series(tune: Table, attacks: Sequence[str], budget: float, most: int) -> list[int]:

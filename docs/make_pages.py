@@ -17,6 +17,7 @@ from package_graph import drawing, packages
 from reproduction_tables import REPRODUCTION
 from results_tables import TABLES
 from retrieval_tables import RETRIEVAL
+from suites_table import SUITES
 from understanding_tables import UNDERSTANDING
 from zoo_table import ZOO_TABLES
 
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "checks": checks,
     **REPRODUCTION,
     **RETRIEVAL,
+    **SUITES,
     **UNDERSTANDING,
     **ZOO_TABLES,
     "commands": reference,

@@ -128,7 +128,7 @@ def test_it_works_inside_no_grad_and_inference_mode(mode, net, images, labels):
 
 
 def test_attacks_may_be_dataclasses_and_suites(net, images, labels):
-    chosen = [PGD(steps=3, restarts=2), "quick"]
+    chosen = [PGD(steps=3, restarts=2), "first-look"]
     result = evaluate(net, images, labels, attacks=chosen, threat=EPS)
     assert "pgd:steps=3,restarts=2" in result.robust_accuracy
     assert len(result.robust_accuracy) > 1

@@ -188,8 +188,8 @@ def test_too_few_classes_for_the_targeted_ratio(net, images, labels, tmp_path):
 
 
 def test_a_suite_is_not_one_attack(net, images, labels):
-    with pytest.raises(UserError, match=r"'quick' is a suite of \d+ attacks: name one of them"):
-        attack("quick", net, images, labels, threat=EPS)
+    with pytest.raises(UserError, match=r"'first-look' is a suite of 3 attacks: name one of them"):
+        attack("first-look", net, images, labels, threat=EPS)
 
 
 def test_threats():
