@@ -20,6 +20,7 @@ from robustbench_cli.report.number_trust import (
 )
 from robustbench_cli.report.robustness_table import TableRow, rows
 from robustbench_cli.report.statistics import Measurement
+from robustbench_cli.report.training_minutes import training_minutes
 from robustbench_cli.runs import records
 from robustbench_cli.runs.records import Run
 
@@ -393,7 +394,27 @@ def members() -> str:
     return table([*heads, "APGD-T, advbench"], lines)
 
 
+def speedrun() -> str:
+    """Return the accuracy of the speedruns under AutoAttack, and the CPU minutes of each seed."""
+    runs = {run.id: run for run in comparable(REFERENCE / "speedrun").values()}
+    lines = []
+    for run in (each for each in runs.values() if each.kind == "eval"):
+        parent, (outcome,) = runs[run.parent or ""], run.attacks.values()
+        accuracy = attack_trust(run, "autoattack").written(
+            f"{100 * outcome.robust_accuracy:.1f}",
+            "" if outcome.least is None else f"{100 * outcome.least:.1f}",
+        )
+        spent = training_minutes([parent], 1)
+        clean = f"{100 * (run.clean_accuracy or 0):.1f}"
+        data = records.data_name(parent).removeprefix("hf:")
+        minutes = spent.text if spent else ""
+        lines.append([f"{run.subject} on {data}", str(run.seed), clean, accuracy, minutes])
+    heads = ["trained by", "seed", "clean", "AutoAttack, 1,000 images", "minutes"]
+    return table(heads, lines, left=1)
+
+
 TABLES = {
+    "speedrun": speedrun,
     "at-family": at_family,
     "autoattack": autoattack,
     "certified": certified,
