@@ -37,7 +37,8 @@ def broken_at_most(standing: int, looked_at: int, broken: int, alpha: float) -> 
     low, high = broken, standing - (looked_at - broken)
     while low < high:  # the probability falls as B grows
         middle = (low + high + 1) // 2
-        if hypergeom.cdf(broken, standing, middle, looked_at) >= alpha:
+        # Rounding must not leave out a number that is exactly as unlikely as may be.
+        if hypergeom.cdf(broken, standing, middle, looked_at) >= alpha * (1 - 1e-12):
             low = middle
         else:
             high = middle - 1

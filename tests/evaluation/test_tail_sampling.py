@@ -1,6 +1,7 @@
 """Bounds of a sampled tail: exact values, and what they cover in simulation."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -18,12 +19,12 @@ from robustbench_cli.evaluation.tail_sampling import (
 
 
 def chance(broken, standing, all_broken, looked_at):
-    """P(X <= broken) of the hypergeometric distribution, by counting."""
+    """P(X <= broken) of the hypergeometric distribution, by counting: a fraction."""
     ways = sum(
         math.comb(all_broken, k) * math.comb(standing - all_broken, looked_at - k)
         for k in range(broken + 1)
     )
-    return ways / math.comb(standing, looked_at)
+    return Fraction(ways, math.comb(standing, looked_at))
 
 
 @settings(deadline=None)
@@ -37,9 +38,14 @@ def test_the_bound_is_the_largest_number_that_is_not_too_unlikely(standing, data
     likely = [
         b
         for b in range(broken, largest + 1)
-        if chance(broken, standing, b, looked_at) >= alpha * (1 + 1e-12)
+        if chance(broken, standing, b, looked_at) >= Fraction(str(alpha))
     ]
     assert most == max([broken, *likely])
+
+
+def test_a_number_that_is_exactly_as_unlikely_as_may_be_counts():
+    assert chance(0, 25, 19, 2) == Fraction(1, 20)
+    assert broken_at_most(25, 2, 0, 0.05) == 19
 
 
 @pytest.mark.parametrize(("standing", "tolerance", "first"), [(250, 10, 59), (2500, 50, 142)])
