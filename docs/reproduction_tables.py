@@ -8,6 +8,7 @@ from robustbench_cli.commands.upgrade_records import comparable
 from robustbench_cli.papers import paper_names
 from robustbench_cli.papers.compare import Beside, beside
 from robustbench_cli.papers.reading import load_paper
+from robustbench_cli.report.number_trust import derived_text
 from robustbench_cli.report.training_minutes import training_minutes
 from robustbench_cli.runs.records import Run
 
@@ -36,9 +37,7 @@ def reproduced() -> str:
         for pair in pairs:
             cell, measured = pair.cell, pair.measured
             assert measured
-            spread = "" if pair.std is None else f" ± {pair.std:.2f}"
-            ours = "withheld" if pair.ours is None else f"{pair.ours:.2f}{spread}"
-            apart = "" if pair.points is None else f"{pair.points:+.2f}"
+            ours, apart = _marked(pair)
             seeds = [run for run in runs.values() if _same(run, measured.trained)]
             spent = training_minutes(seeds, len(seeds))
             lines.append(
@@ -53,6 +52,16 @@ def reproduced() -> str:
                 ]
             )
     return table(HEADS, lines, left=3)
+
+
+def _marked(pair: Beside) -> tuple[str, str]:
+    """Return our number and the difference, each with the mark of its trust."""
+    if pair.ours is None or pair.points is None or pair.trust is None:
+        return "withheld", ""
+    spread = "" if pair.std is None else f" ± {pair.std:.2f}"
+    lower = "" if pair.lower is None else f"{pair.lower:.2f}"
+    number = pair.trust.written(f"{pair.ours:.2f}{spread}", lower)
+    return number, derived_text(pair.trust, f"{pair.points:+.2f}")
 
 
 def counted() -> str:
