@@ -83,6 +83,7 @@ def reproduce_command(
     from robustbench_cli.commands import study_run
     from robustbench_cli.commands.launchers import LAUNCHERS
     from robustbench_cli.commands.paper_study import paper_study
+    from robustbench_cli.commands.study_file import read_seeds
     from robustbench_cli.commands.training_estimate import kept_estimate
     from robustbench_cli.commands.workspace import Workspace
     from robustbench_cli.core.registry import Spec
@@ -90,7 +91,7 @@ def reproduce_command(
     from robustbench_cli.papers.howto import Known
     from robustbench_cli.papers.reading import load_paper
 
-    typed = _chosen(seeds)
+    typed = () if seeds is None else read_seeds(seeds.split(","))
     paper = load_paper(name)
     plan = paper_study(paper, chosen_cells(paper, table, dataset), Known.scan())
     folder = out or Path("results") / "reproduction" / paper.name
@@ -127,16 +128,6 @@ def reproduce_command(
     print_report(ReportOptions(results=folder, paper=paper.name, table=table, dataset=dataset))
     if failed:
         raise failed
-
-
-def _chosen(seeds: str | None) -> tuple[int, ...]:
-    """Return the seeds that were typed; none: there were none."""
-    if seeds is None:
-        return ()
-    wrong = [text for text in seeds.split(",") if not text.strip().isdecimal()]
-    if wrong:
-        raise UserError(f"--seeds: {wrong[0]!r} is no seed; give whole numbers, e.g. 0,1,2")
-    return tuple(dict.fromkeys(map(int, seeds.split(","))))
 
 
 def _jobs(

@@ -143,8 +143,8 @@ def study_title(name: str) -> str:
     return plain_name(Path(name).stem)
 
 
-def with_seeds(study: Study, typed: Sequence[str]) -> Study:
-    """Return the study with other seeds.
+def read_seeds(typed: Sequence[str]) -> tuple[int, ...]:
+    """Return the seeds that were typed, each once.
 
     Raises:
         UserError: a text is not a whole number.
@@ -152,7 +152,12 @@ def with_seeds(study: Study, typed: Sequence[str]) -> Study:
     wrong = [text for text in typed if not text.strip().isdecimal()]
     if wrong:
         raise UserError(f"--seeds: {wrong[0]!r} is no seed; give whole numbers, e.g. 0,1,2")
-    return replace(study, seeds=tuple(dict.fromkeys(map(int, typed))))
+    return tuple(dict.fromkeys(map(int, typed)))
+
+
+def with_seeds(study: Study, typed: Sequence[str]) -> Study:
+    """Return the study with other seeds; raise ``UserError`` as ``read_seeds`` does."""
+    return replace(study, seeds=read_seeds(typed))
 
 
 def chosen_data(study: Study, typed: Sequence[str]) -> list[str]:

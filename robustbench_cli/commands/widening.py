@@ -51,7 +51,7 @@ def check_widening(request: EvalRequest) -> None:
 
 def in_random_order(config: EvalConfig) -> EvalConfig:
     """Return the configuration with a random order of the images, if none was chosen."""
-    if not config.widen or config.subset.shuffle is not None:
+    if config.subset.shuffle is not None:
         return config
     return replace(config, subset=replace(config.subset, shuffle=config.seed))
 
