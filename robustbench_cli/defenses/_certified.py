@@ -29,7 +29,9 @@ class CertifiedTraining(Objective):
     """
 
     kappa: Fraction = 0.5
-    """Weight of the clean term once the ramp is over; it falls from 1 along the ramp."""
+    """Weight of the clean term once the ramp is over; it goes there from ``kappa_start``."""
+    kappa_start: Fraction = 1.0
+    """Weight of the clean term where the ramp begins."""
     warmup: Fraction = 0.0
     """Share of the run before the ramp, with the clean term alone."""
     ramp: Fraction = 0.0
@@ -125,5 +127,5 @@ class CertifiedTraining(Objective):
         eps = x.new_full((len(x),), self.stretch * step.threat.eps * grown)
         ball = InputBall(x=x, eps=eps, norm=step.threat.norm)
         margins = self.margins(graph, ball, step.y, logits["clean"].shape[1], grown)
-        kappa = 1 - (1 - self.kappa) * self.done(step.progress)
+        kappa = self.kappa_start - (self.kappa_start - self.kappa) * self.done(step.progress)
         return kappa * clean + (1 - kappa) * step.criterion(-margins, step.y)

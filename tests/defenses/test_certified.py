@@ -190,6 +190,11 @@ def test_kappa_and_beta_at_the_beginning_the_middle_and_the_end(step):
         bound = worst(Written(step, EPS * progress).ibp(), step.y)
         found = loss_of(text, replace(step, progress=progress))
         torch.testing.assert_close(found, kappa * clean + (1 - kappa) * bound)
+    text = "ibp:warmup=0,ramp=1,kappa_start=0,kappa=0.5,stretch=1"
+    for progress, kappa in {1e-9: 0, 0.5: 0.25, 1.0: 0.5}.items():
+        bound = worst(Written(step, EPS * progress).ibp(), step.y)
+        found = loss_of(text, replace(step, progress=progress))
+        torch.testing.assert_close(found, kappa * clean + (1 - kappa) * bound)
     text = "crown-ibp:curve=linear,warmup=0,ramp=1,kappa=0,stretch=1,beta=0.2"
     for progress, beta in {0.5: 0.6, 1.0: 0.2}.items():
         bounds = Written(step, EPS * progress)

@@ -33,6 +33,8 @@ def shapes(model: nn.Module) -> list[tuple[int, ...]]:
         ("lenet-5", MNIST, 61_706),
         ("mnist-cnn", MNIST, 21_840),
         ("mlp", MNIST, 2_919_434),
+        ("mlp:layers=2,hidden=20,norm=none", MNIST, 16_330),
+        ("mlp:layers=3,hidden=100,norm=none", MNIST, 99_710),
         ("resnet-110:dense=1024", CIFAR, 1_975_002),
         ("vgg-16", CIFAR, 33_646_666),
         ("preact-resnet-18", CIFAR, 11_172_170),
