@@ -7,7 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robustbench_cli.attacks import ATTACKS, Iterated, Output, State, Task
+from robustbench_cli.attacks import ATTACKS, State, Task
+from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.core.gradient_ascent import Start, Steps
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
@@ -15,7 +16,7 @@ from robustbench_cli.core.threat import over
 
 @ATTACKS.register("mim", aliases=("mi-fgsm",), pattern=r"(?:mim|mi-fgsm)-?(?P<steps>\d+)")
 @dataclass(frozen=True, kw_only=True)
-class MIM(Iterated):
+class MIM(PGD):
     """Iterated FGSM on an accumulated gradient (momentum), from the clean image.
 
     Each gradient is divided by its mean magnitude before it is added (equation 6 of the paper,
@@ -38,9 +39,6 @@ class MIM(Iterated):
 
     def begin(self, task: Task) -> State:
         return {**super().begin(task), "velocity": torch.zeros_like(task.x)}
-
-    def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
-        return task.cross_entropy(out)
 
     def direction(self, grad: Tensor, state: State, task: Task) -> tuple[Tensor, State]:
         size = grad.abs().flatten(1).mean(1)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_cli.cli import completion, options
-from robustbench_cli.core.errors import RunError, UserError
+from robustbench_cli.core.errors import RunError, UserError, in_one_line
 
 if TYPE_CHECKING:
     from robustbench_cli.commands.paper_study import PaperModel, PaperStudy
     from robustbench_cli.commands.study_jobs import Job
     from robustbench_cli.commands.training_estimate import TrainingEstimate
+    from robustbench_cli.commands.workspace import Workspace
     from robustbench_cli.papers.paper import Published
 
 SHORT = 30.0
@@ -70,6 +71,7 @@ def reproduce_command(
     How long each training takes is estimated from a few of its updates on this machine; attacks
     come on top. What cannot be made here is named with the reason, or with the hours. What is
     finished is not done again: after an interruption, or with more --hours, run the same command.
+    A dry run downloads no data.
 
     \b
     advbench reproduce gce --dry-run
@@ -84,7 +86,6 @@ def reproduce_command(
     from robustbench_cli.commands.launchers import LAUNCHERS
     from robustbench_cli.commands.paper_study import paper_study
     from robustbench_cli.commands.study_file import read_seeds
-    from robustbench_cli.commands.training_estimate import kept_estimate
     from robustbench_cli.commands.workspace import Workspace
     from robustbench_cli.core.registry import Spec
     from robustbench_cli.papers.choice import chosen_cells
@@ -96,16 +97,15 @@ def reproduce_command(
     plan = paper_study(paper, chosen_cells(paper, table, dataset), Known.scan())
     folder = out or Path("results") / "reproduction" / paper.name
     there = Workspace(out=folder, data_dir=data_dir, device=device)
-    estimates: dict[str, TrainingEstimate | str] = {}
-    for model in plan.models:
-        try:
-            estimates[model.name] = kept_estimate(model.train, there, keep=not dry_run)
-        except (UserError, RunError) as error:
-            estimates[model.name] = str(error)
+    estimates, broken = _estimates(plan, there, dry_run)
     made = [model for model in plan.models if _fits(estimates[model.name], hours)]
     if not quiet:
         for line in _plan_lines(plan, estimates, made, hours):
             typer.echo(line, err=not dry_run)
+    failed = None
+    if broken:
+        first = next(iter(broken.items()))
+        failed = RunError(f"{len(broken)} of {len(plan.models)} failed; {first[0]}: {first[1]}")
     todo: list[Job] = []
     for model in made:
         short = _minutes(estimates[model.name]) < SHORT
@@ -115,19 +115,47 @@ def reproduce_command(
         for job in todo:
             for each in job.commands:
                 typer.echo(f"advbench {shlex.join(each.words)}")
+        if failed:
+            raise failed
         return
     if not todo:
-        raise UserError(f"nothing of {paper.name} can be made here within {hours:g} hours")
+        nothing = f"nothing of {paper.name} can be made here within {hours:g} hours"
+        raise failed or UserError(nothing)
     note_made_otherwise(todo)
-    many, failed = workers or os.cpu_count() or 1, None
+    many = workers or os.cpu_count() or 1
     with study_display(many, quiet) as told, options.interruptible(options.AGAIN):
         try:
             study_run.run_jobs(todo, LAUNCHERS.build(Spec.parse("local")), many, folder, told)
         except RunError as error:  # the others were carried out: the table has them
-            failed = error
+            failed = RunError(f"{error}; {failed}") if failed else error
     print_report(ReportOptions(results=folder, paper=paper.name, table=table, dataset=dataset))
     if failed:
         raise failed
+
+
+def _estimates(
+    plan: "PaperStudy", there: "Workspace", dry_run: bool
+) -> "tuple[dict[str, TrainingEstimate | str], dict[str, str]]":
+    """Return the length of each training, or why there is none, and what failed unexpectedly."""
+    from robustbench_cli.commands.training_estimate import absent_data, kept_estimate
+
+    estimates: dict[str, TrainingEstimate | str] = {}
+    broken: dict[str, str] = {}
+    for model in plan.models:
+        try:
+            if dry_run and (data := absent_data(model.train, there)):
+                estimates[model.name] = (
+                    f"its length is not known: the estimate needs {data}, which is not in "
+                    f"{there.data_dir}, and a dry run downloads nothing"
+                )
+                continue
+            estimates[model.name] = kept_estimate(model.train, there, keep=not dry_run)
+        except (UserError, RunError) as error:
+            estimates[model.name] = str(error)
+        except Exception as error:  # one training that cannot be tried must not end the others
+            broken[model.name] = in_one_line(error)
+            estimates[model.name] = f"failed: {broken[model.name]}"
+    return estimates, broken
 
 
 def _jobs(

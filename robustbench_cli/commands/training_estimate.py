@@ -93,6 +93,16 @@ def kept_estimate(words: Sequence[str], workspace: Workspace, *, keep: bool) -> 
     return known[key]
 
 
+def absent_data(words: Sequence[str], workspace: Workspace) -> str:
+    """Return the name of the data set of a training if it would have to be downloaded, or nothing.
+
+    Raises:
+        UserError: the training cannot be had.
+    """
+    spec = spec_of(configured(words)[1].dataset)
+    return "" if DATASETS.build(spec).at_hand(workspace.data_dir) else spec.name
+
+
 def configured(words: Sequence[str]) -> tuple[TrainingTask, TrainConfig]:
     """Return the task and the configuration that the words of a command ask for."""
     parser = ArgumentParser(add_help=False, exit_on_error=False)

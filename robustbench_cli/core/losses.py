@@ -5,6 +5,7 @@ are converted first: a cross-entropy in bfloat16 has a resolution of 1/128.  Lab
 classes (B, int64) unless a function says otherwise.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -171,6 +172,27 @@ def target_or_rest(logits: Tensor, target: Tensor) -> Tensor:
     """
     logits = wide(logits)
     return torch.stack([largest_wrong(logits, target), picked(logits, target)], 1)
+
+
+def complement_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the entropy (B), in nats, of the softmax over the wrong classes' logits.
+
+    The logit of the true class has no influence on it.
+    """
+    classes = logits.shape[1]
+    wrong = (y[:, None] + torch.arange(1, classes, device=y.device)) % classes
+    log_shares = wide(logits).gather(1, wrong).log_softmax(1)
+    return -(log_shares.exp() * log_shares).sum(1)
+
+
+def guided_complement_entropy(logits: Tensor, y: Tensor, alpha: float = 1 / 3) -> Tensor:
+    """Return -p^alpha H / log(K - 1) (B), with p = softmax(logits)[y] and H the entropy above.
+
+    Chen et al. (2019), https://arxiv.org/abs/1903.09799.  It is between -1 and 0, and its gradient
+    vanishes where p is 0 or 1.  It needs at least three classes.
+    """
+    guide = (alpha * picked(F.log_softmax(wide(logits), 1), y)).exp()
+    return -guide * complement_entropy(logits, y) / math.log(logits.shape[1] - 1)
 
 
 def picked(logits: Tensor, classes: Tensor) -> Tensor:

@@ -180,6 +180,14 @@ class Dataset(ABC):
                 has no label.
         """
 
+    def at_hand(self, root: Path) -> bool:
+        """Return whether both splits can be read without a download.
+
+        Args:
+            root: the folder given by ``--data-dir``.
+        """
+        return True
+
     def pool(self, root: Path) -> Split:
         """Return the training images as extra data; sets that may lack labels override this.
 

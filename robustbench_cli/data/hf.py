@@ -53,11 +53,15 @@ class HuggingFace(Files):
 
     defaults: ClassVar[Mapping[str, Any]] = {"model": {"name": "preact-resnet-18"}}
 
+    def at_hand(self, root: Path) -> bool:
+        # A name on the hub is asked for there, even if a copy was kept.
+        place = Path(self.path).expanduser()
+        return place.exists() or place.suffix == ".parquet" or not HUB_NAME.fullmatch(self.path)
+
     def find(self, split: SplitName, root: Path) -> UnreadSplit:
         name = f"hf:{self.path}"
-        place = Path(self.path).expanduser()
-        if place.exists() or place.suffix == ".parquet" or not HUB_NAME.fullmatch(self.path):
-            tables = local_tables(name, place, self.test)
+        if self.at_hand(root):
+            tables = local_tables(name, Path(self.path).expanduser(), self.test)
         else:
             tables = _hub(name, self.path, self.test, root)
         parts = tables.parts[split]

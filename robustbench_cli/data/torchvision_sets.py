@@ -43,6 +43,16 @@ class TorchvisionSet(Dataset):
         """Return the file or folder in which torchvision looks for a split."""
         return root / self.folder
 
+    def at_hand(self, root: Path) -> bool:
+        datasets = importlib.import_module("torchvision.datasets")
+        wanted: tuple[SplitName, ...] = ("train", "test")
+        try:
+            for split in wanted:
+                getattr(datasets, self.title)(root=root, download=False, **self.arguments(split))
+        except Exception:  # absent and damaged files raise errors of many types
+            return False
+        return True
+
     def load(self, split: SplitName, root: Path) -> Split:
         # Imported here because it takes a second, which other data sets need not spend.
         datasets = importlib.import_module("torchvision.datasets")

@@ -1,25 +1,6 @@
-"""The entropy of a prediction over the wrong classes, which GCE and COT maximise."""
-
-import torch
-from torch import Tensor
+"""What a loss on the entropy over the wrong classes asks of the data."""
 
 from robustbench_cli.core.errors import UserError
-from robustbench_cli.core.losses import wide
-
-
-def complement_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the entropy (B), in nats, of the softmax over the wrong classes' logits.
-
-    The logit of the true class has no influence on it.
-
-    Args:
-        logits: (B, C).
-        y: true labels (B).
-    """
-    classes = logits.shape[1]
-    wrong = (y[:, None] + torch.arange(1, classes, device=y.device)) % classes
-    log_shares = wide(logits).gather(1, wrong).log_softmax(1)
-    return -(log_shares.exp() * log_shares).sum(1)
 
 
 def check_wrong_classes(name: str, classes: int) -> None:

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from robustbench_cli.core.losses import complement_entropy
 from robustbench_cli.defenses import DEFENSES, Objective
-from robustbench_cli.defenses._complement import check_wrong_classes, complement_entropy
+from robustbench_cli.defenses._complement import check_wrong_classes
 from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.models import Classifier
 

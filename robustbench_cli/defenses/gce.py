@@ -4,15 +4,14 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from robustbench_cli.core.gradient_ascent import ascend
-from robustbench_cli.core.losses import picked, wide
+from robustbench_cli.core.losses import guided_complement_entropy
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial
-from robustbench_cli.defenses._complement import check_wrong_classes, complement_entropy
+from robustbench_cli.defenses._complement import check_wrong_classes
 from robustbench_cli.defenses._own_loss import OwnLoss
 from robustbench_cli.defenses._step import Passes, Setting, Step
 
@@ -28,7 +27,7 @@ class GCE(OwnLoss):
 
     The gradient vanishes where p is 0 or 1, which stops gradient attacks without removing
     adversarial examples: clean training with it does not make a network robust.  Evaluate it with
-    other losses than its own, margin and targeted ones among them.
+    other losses than its own (``climbs=gce``), margin and targeted ones among them.
     """
 
     alpha: Annotated[Number, Field(ge=0)] = 1 / 3
@@ -45,9 +44,9 @@ class GCE(OwnLoss):
 
     def score(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the loss (B), between -1 and 0, of logits (B, C) and labels (B)."""
-        classes = logits.shape[1] - (self.variant == "paper")
-        guide = (self.alpha * picked(F.log_softmax(wide(logits), 1), y)).exp()
-        return -guide * complement_entropy(logits, y) / math.log(classes)
+        score = guided_complement_entropy(logits, y, self.alpha)
+        classes = logits.shape[1]
+        return score * math.log(classes - 1) / math.log(classes - (self.variant == "paper"))
 
     def loss(self, step: Step, logits: Passes) -> Tensor:
         return self.score(logits["clean"], step.y)

@@ -269,7 +269,7 @@ def defense_specs(text: str) -> list[Spec]:
     return [Spec.parse(part) for part in re.split(r"\+(?=[A-Za-z])", text) if part]
 
 
-_PASSED_ON = ("steps", "step", "start", "restarts", "version")
+_PASSED_ON = ("steps", "step", "start", "restarts", "version", "climbs")
 """Parameters of an attack that tables state under advbench's own names."""
 
 

@@ -23,11 +23,13 @@ def reference(model, x, y, start, norm, loss, steps, step):
         for _ in range(steps + 1):
             leaf = z.clone().requires_grad_()
             logits = model(leaf[None])[0]
-            wrong = torch.cat([logits[:label], logits[label + 1 :]]).max()
+            rest = torch.cat([logits[:label], logits[label + 1 :]])
+            wrong, shares = rest.max(), torch.softmax(rest, 0)
             seen.append(((wrong - logits[label]).item(), leaf.detach().clone()))
             value = {
                 "ce": -torch.log_softmax(logits, 0)[label],
                 "cw": -torch.clamp(logits[label] - wrong + 50, min=0),
+                "gce": torch.softmax(logits, 0)[label] ** (1 / 3) * (shares * shares.log()).sum(),
             }[loss]
             (g,) = torch.autograd.grad(value, leaf)
             if norm == "Linf":
@@ -46,13 +48,15 @@ def reference(model, x, y, start, norm, loss, steps, step):
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-@pytest.mark.parametrize(("name", "loss"), [("pgd", "ce"), ("cw", "cw"), ("fgsm", "ce")])
+@pytest.mark.parametrize(
+    ("name", "loss"), [("pgd", "ce"), ("cw", "cw"), ("fgsm", "ce"), ("pgd", "gce")]
+)
 def test_iterates_match_the_reference(name, loss, norm, model):
     model.eval()
     x = torch.rand(24, 1, 8, 8).double()
     y = model(x).argmax(1)
     threat, noise = Threat(norm, EPS), Noise(3, torch.arange(24))
-    params = {} if name == "fgsm" else {"steps": 7, "step": 0.3}
+    params = {} if name == "fgsm" else {"steps": 7, "step": 0.3, "climbs": loss}
     attack = ATTACKS.build(Spec(name, params))
     source = noise.fork(name).fork("restart 0").fork("start")
     start = x if attack.start == "clean" else threat.random_start(x, source)

@@ -222,6 +222,7 @@ def config(text, norm="Linf"):
     [
         *(("apgd-t", 3), ("autoattack-reference", 3), ("apgd-dlr", 2), ("apgd-dlr:target=1", 2)),
         *(("ensemble:apgd-ce/apgd-t", 3), ("pgd:climbs=dlr", 2), ("cw:climbs=dlr", 2)),
+        ("mim:climbs=gce", 2),
     ],
 )
 def test_too_few_classes_for_the_loss_are_refused_by_name(text, classes):
@@ -234,6 +235,7 @@ def test_too_few_classes_for_the_loss_are_refused_by_name(text, classes):
     ("text", "classes"),
     [
         *(("apgd-dlr", 3), ("apgd-t", 4), ("pgd", 2), ("pgd:climbs=dlr,steps=2", 3)),
+        ("pgd:climbs=gce,steps=2", 3),
         *(("autoattack:version=rand", 2), ("autoattack:version=plus", 2), ("autoattack", 2)),
         *(("autoattack:target=1", 3), ("apgd-t:target=next", 4), ("apgd-margin", 2)),
     ],

@@ -133,6 +133,7 @@ def test_those_that_take_none_say_why():
     ]
     assert all(built(name).no_target for name in NOT_TAKING)
     assert built("pgd", climbs="kl", start="gauss").no_target
+    assert built("mim", climbs="gce").no_target
     inside = built("ensemble", of=("apgd-ce", "corners"))
     assert "corners" in inside.no_target
 

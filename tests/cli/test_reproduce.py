@@ -76,6 +76,43 @@ def test_a_dry_run_makes_nothing_and_names_the_commands(paper, tmp_path, capsys)
     assert not out.exists()
 
 
+def test_a_dry_run_downloads_nothing(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def mnist(root, download, **_):
+        asked.append(download)
+        raise RuntimeError("Dataset not found")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", mnist)
+    words = ["reproduce", "gce", "--data-dir", str(tmp_path / "none"), "--dry-run"]
+    assert main([*words, "--out", str(tmp_path / "made")]) == 0
+    assert capsys.readouterr().out.count("needs mnist, which is not in") == 2
+    assert asked == [False, False]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("in_warm_processes")
+def test_a_training_that_cannot_be_tried_fails_by_name_and_the_others_go_on(
+    paper, tmp_path, monkeypatch, capsys
+):
+    known = training_estimate.training_estimate
+
+    def estimate(words, workspace):
+        if "pgd-at" in words:
+            raise KeyError("gone")
+        return known(words, workspace)
+
+    monkeypatch.setattr(training_estimate, "training_estimate", estimate)
+    out = tmp_path / "made"
+    words = ["reproduce", "digits-paper", "--out", str(out), "--seeds", "0"]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "1 of 2 failed; pgd-at: KeyError: 'gone'" in said.err
+    assert {run.id for run in folders.every(out)} == {"standard-s0", "standard-measured-s0"}
+    assert "97.0" in said.out
+    assert main([*words, "--dry-run"]) == 1
+
+
 def test_what_takes_too_long_is_left_out_with_its_length(paper, tmp_path, capsys):
     out = tmp_path / "made"
     assert main(["reproduce", "digits-paper", "--out", str(out), "--hours", "0"]) == 2

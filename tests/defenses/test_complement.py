@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.losses import complement_entropy
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.defenses import DEFENSES, Recipe, parse
-from robustbench_cli.defenses._complement import complement_entropy
 from robustbench_cli.defenses._step import Passes, Setting, Step
 from robustbench_cli.defenses.cot import WeightCopies
 from robustbench_cli.models import Shape
