@@ -26,6 +26,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 The target is labels (B), label shares (B, classes) or other logits (B, classes)."""
 
 Start = Literal["clean", "uniform", "gauss", "radial"]
+TrainingStart = Literal[Start, "unclipped"]
+"""The starts of an attack in training, which is not judged: ``unclipped`` may be outside [0, 1]."""
 Steps = Annotated[int, Field(ge=1)]
 StepSize = Annotated[Number, Field(gt=0)]
 
@@ -50,7 +52,7 @@ class Ascent:
     steps: int
     step: float
     """As a fraction of eps, so a sweep over eps keeps the path: 2/255 at eps 8/255 is 1/4."""
-    start: Start = "uniform"
+    start: TrainingStart = "uniform"
 
     @property
     def exact_steps(self) -> int:
@@ -65,6 +67,8 @@ class Ascent:
 
     def begin(self, x: Tensor, threat: Threat, noise: Noise) -> Tensor:
         """Return the starting points (B, C, H, W), inside the ball and the box [0, 1].
+
+        With ``unclipped`` they are inside the ball only, and no adversarial images themselves.
 
         Args:
             x: clean images (B, C, H, W) in [0, 1].
@@ -193,4 +197,5 @@ _STARTS: dict[str, Callable[[Tensor, Threat, Noise], Tensor]] = {
     "uniform": lambda x, threat, noise: threat.random_start(x, noise),
     "gauss": lambda x, threat, noise: threat.project(x + 0.001 * noise.normal(x), x),
     "radial": lambda x, threat, noise: threat.radial_start(x, noise),
+    "unclipped": lambda x, threat, noise: threat.unclipped_start(x, noise),
 }

@@ -171,6 +171,10 @@ class Threat:
         """Return random allowed images like ``x`` (B, C, H, W); in a ball uniform by volume."""
         return self.project(self.geometry.drawn(x, noise, self), x)
 
+    def unclipped_start(self, x: Tensor, noise: Noise) -> Tensor:
+        """Return what ``random_start`` projects (B, C, H, W): it may lie outside the box [0, 1]."""
+        return self.restored(self.geometry.drawn(x, noise, self), x)
+
     def corner(self, x: Tensor, slope: Tensor) -> Tensor:
         """Return the allowed images (B, C, H, W) at which linear functions are largest.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor, nn
 
-from robustbench_cli.core.gradient_ascent import Ascent, Start, Steps, StepSize, check_reach
+from robustbench_cli.core.gradient_ascent import Ascent, Steps, StepSize, TrainingStart, check_reach
 from robustbench_cli.core.losses import Criterion
 from robustbench_cli.core.model_modes import Mode
 from robustbench_cli.core.registry import Registry
@@ -193,9 +193,10 @@ class Adversarial(Objective):
     """Steps of the inner attack."""
     step: StepSize = 0.25
     """Step size as a fraction of eps: 2/255 at eps 8/255 is 1/4, 0.007 at 0.031 is 7/31."""
-    start: Start = "uniform"
+    start: TrainingStart = "uniform"
     """The start of the inner attack, clipped to [0, 1]: clean, uniform (in the ball), gauss (0.001
-    N(0, 1)), or radial (a random direction, a uniform length)."""
+    N(0, 1)), or radial (a random direction, a uniform length); or unclipped, uniform in the ball
+    and clipped only after the first step."""
     attack_mode: Mode = "eval"
     """The net in the inner attack: eval; train (BatchNorm's running statistics follow, dropout is
     on); or frozen (as train, but the running statistics are left alone)."""

@@ -22,6 +22,10 @@ class FastAT(PGDAT):
 
     The paper pairs it with a cyclic learning rate.  Watch for catastrophic overfitting: robust
     accuracy under PGD that falls to zero within an epoch.
+
+    The authors' code clips the start to [0, 1] on CIFAR-10, and only after the step on MNIST
+    (``start=unclipped``).  There that decides: after a clipped start a step of 1.25 eps puts every
+    black pixel at 0 or at eps, and the net withstands such images alone.
     """
 
     steps: Steps = 1

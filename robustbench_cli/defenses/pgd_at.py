@@ -26,7 +26,7 @@ class PGDAT(Adversarial):
     train mode: Rice et al.'s and AT-AWP's (Wu et al., 2020) the attacked ones once more, to score
     the restart, and the clean ones last of all, PORT's (Sehwag et al., 2022) the clean ones first.
     Weights learn from the same gradients, running statistics differ by 15 to 30 %.  Starts are
-    clipped to [0, 1] here, in PORT's code not before the first step.
+    clipped to [0, 1] here, in PORT's code not before the first step (``start=unclipped``).
     """
 
     attack_mode: Mode = "train"

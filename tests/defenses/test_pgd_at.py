@@ -11,7 +11,7 @@ from robustbench_cli.defenses import Recipe, parse
 from robustbench_cli.defenses._step import Passes, Step
 
 EPS = 0.1
-STARTS = ["clean", "uniform", "gauss"]
+STARTS = ["clean", "uniform", "gauss", "unclipped"]
 
 
 class Plane(torch.nn.Module):
@@ -73,3 +73,19 @@ def test_one_step_on_a_network_is_the_signed_gradient_at_the_clean_images(model,
         at = x.clone().requires_grad_()
         (grad,) = torch.autograd.grad(F.cross_entropy(model(at), y), at)
     torch.testing.assert_close(found, (x + EPS * grad.sign()).clamp(0, 1))
+
+
+def test_a_black_pixel_is_at_0_or_eps_after_a_clipped_start_and_anywhere_after_an_unclipped_one():
+    """Fast-AT's step is longer than the way from 0 to eps: what a start below 0 would shorten."""
+    model, x, y = Plane(), torch.zeros(20, 1, 8, 8).double(), torch.arange(20) % 2
+    step = step_of(model, x, y)
+    clipped, spread = (
+        Recipe.build(parse(f"fast-at:start={start}")).objective.perturb(step)
+        for start in ("uniform", "unclipped")
+    )
+    assert ((clipped == 0) | (clipped == EPS)).all()
+    begun = EPS * (2 * step.noise.fork("start").uniform(x) - 1)
+    away = torch.where(y == 0, -1.0, 1.0).double()[:, None] * model.weight.detach().sign()
+    moved = begun + 1.25 * EPS * away.view_as(x)
+    torch.testing.assert_close(spread, moved.clamp(0, EPS))
+    assert ((spread > 0) & (spread < EPS)).any()

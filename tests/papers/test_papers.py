@@ -28,6 +28,7 @@ COUNTS = {
     "awp": 94,
     "cot": 2,
     "deep-pursuit": 24,
+    "fast-at": 7,
     "feature-scatter": 162,
     "gce": 6,
     "he": 96,
