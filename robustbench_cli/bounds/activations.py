@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_cli.bounds.interval import Interval, rounding_error, summed
+from robustbench_cli.bounds.interval import Interval, rounding_error
 from robustbench_cli.bounds.operations import Operation
 from robustbench_cli.bounds.zonotopes import KinkSlope, Zonotope
 
@@ -49,9 +49,7 @@ class Activation(Operation):
     def backward(self, a: Tensor, inputs: Sequence[Interval]) -> tuple[list[Tensor], Tensor]:
         (x,) = inputs
         (low, low_at), (high, high_at) = self.lines(x)
-        up, down = a.clamp_min(0), a.clamp_max(0)
-        coefficients = up * low.unsqueeze(1) + down * high.unsqueeze(1)
-        return [coefficients], summed(up, low_at) + summed(down, high_at)
+        return [a * Interval(low, high).least(a)], Interval(low_at, high_at).lowest(a)
 
     def zonotope(self, inputs: Sequence[Zonotope], bounds: Interval, kink: KinkSlope) -> Zonotope:
         (x,) = inputs

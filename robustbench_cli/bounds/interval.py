@@ -60,7 +60,11 @@ class Interval:
         Returns:
             (B, S).
         """
-        return summed(a.clamp_min(0), self.low) + summed(a.clamp_max(0), self.high)
+        return (a * self.least(a)).flatten(2).sum(2)
+
+    def least(self, a: Tensor) -> Tensor:
+        """Return the bound of each value (B, S, ...) at which its term of ``lowest`` is least."""
+        return torch.where(a > 0, self.low.unsqueeze(1), self.high.unsqueeze(1))
 
 
 def summed(a: Tensor, values: Tensor) -> Tensor:

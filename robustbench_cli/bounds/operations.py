@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_cli.bounds.interval import Interval, rounding_error, summed
+from robustbench_cli.bounds.interval import Interval, rounding_error
 from robustbench_cli.bounds.zonotopes import KinkSlope, Zonotope, boxed
 
 
@@ -117,7 +117,7 @@ class AffineMap(Operation):
     def _constant(self, a: Tensor) -> Tensor:
         if self.shift is None:
             return a.new_zeros(a.shape[:2])
-        return summed(a, self.shift.expand(a.shape[2:]).unsqueeze(0).expand(len(a), *a.shape[2:]))
+        return a.flatten(2) @ self.shift.expand(a.shape[2:]).flatten()
 
 
 @dataclass(frozen=True, kw_only=True)
