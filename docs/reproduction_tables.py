@@ -1,6 +1,12 @@
-"""The table of reproduction.md: published numbers that were made again, from the records."""
+"""The tables of reproduction.md: published numbers that were made again, from the records.
 
+What is known of differences beyond a point stands in ``reproduction_reasons.toml``.
+"""
+
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from marked_parts import table
 
@@ -16,6 +22,9 @@ RECORDS = Path(__file__).parents[1] / "results" / "reference" / "reproduction"
 HEADS = ["paper, table", "model", "measured", "published", "ours", "difference", "minutes"]
 CLOSE = 1.0
 """Points within which a number counts as made again."""
+REASONS = Path(__file__).with_name("reproduction_reasons.toml")
+"""For some published numbers, whether the difference is explained, and what is known of it."""
+UNKNOWN = {"explained": False, "why": "not looked into"}
 
 
 def _made() -> dict[str, tuple[list[Beside], dict[str, Run]]]:
@@ -67,9 +76,68 @@ def _marked(pair: Beside) -> tuple[str, str]:
 def counted() -> str:
     """Return in a sentence how many numbers were made again, and how close they came."""
     pairs = [pair for made, _ in _made().values() for pair in made]
-    points = [abs(pair.points) for pair in pairs if pair.points is not None]
-    near = sum(each <= CLOSE for each in points)
-    return f"{len(pairs)} numbers were made again; {near} of them within {CLOSE:g} point.\n"
+    near = sum(_near(pair) for pair in pairs)
+    spread = sum(not _near(pair) and _within_spread(pair) for pair in pairs)
+    withheld = sum(pair.points is None for pair in pairs)
+    far = [reason_of(name, pair) for name, pair in _far()]
+    explained = sum(reason["explained"] for reason in far)
+    return (
+        f"{len(pairs)} numbers were made again: {near} within {CLOSE:g} point, {spread} more within "
+        f"the published deviation, {len(far)} beyond, of which {explained} are explained and "
+        f"{len(far) - explained} are not; {withheld} are withheld.\n"
+    )
+
+
+def _near(pair: Beside) -> bool:
+    """Return whether a number is within a point of the published one."""
+    return pair.points is not None and abs(pair.points) <= CLOSE
+
+
+def _within_spread(pair: Beside) -> bool:
+    """Return whether a number is within the deviation that was published with it."""
+    std = pair.cell.std
+    return pair.points is not None and std is not None and abs(pair.points) <= float(std)
+
+
+def _far() -> Iterator[tuple[str, Beside]]:
+    """Yield the numbers that are beyond both, each with the name of its paper."""
+    for name, (pairs, _) in _made().items():
+        for pair in pairs:
+            if not (pair.points is None or _near(pair) or _within_spread(pair)):
+                yield name, pair
+
+
+def reasons() -> list[dict[str, Any]]:
+    """Return what is known of differences: ``paper``, ``rows`` as in the papers' rules, ``why``."""
+    found: list[dict[str, Any]] = tomllib.loads(REASONS.read_text())["reasons"]
+    return found
+
+
+def reason_of(name: str, pair: Beside) -> dict[str, Any]:
+    """Return what is known of the difference of a number; the first that fits counts."""
+    return next((each for each in reasons() if fits(each, name, pair)), UNKNOWN)
+
+
+def fits(reason: dict[str, Any], name: str, pair: Beside) -> bool:
+    """Return whether a reason is about a number of the paper ``name``."""
+    cell = pair.cell
+    said = all(getattr(cell, column) in texts for column, texts in reason["rows"].items())
+    return said and reason["paper"] == name
+
+
+def beyond() -> str:
+    """Return the numbers that are beyond, with what is known, a line for each reason."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for name, pair in _far():
+        reason = reason_of(name, pair)
+        told = "explained" if reason["explained"] else "unexplained"
+        measured = f"{pair.cell.attack or 'clean'} {_marked(pair)[1]}"
+        lines.setdefault((name, pair.cell.method, told, reason["why"]), []).append(measured)
+    rows = [
+        [name, method, ", ".join(measured), told, why]
+        for (name, method, told, why), measured in lines.items()
+    ]
+    return table(["paper", "model", "difference", "", "what is known"], rows, left=5)
 
 
 def apart() -> str:
@@ -95,4 +163,5 @@ REPRODUCTION = {
     "reproduced": reproduced,
     "reproduced-count": counted,
     "reproduced-apart": apart,
+    "reproduced-beyond": beyond,
 }
