@@ -35,8 +35,21 @@ def _made() -> dict[str, tuple[list[Beside], dict[str, Run]]]:
             continue
         paper, runs = load_paper(folder.name), comparable(folder)
         pairs = beside(paper, paper.cells, [*runs.values()])
-        found[folder.name] = [pair for pair in pairs if pair.measured], runs
+        found[folder.name] = [pair for pair in pairs if _made_for_it(pair)], runs
     return found
+
+
+def _made_for_it(pair: Beside) -> bool:
+    """Return whether a number is of the net, and the radius, that the published one is of."""
+    others = ("model", "trained at eps")
+    return pair.measured is not None and not any(
+        apart.what.startswith(others) for apart in pair.training
+    )
+
+
+def _model(pair: Beside) -> str:
+    """Return the method and the net of a number."""
+    return ", ".join(filter(None, (pair.cell.method, pair.cell.architecture)))
 
 
 def reproduced() -> str:
@@ -52,7 +65,7 @@ def reproduced() -> str:
             lines.append(
                 [
                     f"{name}, {cell.table}",
-                    f"{cell.method}, {cell.dataset}",
+                    f"{_model(pair)}, {cell.dataset}",
                     cell.attack or "clean",
                     str(cell.value),
                     ours,
@@ -132,7 +145,7 @@ def beyond() -> str:
         reason = reason_of(name, pair)
         told = "explained" if reason["explained"] else "unexplained"
         measured = f"{pair.cell.attack or 'clean'} {_marked(pair)[1]}"
-        lines.setdefault((name, pair.cell.method, told, reason["why"]), []).append(measured)
+        lines.setdefault((name, _model(pair), told, reason["why"]), []).append(measured)
     rows = [
         [name, method, ", ".join(measured), told, why]
         for (name, method, told, why), measured in lines.items()
@@ -146,7 +159,7 @@ def apart() -> str:
     for name, (pairs, _) in _made().items():
         for pair in pairs:
             said = ", ".join(map(str, (*pair.training, *pair.attack)))
-            lines.setdefault((name, pair.cell.method, said), []).append(pair.cell.attack or "clean")
+            lines.setdefault((name, _model(pair), said), []).append(pair.cell.attack or "clean")
     rows = [
         [name, method, ", ".join(attacks), said or "nothing is known to differ"]
         for (name, method, said), attacks in lines.items()

@@ -97,8 +97,7 @@ def training_differences(
     settings = trained.settings
     data = data_differences(meaning.dataset, trained, run or trained) if meaning.dataset else None
     threat = settings.stated_threat
-    # Only what attacks during training has a number of steps; a radius means nothing to the rest.
-    attacked = any("steps" in table for table in settings.defense.values())
+    attacked = any(_TELL_A_RADIUS & {*table} for table in settings.defense.values())
     extra = settings.extra
     # What else a model was trained on, and what it was trained from, make another method of it.
     begun = "init" in settings.parents
@@ -118,6 +117,8 @@ def training_differences(
     return [*data, *_model(settings.model, meaning.model, cell.architecture), *_unequal(pairs)]
 
 
+_TELL_A_RADIUS = {"steps", "stretch"}
+"""Parameters of what attacks during training, or bounds a ball; a radius means nothing to the rest."""
 _KEPT = {"oracle": "best on test", "best": "best held out", "epoch": "chosen"}
 
 

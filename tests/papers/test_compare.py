@@ -10,8 +10,8 @@ from robustbench_cli.papers.differences import data_differences
 from robustbench_cli.papers.reading import load_paper
 from robustbench_cli.runs.outcomes import Detection, Proof, Within
 
-PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat", "tla", "he")
-TRADES, RST, RICE, AWP, LBGAT, TLA, HE = map(load_paper, PAPERS)
+PAPERS = ("trades", "rst", "robust-overfitting", "awp", "lbgat", "tla", "he", "sok-certified")
+TRADES, RST, RICE, AWP, LBGAT, TLA, HE, SOK = map(load_paper, PAPERS)
 
 INNER = {"steps": 40, "step": 1 / 30, "beta": 6.0}
 FAITHFUL = {
@@ -288,6 +288,23 @@ def test_what_is_certified_is_compared_within_the_same_ball(trained, evaluated):
         "sigma 0.5 (0.25)",
         "images 100 (1000)",
     ]
+
+
+def test_the_radius_of_bounds_in_training_is_compared(trained, evaluated):
+    config = {
+        "defense": {"crown-ibp": {"name": "crown-ibp", "kappa": 0.0, "stretch": 1.0}},
+        "dataset": {"name": "mnist"},
+        "threat": {"norm": "Linf", "eps": 0.1},
+        "train": {"epochs": 100},
+        "model": {"name": "mlp", "layers": 2, "hidden": 20, "norm": "none"},
+    }
+    run = trained("crown-ibp", **config)
+    judged = evaluated(run, {"pgd100": (PGD, 80)}, clean=88, eps=0.1, **WHOLE)
+    cells = [c for c in SOK.only("clean accuracy") if c.architecture == "FCNNa"]
+    found = {pair.cell.method: pair for pair in beside(SOK, cells, [run, judged])}
+    assert found["cadv1"].ours == 88.0
+    assert said(found["cadv1"]) == []
+    assert said(found["cadv3"]) == ["trained at eps 0.1 (0.3)"]
 
 
 def test_a_model_that_fits_is_named_though_nothing_was_measured(trained):
