@@ -118,7 +118,7 @@ def training_differences(
 
 
 _TELL_A_RADIUS = {"steps", "stretch"}
-"""Parameters of what attacks during training, or bounds a ball; a radius means nothing to the rest."""
+"""Parameters of what attacks or bounds a ball in training; a radius means nothing to the rest."""
 _KEPT = {"oracle": "best on test", "best": "best held out", "epoch": "chosen"}
 
 

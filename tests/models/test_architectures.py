@@ -31,6 +31,7 @@ def shapes(model: nn.Module) -> list[tuple[int, ...]]:
         ("strided-cnn", MNIST, 166_406),
         ("madry-cnn", MNIST, 3_274_634),
         ("lenet-5", MNIST, 61_706),
+        ("lenet-caffe", MNIST, 431_080),
         ("mnist-cnn", MNIST, 21_840),
         ("mlp", MNIST, 2_919_434),
         ("mlp:layers=2,hidden=20,norm=none", MNIST, 16_330),

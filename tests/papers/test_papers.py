@@ -26,6 +26,7 @@ COUNTS = {
     "amp": 132,
     "autoattack": 74,
     "awp": 94,
+    "consistency": 120,
     "convex-polytope": 8,
     "cot": 2,
     "deep-pursuit": 24,
