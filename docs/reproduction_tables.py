@@ -95,8 +95,8 @@ def counted() -> str:
     far = [reason_of(name, pair) for name, pair in _far()]
     explained = sum(reason["explained"] for reason in far)
     return (
-        f"{len(pairs)} numbers were made again: {near} within {CLOSE:g} point, {spread} more within "
-        f"the published deviation, {len(far)} beyond, of which {explained} are explained and "
+        f"{len(pairs)} numbers were made again: {near} within {CLOSE:g} point, {spread} more "
+        f"within the published deviation, {len(far)} beyond, of which {explained} are explained and "
         f"{len(far) - explained} are not; {withheld} are withheld.\n"
     )
 
