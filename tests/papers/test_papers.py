@@ -36,6 +36,7 @@ COUNTS = {
     "he": 96,
     "ibp": 15,
     "lbgat": 234,
+    "logit-pairing": 48,
     "min-max": 22,
     "mter": 60,
     "patch-smoothing": 4,
