@@ -30,7 +30,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Norm
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.models.layout import laid_out
 
 PRECISIONS = ("exact", "auto") if "precision" in inspect.signature(attack_batch).parameters else ()

@@ -26,7 +26,7 @@ from robustbench_cli import Threat, load_run
 from robustbench_cli.attacks.pgd import PGD
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
-from robustbench_cli.evaluation.stages import Attacked, attack_batch
+from robustbench_cli.evaluation.batch_attack import Attacked, attack_batch
 from robustbench_cli.evaluation.verifier import Verifier
 from robustbench_cli.input_defenses import INPUT_DEFENSES, Backward, InputDefense
 from robustbench_cli.models.defended import DefendedModel

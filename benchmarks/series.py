@@ -37,10 +37,16 @@ class Measured:
         return np.array([*self.broken]) == "1"
 
 
-def kept() -> list[Measured]:
+def kept(path: Path = KEPT) -> list[Measured]:
     """Return what was measured so far."""
-    lines = json.loads(KEPT.read_text()) if KEPT.exists() else []
+    lines = json.loads(path.read_text()) if path.exists() else []
     return [Measured(**line) for line in lines]
+
+
+def rows_text(rows: Sequence[Measured]) -> str:
+    """Return everything that was measured as JSON, a line each."""
+    lines = [json.dumps(vars(row)) for row in sorted(rows, key=lambda r: (r.net, r.attack))]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ They are kept in ``docs/suites.json``; rows that are there are not measured agai
 """
 
 import itertools
-import json
 import os
 import sys
 import time
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "zoo"))
 
 from members import MEMBERS, Member
-from series import AUTOATTACK, KEPT, Measured, Table, kept
+from series import AUTOATTACK, KEPT, Measured, Table, kept, rows_text
 from truth import images
 
 from robustbench_cli import load_run
@@ -36,7 +35,7 @@ from robustbench_cli.core.atomic_files import write_bytes_atomically
 from robustbench_cli.core.example_rng import Noise, stream_key
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.models.foreign import load_foreign
 from robustbench_cli.models.layout import laid_out
 
@@ -124,13 +123,6 @@ def measured(net: Net, attack: str) -> Measured:
     )
 
 
-def keep(rows: Sequence[Measured]) -> None:
-    """Write everything that was measured, a line each."""
-    lines = [json.dumps(vars(row)) for row in sorted(rows, key=lambda r: (r.net, r.attack))]
-    text = "[\n" + ",\n".join(lines) + "\n]\n"
-    write_bytes_atomically(KEPT, text.encode())
-
-
 @app.command()
 def measure(
     run: Annotated[list[Path] | None, typer.Option(help="A training run, too; repeat.")] = None,
@@ -160,7 +152,7 @@ def measure(
                 print(f"{net.name}: {attack}: {error}", flush=True)
                 break
             print(f"{net.name} {attack} {rows[-1].seconds} s", flush=True)
-        keep(rows)
+        write_bytes_atomically(KEPT, rows_text(rows).encode())
 
 
 def _nets(named: Sequence[Member], runs: Sequence[Path], n: int, data_dir: Path) -> Iterator[Net]:

@@ -27,9 +27,9 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.robust_shares import within_radius
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation import mask_binding
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.rewritten_models import COMPARED_IMAGES
 from robustbench_cli.evaluation.search_model import SearchPrecision
-from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.defended import defended_part
 

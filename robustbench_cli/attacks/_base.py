@@ -160,13 +160,13 @@ class Attack:
         return ""
 
     def first_members(self, stages: Sequence[Stage]) -> int | None:
-        """Return how many of its members see every image where the rest may be sampled.
+        """Return how many of its stages see every image at most where the rest may be sampled.
 
         Args:
             stages: all of its stages, in order.
 
         Returns:
-            The number of stages before the tail; None: it is no series that has one.
+            The number of stages before the tail at most; None: it is no series that has one.
         """
         return None
 

@@ -66,7 +66,7 @@ class AutoAttack(Attack):
         return compositions[self.version]
 
     def first_members(self, stages: Sequence[Stage]) -> int | None:
-        """Return the stages up to the last one of AutoPGD; FAB and Square after it are the tail."""
+        """Return the stages up to the last of AutoPGD; FAB and Square are in the tail always."""
         return 1 + max(at for at, stage in enumerate(stages) if isinstance(stage.attack, APGD))
 
     def variant(self, threat: Threat, classes: int) -> str:

@@ -72,7 +72,7 @@ class Ensemble(Attack):
         return next((f"{text}: {reason}" for text, reason in reasons.items() if reason), "")
 
     def first_members(self, stages: Sequence[Stage]) -> int | None:
-        """Return the stages of the first member; all others are the tail."""
+        """Return the stages of the first member; all others are in the tail always."""
         return sum(stage.member == stages[0].member for stage in stages)
 
     def variant(self, threat: Threat, classes: int) -> str:

@@ -18,7 +18,7 @@ from robustbench_cli.audit._binarised import binarised, features, inner_points, 
 from robustbench_cli.audit._series import Series, parts_of
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.registry import Number
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.runs.trust import Finding, Severity
 
 

@@ -14,7 +14,7 @@ from robustbench_cli.attacks import ATTACKS, Attack, ExternalAttack
 from robustbench_cli.audit import CHECKS, Battery, BatteryCheck, ModelCheck, Need, Probe
 from robustbench_cli.audit._reference import ClassMeans, GradientKiller, surely_breakable
 from robustbench_cli.core.registry import Number, Spec
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.verifier import device_of, unchanged_model
 from robustbench_cli.runs.trust import Finding, Severity
 

@@ -17,7 +17,7 @@ from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import Shard
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.journal import Journal
-from robustbench_cli.evaluation.sampled_tail import run_sampled
+from robustbench_cli.evaluation.sampled_tail import MARGIN_BEFORE, run_sampled
 from robustbench_cli.evaluation.search_model import SearchModel
 from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, clean, run_stages
 from robustbench_cli.evaluation.tail_sampling import TailRule
@@ -109,6 +109,8 @@ class AttackColumns:
             column.arrays[IMAGES] = self.data.images(slice(None)).cpu().numpy()
         for told in point.attack.reports:
             column.arrays[f"{REPORTED}{told}"] = np.full(len(self.data), np.nan, np.float32)
+        if self.tail is not None:
+            column.arrays[MARGIN_BEFORE] = np.full(len(self.data), np.nan, np.float32)
         seconds = self.journal.recall(name, column)
         context.allowance.count(column)
         if weaker is not None:
@@ -159,7 +161,7 @@ class AttackColumns:
         exact: SearchModel,
     ) -> Iterator[Progress]:
         """Run the stages of an attack, the last ones on a part of what stands where asked for."""
-        head = point.attack.first_members(stages)
-        if head is None or self.tail is None:
+        most = point.attack.first_members(stages)
+        if most is None or self.tail is None:
             return run_stages(stages, column, standing, context, exact)
-        return run_sampled(stages, head, column, standing, context, exact, self.tail)
+        return run_sampled(stages, most, column, standing, context, exact, self.tail)

@@ -75,6 +75,7 @@ def with_sample(
         looks=tail.looks,
         alpha=tail.plan.alpha,
         least=(outcome.correct - (tail.at_most - tail.broken)) / outcome.n,
+        closest=tail.plan.closest,
     )
     said = f"within {config.within:g}"
     variant = outcome.variant if tail.whole else ", ".join(filter(None, (outcome.variant, said)))
@@ -99,12 +100,14 @@ def _open(outcome: Outcome) -> bool:
 def _finding(label: str, outcome: Outcome) -> Finding:
     tail = outcome.sampled
     assert tail is not None
+    closest = f"the {tail.closest} closest to an error and others drawn at random"
+    chosen = closest if tail.closest else "drawn at random"
     return Finding(
         check=SAMPLED_TAIL,
         severity="warning",
         message=(
             f"the last members saw {tail.looked_at} of the {tail.standing} images that stood "
-            f"before them, drawn at random, and broke {tail.broken}; of all they would break at "
+            f"before them, {chosen}, and broke {tail.broken}; of all they would break at "
             f"most {tail.broken_at_most}: robust accuracy {tail.least:.2%} to "
             f"{outcome.robust_accuracy:.2%} with {1 - tail.alpha:.0%} confidence"
         ),

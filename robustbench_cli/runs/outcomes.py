@@ -47,7 +47,7 @@ class SampledOutcome:
     standing: int
     """Images that stood before them."""
     looked_at: int
-    """Those of them, drawn at random, that they were tried on."""
+    """Those of them that they were tried on."""
     broken: int
     """Those that they broke."""
     broken_at_most: int
@@ -58,6 +58,8 @@ class SampledOutcome:
     """The probability with which the bound may be too low."""
     least: float
     """The robust accuracy at that bound; ``robust_accuracy`` is that without it."""
+    closest: int = 0
+    """Those that they were tried on as the closest to an error; the others were drawn at random."""
 
     @property
     def whole(self) -> bool:

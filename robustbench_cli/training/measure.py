@@ -9,7 +9,7 @@ from robustbench_cli.core.model_modes import evaluating
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.distributed.group import ALONE, Shard
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.masks import MaskContext
 from robustbench_cli.models import Classifier
 

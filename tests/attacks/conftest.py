@@ -7,7 +7,7 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 
 LINF = Threat("Linf", 0.2)
 

@@ -9,10 +9,11 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.joint import Groups, Joint, JointVerdicts, JointVerifier
 from robustbench_cli.evaluation.search_model import SearchModel
-from robustbench_cli.evaluation.stages import attack_batch, run_stages
+from robustbench_cli.evaluation.stages import run_stages
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.transforms.identity import Identity
 

@@ -9,7 +9,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 
 DUAL = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
 RANGE = {"Linf": (0.02, 0.1), "L2": (0.15, 0.6), "L1": (0.1, 0.28)}

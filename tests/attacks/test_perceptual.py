@@ -10,8 +10,8 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.journal import read_arrays
-from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.explanations import EXPLANATIONS, ExplainedImages
 from robustbench_cli.explanations._perceptual_ball import feature_distances, tap_names
 from robustbench_cli.runs import records

@@ -11,9 +11,10 @@ from robustbench_cli.commands.sweep import inherit
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat, onto_l1
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel
-from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, attack_batch, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
 from robustbench_cli.evaluation.verifier import Verifier
 
 QUICK = settings(

@@ -7,7 +7,7 @@ from pyautoattack.square import SquareAttack
 from robustbench_cli.attacks._windows import sides
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 
 SHAPE = (32, 32)
 

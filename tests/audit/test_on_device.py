@@ -17,7 +17,8 @@ from robustbench_cli.audit._probe import copier
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import Tensors, attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
+from robustbench_cli.evaluation.stages import Tensors
 from robustbench_cli.evaluation.verifier import unchanged_model
 
 LINF = Threat("Linf", 0.1)

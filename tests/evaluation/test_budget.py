@@ -13,11 +13,11 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation import budget
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.budget import Allowance, Budget, PassAllowance, TimeAllowance
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
 from robustbench_cli.evaluation.stage_cost import most_passes
-from robustbench_cli.evaluation.stages import attack_batch
 from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier
 

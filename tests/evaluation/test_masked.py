@@ -14,9 +14,10 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
 from robustbench_cli.evaluation import attack_loop, mask_binding
+from robustbench_cli.evaluation.batch_attack import Attacked, attack_batch
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
-from robustbench_cli.evaluation.stages import Attacked, Tensors, attack_batch
+from robustbench_cli.evaluation.stages import Tensors
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
 SHORT = {

@@ -16,11 +16,12 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.data import Split
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.meter import Meter
 from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
-from robustbench_cli.evaluation.stages import AttackVerdicts, attack_batch, clean, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts, clean, run_stages
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
 THREAT = Threat("Linf", 0.05)

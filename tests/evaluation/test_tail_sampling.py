@@ -61,14 +61,25 @@ def test_looks_rise_to_all_images_and_share_the_error(standing, tolerance):
     plan = plan_looks(standing, tolerance)
     assert plan.looks[-1] == standing
     assert list(plan.looks) == sorted(set(plan.looks))
-    assert plan.each_alpha * max(1, len(plan.looks) - 1) <= plan.alpha + 1e-12
-    assert plan.enough(standing, min(standing, 5))
+    assert sum(map(plan.alpha_at, plan.looks[:-1])) <= plan.alpha + 1e-12
+    assert plan.enough(standing, min(standing, 5), 0)
+    assert plan.closest == math.ceil(standing / 20)
     if len(plan.looks) > 1:
-        assert plan.enough(plan.looks[0], 0)
+        assert plan.closest < plan.looks[0]
+        assert plan.enough(plan.looks[0], 0, 0)
+        assert plan.enough(plan.looks[0], plan.closest, plan.closest)  # they are all known
 
 
-def test_without_tolerance_one_image_may_be_left_at_most():
-    assert plan_looks(40, 0).looks == (39, 40)  # the last one breaks it with 1 in 40
+def test_what_the_closest_break_is_known_and_no_sample():
+    plan = plan_looks(890, 10)
+    look = plan.looks[0]
+    drawn = broken_at_most(890 - plan.closest, look - plan.closest, 1, plan.alpha / 2)
+    assert plan.at_most(look, 8, 7) == 7 + drawn
+    assert plan.at_most(look, 8, 0) > 2 * plan.at_most(look, 8, 7)
+
+
+def test_without_tolerance_all_are_seen():
+    assert plan_looks(40, 0).looks == (40,)
     assert plan_looks(10, 0).looks == (10,)
     assert plan_looks(0, 10).looks == (0,)
 
@@ -78,30 +89,44 @@ def test_points_are_images(n, points, images):
     assert allowed_undecided(points, n) == images
 
 
+@pytest.mark.parametrize("blind", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.03, 0.1, 0.4])
-def test_in_simulation_the_bound_covers_the_truth(share):
-    """10,000 tails of which this share breaks: stop at the first look that suffices."""
+def test_in_simulation_the_bound_covers_the_truth(share, blind):
+    """10,000 tails of which this share breaks: stop at the first look that suffices.
+
+    Those that break are the closest to an error, or their margins say nothing.
+    """
     standing, tolerance, draws = 400, 10, np.random.default_rng(int(1000 * share))
     plan, all_broken = plan_looks(standing, tolerance), round(share * standing)
     assert len(plan.looks) > 2
     covered = 0
     for _ in range(10_000):
-        order = draws.permutation(standing) < all_broken
+        order = np.arange(standing) < all_broken
+        drawn = order if blind else order[plan.closest :]
+        draws.shuffle(drawn)  # in place
+        of_closest = int(order[: plan.closest].sum())
         for looked_at in plan.looks:
             broken = int(order[:looked_at].sum())
-            if plan.enough(looked_at, broken):
+            if plan.enough(looked_at, broken, of_closest):
                 break
-        covered += broken <= all_broken <= plan.at_most(looked_at, broken)
+        covered += broken <= all_broken <= plan.at_most(looked_at, broken, of_closest)
     assert covered >= 9_500
 
 
 def test_the_order_depends_on_seed_and_example_only():
-    noise = Noise(3, torch.arange(100) + 1000)
+    noise, margins = Noise(3, torch.arange(100) + 1000), torch.rand(100)
     rows = torch.randperm(100)[:60]
-    found = tail_order(rows, noise)
+    found = tail_order(rows, margins[rows], noise)
     assert sorted(found.tolist()) == sorted(rows.tolist())
-    assert torch.equal(found, tail_order(rows.sort().values, noise))
-    fewer = tail_order(rows[:30], noise)
-    assert fewer.tolist() == [row for row in found.tolist() if row in set(rows[:30].tolist())]
-    assert not torch.equal(found, tail_order(rows, Noise(4, torch.arange(100) + 1000)))
-    assert found.tolist() != sorted(rows.tolist())
+    again = rows.sort().values
+    assert torch.equal(found, tail_order(again, margins[again], noise))
+    closest, others = found[:3], found[3:]
+    assert margins[closest].min() >= margins[others].max()
+    more = tail_order(again, 1 - margins[again], noise)
+    both = {*found[3:].tolist()} & {*more[3:].tolist()}
+    in_order = [row for row in found.tolist() if row in both]
+    assert in_order == [row for row in more.tolist() if row in both]
+    other = tail_order(rows, margins[rows], Noise(4, torch.arange(100) + 1000))
+    assert torch.equal(found[:3], other[:3])
+    assert not torch.equal(found[3:], other[3:])
+    assert others.tolist() != others.sort().values.tolist()

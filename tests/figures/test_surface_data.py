@@ -8,7 +8,7 @@ from robustbench_cli.attacks.fgsm import FGSM
 from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import attack_batch
+from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.figures._surface_data import POINTS_PER_BATCH, surface
 
 EPS = 0.05
