@@ -85,6 +85,11 @@ class FeatureScatter(Adversarial):
             raise UserError(
                 "feature-scatter: start=clean is where the distance has no slope; use start=uniform"
             )
+        if self.start == "unclipped" and self.perturbation == "random":
+            raise UserError(
+                "feature-scatter: with perturbation=random the start is what it trains on, which "
+                "start=unclipped leaves outside [0, 1]; use start=uniform"
+            )
         if any(isinstance(part, LabelSmoothing) for part in recipe.modifiers):
             raise UserError("feature-scatter smooths labels itself; set its smoothing instead")
 

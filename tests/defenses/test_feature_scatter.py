@@ -155,6 +155,7 @@ def test_random_is_the_start_and_supervised_climbs_the_label_s_loss(model, batch
     [
         ("feature-scatter:start=clean", "no slope"),
         ("feature-scatter+ls", "smooths labels itself"),
+        ("feature-scatter:perturbation=random,start=unclipped", r"leaves outside \[0, 1\]"),
     ],
 )
 def test_combinations_that_make_no_sense_are_refused(text, message):
