@@ -10,7 +10,7 @@ from robustbench_cli.attacks import ATTACKS, Iterated, Output, State, Task
 from robustbench_cli.attacks._targeting import AimsAtClasses
 from robustbench_cli.core import losses
 
-LossName = Literal["ce", "cw", "margin", "dlr", "kl", "gce"]
+LossName = Literal["ce", "cw", "margin", "dlr", "kl", "gce", "gce-code"]
 
 MOST_TARGETS = 20
 """The largest number of classes that a multi-targeted attack tries, the most likely ones."""
@@ -22,13 +22,15 @@ _LOSSES: dict[LossName, Callable[[Output, Task], Tensor]] = {
     "dlr": lambda out, task: task.dlr(out),
     "kl": lambda out, task: losses.kl(out.logits, task.clean),
     "gce": lambda out, task: losses.guided_complement_entropy(out.logits, task.y),
+    "gce-code": lambda out, task: losses.coded_complement_entropy(out.logits, task.y),
 }
 """From the model's answer to the loss (B) that is maximised."""
-_NEEDED_CLASSES: dict[LossName, int] = {"dlr": 3, "gce": 3}
+_NEEDED_CLASSES: dict[LossName, int] = {"dlr": 3, "gce": 3, "gce-code": 3}
 """The number of classes that a loss needs, where two are not enough."""
 _NO_TARGET: dict[LossName, str] = {
     "kl": "kl leads away from the clean prediction, to no class",
     "gce": "gce is about the shares of all wrong classes, and leads to none",
+    "gce-code": "gce is about the shares of all wrong classes, and leads to none",
 }
 """The reasons why an attack on a loss cannot be given a target."""
 
@@ -49,7 +51,8 @@ class PGD(Iterated):
     """The loss: cross-entropy (ce), the C&W margin with kappa 50 (cw), the margin, AutoAttack's
     difference of logits ratio (dlr), the KL divergence from the clean prediction (kl, which needs
     another start than clean), or the guided complement entropy with alpha 1/3 (gce), on which a
-    net trained by ``gce`` looks robust."""
+    net trained by ``gce`` looks robust, the more so with the rounding of its authors' code
+    (gce-code)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -195,6 +195,20 @@ def guided_complement_entropy(logits: Tensor, y: Tensor, alpha: float = 1 / 3) -
     return -guide * complement_entropy(logits, y) / math.log(logits.shape[1] - 1)
 
 
+def coded_complement_entropy(logits: Tensor, y: Tensor, alpha: float = 0.333) -> Tensor:
+    """Return the guided complement entropy (B) as its authors' code computes it, over log(K).
+
+    It works on probabilities and adds 1e-7 and 1e-10 to what might be 0.  Where the class is surer
+    than that the shares of the others sum up to less than 1, and raising the loss makes the class
+    surer still: https://github.com/henry8527/GCE, GCE.py.
+    """
+    p = F.softmax(wide(logits), 1)
+    true = picked(p, y)
+    shares = p / (1 - true + 1e-7)[:, None]
+    terms = (shares * torch.log(shares + 1e-10)).scatter(1, y[:, None], 0.0)
+    return (true + 1e-7) ** alpha * terms.sum(1) / math.log(logits.shape[1])
+
+
 def picked(logits: Tensor, classes: Tensor) -> Tensor:
     """Return the logit (B) of one class per example, ``classes`` (B)."""
     return logits.gather(1, classes[:, None]).squeeze(1)
