@@ -96,8 +96,8 @@ def counted() -> str:
     explained = sum(reason["explained"] for reason in far)
     return (
         f"{len(pairs)} numbers were made again: {near} within {CLOSE:g} point, {spread} more "
-        f"within the published deviation, {len(far)} beyond, of which {explained} are explained and "
-        f"{len(far) - explained} are not; {withheld} are withheld.\n"
+        f"within the published deviation, {len(far)} beyond, of which {explained} are explained "
+        f"and {len(far) - explained} are not; {withheld} are withheld.\n"
     )
 
 

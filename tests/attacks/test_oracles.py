@@ -25,11 +25,14 @@ def reference(model, x, y, start, norm, loss, steps, step):
             logits = model(leaf[None])[0]
             rest = torch.cat([logits[:label], logits[label + 1 :]])
             wrong, shares = rest.max(), torch.softmax(rest, 0)
+            true = torch.softmax(logits, 0)[label]
+            coded = shares * (1 - true) / (1 - true + 1e-7)
             seen.append(((wrong - logits[label]).item(), leaf.detach().clone()))
             value = {
                 "ce": -torch.log_softmax(logits, 0)[label],
                 "cw": -torch.clamp(logits[label] - wrong + 50, min=0),
-                "gce": torch.softmax(logits, 0)[label] ** (1 / 3) * (shares * shares.log()).sum(),
+                "gce": true ** (1 / 3) * (shares * shares.log()).sum(),
+                "gce-code": (true + 1e-7) ** 0.333 * (coded * (coded + 1e-10).log()).sum(),
             }[loss]
             (g,) = torch.autograd.grad(value, leaf)
             if norm == "Linf":
@@ -49,7 +52,8 @@ def reference(model, x, y, start, norm, loss, steps, step):
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize(
-    ("name", "loss"), [("pgd", "ce"), ("cw", "cw"), ("fgsm", "ce"), ("pgd", "gce")]
+    ("name", "loss"),
+    [("pgd", "ce"), ("cw", "cw"), ("fgsm", "ce"), ("pgd", "gce"), ("pgd", "gce-code")],
 )
 def test_iterates_match_the_reference(name, loss, norm, model):
     model.eval()

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from robustbench_cli.core.losses import (
+    coded_complement_entropy,
     cross_entropy,
     cw_margin,
     dlr,
     dlr_targeted,
+    guided_complement_entropy,
     hits,
     kl,
     margin,
@@ -88,3 +90,14 @@ def test_a_mixed_label_counts_by_the_share_that_was_predicted():
     assert hits(logits, torch.tensor([0, 1, -100])).tolist() == [True, False, False]
     shares = torch.tensor([[0.7, 0.3, 0.0], [0.1, 0.0, 0.9], [0.5, 0.0, 0.5]])
     assert hits(logits, shares).tolist() == pytest.approx([0.7, 0.9, 0.0])
+
+
+@pytest.mark.parametrize(("lead", "misled"), [(4.0, False), (30.0, True)])
+def test_the_code_of_gce_makes_a_sure_class_surer(lead, misled):
+    """Its added 1e-7 outweighs the other classes' probabilities once these are smaller."""
+    y = torch.tensor([0])
+    logits = torch.tensor([[lead, 0.3, 0.1, -0.2]], dtype=torch.float64, requires_grad=True)
+    (exact,) = torch.autograd.grad(guided_complement_entropy(logits, y).sum(), logits)
+    (coded,) = torch.autograd.grad(coded_complement_entropy(logits, y).sum(), logits)
+    assert exact[0, 0] < 0
+    assert (coded[0, 0] > 0) == misled
