@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from robustbench_cli.core.gradient_ascent import ascend
-from robustbench_cli.core.losses import guided_complement_entropy
+from robustbench_cli.core.losses import coded_complement_entropy, guided_complement_entropy
 from robustbench_cli.core.registry import Number
 from robustbench_cli.defenses import DEFENSES, Adversarial
 from robustbench_cli.defenses._complement import check_wrong_classes
@@ -32,8 +32,9 @@ class GCE(OwnLoss):
 
     alpha: Annotated[Number, Field(ge=0)] = 1 / 3
     """Exponent of the true class's probability; 0 leaves the entropy unweighted."""
-    variant: Literal["paper", "code"] = "paper"
-    """The entropy is divided by log(classes - 1) (paper) or by log(classes) (code)."""
+    variant: Literal["paper", "code", "code-rounding"] = "paper"
+    """The entropy is divided by log(classes - 1) (paper) or by log(classes) (code); code-rounding
+    adds to probabilities what the code adds, too, which ends the learning of sure classes."""
 
     one_label: ClassVar[bool] = True
 
@@ -44,6 +45,8 @@ class GCE(OwnLoss):
 
     def score(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the loss (B), between -1 and 0, of logits (B, C) and labels (B)."""
+        if self.variant == "code-rounding":
+            return coded_complement_entropy(logits, y, self.alpha)
         score = guided_complement_entropy(logits, y, self.alpha)
         classes = logits.shape[1]
         return score * math.log(classes - 1) / math.log(classes - (self.variant == "paper"))

@@ -41,6 +41,7 @@ def step_of(model, batch, **more):
         ({"alpha": 1}, -0.295104),
         ({"alpha": 0}, -0.557651),
         ({"variant": "code"}, -0.273453),
+        ({"variant": "code-rounding"}, -0.273453),
     ],
 )
 def test_gce_by_hand(params, expected):
