@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import IterativeAttack, Observation, State, Task
 from robustbench_cli.core.example_rng import Noise
+from robustbench_cli.core.free_looks import surely_all, surely_none
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import Threat, onto_l1, over
@@ -26,6 +27,9 @@ from robustbench_cli.core.threat import Threat, onto_l1, over
 @dataclass(frozen=True)
 class StepSchedule(ABC):
     """The update rule of Auto-PGD for a given number of steps."""
+
+    leaves_ball: ClassVar[bool] = False
+    """True if its iterates may leave the ball."""
 
     steps: int
     """Gradient steps in total."""
@@ -102,32 +106,45 @@ class MomentumSchedule(StepSchedule):
 
     def move(self, state: State, observation: Observation, x: Tensor, threat: Threat) -> State:
         begun = observation.step_index > 0  # the random start does not count as a step
-        s = _improved(state, observation)
-        rises = s["rises"] + (begun & (observation.loss > s["previous_loss"]))
-        window = _checkpoint_windows(self.steps, x.device)[
-            observation.step_index.clamp(max=self.steps)
-        ]
-        check = window > 0
-        same = (s["halved"] < 1) & (s["checkpoint_loss"] >= s["best_loss"])
-        halve = check & ((rises <= self.rho * window) | same)
-        here = torch.where(over(halve, x), s["best"], s["x"])
-        grad = torch.where(over(halve, x), s["best_grad"], observation.grad)
-        eta = torch.where(halve, s["eta"] / 2, s["eta"])
-        far = threat.project(here + over(eta, x) * threat.steepest(grad), x)
+        s, here, grad = self._checked(_improved(state, observation), observation, begun)
+        far = threat.project((over(s["eta"], x) * threat.steepest(grad)).add_(here), x)
         # As in the official code, returning to the best point does not reset the previous one:
         # the next momentum term points from the last iterate to the best point.
-        alpha = over(torch.where(begun, 0.75, 1.0).to(x), x)
-        moved = here + alpha * (far - here) + (1 - alpha) * (here - s["previous"])
-        return {
-            **s,
-            "x": threat.project(moved, x),
-            "previous": here,
-            "eta": eta,
-            "halved": torch.where(check, halve.to(eta), s["halved"]),
+        loss = observation.loss.to(s["eta"])
+        if surely_all(begun):
+            ahead, last = (far - here).mul_(0.75), (here - s["previous"]).mul_(0.25)
+        else:
+            alpha = over(torch.where(begun, 0.75, 1.0).to(x), x)
+            ahead, last = alpha * (far - here), (1 - alpha) * (here - s["previous"])
+            loss = torch.where(begun, loss, s["previous_loss"])
+        moved = ahead.add_(here).add_(last)
+        return {**s, "x": threat.project(moved, x), "previous": here, "previous_loss": loss}
+
+    def _checked(
+        self, s: State, observation: Observation, begun: Tensor
+    ) -> tuple[State, Tensor, Tensor]:
+        """Return the state, the iterate and its gradient after the checkpoints of those at one."""
+        x, grad = s["x"], observation.grad
+        rises = s["rises"] + (begun & (observation.loss > s["previous_loss"]))
+        place = observation.step_index.clamp(max=self.steps)
+        window = _checkpoint_windows(self.steps, x.device)[place]
+        check = window > 0
+        if surely_none(check):
+            return {**s, "rises": rises}, x, grad
+        same = (s["halved"] < 1) & (s["checkpoint_loss"] >= s["best_loss"])
+        halve = check & ((rises <= self.rho * window) | same)
+        rows = over(halve, x)
+        checked = {
+            "eta": torch.where(halve, s["eta"] / 2, s["eta"]),
+            "halved": torch.where(check, halve.to(s["eta"]), s["halved"]),
             "checkpoint_loss": torch.where(check, s["best_loss"], s["checkpoint_loss"]),
             "rises": torch.where(check, 0, rises),
-            "previous_loss": torch.where(begun, observation.loss.to(eta), s["previous_loss"]),
         }
+        return (
+            {**s, **checked},
+            torch.where(rows, s["best"], x),
+            torch.where(rows, s["best_grad"], grad),
+        )
 
 
 @cache
@@ -161,6 +178,8 @@ class SparseSchedule(StepSchedule):
     and one ball 8.8, on an MNIST net 24 and 29 of 59; one start differs from another by some 3
     images of 247.
     """
+
+    leaves_ball: ClassVar[bool] = True  # the first of the balls has a radius of 3 eps
 
     @property
     def observations(self) -> int:
@@ -251,11 +270,12 @@ class APGD(IterativeAttack):
     eot: Annotated[int, Field(ge=1)] = 1
     """Gradients averaged per step, for randomised models (EOT)."""
 
-    leaves_ball: ClassVar[bool] = True  # under L1 it starts in a ball of radius 3 eps
-
     @property
     def planned_passes(self) -> int:
         return 2 * self.steps * self.draws
+
+    def leaves_ball(self, threat: Threat) -> bool:
+        return self.schedule(threat).leaves_ball
 
     @property
     def draws(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import Access, IterativeAttack, Observation, State, Task
 from robustbench_cli.attacks.feaatt import random_of_class, random_other_class
-from robustbench_cli.core.threat import over
+from robustbench_cli.core.threat import Threat, over
 
 NOISE_IMAGES = 100
 """Images of noise that are tried before one of another class is; nets often put all noise into one
@@ -35,11 +35,13 @@ class DecisionAttack(IterativeAttack, ABC):
     """
 
     access: ClassVar[Access] = "decision"
-    leaves_ball: ClassVar[bool] = True
 
     queries: Annotated[int, Field(ge=1)] = 25_000
     """Images that it asks about per example, the search for a first one included.  Nothing else
     depends on it: a run with fewer queries is the beginning of one with more."""
+
+    def leaves_ball(self, threat: Threat) -> bool:
+        return True
 
     @property
     def planned_passes(self) -> int:

@@ -5,7 +5,7 @@ Croce & Hein (2020), https://arxiv.org/abs/1907.02044, algorithm 1.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -15,6 +15,7 @@ from robustbench_cli.attacks import IterativeAttack, Observation, State, Task
 from robustbench_cli.attacks._planes import to_plane
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
+from robustbench_cli.core.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,6 @@ class FABBase(IterativeAttack):
     """Accept any adversarial image inside the radius (as in AutoAttack) instead of looking for the
     nearest one."""
 
-    leaves_ball: ClassVar[bool] = True
-
     @property
     def planned_passes(self) -> int:
         return 2 * self.steps
@@ -49,6 +48,9 @@ class FABBase(IterativeAttack):
     def most_passes(self, classes: int) -> int:
         gradients = classes if self.access == "jacobian" else 1
         return (2 * self.steps + 1) * (1 + gradients)  # a step back after every projection
+
+    def leaves_ball(self, threat: Threat) -> bool:
+        return True
 
     @property
     def minimal(self) -> bool:
@@ -90,13 +92,8 @@ class FABBase(IterativeAttack):
         alpha = (from_here / (from_here + from_clean)).clamp(0, self.alpha_max)[:, None]
         there = (1 - alpha) * (here + self.eta * near) + alpha * (x + self.eta * far)
         back = state["moved"] & (observation.logits.argmax(1) != task.y)
-        to = torch.where(back[:, None], x + self.beta * (here - x), there.clamp(0, 1))
-        return {
-            **state,
-            "x": to.view_as(task.x),
-            "moved": ~back,
-            "moves": state["moves"] + (~back).long(),
-        }
+        to, on = torch.where(back[:, None], x + self.beta * (here - x), there.clamp_(0, 1)), ~back
+        return {**state, "x": to.view_as(task.x), "moved": on, "moves": state["moves"] + on}
 
     def over(self, state: State, step_index: Tensor) -> Tensor:
         return state["moves"] >= self.steps

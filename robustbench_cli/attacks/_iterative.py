@@ -18,6 +18,7 @@ from robustbench_cli.core.gradient_ascent import (
     check_reach,
     projected_step,
 )
+from robustbench_cli.core.threat import Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,6 @@ class IterativeAttack(Attack, ABC):
 
     taps: ClassVar[bool] = False
     """True if its loss reads the features that the last layer reads."""
-    leaves_ball: ClassVar[bool] = False
-    """True if its iterates may leave the ball, so that the distance of a success is checked."""
 
     @abstractmethod
     def begin(self, task: Task) -> State:
@@ -78,6 +77,10 @@ class IterativeAttack(Attack, ABC):
     @abstractmethod
     def over(self, state: State, step_index: Tensor) -> Tensor:
         """Return whether pass number ``step_index`` (B, from 0) is each row's last (B, bool)."""
+
+    def leaves_ball(self, threat: Threat) -> bool:
+        """Return whether its iterates may leave the ball, so that the distance is checked."""
+        return False
 
     def counts(self, state: State, step_index: Tensor) -> Tensor:
         """Return whether a misclassification at this pass is a success (B, bool)."""

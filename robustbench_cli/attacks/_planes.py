@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from robustbench_cli.core.free_looks import surely_none
+
 _NEWTON_STEPS = 12
 """Newton steps for the multiplier.  The function is concave and piecewise linear, so they approach
 the root from below and reach it exactly once they have passed the last breakpoint; few are
@@ -26,10 +28,11 @@ def to_plane(t: Tensor, w: Tensor, b: Tensor, norm: str) -> Tensor:
         that is nearest to the plane.
     """
     gap = (w * t).sum(1) - b
-    w = torch.where(gap[:, None] < 0, -w, w)  # with this sign <w, t> must decrease to b
-    w = torch.where(w.abs() < 1e-8, 0, w)
-    room = torch.where(w > 0, t, torch.where(w < 0, 1 - t, 0))
+    w = w * torch.where(gap < 0, -1.0, 1.0)[:, None]  # with this sign <w, t> must decrease to b
     slope, gap = w.abs(), gap.abs()
+    flat = slope < 1e-8
+    w, slope = w.masked_fill_(flat, 0), slope.masked_fill_(flat, 0)
+    room = torch.where(w > 0, t, 1 - t)  # of no account where w is 0
     moves = torch.where(
         ((slope * room).sum(1) < gap)[:, None], room, _MOVES[norm](slope, room, gap)
     )
@@ -44,11 +47,12 @@ def _linf(slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
         room: distances (B, d) to the face of the box in the direction of the move.
         gap: the amounts (B) by which <w, z> must fall.
     """
-    size = torch.zeros_like(gap)
-    for _ in range(_NEWTON_STEPS):
-        missing = gap - (slope * torch.minimum(size[:, None], room)).sum(1)
-        if _converged(missing, gap):
-            break
+    size, enough = _first_size(slope, room, gap), 1e-6 * gap
+    for _ in range(_NEWTON_STEPS - 1):
+        moves = torch.minimum(size[:, None], room)
+        missing = gap - (slope * moves).sum(1)
+        if surely_none(missing > enough):
+            return moves
         rate = torch.where(room > size[:, None], slope, 0).sum(1)
         size = size + missing.clamp_min(0) / rate.clamp_min(1e-12)
     return torch.minimum(size[:, None], room)
@@ -56,20 +60,26 @@ def _linf(slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
 
 def _l2(slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
     """Return moves (B, d) proportional to ``slope``, each limited to its ``room``."""
-    size = torch.zeros_like(gap)
-    for _ in range(_NEWTON_STEPS):
+    square = slope * slope
+    size, enough = _first_size(square, room, gap), 1e-6 * gap
+    for _ in range(_NEWTON_STEPS - 1):
         unlimited = size[:, None] * slope
-        missing = gap - (slope * torch.minimum(unlimited, room)).sum(1)
-        if _converged(missing, gap):
-            break
-        rate = torch.where(room > unlimited, slope * slope, 0).sum(1)
+        moves = torch.minimum(unlimited, room)
+        missing = gap - (slope * moves).sum(1)
+        if surely_none(missing > enough):
+            return moves
+        rate = torch.where(room > unlimited, square, 0).sum(1)
         size = size + missing.clamp_min(0) / rate.clamp_min(1e-12)
     return torch.minimum(size[:, None] * slope, room)
 
 
-def _converged(missing: Tensor, gap: Tensor) -> bool:
-    """Return True if every row is done; on a GPU always False, to avoid a synchronisation."""
-    return missing.device.type == "cpu" and not bool((missing > 1e-6 * gap).any())
+def _first_size(rates: Tensor, room: Tensor, gap: Tensor) -> Tensor:
+    """Return the multiplier (B) after the first Newton step, which starts from no move at all.
+
+    Args:
+        rates: by how much <w, z> falls per unit of the multiplier in each coordinate (B, d).
+    """
+    return gap / torch.where(room > 0, rates, 0).sum(1).clamp_min(1e-12)
 
 
 def _l1(slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ https://arxiv.org/abs/2103.01208.
 import torch
 from torch import Tensor
 
+from robustbench_cli.attacks._task import State
 from robustbench_cli.attacks._windows import bumps, placed
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat, over
@@ -49,28 +50,54 @@ def tiled(x: Tensor, threat: Threat, noise: Noise) -> Tensor:
     return _rescaled(x, torch.where(covered, oriented * _signs(each[:, 1:]), 0), threat)
 
 
-def flipped(best: Tensor, x: Tensor, side: Tensor, threat: Threat, noise: Noise) -> Tensor:
-    """Propose +-eps in one square, with a sign per channel (Linf); return images (B, C, H, W).
+class Flips:
+    """Squares of +-eps with a sign per channel (Linf)."""
 
-    Args:
-        best: the best images so far (B, C, H, W).
-        x: clean images (B, C, H, W) in [0, 1].
-        side: the squares' sides in pixels (B).
-    """
-    draw = noise.uniform(x.new_empty(len(x), 2 + x.shape[1]))
-    window = placed(draw, side, (x.shape[2], x.shape[3]))
-    push = 2 * threat.eps * _signs(draw[:, 2:])[:, :, None, None]
-    mask = window.mask(x.shape[2], x.shape[3])
-    return threat.project(best + torch.where(mask, push, 0), x)
+    @staticmethod
+    def drawn(x: Tensor, sides: Tensor, threat: Threat, noise: Noise) -> State:
+        """Draw the squares of the next D queries: their rows, columns and signs (B, D, ...).
+
+        Args:
+            x: clean images (B, C, H, W).
+            sides: the squares' sides in pixels (B, D).
+            noise: keyed by example and by the number of the first of the queries.
+        """
+        draw = noise.uniform_ahead(x.new_empty(len(x), 2 + x.shape[1]), sides.shape[1])
+        height, width = x.shape[2:]
+        rows, columns = placed(draw, sides, (height, width)).bands(height, width)
+        push = 2 * threat.eps * _signs(draw[..., 2:])[..., None, None]
+        return {"rows": rows, "columns": columns, "push": push}
+
+    @staticmethod
+    def proposed(best: Tensor, x: Tensor, squares: State, threat: Threat) -> Tensor:
+        """Return the images (B, C, H, W) to ask about next.
+
+        Args:
+            best: the best images so far (B, C, H, W).
+            x: clean images (B, C, H, W) in [0, 1].
+            squares: those of one query, as ``drawn`` gives them for several.
+        """
+        mask = squares["rows"] & squares["columns"]
+        return threat.project(torch.where(mask, squares["push"], 0).add_(best), x)
 
 
-def redrawn(best: Tensor, x: Tensor, side: Tensor, threat: Threat, noise: Noise) -> Tensor:
-    """Propose to move the perturbation of one window into a bump in another one (L2, L1).
+class Moves:
+    """The perturbation of one window is moved into a bump in another one (L2, L1)."""
 
-    Takes and returns images (B, C, H, W), as ``flipped`` does.
-    """
+    @staticmethod
+    def drawn(x: Tensor, sides: Tensor, _threat: Threat, noise: Noise) -> State:
+        """Draw the windows of the next D queries; see ``Flips``."""
+        draw = noise.uniform_ahead(x.new_empty(len(x), 5 + x.shape[1]), sides.shape[1])
+        return {"draw": draw, "side": sides}
+
+    @staticmethod
+    def proposed(best: Tensor, x: Tensor, squares: State, threat: Threat) -> Tensor:
+        """Return the images (B, C, H, W) to ask about next; see ``Flips``."""
+        return _moved(best, x, squares["side"], threat, squares["draw"])
+
+
+def _moved(best: Tensor, x: Tensor, side: Tensor, threat: Threat, draw: Tensor) -> Tensor:
     channels, shape = x.shape[1], (x.shape[2], x.shape[3])
-    draw = noise.uniform(x.new_empty(len(x), 5 + channels))
     here, there = placed(draw, side, shape), placed(draw[:, 2:4], side, shape)
     into, out = here.mask(*shape), there.mask(*shape)
     delta = best - x

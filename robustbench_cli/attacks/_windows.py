@@ -41,22 +41,27 @@ def sides(
 
 
 class Window(NamedTuple):
-    """One square per image, in pixels, int64."""
+    """Squares of images, in pixels, int64: one per image, or several (B, ...)."""
 
     corner: Tensor
-    """Row and column (B, 2) of the upper left pixel."""
+    """Row and column (B, ..., 2) of the upper left pixel."""
     side: Tensor
-    """(B)."""
+    """(B, ...)."""
 
     def mask(self, height: int, width: int) -> Tensor:
-        """Return a bool mask (B, 1, H, W) of the pixels inside the squares."""
+        """Return a bool mask (B, ..., 1, H, W) of the pixels inside the squares."""
+        rows, columns = self.bands(height, width)
+        return rows & columns
+
+    def bands(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return bool masks of the rows (B, ..., 1, H, 1) and columns (B, ..., 1, 1, W) of them."""
         offsets = self.offsets(max(height, width))
-        inside = (offsets >= 0) & (offsets < self.side[:, None, None])
-        return (inside[:, 0, :height, None] & inside[:, 1, None, :width])[:, None]
+        inside = (offsets >= 0) & (offsets < self.side[..., None, None])
+        return inside[..., :1, :height, None], inside[..., 1:, None, :width]
 
     def offsets(self, count: int) -> Tensor:
-        """Return how far the first rows and columns are behind the corner's, (B, 2, count)."""
-        return _arange(count, self.corner.device) - self.corner[:, :, None]
+        """Return how far the first rows and columns are behind the corner's (B, ..., 2, count)."""
+        return _arange(count, self.corner.device) - self.corner[..., None]
 
     def painted(self, table: Tensor, kind: Tensor, shape: tuple[int, int]) -> Tensor:
         """Return (B, 1, H, W) with a pattern from ``table`` in each square and zero elsewhere.
@@ -86,12 +91,12 @@ def placed(draw: Tensor, side: Tensor, shape: tuple[int, int]) -> Window:
     As in the official code and all others, the last possible row and column are never drawn.
 
     Args:
-        draw: uniform numbers in [0, 1), (B, 2 or more), of which the first two are used.
-        side: the windows' sides (B).
+        draw: uniform numbers in [0, 1), (B, ..., 2 or more), of which the first two are used.
+        side: the windows' sides (B, ...).
         shape: height and width of the image.
     """
-    room = _shape(shape, side.device) - side[:, None]
-    return Window((draw[:, :2] * room).long(), side)
+    room = _shape(shape, side.device) - side[..., None]
+    return Window((draw[..., :2] * room).long(), side)
 
 
 @cache

@@ -16,6 +16,7 @@ from robustbench_cli.attacks import ATTACKS, Observation, Output, State, Task
 from robustbench_cli.attacks._apgd import APGD
 from robustbench_cli.attacks._targeting import AimsAtClasses
 from robustbench_cli.core import losses
+from robustbench_cli.core.free_looks import surely_all
 
 
 @ATTACKS.register("apgd-ce", aliases=("apgd",), pattern=r"apgd-ce-(?P<steps>\d+)")
@@ -53,9 +54,11 @@ class Ratio(APGD):
         return {**super().begin(task), "zero_gradient": free}
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
+        moved, begun = super().move(state, observation, task), observation.step_index > 0
+        if surely_all(begun):
+            return moved
         zero = ~observation.grad.any((1, 2, 3))
-        still_zero = state["zero_gradient"] & ((observation.step_index > 0) | zero)
-        return {**super().move(state, observation, task), "zero_gradient": still_zero}
+        return {**moved, "zero_gradient": state["zero_gradient"] & (begun | zero)}
 
     def zero_gradient_at_start(self, state: State) -> Tensor:
         return state["zero_gradient"]

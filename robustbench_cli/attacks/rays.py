@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Access, IterativeAttack, Observation, State, Task
 from robustbench_cli.core.registry import Number
-from robustbench_cli.core.threat import over
+from robustbench_cli.core.threat import Threat, over
 
 
 @ATTACKS.register("rays", pattern=r"rays-?(?P<queries>\d+)")
@@ -28,12 +28,14 @@ class RayS(IterativeAttack):
 
     norms: ClassVar[tuple[str, ...]] = ("Linf",)
     access: ClassVar[Access] = "decision"
-    leaves_ball: ClassVar[bool] = True
 
     queries: Annotated[int, Field(ge=1)] = 1000
     """Forward passes per example; the paper has 10,000."""
     tolerance: Annotated[Number, Field(gt=0, lt=1)] = 0.02
     """The width at which bisection ends, as a fraction of eps."""
+
+    def leaves_ball(self, threat: Threat) -> bool:
+        return True
 
     @property
     def no_target(self) -> str:

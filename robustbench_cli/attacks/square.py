@@ -6,6 +6,7 @@ https://arxiv.org/abs/2103.01208.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, ClassVar
 
 import torch
@@ -13,10 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Access, IterativeAttack, Observation, State, Task
-from robustbench_cli.attacks._square import BUMP_POWERS, flipped, redrawn, striped, tiled
+from robustbench_cli.attacks._square import BUMP_POWERS, Flips, Moves, striped, tiled
 from robustbench_cli.attacks._windows import sides
+from robustbench_cli.core.free_looks import surely_all, surely_none
 from robustbench_cli.core.registry import Number
-from robustbench_cli.core.threat import over
+from robustbench_cli.core.threat import Threat, over
 
 
 @ATTACKS.register("square", pattern=r"square-?(?P<queries>\d+)")
@@ -59,23 +61,64 @@ class Square(IterativeAttack):
         start = tiled if task.threat.norm in BUMP_POWERS else striped
         unknown = torch.full_like(task.clean[:, 0], -torch.inf)
         first = start(task.x, task.threat, task.noise.fork("start"))
-        return {"x": first, "best": task.x.clone(), "margin": unknown}
+        state = {"x": first, "best": task.x.clone(), "margin": unknown}
+        return {**state, **self._squares(task, torch.zeros_like(task.y))}
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
         margin = observation.loss.to(state["margin"])
         # Accept the starting point, a strict improvement, or a misclassification.
         accept = (margin > state["margin"]) | (margin >= 0)
         best = torch.where(over(accept, task.x), state["x"], state["best"])
-        odd, shape = task.threat.norm in BUMP_POWERS, (task.x.shape[2], task.x.shape[3])
-        table = sides(self.queries, self.share, shape, odd, self.rescale, best.device)
-        side = table[observation.step_index.clamp(max=self.queries - 1)]
-        propose = redrawn if odd else flipped
-        noise = task.noise.fork("query").at(observation.step_index)
+        squares = {name: state[name] for name in state.keys() - {"x", "best", "margin"}}
+        place = observation.step_index % _ahead(best.device)
+        now = {
+            name: each[_range(len(place), place.device), place] for name, each in squares.items()
+        }
         return {
-            "x": propose(best, task.x, side, task.threat, noise),
+            "x": _kind(task.threat).proposed(best, task.x, now, task.threat),
             "best": best,
             "margin": torch.where(accept, margin, state["margin"]),
+            **self._squares_after(squares, task, observation.step_index + 1),
         }
+
+    def _squares(self, task: Task, query: Tensor) -> State:
+        """The squares of the queries from number ``query`` (B) on, as many as are drawn at once."""
+        odd, shape = task.threat.norm in BUMP_POWERS, (task.x.shape[2], task.x.shape[3])
+        table = sides(self.queries, self.share, shape, odd, self.rescale, query.device)
+        queries = query[:, None] + _range(_ahead(query.device), query.device)
+        noise = task.noise.fork("query").at(query)
+        side = table[queries.clamp(max=self.queries - 1)]
+        return _kind(task.threat).drawn(task.x, side, task.threat, noise)
+
+    def _squares_after(self, squares: State, task: Task, query: Tensor) -> State:
+        """The squares where ``query`` (B) comes next: fresh ones for rows that used theirs up."""
+        used = query % _ahead(query.device) == 0
+        if surely_none(used):
+            return squares
+        if query.device.type != "cpu" or surely_all(used):
+            return self._squares(task, query)
+        rows = used.nonzero().squeeze(1)
+        fresh = self._squares(task.only(rows), query[rows])
+        return {name: each.index_copy(0, rows, fresh[name]) for name, each in squares.items()}
 
     def over(self, state: State, step_index: Tensor) -> Tensor:
         return step_index >= self.queries
+
+
+def _kind(threat: Threat) -> type[Flips | Moves]:
+    return Moves if threat.norm in BUMP_POWERS else Flips
+
+
+def _ahead(device: torch.device) -> int:
+    """Return the queries whose squares are drawn at once.
+
+    On a CPU most of the time that a query's few numbers take is that of the calls.  A GPU would
+    have to be asked whose are used up.
+    """
+    return 16 if device.type == "cpu" else 1
+
+
+@cache
+def _range(count: int, device: torch.device) -> Tensor:
+    """Return 0 to ``count`` - 1; cached, because each query needs it."""
+    return torch.arange(count, device=device)

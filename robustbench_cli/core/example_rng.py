@@ -44,7 +44,7 @@ class Noise:
 
     def fork(self, purpose: object) -> "Noise":
         """Return an independent source for one purpose, e.g. ``fork("start")``."""
-        return replace(self, stream=f"{self.stream}/{purpose}")
+        return Noise(self.seed, self.ids, f"{self.stream}/{purpose}", self.draw)
 
     def only(self, rows: Tensor | slice) -> "Noise":
         """Return the source of the examples ``rows``: a mask (N, bool), indices (B) or a slice."""
@@ -57,11 +57,28 @@ class Noise:
 
         The examples of a batch may be at different steps, which ``fork`` could not express.
         """
-        return replace(self, draw=draw)
+        return Noise(self.seed, self.ids, self.stream, draw)
 
     def uniform(self, like: Tensor) -> Tensor:
         """Return uniform numbers in [0, 1) of the shape, dtype and device of ``like`` (B, ...)."""
         return self._uniform(like, "uniform")
+
+    def uniform_ahead(self, like: Tensor, draws: int) -> Tensor:
+        """Return what ``uniform`` gives for the present draw and for those after it, side by side.
+
+        For many small draws that costs little more than one of them.
+
+        Args:
+            like: one draw (B, ...), of a source that is ``at`` a draw.
+
+        Returns:
+            The numbers (B, draws, ...).
+        """
+        assert self.draw is not None
+        where = like.device
+        draw = self.draw.to(where)[:, None] + torch.arange(draws, device=where)
+        bits = self._bits(like[0].numel() if len(like) else 0, "uniform", where, draw)
+        return _unit(bits, like.dtype).view(len(like), draws, *like.shape[1:])
 
     def normal(self, like: Tensor) -> Tensor:
         """Return standard normal numbers of the shape, dtype and device of ``like`` (B, ...)."""
@@ -76,21 +93,32 @@ class Noise:
             Numbers (B, count) int64, in no order.
         """
         # Of 64 random bits each, so that ties, which would favour the first, do not happen.
-        keys = self._bits(size, "subset", self.ids.device)
+        keys = self._bits(size, "subset", self.ids.device, self.draw)
         return keys.topk(count, dim=1, sorted=False).indices
 
     def _uniform(self, like: Tensor, purpose: str) -> Tensor:
-        bits = self._bits(like[0].numel() if len(like) else 0, purpose, like.device)
-        # The top 24 bits fill a float32 significand exactly.
-        unit = ((bits >> 40) & 0xFFFFFF).to(like.dtype) * 2.0**-24
-        return unit.view(like.shape)
+        bits = self._bits(like[0].numel() if len(like) else 0, purpose, like.device, self.draw)
+        return _unit(bits, like.dtype).view(like.shape)
 
-    def _bits(self, count: int, purpose: str, where: torch.device) -> Tensor:
-        """Return ``count`` times 64 random bits for each example (B, count) int64."""
+    def _bits(self, count: int, purpose: str, where: torch.device, draw: Tensor | None) -> Tensor:
+        """Return ``count`` times 64 random bits for each example and draw.
+
+        Args:
+            draw: the indices of the draws, one for each example (B) or several (B, D).
+
+        Returns:
+            Bits (B, count) or (B, D, count), int64.
+        """
         rows = _example_keys(self.seed, self.stream, purpose, self.ids.to(where))
-        if self.draw is not None:
-            rows = _mix(rows + (self.draw.to(where) + 1) * _GAMMA)
-        return _mix(rows[:, None] + _counter(count, where))
+        if draw is not None:
+            keys = rows.view(-1, *[1] * (draw.ndim - 1))
+            rows = _mix((draw.to(where) + 1).mul_(_GAMMA).add_(keys))
+        return _mix(rows[..., None] + _counter(count, where))
+
+
+def _unit(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return numbers in [0, 1) (any shape): the top 24 bits fill a float32 significand exactly."""
+    return (bits >> 40).bitwise_and_(0xFFFFFF).to(dtype).mul_(2.0**-24)
 
 
 @lru_cache(maxsize=64)
@@ -111,8 +139,9 @@ def _counter(count: int, where: torch.device) -> Tensor:
 def _mix(z: Tensor) -> Tensor:
     """Apply the splitmix64 finaliser to int64 values.
 
-    The masks draw arithmetic shifts into logical ones.
+    The masks draw arithmetic shifts into logical ones.  What each line makes anew it changes in
+    place: for few numbers most of the time goes into making tensors.
     """
-    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MIX_1
-    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MIX_2
-    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+    z = (z >> 30).bitwise_and_(0x3FFFFFFFF).bitwise_xor_(z).mul_(_MIX_1)
+    z = (z >> 27).bitwise_and_(0x1FFFFFFFFF).bitwise_xor_(z).mul_(_MIX_2)
+    return (z >> 31).bitwise_and_(0x1FFFFFFFF).bitwise_xor_(z)

@@ -150,10 +150,9 @@ class Threat:
 
         Pixels that must not change are held to that exactly.
         """
-        flat = x_adv.flatten(1)
-        boxed = ((flat >= 0) & (flat <= 1)).all(1)  # False for NaN, too
-        near = self.geometry.holds(self.distance(x_adv, x))
-        return boxed & near & self.untouched(x_adv, x)
+        lowest, highest = x_adv.flatten(1).aminmax(dim=1)
+        boxed = (lowest >= 0) & (highest <= 1)  # False for NaN, too
+        return boxed & self.geometry.holds(self.distance(x_adv, x))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the images (B, C, H, W) projected to what is allowed around ``x``.
@@ -234,6 +233,9 @@ class Masked(Threat):
     def restored(self, x_adv: Tensor, x: Tensor) -> Tensor:
         clean = x.view(len(x), *[1] * (x_adv.ndim - x.ndim), *x.shape[1:])
         return torch.where(self._spread(x_adv), x_adv, clean)
+
+    def inside(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        return super().inside(x_adv, x) & self.untouched(x_adv, x)
 
     def untouched(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return (self.free | (x_adv == x)).flatten(1).all(1)

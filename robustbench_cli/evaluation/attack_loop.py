@@ -22,6 +22,7 @@ from robustbench_cli.attacks import (
 )
 from robustbench_cli.core.domain_weights import least_wrong
 from robustbench_cli.core.errors import RunError, UserError
+from robustbench_cli.core.free_looks import surely_all, surely_finite
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Masked, over
 from robustbench_cli.evaluation.active_batch import ActiveBatch, StageResult
@@ -157,22 +158,26 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
         logits, forwards = context.verifier.unchecked_logits(x, task.aim, noise), forwards + 1
         judged = observation._replace(logits=logits, loss=margin(logits, task.y))
     score, wrong = _score(attack, judged, x, task, wrong_is_final=wrong_is_final)
-    # Logits that are not finite make the score NaN, which stops the run at the next check; for
-    # all others zero is added.
-    score = score + (judged.logits * 0).flatten(1).sum(1)
+    if not surely_finite(judged.logits):
+        # Logits that are not finite make the score NaN, which stops the run at the next check;
+        # for all others zero is added.
+        score = score + (judged.logits * 0).flatten(1).sum(1)
     better = batch.alive & attack.counts(state, step_index) & ~(score <= batch.best_score)
-    success = better & wrong if attack.minimal else better & wrong & (batch.best_step < 0)
-    last = attack.over(state, step_index)
+    alive, best_step = batch.alive & ~attack.over(state, step_index), batch.best_step
+    if wrong is not None:
+        success = better & wrong if attack.minimal else better & wrong & (best_step < 0)
+        best_step = torch.where(success, step_index, best_step)
+        alive = alive & ~(better & (score == torch.inf))
     shown = observation.decisions if attack.access == "decision" else observation
     after = step_index + 1
     return replace(
         batch,
         state=_with_mask(attack, attack.move(state, shown, task), task, after),
         step_index=after,
-        alive=batch.alive & ~(last | (better & (score == torch.inf))),
+        alive=alive,
         best_score=torch.where(better, score, batch.best_score),
         best_x=torch.where(over(better, x), x, batch.best_x),
-        best_step=torch.where(success, step_index, batch.best_step),
+        best_step=best_step,
         forwards=batch.forwards.add(batch.alive, alpha=forwards),
         backwards=batch.backwards.add(batch.alive, alpha=backwards)
         if backwards
@@ -187,23 +192,26 @@ def _score(
     task: Task,
     *,
     wrong_is_final: bool,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Score the images that were observed, the higher the better.
 
     Returns:
         The score (B): the margin, infinite for a misclassified image where ``wrong_is_final``; of a
         minimal attack minus the distance of a misclassified image.  And whether each image is a
-        success (B, bool).
+        success (B, bool); None: none of them is.
     """
     logits, y = least_wrong(observation.logits, task.y)
-    wrong = logits.argmax(1) != y
     if attack.minimal:
+        wrong = logits.argmax(1) != y
         return torch.where(wrong, -task.threat.distance(x, task.x).to(logits), -torch.inf), wrong
     score = observation.loss if attack.black_box else margin(logits, y)
-    if attack.leaves_ball:
-        inside = task.threat.inside(x, task.x)
-        score, wrong = torch.where(inside, score, -torch.inf), wrong & inside
-    return (score.masked_fill(wrong, torch.inf) if wrong_is_final else score), wrong
+    inside = task.threat.inside(x, task.x) if attack.leaves_ball(task.threat) else None
+    held = score if inside is None else torch.where(inside, score, -torch.inf)
+    if surely_all(score < 0):
+        return held, None
+    wrong = logits.argmax(1) != y  # not every tie of two classes is an error
+    wrong = wrong if inside is None else wrong & inside
+    return (held.masked_fill(wrong, torch.inf) if wrong_is_final else held), wrong
 
 
 def _with_mask(attack: IterativeAttack, state: State, task: Task, step_index: Tensor) -> State:
@@ -223,7 +231,8 @@ def _with_mask(attack: IterativeAttack, state: State, task: Task, step_index: Te
 
 def _all_go_on(batch: ActiveBatch, verifier: Verifier) -> bool:
     """True if no row had its last pass, a success, or logits that are not finite."""
-    return not verifier.random and bool((batch.alive & ~batch.best_score.isnan()).all())
+    finite = batch.best_score == batch.best_score  # NaN equals nothing, and infinity itself
+    return not verifier.random and bool((batch.alive & finite).all())
 
 
 def _report_finished(

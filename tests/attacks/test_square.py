@@ -68,3 +68,17 @@ def test_no_image_falls_to_the_official_code_alone(rescale, digits_model, build)
     assert not ((official == len(seeds)) & (ours == 0)).any()
     assert not ((ours == len(seeds)) & (official == 0)).any()
     assert ours.sum() >= official.sum() - len(y) // 3
+
+
+@pytest.mark.parametrize("threat", [Threat("Linf", 0.16), Threat("L2", 0.5)], ids=str)
+def test_squares_drawn_ahead_are_the_same_for_rows_at_different_queries(
+    threat, digits_model, build
+):
+    """Few slots are refilled at every moment of the drawing, so rows use theirs up one by one."""
+    net, x, y = digits_model
+    x, y, attack = x[:12], y[:12], build("square:queries=40")
+    noise = Noise(0, torch.arange(12))
+    together, slots = (attack_batch(net, x, y, attack, threat, noise, slots=n) for n in (12, 3))
+    assert 0 < together.broken.sum() < 12
+    assert torch.equal(together.step, slots.step)
+    torch.testing.assert_close(together.x, slots.x, rtol=0, atol=1e-6)

@@ -35,6 +35,14 @@ def test_turns_are_independent_and_an_example_s_own():
     assert abs(normal.var() - 1) < 4 * 1.414 / 447
 
 
+def test_draws_ahead_are_those_of_the_turns_to_come():
+    base = Noise(7, torch.arange(50)).fork("query")
+    turns = torch.arange(50) * 5 % 7
+    ahead = base.at(turns).uniform_ahead(X, 4)
+    for later in range(4):
+        assert torch.equal(ahead[:, later], base.at(turns + later).uniform(X))
+
+
 def test_seed_purpose_and_example_each_matter():
     base = Noise(0, torch.arange(50))
     for other in (Noise(1, base.ids), base.fork("x"), Noise(0, base.ids + 1)):

@@ -22,6 +22,20 @@ def test_projection_lands_inside_and_leaves_what_is_inside(norm):
     assert torch.equal(threat.project(x, x), x)
 
 
+def test_a_ball_moves_with_images_that_are_overwritten():
+    """Its faces are kept from one step to the next, for as long as the images stay as they are."""
+    threat, x, far = Threat("Linf", 0.1), torch.full((2, 1, 2, 2), 0.5), torch.ones(2, 1, 2, 2)
+    assert torch.equal(threat.project(far, x), x + 0.1)
+    x += 0.3
+    assert torch.equal(threat.project(far, x), x + 0.1)
+    assert torch.equal(Threat("Linf", 0.15).project(far, x), x + 0.15)
+    with torch.inference_mode():
+        assert torch.equal(threat.project(far, x.clone()), x + 0.1)
+    start = x.clone().requires_grad_()
+    threat.project(far, start).sum().backward()
+    assert torch.equal(start.grad, torch.ones_like(x))
+
+
 @pytest.mark.parametrize(
     ("norm", "low", "high"), [("Linf", 0.0, 1.0), ("L2", 0.5, 0.5), ("L2", 0.0, 1.0)]
 )
