@@ -21,7 +21,7 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat, onto_l1
 from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.search_model import SearchModel
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 EPS = {"Linf": 0.1, "L2": 0.6, "L1": 1.5}
 """Radii at which about half of the digits fall."""

@@ -13,7 +13,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 LINF = Threat("Linf", 0.2)
 MODEST = ["spsa:steps=15,pairs=12,lr=0.05", "nes:queries=400,pairs=10"]

@@ -18,7 +18,7 @@ from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.fitting import fit_in_memory, fitted_context
 from robustbench_cli.evaluation.search_model import exact_search_model
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
 NOISE = Noise(0, torch.arange(6))

@@ -7,7 +7,7 @@ from torch import nn
 from robustbench_cli.attacks import Observation, Task
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 RADII = {"Linf": 0.1, "L2": 0.5, "L1": 2.0}
 

@@ -9,7 +9,7 @@ from torch import nn
 from robustbench_cli.attacks import Observation, Output, Task
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 IDS = torch.arange(5)
 

@@ -17,7 +17,7 @@ from robustbench_cli.evaluation.attack_loop import run_stage
 from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
 LINF = Threat("Linf", 0.2)

@@ -11,7 +11,7 @@ from robustbench_cli.attacks import ATTACKS, Task
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 PATCH = Threat("patch", 3)
 TEXTS = [

@@ -10,7 +10,7 @@ from robustbench_cli.attacks import Observation, Output, Task
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 IDS = torch.arange(5)
 

@@ -14,7 +14,8 @@ from robustbench_cli.core.threat import Threat, onto_l1
 from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import SearchModel
-from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts, run_stages
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier
 
 QUICK = settings(

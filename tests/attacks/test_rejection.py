@@ -12,7 +12,7 @@ from robustbench_cli.detectors import DETECTORS
 from robustbench_cli.evaluation.batch_attack import attack_batch
 from robustbench_cli.evaluation.detect import seen
 from robustbench_cli.evaluation.detecting_model import with_detector
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import unchanged_model
 from robustbench_cli.models.rejecting import ModelWithRejectClass
 

@@ -20,7 +20,7 @@ from robustbench_cli.defenses._step import Setting, Step
 from robustbench_cli.detectors import DETECTORS
 from robustbench_cli.evaluation.detect import auroc, seen
 from robustbench_cli.evaluation.detecting_model import with_detector
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.models import Classifier, Shape
 
 LINF = Threat("Linf", 0.1)

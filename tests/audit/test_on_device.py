@@ -18,7 +18,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.batch_attack import attack_batch
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import unchanged_model
 
 LINF = Threat("Linf", 0.1)

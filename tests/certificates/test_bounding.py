@@ -13,7 +13,7 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.certify import Proofs
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 from tests.bounds.nets import net
 
 OWN = ["ibp", "crown-ibp", "crown"]

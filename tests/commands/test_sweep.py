@@ -18,7 +18,8 @@ from robustbench_cli.core.losses import cross_entropy
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
-from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts, run_stages
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 
 BASE = {"dataset": {"name": "digits"}, "model": {"name": "net"}, "defense": {}}

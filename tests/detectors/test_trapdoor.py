@@ -10,7 +10,7 @@ from robustbench_cli.core.trapdoors import MASKS, PATTERNS, Trapdoors
 from robustbench_cli.detectors import DETECTORS, ModelOutputs
 from robustbench_cli.detectors.trapdoor import Trapped
 from robustbench_cli.evaluation.detect import seen
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 TRAPDOORS = Trapdoors.drawn(0, 4, 8, 8, clusters=2, size=3, mask=0.5)
 KEPT = {f"Honeypot.{MASKS}": TRAPDOORS.masks, f"Honeypot.{PATTERNS}": TRAPDOORS.patterns}

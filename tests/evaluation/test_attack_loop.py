@@ -14,7 +14,8 @@ from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.attack_loop import REFILL, EvalContext, run_stage
 from robustbench_cli.evaluation.search_model import SearchModel
-from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts, run_stages
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier
 
 THREAT = Threat("Linf", 0.12)

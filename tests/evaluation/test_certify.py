@@ -11,7 +11,7 @@ from robustbench_cli.core.errors import UserError
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.certify import Proofs
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 WEIGHT = torch.tensor([0.6, -0.2, 0.3, 0.5])
 

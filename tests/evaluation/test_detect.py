@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from robustbench_cli.evaluation.detect import auroc, seen, threshold_at
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 
 
 @pytest.mark.parametrize("levels", [2, 5, 10_000])

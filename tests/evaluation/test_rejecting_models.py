@@ -18,7 +18,7 @@ from robustbench_cli.evaluation.detect import flagged_at_most, seen
 from robustbench_cli.evaluation.detecting_model import with_detector
 from robustbench_cli.evaluation.model_check import check_model
 from robustbench_cli.evaluation.rewritten_models import rewritten_search_model
-from robustbench_cli.evaluation.stages import Tensors
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.models.rejecting import ModelWithRejectClass
 from robustbench_cli.models.taps import embedding

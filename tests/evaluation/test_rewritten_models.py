@@ -19,7 +19,8 @@ from robustbench_cli.evaluation import rewritten_models as module
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.rewritten_models import rewritten_search_model
 from robustbench_cli.evaluation.search_model import exact_search_model
-from robustbench_cli.evaluation.stages import AttackVerdicts, Tensors, run_stages
+from robustbench_cli.evaluation.stages import AttackVerdicts, run_stages
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier, unchanged_model
 from robustbench_cli.models import MODELS, Shape
 from robustbench_cli.models.layout import Contiguous, laid_out

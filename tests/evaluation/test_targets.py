@@ -12,8 +12,8 @@ from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.threat import Threat
 from robustbench_cli.evaluation.eval_context import EvalContext
 from robustbench_cli.evaluation.search_model import exact_search_model
-from robustbench_cli.evaluation.stages import Tensors
 from robustbench_cli.evaluation.targets import LEFT_OUT, check_target, chosen_targets, towards
+from robustbench_cli.evaluation.tensors import Tensors
 from robustbench_cli.evaluation.verifier import Verifier
 from robustbench_cli.models.rejecting import ModelWithRejectClass
 

@@ -194,7 +194,7 @@ def test_a_search_on_a_view_draws_other_numbers_than_one_on_the_model():
 def test_views_are_built_from_the_same_images_whatever_their_order():
     from robustbench_cli.evaluation.eval_context import EvalContext
     from robustbench_cli.evaluation.search_model import exact_search_model
-    from robustbench_cli.evaluation.stages import Tensors
+    from robustbench_cli.evaluation.tensors import Tensors
     from robustbench_cli.evaluation.verifier import Verifier
 
     model, ids = Mean(), torch.arange(SUBJECT_IMAGES + 40)
