@@ -95,7 +95,7 @@ def evaluate(
         dataset: what the record calls the images.
         model_name: what the record calls the model; None: as its class is called.
         within: points of accuracy that AutoAttack and ensembles may leave undecided by trying their
-            last members on a random part of what stands; None: on all of it.  ``bounds`` of the
+            last members on a part of what stands; None: on all of it.  ``bounds`` of the
             result then holds both ends of the robust accuracy, with 95 % confidence.
         widen: with ``within``, and for any attack: take 250, 500, ... of the images in random order
             until every robust accuracy is known to so many points to either side; ``intervals`` of

@@ -120,7 +120,7 @@ class EvalOptions(RunOptions):
         str | None,
         typer.Option(
             metavar="POINTS",
-            help="Of autoattack and ensembles: try the last members on a random part of what "
+            help="Of autoattack and ensembles: try the last members on a part of what "
             "stands, until so many points of accuracy at most are undecided (95 % confidence).",
         ),
     ] = None

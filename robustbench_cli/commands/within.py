@@ -1,4 +1,4 @@
-"""``--within``: a series of attacks whose last members see a random part of what stands."""
+"""``--within``: a series of attacks whose last members see a part of what stands."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -174,7 +174,7 @@ class EvalConfig:
     seed: Seed = 0
     within: Annotated[Number, Field(gt=0, le=100)] | None = None
     """Points of accuracy that a series of attacks may leave undecided by trying its last members on
-    a random part of what stands; None: on all of it."""
+    a part of what stands; None: on all of it."""
     widen: bool = False
     """Whether as many images are taken, of ``n`` at most, as intervals need to be ``within`` points
     to either side."""

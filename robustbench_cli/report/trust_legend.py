@@ -45,7 +45,7 @@ def mark_meanings(trusts: Iterable[NumberTrust], *, sign: str = BOUND_SIGN) -> l
     sure = min((each.confidence or 0.0 for each in sampled), default=0.0)
     lines = {
         f"{SAMPLED_SIGN} = between the two with {sure:.0%} confidence: the last members of the "
-        "attack saw a random part of what stood (--within)": bool(sampled),
+        "attack saw a part of what stood (--within)": bool(sampled),
         f"{SAMPLED_SIGN} = between the two: the budget ran out (--budget); what was not finished "
         "falls at the lower end and stands at the upper one": any(
             each.unfinished for each in known
