@@ -17,6 +17,8 @@ from package_graph import drawing, packages
 from reproduction_tables import REPRODUCTION
 from results_tables import TABLES
 from retrieval_tables import RETRIEVAL
+from sampling_table import SAMPLING
+from strength_table import STRENGTH
 from suites_table import SUITES
 from understanding_tables import UNDERSTANDING
 from zoo_table import ZOO_TABLES
@@ -27,6 +29,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "checks": checks,
     **REPRODUCTION,
     **RETRIEVAL,
+    **SAMPLING,
+    **STRENGTH,
     **SUITES,
     **UNDERSTANDING,
     **ZOO_TABLES,
