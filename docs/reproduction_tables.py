@@ -78,9 +78,11 @@ def reproduced() -> str:
 
 def _marked(pair: Beside) -> tuple[str, str]:
     """Return our number and the difference, each with the mark of its trust."""
-    if pair.ours is None or pair.points is None or pair.trust is None:
+    if pair.ours is None or pair.points is None:
         return "withheld", ""
     spread = "" if pair.std is None else f" ± {pair.std:.2f}"
+    if pair.trust is None:  # a proof needs no mark
+        return f"{pair.ours:.2f}{spread}", f"{pair.points:+.2f}"
     lower = "" if pair.lower is None else f"{pair.lower:.2f}"
     number = pair.trust.written(f"{pair.ours:.2f}{spread}", lower)
     return number, derived_text(pair.trust, f"{pair.points:+.2f}")
