@@ -12,8 +12,6 @@ from robustbench_cli.papers import differences
 from robustbench_cli.papers.reading import load_paper
 
 ROWLESS = {
-    "fast-cifar10": "AutoAttack's table calls its net RN-18, which is another one here",
-    "free-cifar10": "as a third party runs it; the row of AutoAttack's table is of another net",
     "mart-resnet-18": "the tables of MART's own paper are not here",
     "mart-wrn-34-10": "the tables of MART's own paper are not here",
     "mter-readme-mnist": "the MNIST tables of MTER could not be read",
