@@ -398,7 +398,8 @@ def speedrun() -> str:
     """Return the accuracy of the speedruns under AutoAttack, and the CPU minutes of each seed."""
     runs = {run.id: run for run in comparable(REFERENCE / "speedrun").values()}
     lines = []
-    for run in (each for each in runs.values() if each.kind == "eval"):
+    evaluations = [each for each in runs.values() if each.kind == "eval"]
+    for run in sorted(evaluations, key=lambda each: (records.data_name(each), each.seed)):
         parent, (outcome,) = runs[run.parent or ""], run.attacks.values()
         accuracy = attack_trust(run, "autoattack").written(
             f"{100 * outcome.robust_accuracy:.1f}",
@@ -408,7 +409,7 @@ def speedrun() -> str:
         clean = f"{100 * (run.clean_accuracy or 0):.1f}"
         data = records.data_name(parent).removeprefix("hf:")
         minutes = spent.text if spent else ""
-        lines.append([f"{run.subject} on {data}", str(run.seed), clean, accuracy, minutes])
+        lines.append([f"{run.subject} on {data}", str(parent.seed), clean, accuracy, minutes])
     heads = ["trained by", "seed", "clean", "AutoAttack, 1,000 images", "minutes"]
     return table(heads, lines, left=1)
 
