@@ -76,6 +76,7 @@ def with_sample(
         alpha=tail.plan.alpha,
         least=(outcome.correct - (tail.at_most - tail.broken)) / outcome.n,
         closest=tail.plan.closest,
+        of_closest=tail.of_closest,
     )
     said = f"within {config.within:g}"
     variant = outcome.variant if tail.whole else ", ".join(filter(None, (outcome.variant, said)))

@@ -13,8 +13,8 @@ from robustbench_cli.evaluation.stages import AttackVerdicts, Progress, run_stag
 from robustbench_cli.evaluation.tail_sampling import TailPlan, TailRule, tail_order
 
 MARGIN_BEFORE = "margin_before"
-"""The array with the margins (N) when the tail began, of the examples that it has seen: an
-evaluation that is resumed takes the same ones for the closest."""
+"""The array with the margins (N) when the tail began, NaN where it has not: an evaluation that is
+resumed takes the same examples for the closest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,7 @@ def run_sampled(
     yield from run_stages(stages[:most], column, standing, context, exact, few)
     head = _head(most, column, rule)
     order, plan = _plan(head, column, standing, context, rule)
-    before = column.arrays[MARGIN_BEFORE]
-    before[order] = np.where(np.isnan(before), column.arrays["margin"], before)[order]
+    column.arrays[MARGIN_BEFORE][order] = _margins(column)[order]
     for looked_at in plan.looks:
         seen = np.zeros(len(standing), bool)
         seen[order[:looked_at]] = True
@@ -116,12 +115,18 @@ def _plan(
     rule: TailRule,
 ) -> tuple[np.ndarray, TailPlan]:
     """Return the positions of what the first stages left, as the tail sees them, and the looks."""
-    by, before = column.arrays["by"], column.arrays[MARGIN_BEFORE]
+    by = column.arrays["by"]
     left = torch.from_numpy((standing & ~((by >= 0) & (by < head))).nonzero()[0])
-    margins = torch.from_numpy(np.where(np.isnan(before), column.arrays["margin"], before))[left]
+    margins = torch.from_numpy(_margins(column))[left]
     device = context.data.y.device
     order = tail_order(left.to(device), margins.to(device), context.noise).cpu().numpy()
     return order, rule.plan(len(order))
+
+
+def _margins(column: AttackVerdicts) -> np.ndarray:
+    """Return the margins (N) before the tail; what has none is the closest."""
+    before, now = column.arrays[MARGIN_BEFORE], column.arrays["margin"]
+    return np.asarray(np.where(np.isnan(before), np.nan_to_num(now, nan=np.inf), before))
 
 
 def _broken(head: int, column: AttackVerdicts, rows: np.ndarray, plan: TailPlan) -> tuple[int, int]:

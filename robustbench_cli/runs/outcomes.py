@@ -60,6 +60,8 @@ class SampledOutcome:
     """The robust accuracy at that bound; ``robust_accuracy`` is that without it."""
     closest: int = 0
     """Those that they were tried on as the closest to an error; the others were drawn at random."""
+    of_closest: int | None = None
+    """Those of the closest that they broke; None: not recorded, by a version before."""
 
     @property
     def whole(self) -> bool:

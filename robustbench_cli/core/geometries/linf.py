@@ -27,7 +27,8 @@ class LinfBall(Ball):
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         # Faces that are kept may carry no graph, and inference tensors count no writes.
-        if x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled():
+        unsafe = x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled()
+        if unsafe or x.device.type != "cpu" or x.numel() > _SMALL:
             return x_adv.clamp(*_faces(x, self.eps))
         return x_adv.clamp(*_faces_of_last(x, x._version, self.eps))
 
@@ -40,6 +41,10 @@ class LinfBall(Ball):
 
     def steepest(self, grad: Tensor) -> Tensor:
         return grad.sign()
+
+
+_SMALL = 2**20
+"""Pixels in a batch up to which faces are kept: more take memory, and more time to be used."""
 
 
 def _faces(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
