@@ -18,7 +18,7 @@ def sampling() -> str:
         if "within" in run.config and full is not None:
             lines.append(_line(run, full))
     heads = ["net", "images", "seed", "within", "all of it", "at most", "at least"]
-    return table([*heads, "seen of the tail", "passes", "seconds"], lines, left=1)
+    return table([*heads, "seen of the tail", "passes"], lines, left=1)
 
 
 def _line(run: Run, full: Run) -> list[str]:
@@ -37,7 +37,6 @@ def _line(run: Run, full: Run) -> list[str]:
         f"{100 * least:.2f}",
         f"{tail.looked_at:,} of {tail.standing:,}",
         f"{100 * passes / all_passes:.0f} %",
-        f"{100 * mine.seconds / theirs.seconds:.0f} %",
     ]
 
 
