@@ -23,7 +23,6 @@ def test_projection_lands_inside_and_leaves_what_is_inside(norm):
 
 
 def test_a_ball_moves_with_images_that_are_overwritten():
-    """Its faces are kept from one step to the next, for as long as the images stay as they are."""
     threat, x, far = Threat("Linf", 0.1), torch.full((2, 1, 2, 2), 0.5), torch.ones(2, 1, 2, 2)
     assert torch.equal(threat.project(far, x), x + 0.1)
     x += 0.3

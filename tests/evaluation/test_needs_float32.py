@@ -7,7 +7,7 @@ from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.example_rng import Noise
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
-from robustbench_cli.evaluation import stages
+from robustbench_cli.evaluation import batch_attack
 from robustbench_cli.evaluation.search_model import SearchModel
 
 
@@ -34,12 +34,14 @@ def test_a_divergence_from_a_gaussian_start_is_climbed_in_float32(
         raise NeverAskedError
 
     fast = SearchModel(model=asked, about="bfloat16")
-    monkeypatch.setattr(stages, "chosen_search_model", lambda *_args, **_rest: (fast, []))
+    monkeypatch.setattr(batch_attack, "chosen_search_model", lambda *_args, **_rest: (fast, []))
     attack, norm = ATTACKS.build(Spec.parse(text)), "L2" if "ddn" in text else "Linf"
     noise = Noise(0, torch.arange(len(y)))
 
     def attacked():
-        return stages.attack_batch(net, x, y, attack, Threat(norm, 0.1), noise, precision="auto")
+        return batch_attack.attack_batch(
+            net, x, y, attack, Threat(norm, 0.1), noise, precision="auto"
+        )
 
     if exact:
         assert attacked().broken.any()
