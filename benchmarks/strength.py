@@ -12,7 +12,6 @@ a line that says so, where they are not installed (README.md).  What was measure
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,7 @@ from suites import Net, measured, run_net, zoo_net
 from torch import Tensor, nn
 
 from robustbench_cli.core.atomic_files import write_bytes_atomically
+from robustbench_cli.evaluation.meter import Meter
 
 KEPT = Path(__file__).parents[1] / "docs" / "strength.json"
 ALONE = (
@@ -69,37 +69,17 @@ def torchattacks(case: Case) -> Tensor:
     return case.batched(attack)
 
 
-@dataclass
-class Counted:
-    """The images that a model has been shown, and those whose gradient was asked for."""
-
-    rows: int = 0
-
-    def watch(self, model: nn.Module) -> nn.Module:
-        """Count the passes of a model from here on."""
-        model.register_forward_hook(self._shown)
-        return model
-
-    def _shown(self, _: nn.Module, __: tuple[Tensor, ...], logits: Tensor) -> None:
-        self.rows += len(logits)
-        if logits.requires_grad:
-            logits.register_hook(self._asked)
-
-    def _asked(self, gradient: Tensor) -> None:
-        self.rows += len(gradient)
-
-
-class Shell(nn.Module):
-    """A model inside another one, so that hooks on the outer one leave the inner one alone."""
+class Counted(nn.Module):
+    """A model that counts its passes, as other libraries take one."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.meter = Meter(model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the model's logits (N, K)."""
-        logits: Tensor = self.model(x)
-        return logits
+        return self.meter(x)
 
 
 def by_peer(net: Net, name: str, standing: Tensor) -> Measured:
@@ -118,9 +98,9 @@ def by_peer(net: Net, name: str, standing: Tensor) -> Measured:
     for part in (standing, ~standing):
         if not part.any():
             continue
-        rows, counted = right[part], Counted()
+        rows, model = right[part], Counted(net.model)
         case = Case(
-            model=counted.watch(Shell(net.model)),
+            model=model,
             x=net.x[rows],
             y=net.y[rows],
             classes=logits.shape[1],
@@ -129,7 +109,7 @@ def by_peer(net: Net, name: str, standing: Tensor) -> Measured:
         )
         torch.manual_seed(0)
         crafted = PEERS[name](case)
-        passes[part] = round(counted.rows / len(rows))
+        passes[part] = round((model.meter.forwards + model.meter.backwards) / len(rows))
         inside = net.threat.inside(crafted.clamp(0, 1), case.x)
         broken[part] = (case.predictions(crafted.clamp(0, 1)) != case.y) & inside
     return Measured(

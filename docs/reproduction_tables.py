@@ -5,6 +5,7 @@ What is known of differences beyond a point stands in ``reproduction_reasons.tom
 
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def _far() -> Iterator[tuple[str, Beside]]:
                 yield name, pair
 
 
+@cache
 def reasons() -> list[dict[str, Any]]:
     """Return what is known of differences: ``paper``, ``rows`` as in the papers' rules, ``why``."""
     found: list[dict[str, Any]] = tomllib.loads(REASONS.read_text())["reasons"]

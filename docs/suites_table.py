@@ -52,14 +52,14 @@ def series_table() -> str:
     }
     lines = []
     for name, members in [*named.items(), *(("", each) for each in SHOWN)]:
-        places = _places(members, attacks)
-        whole = _places(AUTOATTACK, attacks)
+        series = places(members, attacks)
+        whole = places(AUTOATTACK, attacks)
         cells = [" / ".join((name, *members) if name else members).replace("** / ", "**: ")]
         for kind in KINDS:
-            more = of[kind].left(places) - of[kind].left(whole)
+            more = of[kind].left(series) - of[kind].left(whole)
             cells.append(f"{more.mean():+.1f} ({more.max():+.1f})")
-        spent = every.spent(places) / every.spent(whole)
-        lines.append([*cells, f"{every.price(places):,.0f}", f"{spent:.2f}"])
+        spent = every.spent(series) / every.spent(whole)
+        lines.append([*cells, f"{every.price(series):,.0f}", f"{spent:.2f}"])
     heads = ["series", "planted, searched", "planted, held out", "honest, searched"]
     return table([*heads, "honest, held out", "passes", "cost"], lines, left=1)
 
@@ -77,7 +77,8 @@ def series_nets() -> str:
     )
 
 
-def _places(members: Sequence[str], attacks: Sequence[str]) -> list[int]:
+def places(members: Sequence[str], attacks: Sequence[str]) -> list[int]:
+    """Return where the members of a series are among all attacks."""
     return [attacks.index(member) for member in members]
 
 

@@ -61,7 +61,7 @@ class Window(NamedTuple):
 
     def offsets(self, count: int) -> Tensor:
         """Return how far the first rows and columns are behind the corner's (B, ..., 2, count)."""
-        return _arange(count, self.corner.device) - self.corner[..., None]
+        return counted_up(count, self.corner.device) - self.corner[..., None]
 
     def painted(self, table: Tensor, kind: Tensor, shape: tuple[int, int]) -> Tensor:
         """Return (B, 1, H, W) with a pattern from ``table`` in each square and zero elsewhere.
@@ -80,7 +80,7 @@ class Window(NamedTuple):
 
 
 @cache
-def _arange(count: int, device: torch.device) -> Tensor:
+def counted_up(count: int, device: torch.device) -> Tensor:
     """Return 0 to ``count`` - 1; cached, because each query needs it."""
     return torch.arange(count, device=device)
 

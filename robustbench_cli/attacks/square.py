@@ -6,7 +6,6 @@ https://arxiv.org/abs/2103.01208.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, ClassVar
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, Access, IterativeAttack, Observation, State, Task
 from robustbench_cli.attacks._square import BUMP_POWERS, Flips, Moves, striped, tiled
-from robustbench_cli.attacks._windows import sides
+from robustbench_cli.attacks._windows import counted_up, sides
 from robustbench_cli.core.free_looks import surely_all, surely_none
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import Threat, over
@@ -72,7 +71,8 @@ class Square(IterativeAttack):
         squares = {name: state[name] for name in state.keys() - {"x", "best", "margin"}}
         place = observation.step_index % _ahead(best.device)
         now = {
-            name: each[_range(len(place), place.device), place] for name, each in squares.items()
+            name: each[counted_up(len(place), place.device), place]
+            for name, each in squares.items()
         }
         return {
             "x": _kind(task.threat).proposed(best, task.x, now, task.threat),
@@ -85,7 +85,7 @@ class Square(IterativeAttack):
         """The squares of the queries from number ``query`` (B) on, as many as are drawn at once."""
         odd, shape = task.threat.norm in BUMP_POWERS, (task.x.shape[2], task.x.shape[3])
         table = sides(self.queries, self.share, shape, odd, self.rescale, query.device)
-        queries = query[:, None] + _range(_ahead(query.device), query.device)
+        queries = query[:, None] + counted_up(_ahead(query.device), query.device)
         noise = task.noise.fork("query").at(query)
         side = table[queries.clamp(max=self.queries - 1)]
         return _kind(task.threat).drawn(task.x, side, task.threat, noise)
@@ -116,9 +116,3 @@ def _ahead(device: torch.device) -> int:
     have to be asked whose are used up.
     """
     return 16 if device.type == "cpu" else 1
-
-
-@cache
-def _range(count: int, device: torch.device) -> Tensor:
-    """Return 0 to ``count`` - 1; cached, because each query needs it."""
-    return torch.arange(count, device=device)

@@ -125,7 +125,7 @@ def plan_looks(standing: int, tolerance: int, alpha: float = BOUND_MISSES) -> Ta
         standing: the images that stand before the tail.
         tolerance: how many of them may be left undecided, at least 0.
     """
-    closest = -(-standing // CLOSEST)
+    closest = _closest(standing)
     drawn = standing - closest
     looks = _looks(drawn, _smallest_look(drawn, tolerance, alpha))
     if len(looks) > 1:
@@ -137,6 +137,10 @@ def plan_looks(standing: int, tolerance: int, alpha: float = BOUND_MISSES) -> Ta
         looks=(*(closest + look for look in looks), standing),
         alpha=alpha,
     )
+
+
+def _closest(standing: int) -> int:
+    return -(-standing // CLOSEST)
 
 
 def _looks(drawn: int, first: int) -> list[int]:
@@ -175,7 +179,7 @@ def tail_order(rows: Tensor, margins: Tensor, noise: Noise) -> Tensor:
         noise: keyed by example, for all examples.
     """
     by_margin = rows[margins.argsort(descending=True, stable=True)]
-    closest, others = by_margin.tensor_split([-(-len(rows) // CLOSEST)])
+    closest, others = by_margin.tensor_split([_closest(len(rows))])
     others = others.sort().values
     keyed = noise.only(others).fork("tail order")
     draws = keyed.uniform(torch.zeros(len(others), 1, dtype=torch.float64, device=rows.device))
