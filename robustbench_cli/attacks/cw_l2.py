@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import ATTACKS, IterativeAttack, Observation, Output, State, Task
 from robustbench_cli.core import losses
+from robustbench_cli.core.free_looks import surely_none
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import over
@@ -55,9 +56,10 @@ class CWL2(IterativeAttack):
     optimises w.  Unlike PGD it minimises the distance and needs no radius.
 
     The authors take 10000 steps per c and abort early when the summed loss of the batch stalls.
-    Here it is 1000 steps, and each example is aborted on its own, only after this c has broken it:
-    an image of black and white pixels alone hardly moves at first, where the derivative of the
-    tanh is almost zero, and would always seem to have stalled.
+    Here it is 1000 steps, and each example is aborted on its own, once its loss stalls after this c
+    has broken it or after the loss had gained at an earlier check: an image of black and white
+    pixels alone hardly moves at first, where the derivative of the tanh is almost zero, and would
+    always seem to have stalled.
 
     On 200 digits of five nets, with 150 steps for each of five c from 0.1, adv-lib 0.2.8 leaves the
     same images unbroken, and so does foolbox 3.3.4; but foolbox returns a black image for each of
@@ -91,26 +93,34 @@ class CWL2(IterativeAttack):
         low, high = task.x.new_zeros(task.y.shape), task.x.new_full(task.y.shape, torch.inf)
         search = {"c": low + self.c, "low": low, "high": high, "tried": none}
         adam = {"w": w, "m": w * 0, "v": w * 0, "t": none, "x": (w.tanh() + 1) / 2}
-        return {**search, **adam, "cost": high, "broke": task.y < 0}
+        # gained: the loss was lower at a check than at the one before, with this c.
+        came = {"cost": high, "broke": none > 0, "gained": none > 0}
+        # first_x: where every search begins, and what distances are taken from.
+        return {**search, **adam, **came, "first_x": adam["x"]}
 
     def loss(self, out: Output, state: State, task: Task, step_index: Tensor) -> Tensor:
         return losses.margin(out.logits, task.y).clamp(max=self.kappa)
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        fresh, c, low, high = self.begin(task), state["c"], state["low"], state["high"]
-        away = state["x"] - fresh["x"]
+        c, low, high = state["c"], state["low"], state["high"]
+        away = state["x"] - state["first_x"]
         cost = away.flatten(1).square().sum(1) + c * (self.kappa - observation.loss)
         slope = 2 * away - over(c, away) * observation.grad
         moved = adam_in_tanh_space(state, slope, self.rate)
         broke = state["broke"] | (losses.margin(observation.logits, task.y) > self.kappa)
         check = state["t"] % max(1, self.steps // 10) == 0
-        stalled = check & broke & (cost > 0.9999 * state["cost"])
+        gains = cost <= 0.9999 * state["cost"]
+        stalled = check & (broke | state["gained"]) & ~gains
+        gained = state["gained"] | (check & gains & (state["cost"] < torch.inf))
         ended = stalled | (moved["t"] >= self.steps)
+        cost = torch.where(check, cost, state["cost"])
+        now = {**state, **moved, "cost": cost, "broke": broke, "gained": gained}
+        if surely_none(ended):
+            return now
+        fresh = self.begin(task)
+        now = {k: torch.where(over(ended, v), fresh[k], v) for k, v in now.items()}
         low, high = torch.where(ended & ~broke, c, low), torch.where(ended & broke, c, high)
         c = torch.where(ended, torch.where(high < torch.inf, (low + high) / 2, 10 * c), c)
-        cost = torch.where(check, cost, state["cost"])
-        now = {**moved, "cost": cost, "broke": broke}
-        now = {k: torch.where(over(ended, v), fresh[k], v) for k, v in now.items()}
         return {**now, "c": c, "low": low, "high": high, "tried": state["tried"] + ended}
 
     def over(self, state: State, step_index: Tensor) -> Tensor:

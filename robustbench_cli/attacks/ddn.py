@@ -5,6 +5,7 @@ adversarial and grows where it was not (algorithm 1).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -59,7 +60,7 @@ class DDN(IterativeAttack):
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
         x, clean, index = state["x"], task.x, observation.step_index
-        random = task.noise.fork("lost").at(index).normal(x)
+        random = partial(task.noise.fork("lost").at(index).normal, x)
         wrong = observation.logits.argmax(1) != task.y
         radius = next_radius(state["radius"], wrong, clean, self.gamma)
         rate = cosine_decay(1, 0.01, index, self.steps)

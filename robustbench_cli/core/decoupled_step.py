@@ -2,10 +2,12 @@
 https://arxiv.org/abs/1811.09600, algorithm 1."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from robustbench_cli.core.free_looks import surely_all
 from robustbench_cli.core.threat import over
 
 
@@ -24,7 +26,12 @@ def l2_norms(x: Tensor) -> Tensor:
 
 
 def decoupled_step(
-    x: Tensor, clean: Tensor, grad: Tensor, random: Tensor, rate: Tensor, radius: Tensor
+    x: Tensor,
+    clean: Tensor,
+    grad: Tensor,
+    random: Callable[[], Tensor],
+    rate: Tensor,
+    radius: Tensor,
 ) -> Tensor:
     """Return images (B, C, H, W) at the distance ``radius`` (L2) from the clean ones, boxed.
 
@@ -32,15 +39,17 @@ def decoupled_step(
         x: the last iterates (B, C, H, W).
         clean: images (B, C, H, W) in [0, 1].
         grad: the direction to go in (B, C, H, W).
-        random: the direction to go in where the gradient is zero (B, C, H, W).
+        random: draws the directions to go in where the gradient is zero (B, C, H, W); on a CPU
+            it is called only if there is one.
         rate: the length of the step in that direction (B), before the image goes to the sphere.
         radius: of the spheres (B).
     """
     # A saturated cross-entropy can have gradients so small that their squares underflow, or zero
     # gradients: the first are rescaled, the second replaced by a random direction.
     largest = grad.flatten(1).abs().amax(1)
-    scaled = grad / over(largest.clamp_min(1e-35), x)
-    direction = torch.where(over(largest > 1e-35, x), scaled, random)
+    direction, leads = grad / over(largest.clamp_min(1e-35), x), largest > 1e-35
+    if not surely_all(leads):
+        direction = torch.where(over(leads, x), direction, random())
     delta = x - clean + over(rate / l2_norms(direction), x) * direction
     return clean + over(radius / l2_norms(delta), x) * delta
 

@@ -3,6 +3,7 @@ https://arxiv.org/abs/1906.04584."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -97,7 +98,7 @@ class SmoothAdvDDN(SmoothAdv):
             nearest = torch.where(better, away, nearest)
             radius = next_radius(radius, wrong, x, self.gamma)
             rate = cosine_decay(1, 0.01, far.new_full(far.shape, here.step_index + 1), self.steps)
-            random = step.noise.fork("lost").fork(here.step_index).normal(x)
+            random = partial(step.noise.fork("lost").fork(here.step_index).normal, x)
             moved = decoupled_step(here.x_adv, x, here.grad, random, rate, radius)
             return on_grey_levels(moved, self.levels).clamp(0, 1)
 
