@@ -12,13 +12,14 @@ from robustbench_cli.attacks import Stage
 from robustbench_cli.core.examples import Examples
 from robustbench_cli.evaluation.rewritten_models import (
     COMPARED_IMAGES,
+    bfloat16_search_model,
     rewritten_search_model,
     row_major_search_model,
     top_logit_gradient,
 )
 from robustbench_cli.evaluation.search_model import SearchModel, exact_search_model
 from robustbench_cli.evaluation.verifier import device_of
-from robustbench_cli.models import has_bf16
+from robustbench_cli.models import has_bf16, runs_bf16
 
 TRIAL_PAYS = 1500
 """Passes of full batches, forward or backward, from which on a trial is made: it takes about fifty,
@@ -81,10 +82,13 @@ def chosen_search_model(
         return rewritten_search_model(model, x) if has_bf16(device) else (exact, [])
     rewritten, notes = rewritten_search_model(model, x)
     found = {each.about: each for each in (exact, rewritten)}
+    own = rewritten if rewritten.about.startswith("float32") else exact
     if device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in model.modules()):
-        own = rewritten if rewritten.about.startswith("float32") else exact
         laid = row_major_search_model(model, own, x)
         found |= {laid.about: laid} if laid else {}
+    if runs_bf16(device) and not has_bf16(device):
+        narrow, why = bfloat16_search_model(model, own, x)
+        found, notes = found | ({narrow.about: narrow} if narrow else {}), notes + why
     if named in found:
         return replace(found[named], about=before), notes
     if not tried:

@@ -37,6 +37,7 @@ def with_bf16(monkeypatch, *, narrow):
     """Whether this processor has bfloat16 must not decide what is tested."""
     for module in (rewritten_models, search_choice):
         monkeypatch.setattr(module, "has_bf16", lambda _where: narrow)
+    monkeypatch.setattr(search_choice, "runs_bf16", lambda _where: narrow)
 
 
 def subject(net, name="net"):

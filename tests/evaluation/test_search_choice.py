@@ -1,9 +1,12 @@
 """The fastest model that can be vouched for is searched on, and the record says why."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
+from robustbench_cli import models
 from robustbench_cli.attacks import ATTACKS
 from robustbench_cli.core.registry import Spec
 from robustbench_cli.core.threat import Threat
@@ -20,6 +23,7 @@ def plain_float32(monkeypatch):
     """Whether this processor has bfloat16 must not decide what is tested."""
     for module in (rewritten_models, search_choice):
         monkeypatch.setattr(module, "has_bf16", lambda _where: False)
+    monkeypatch.setattr(search_choice, "runs_bf16", lambda _where: False)
 
 
 @pytest.fixture
@@ -81,6 +85,52 @@ def test_hardware_made_for_bfloat16_needs_no_trial(digits_model, monkeypatch, ti
     asked = timed()
     assert chosen(digits_model, SHORT)[0].about == "bfloat16, BatchNorm folded"
     assert not asked
+
+
+@pytest.mark.parametrize(
+    ("narrow", "about"),
+    [
+        (0.5, "bfloat16, BatchNorm folded: 2.00 times as fast as itself"),
+        (0.9, "float32, BatchNorm folded: 1.25 times as fast as itself"),
+    ],
+)
+def test_a_processor_that_computes_in_bfloat16_is_timed(
+    narrow, about, timed, digits_model, monkeypatch
+):
+    monkeypatch.setattr(search_choice, "runs_bf16", lambda _where: True)
+    asked = timed(
+        float32=1,
+        float32_BatchNorm_folded=0.8,
+        float32_BatchNorm_folded_row_major=0.9,
+        bfloat16_BatchNorm_folded=narrow,
+    )
+    search, notes = chosen(digits_model)
+    assert (search.about, notes) == (about, [])
+    assert chosen(digits_model, SHORT)[0].about == "float32"  # too short to find out
+    count = len(asked)
+    again, _ = chosen(digits_model, before=about)
+    assert (again.about, len(asked)) == (about, count)
+
+
+def test_a_trial_leaves_bfloat16_out_where_it_moves_logits(timed, digits_model, monkeypatch):
+    monkeypatch.setattr(search_choice, "runs_bf16", lambda _where: True)
+    monkeypatch.setattr(rewritten_models, "MAX_BF16_SHIFT", 1e-9)
+    timed(float32=1, float32_BatchNorm_folded=1, float32_BatchNorm_folded_row_major=1)
+    search, notes = chosen(digits_model)
+    assert search.about == "float32: the fastest of 3"
+    assert [note.partition(":")[0] for note in notes] == ["bfloat16 was not used"]
+
+
+def test_bfloat16_is_tried_on_cpus_that_compute_in_it(monkeypatch):
+    cpu = torch.device("cpu")
+    for amx, avx in itertools.product((False, True), repeat=2):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr(
+            torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx, raising=False
+        )
+        assert models.has_bf16(cpu) == amx
+        assert models.runs_bf16(cpu) == (amx or avx)
+    assert not models.runs_bf16(torch.device("meta"))
 
 
 def test_what_was_chosen_before_goes_on_without_a_trial(digits_model, timed):
