@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robustbench_cli.attacks import IterativeAttack, Observation, State, Task
 from robustbench_cli.attacks._planes import to_plane
+from robustbench_cli.core.free_looks import rows_to_work_on
 from robustbench_cli.core.gradient_ascent import Steps
 from robustbench_cli.core.registry import Number
 from robustbench_cli.core.threat import Threat
@@ -69,8 +70,15 @@ class FABBase(IterativeAttack):
             away = threat.direction(x, task.noise.fork("start"))
             x = (x + 0.5 * threat.eps * away).clamp(0, 1)
         # moved: the iterate comes from a projection, not from a backward step or the start;
-        # moves: the number of projections so far.
-        return {"x": x.clone(), "moved": task.y < 0, "moves": task.y * 0}
+        # moves: the number of projections so far; beyond: the last projection was misclassified;
+        # glance: the iterate is looked at without a gradient first.
+        no = task.y < 0
+        return {"x": x.clone(), "moved": no, "moves": task.y * 0, "beyond": no, "glance": no}
+
+    def spared(self, state: State) -> Tensor:
+        # The step back needs no gradient, and where one projection was misclassified, the next one
+        # mostly is.  Where it is not, the row is looked at again.
+        return state["glance"]
 
     @abstractmethod
     def plane(self, observation: Observation, state: State, task: Task) -> tuple[Tensor, Tensor]:
@@ -82,8 +90,30 @@ class FABBase(IterativeAttack):
         """
 
     def move(self, state: State, observation: Observation, task: Task) -> State:
-        x, here, threat = task.x.flatten(1), state["x"].flatten(1), task.threat
+        moved, glance, x = state["moved"], state["glance"], task.x.flatten(1)
+        wrong = observation.logits.argmax(1) != task.y
+        back, here = moved & wrong, state["x"].flatten(1)
+        on = ~back & ~glance
         w, f = self.plane(observation, state, task)
+        rows = rows_to_work_on(on)
+        there = self._projected(here[rows], x[rows], w[rows], f[rows], task.threat)
+        to = here.clone()
+        to[rows] = torch.where(on[rows, None], there, here[rows])
+        rows = rows_to_work_on(back)
+        nearer = x[rows] + self.beta * (here[rows] - x[rows])
+        to[rows] = torch.where(back[rows, None], nearer, to[rows])
+        beyond = torch.where(moved, wrong, state["beyond"])
+        now = {"moved": ~back, "moves": state["moves"] + on, "beyond": beyond}
+        return {**state, **now, "x": to.view_as(task.x), "glance": on & beyond}
+
+    def _projected(self, here: Tensor, x: Tensor, w: Tensor, f: Tensor, threat: Threat) -> Tensor:
+        """Return the iterates (B, d) after a step to the planes of iterate and clean image.
+
+        Args:
+            here: the iterates (B, d).
+            x: the clean images (B, d).
+            w, f: the boundaries, as ``plane`` returns them.
+        """
         b = (w * here).sum(1) - f
         both = to_plane(torch.cat([here, x]), w.repeat(2, 1), b.repeat(2), threat.norm)
         near, far = both.chunk(2)
@@ -91,9 +121,7 @@ class FABBase(IterativeAttack):
         from_here, from_clean = length.chunk(2)
         alpha = (from_here / (from_here + from_clean)).clamp(0, self.alpha_max)[:, None]
         there = (1 - alpha) * (here + self.eta * near) + alpha * (x + self.eta * far)
-        back = state["moved"] & (observation.logits.argmax(1) != task.y)
-        to, on = torch.where(back[:, None], x + self.beta * (here - x), there.clamp_(0, 1)), ~back
-        return {**state, "x": to.view_as(task.x), "moved": on, "moves": state["moves"] + on}
+        return there.clamp_(0, 1)
 
     def over(self, state: State, step_index: Tensor) -> Tensor:
         return state["moves"] >= self.steps

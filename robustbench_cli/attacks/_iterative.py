@@ -70,6 +70,14 @@ class IterativeAttack(Attack, ABC):
         """
         raise NotImplementedError
 
+    def spared(self, state: State) -> Tensor | None:
+        """Return whether each row's step after this pass needs no gradient (B, bool).
+
+        None, the default: all need one.  A row that needs none may be given zeros, and the loss of
+        NaN; or its gradient none the less, where to leave it out saves nothing.
+        """
+        return None
+
     @abstractmethod
     def move(self, state: State, observation: Observation, task: Task) -> State:
         """Return the state before the next pass: the attack's step."""

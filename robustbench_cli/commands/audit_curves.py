@@ -25,7 +25,7 @@ class WatchedSearchModel(SearchModel):
 
     def observe(
         self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
-    ) -> tuple[Observation, int, int]:
+    ) -> tuple[Observation, int, int | Tensor]:
         """Observe the model as a search model does, and keep the margins (see there)."""
         observation, forwards, backwards = super().observe(attack, state, task, step_index)
         counts = attack.counts(state, step_index)

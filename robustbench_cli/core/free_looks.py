@@ -14,9 +14,22 @@ def surely_none(mask: Tensor) -> bool:
     return mask.device.type == "cpu" and not bool(mask.any())
 
 
+def surely_some(mask: Tensor) -> bool:
+    """Return True if a mask (any shape, bool) marks something; on a GPU False, unasked."""
+    return mask.device.type == "cpu" and bool(mask.any())
+
+
 def surely_all(mask: Tensor) -> bool:
     """Return True if a mask (any shape, bool) marks everything; on a GPU False, unasked."""
     return mask.device.type == "cpu" and bool(mask.all())
+
+
+def rows_to_work_on(mask: Tensor) -> Tensor | slice:
+    """Return the positions of the marked rows of a mask (B, bool); on a GPU all of them.
+
+    What is worked out for others must not be used: the caller picks by the mask.
+    """
+    return mask.nonzero().squeeze(1) if mask.device.type == "cpu" else slice(None)
 
 
 def surely_finite(values: Tensor) -> bool:

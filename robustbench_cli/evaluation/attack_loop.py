@@ -22,7 +22,7 @@ from robustbench_cli.attacks import (
 )
 from robustbench_cli.core.domain_weights import least_wrong
 from robustbench_cli.core.errors import RunError, UserError
-from robustbench_cli.core.free_looks import surely_all, surely_finite
+from robustbench_cli.core.free_looks import surely_all, surely_finite, surely_none
 from robustbench_cli.core.losses import margin
 from robustbench_cli.core.threat import Masked, over
 from robustbench_cli.evaluation.active_batch import ActiveBatch, StageResult
@@ -163,6 +163,7 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
         # for all others zero is added.
         score = score + (judged.logits * 0).flatten(1).sum(1)
     better = batch.alive & attack.counts(state, step_index) & ~(score <= batch.best_score)
+    none_better = surely_none(better)
     alive, best_step = batch.alive & ~attack.over(state, step_index), batch.best_step
     if wrong is not None:
         success = better & wrong if attack.minimal else better & wrong & (best_step < 0)
@@ -176,12 +177,10 @@ def _advance(attack: IterativeAttack, batch: ActiveBatch, context: EvalContext) 
         step_index=after,
         alive=alive,
         best_score=torch.where(better, score, batch.best_score),
-        best_x=torch.where(over(better, x), x, batch.best_x),
+        best_x=batch.best_x if none_better else torch.where(over(better, x), x, batch.best_x),
         best_step=best_step,
         forwards=batch.forwards.add(batch.alive, alpha=forwards),
-        backwards=batch.backwards.add(batch.alive, alpha=backwards)
-        if backwards
-        else batch.backwards,
+        backwards=batch.backwards + batch.alive * backwards,
     )
 
 

@@ -103,7 +103,7 @@ def classes_by_distance(
     distances = []
     for rank in range(1, min(order.shape[1], MOST_COMPARED + 1)):
         state = {"x": task.x, "class": order[:, rank]}
-        seen, *cost = exact.observe(probe, state, task, step_index)
+        seen, *cost = exact.observe_alike(probe, state, task, step_index)
         steepest = task.threat.steepest(seen.grad)
         # The inner product with the steepest step of unit length is the dual norm.
         dual = (steepest * seen.grad).flatten(1).sum(1).to(seen.loss)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_cli.attacks import IterativeAttack, Observation, Output, State, Task
+from robustbench_cli.core.free_looks import surely_some
 from robustbench_cli.core.losses import margin, target_or_rest, wide
 from robustbench_cli.evaluation.verifier import device_of
 from robustbench_cli.models.keyed_draws import drawing_modules, keyed_draws
@@ -54,15 +55,37 @@ class SearchModel:
 
     def observe(
         self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
-    ) -> tuple[Observation, int, int]:
+    ) -> tuple[Observation, int, int | Tensor]:
         """Observe the model at ``state["x"]``, averaged over ``attack.draws`` passes.
 
         Args:
             step_index: the number of passes that each example has had before (B, int64).
 
         Returns:
-            The observation, and the forward and backward passes that it took per example.
+            The observation, and the forward and backward passes that it took per example, the
+            latter as (B, int64) where examples differ.
         """
+        # Where constant shapes are fast, to observe two parts of a batch would not be.
+        whole = self.draws_by_example or self.shrink_below < 1
+        spared = None if whole else attack.spared(state)
+        if spared is None or not surely_some(spared):
+            return self.observe_alike(attack, state, task, step_index)
+        glanced, looked = spared.nonzero().squeeze(1), (~spared).nonzero().squeeze(1)
+        found, forwards = self._glance(attack, state, task, step_index, glanced), self.passes
+        if not len(looked):
+            return found, forwards, 0
+        part = {name: values[looked] for name, values in state.items()}
+        rest, forwards, backwards = self.observe_alike(
+            attack, part, task.only(looked), step_index[looked]
+        )
+        order = torch.cat([glanced, looked]).argsort()
+        both = [torch.cat(pair)[order] for pair in zip(found, rest, strict=True)]
+        return Observation._make(both), forwards, ~spared * backwards
+
+    def observe_alike(
+        self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor
+    ) -> tuple[Observation, int, int]:
+        """Observe as ``observe`` does, and spare no row its gradient."""
         keyed = task.noise.fork("search").at(step_index) if self.draws_by_example else None
         with keyed_draws(self.model, keyed):
             observations = [
@@ -78,6 +101,19 @@ class SearchModel:
             return observation._replace(loss=margin(observation.logits, task.y)), *cost
         # So that no attack need know of masks: the gradient is zero where nothing may change.
         return observation._replace(grad=task.threat.allowed(observation.grad)), *cost
+
+    def _glance(
+        self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor, rows: Tensor
+    ) -> Observation:
+        """Observe these rows (R, int64) without a gradient: it is zero, and the loss NaN."""
+        x, part = state["x"][rows], task.only(rows)
+        none, step_index = x.new_full((len(x),), torch.nan), step_index[rows]
+        own = {name: values[rows] for name, values in state.items()}
+        with torch.no_grad():
+            logits = self._shown(self.model(attack.seen(x, own, part, step_index)), part)
+        classes = attack.wanted(part).shape[1:] if attack.access == "jacobian" else ()
+        grad = x.new_zeros(len(x), *classes, *x.shape[1:])
+        return Observation(logits, none, grad, none, none, step_index)
 
     def _observe_once(
         self, attack: IterativeAttack, state: State, task: Task, step_index: Tensor

@@ -231,6 +231,10 @@ def test_constant_shapes_give_the_same_verdicts(text, check_every, shrink_below,
     seen = Recorder(half[0])
     search_model = SearchModel(model=seen, check_every=check_every, shrink_below=shrink_below)
     found = ran(text, field_of(half, search_model=search_model))
+    if text.startswith("fab"):  # in constant shapes, gradients that nobody needs are taken, too
+        assert (found["backwards"] >= expected["backwards"]).all()
+        assert (found["backwards"] > expected["backwards"]).any()
+        expected["backwards"] = found["backwards"]
     for key, values in expected.items():
         torch.testing.assert_close(found[key], values, rtol=0, atol=1e-9, msg=key)
     last = max(i for i, size in enumerate(seen.sizes) if size == 16)

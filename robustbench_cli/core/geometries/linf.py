@@ -24,6 +24,10 @@ class LinfBall(Ball):
         # float32 rounds x + delta by up to about 3e-8 past the border of the ball.
         return 0 * radius + 1e-6
 
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        # On a CPU torch's norm takes twenty times as long for this order.
+        return (x_adv - x).flatten(1).abs().amax(1)
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return x_adv.clamp((x - self.eps).clamp_(0, 1), (x + self.eps).clamp_(0, 1))
 
